@@ -1,0 +1,139 @@
+"""The learning-rate budget: how one learning rate is split over all weights of a network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from modular_manifolds.composition.table import format_table
+from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, reach
+from modular_manifolds.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """One weight's part of the learning rate.
+
+    `share = (mass / total mass) / (downstream · norm_constant)` and `step = lr · share`, the length of
+    the weight's step in its own norm. `downstream` is the product of the sensitivities between the
+    module's output and the network's, |c| of the scales around it included. `radius` bounds the
+    module's input when the network's input is in its unit ball. `contribution` bounds, per unit of
+    learning rate, how far this weight's step moves the network's output to first order:
+    `share · norm_constant · downstream · radius`.
+    """
+
+    path: str
+    manifold: str
+    norm: str
+    mass: float
+    downstream: float
+    norm_constant: float
+    radius: float
+    share: float
+    step: float
+
+    @property
+    def contribution(self) -> float:
+        return self.share * self.norm_constant * self.downstream * self.radius
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A row a weight, in the order in which data meets the weights; `print` it to read it."""
+
+    lr: float
+    rows: tuple[BudgetRow, ...]
+
+    @property
+    def first_order(self) -> float:
+        """Bound on the output's first-order change in one step, per unit of learning rate.
+
+        At most 1 where every module's input stays in its unit ball: then a step of learning rate η
+        moves the output by at most η, to first order.
+        """
+        return math.fsum(row.contribution for row in self.rows)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        return {row.path: row.share for row in self.rows}
+
+    def header(self) -> list[str]:
+        return ["weight", "manifold", "norm", "mass", "downstream", "radius", "share", "step"]
+
+    def cells(self) -> list[list[float | str]]:
+        return [
+            [r.path, r.manifold, r.norm, r.mass, r.downstream, r.radius, r.share, r.step]
+            for r in self.rows
+        ]
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return f"budget of lr={self.lr:g}: the network has no weights"
+        lines = [format_table(self.header(), self.cells())]
+        lines.append(
+            f"lr={self.lr:g}: one step moves the output by at most {self.lr * self.first_order:.4g} "
+            "to first order, for inputs in the unit ball"
+        )
+        return "\n".join(lines)
+
+
+def allocate(tree: Tree, lr: float) -> Budget:
+    """Split the learning rate `lr` over the weights of `tree`.
+
+    A step of modular norm `lr` splits into one step a weight,
+    `step_i = lr · (m_i / Σm) / (κ_i · Π sensitivities downstream of i)`.
+    A weight of mass 0 gets share 0: it is frozen.
+
+    Raises:
+        ArgumentError: `lr` is not finite or is negative.
+    """
+    if not (isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0):
+        raise ArgumentError(
+            "lr", "must be finite and at least 0", repr(lr), "Pass a learning rate such as 0.1."
+        )
+    mass = tree.signature.mass
+    rows = _rows(tree, lr=float(lr), mass=mass, downstream=1.0, radius=1.0)
+    return Budget(float(lr), tuple(rows))
+
+
+def _rows(
+    tree: Tree, *, lr: float, mass: float, downstream: float, radius: float
+) -> list[BudgetRow]:
+    match tree:
+        case Leaf():
+            return [] if tree.weight is None else [_row(tree, lr, mass, downstream, radius)]
+        case Scale():
+            downstream *= abs(tree.factor)
+            return _rows(tree.part, lr=lr, mass=mass, downstream=downstream, radius=radius)
+        case Series():
+            radii = [radius]
+            for part in tree.parts[:-1]:
+                radii.append(reach(part, radii[-1]))
+            rows: list[BudgetRow] = []
+            for part, arriving in zip(reversed(tree.parts), reversed(radii), strict=True):
+                rows = _rows(part, lr=lr, mass=mass, downstream=downstream, radius=arriving) + rows
+                downstream *= part.signature.sensitivity
+            return rows
+        case Parallel() | Sum():
+            return [
+                row
+                for part in tree.parts
+                for row in _rows(part, lr=lr, mass=mass, downstream=downstream, radius=radius)
+            ]
+
+
+def _row(leaf: Leaf, lr: float, mass: float, downstream: float, radius: float) -> BudgetRow:
+    assert leaf.weight is not None
+    own = leaf.signature.mass
+    share = own / mass / (downstream * leaf.norm_constant) if own > 0 else 0.0
+    return BudgetRow(
+        path=leaf.weight,
+        manifold=leaf.manifold,
+        norm=leaf.norm,
+        mass=own,
+        downstream=downstream,
+        norm_constant=leaf.norm_constant,
+        radius=radius,
+        share=share,
+        step=lr * share,
+    )

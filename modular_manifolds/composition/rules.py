@@ -1,0 +1,98 @@
+"""The composition rules: how mass, sensitivity and spaces of the whole follow from the parts.
+
+Source: Large, Liu, Huh, Bahng, Isola, Bernstein, "Scalable optimization in the modular norm"
+(2024), section 3; the scale rule takes |c|, because a sensitivity is a size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from modular_manifolds.composition.signature import Signature
+from modular_manifolds.composition.space import (
+    SAME,
+    AnySpace,
+    Mismatch,
+    ProductSpace,
+    is_open,
+    substitute,
+    unify,
+)
+from modular_manifolds.errors import ArgumentError
+
+
+def series(first: Signature, then: Signature) -> Signature:
+    """`g(f(x))`: masses add, sensitivities multiply.
+
+    Raises:
+        Mismatch: what `first` gives is not what `then` takes.
+    """
+    if then.source is None:
+        source, target = first.source, substitute(then.target, first.target)
+    else:
+        binding = unify(first.target, then.source)
+        source = first.source if first.source is not None else binding
+        target = then.target
+    return Signature(first.mass + then.mass, first.sensitivity * then.sensitivity, source, target)
+
+
+def parallel(parts: Sequence[Signature]) -> Signature:
+    """`(f(x), g(x), …)`, normed by the sum: masses add, sensitivities add.
+
+    Raises:
+        Mismatch: the parts do not take the same space.
+    """
+    source, targets = _shared_source(parts)
+    return Signature(
+        math.fsum(part.mass for part in parts),
+        math.fsum(part.sensitivity for part in parts),
+        source,
+        ProductSpace(tuple(targets)),
+    )
+
+
+def total(parts: Sequence[Signature]) -> Signature:
+    """`f(x) + g(x) + …`: addition has sensitivity 1, so the numbers are those of `parallel`.
+
+    Raises:
+        Mismatch: the parts do not take, or do not give, the same space.
+    """
+    source, targets = _shared_source(parts)
+    if any(target != targets[0] for target in targets):
+        raise Mismatch
+    return Signature(
+        math.fsum(part.mass for part in parts),
+        math.fsum(part.sensitivity for part in parts),
+        source,
+        targets[0],
+    )
+
+
+def check_factor(factor: float) -> None:
+    """Refuse a scale that is not finite or is zero."""
+    if not (isinstance(factor, int | float) and math.isfinite(factor) and factor != 0):
+        raise ArgumentError(
+            "Scale(factor)",
+            "must be finite and not 0",
+            repr(factor),
+            "A factor of 0 cuts the module off from the output; leave the module out instead.",
+        )
+
+
+def scale(factor: float, part: Signature) -> Signature:
+    """`c · f(x)`: the mass stays, the sensitivity is multiplied by |c|."""
+    check_factor(factor)
+    return Signature(part.mass, abs(factor) * part.sensitivity, part.source, part.target)
+
+
+def _shared_source(parts: Sequence[Signature]) -> tuple[AnySpace | None, list[AnySpace]]:
+    sources = {part.source for part in parts if part.source is not None}
+    if len(sources) > 1:
+        raise Mismatch
+    source = sources.pop() if sources else None
+    same = SAME if source is None else source
+    targets = [
+        substitute(part.target, same) if is_open(part.target) else part.target for part in parts
+    ]
+    return source, targets

@@ -1,0 +1,72 @@
+"""How a tensor is read as matrices, in a precision that is safe to compute in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.errors import ArgumentError, ShapeError
+
+MATRIX = (-2, -1)
+"""The dimensions of one matrix; all dimensions before them are batch."""
+
+
+def as_matrices(x: Tensor, *, argument: str) -> Tensor:
+    """`x` of shape (*batch, m, n) in at least float32; a vector of length n becomes (n, 1).
+
+    Raises:
+        ArgumentError: `x` is not a real floating-point tensor.
+        ShapeError: `x` has no dimension or an empty one.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        seen = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ArgumentError(
+            argument, "must be a real floating-point tensor", seen, "Convert it with .float()."
+        )
+    if x.dim() == 0 or x.numel() == 0:
+        raise ShapeError(
+            argument,
+            "must have shape (n,) or (*batch, m, n) without empty dimensions",
+            tuple(x.shape),
+            "Pass a vector or a matrix, or a stack of matrices.",
+        )
+    matrices = x.unsqueeze(-1) if x.dim() == 1 else x
+    return matrices.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def restore(matrices: Tensor, like: Tensor) -> Tensor:
+    """Give `matrices` the shape and dtype of `like`: undoes `as_matrices`."""
+    shaped = matrices.squeeze(-1) if like.dim() == 1 else matrices
+    return shaped.to(like.dtype)
+
+
+def largest_entry(x: Tensor) -> Tensor:
+    """`max |x_ij|` of each matrix, shape (*batch, 1, 1)."""
+    return x.abs().amax(dim=MATRIX, keepdim=True)
+
+
+def divide_safely(x: Tensor, size: Tensor) -> Tensor:
+    """`x / size`, and zero where `size` is zero."""
+    return torch.where(size > 0, x / torch.where(size > 0, size, torch.ones_like(size)), 0.0)
+
+
+def length(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
+    """Euclidean norm over `dim`, dimensions kept, without overflow or underflow.
+
+    `‖x‖ = s ‖x/s‖` with `s = max |x|`: entries of 1e-30 and 1e+30 are measured alike.
+    """
+    largest = x.abs().amax(dim=dim, keepdim=True)
+    scaled = divide_safely(x, largest)
+    return largest * scaled.square().sum(dim=dim, keepdim=True).sqrt()
+
+
+def normalise(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
+    """`x / ‖x‖` over `dim`; zero stays zero. Safe for entries of any finite size."""
+    largest = x.abs().amax(dim=dim, keepdim=True)
+    scaled = divide_safely(x, largest)
+    return divide_safely(scaled, scaled.square().sum(dim=dim, keepdim=True).sqrt())
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """`<A, B> = tr(AᵀB)` of each matrix, shape (*batch, 1, 1)."""
+    return (a * b).sum(dim=MATRIX, keepdim=True)

@@ -1,0 +1,77 @@
+"""The matrix sign, the one entry: `msign(X) = U Vᵀ` for the thin singular value decomposition `X = U Σ Vᵀ`."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.linalg.backend import Backend, resolve
+from modular_manifolds.linalg.matrices import MATRIX, as_matrices, normalise, restore
+from modular_manifolds.linalg.newton_schulz import iterate, schedule
+
+FLOOR = 1e-3
+
+
+def msign(
+    x: Tensor,
+    *,
+    accuracy: float | Literal["exact"] = 1e-3,
+    floor: float = FLOOR,
+    backend: Backend = "auto",
+) -> Tensor:
+    """The nearest matrix with orthonormal columns (rows, where X is wide).
+
+    `msign(X) = U Vᵀ` with `X = U Σ Vᵀ`, also called the polar factor or the orthogonalisation of X.
+
+    Args:
+        x: shape (*batch, m, n), any real floating-point dtype; a vector of length n counts as (n, 1).
+        accuracy: how far from 1 the singular values of the result may be, or `"exact"` for a singular
+            value decomposition. Rounding sets a limit near 1e-6 in float32.
+        floor: the promise holds for singular values of at least `floor · ‖X‖₂`. Smaller ones come out
+            between 0 and 1 + accuracy: of a direction that X hardly has, less is kept.
+        backend: `"auto"`, `"torch"` or `"triton"`.
+
+    Returns:
+        A new tensor of the shape and dtype of `x`, computed in at least float32. Zero gives zero
+        (with `"exact"` as well). Entries of 1e-30 and of 1e+30 give the same result; finite input
+        never gives NaN.
+
+    Raises:
+        ArgumentError: `accuracy` or `floor` is out of range. NonFiniteError: `x` holds NaN or infinity
+        and `accuracy="exact"` (the polynomial form does not look, so as not to wait for the device;
+        it gives NaN for NaN). BackendError: the backend named cannot be used.
+
+    Source: Amsel et al. (2025, arXiv 2505.16932) for the first steps, Newton–Schulz for the last.
+    """
+    matrices = as_matrices(x, argument="msign(x)")
+    resolve(backend, matrices)
+    if accuracy == "exact":
+        return restore(_by_decomposition(matrices), x)
+    if not (isinstance(accuracy, float) and 1e-15 <= accuracy < 1):
+        raise ArgumentError(
+            "accuracy", "must be 'exact' or lie in [1e-15, 1)", repr(accuracy), "Pass 1e-3."
+        )
+    if not (isinstance(floor, float) and 1e-8 <= floor <= 1):
+        raise ArgumentError("floor", "must lie in [1e-8, 1]", repr(floor), "Pass 1e-3.")
+    wide = matrices.shape[-2] < matrices.shape[-1]
+    tall = matrices.mT if wide else matrices
+    # After division by the Frobenius norm the largest singular value is at least 1/√n. A power of two
+    # below keeps the number of different schedules small.
+    lowest = 2.0 ** math.floor(math.log2(floor / math.sqrt(tall.shape[-1])))
+    result = iterate(normalise(tall, dim=MATRIX), schedule(accuracy, lowest))
+    return restore(result.mT if wide else result, x)
+
+
+def _by_decomposition(matrices: Tensor) -> Tensor:
+    if not bool(torch.isfinite(matrices).all()):
+        raise NonFiniteError(
+            "msign(x)", "must be finite", "NaN or infinity", "Look where it came from."
+        )
+    scaled = normalise(matrices, dim=MATRIX)
+    u, sigma, vh = torch.linalg.svd(scaled, full_matrices=False)
+    kept = (sigma > 0).to(u.dtype).unsqueeze(-2)
+    return (u * kept) @ vh

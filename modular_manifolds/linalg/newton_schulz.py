@@ -1,0 +1,71 @@
+"""The readable reference for polynomial matrix sign iterations: one line of code a line of maths."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from torch import Tensor
+
+from modular_manifolds.linalg.coefficients import (
+    NEWTON_SCHULZ_CUBIC,
+    NEWTON_SCHULZ_QUINTIC,
+    POLAR_EXPRESS,
+    Polynomial,
+)
+from modular_manifolds.linalg.symmetric import eye_like, sym
+
+LONGEST = 40
+"""No stated accuracy within reach of float64 needs more steps than this."""
+
+
+def iterate(x: Tensor, polynomials: Iterable[Polynomial]) -> Tensor:
+    """`X ← X (aI + bR + cR²)` with `R = XᵀX`, once for each polynomial; X of shape (*batch, m, n), m ≥ n.
+
+    Each step maps every singular value σ to `aσ + bσ³ + cσ⁵` and leaves the singular vectors alone.
+    """
+    for a, b, c in polynomials:
+        r = x.mT @ x
+        x = a * x + x @ (b * r + c * (r @ r))
+    return x
+
+
+@functools.cache
+def schedule(accuracy: float, floor: float) -> tuple[Polynomial, ...]:
+    """The shortest run of polynomials that brings all of [floor, 1] within `accuracy` of 1.
+
+    Polar Express first, then Newton–Schulz, whose error falls cubically once it is small. Computed on
+    singular values as plain numbers, so the number of steps is known before any matrix is touched.
+    """
+    values = np.geomspace(floor, 1.0, 2001)
+    steps: list[Polynomial] = []
+    while np.max(np.abs(values - 1.0)) > accuracy and len(steps) < LONGEST:
+        head = POLAR_EXPRESS[len(steps)] if len(steps) < len(POLAR_EXPRESS) else None
+        a, b, c = head or NEWTON_SCHULZ_QUINTIC
+        values = a * values + b * values**3 + c * values**5
+        steps.append((a, b, c))
+    return tuple(steps)
+
+
+def nearly_orthogonal_to_orthogonal(x: Tensor) -> Tensor:
+    """One cubic step `X ← 1.5 X − 0.5 X XᵀX`: squares the distance from orthogonality."""
+    return iterate(x, (NEWTON_SCHULZ_CUBIC,))
+
+
+def inverse_root(r: Tensor, *, largest: float) -> Tensor:
+    """`R^{-1/2}` for symmetric R with all eigenvalues in [1, largest], by matrix products alone.
+
+    Coupled Newton–Schulz on `R/largest`: `Q ← Q T, R ← T R T, T = (15 I − 10 R + 3 R²)/8`.
+    The number of steps follows from `largest`; the error is at rounding level.
+    """
+    eye = eye_like(r)
+    r, q = r / largest, eye / math.sqrt(largest)
+    error = 1.0 - 1.0 / math.sqrt(largest)
+    while error > 1e-17:
+        t = (15 * eye - 10 * r + 3 * (r @ r)) / 8
+        q, r = q @ t, sym(t @ r @ t)
+        # 1 − p(1 − e) = 2.5 e³ − 1.875 e⁴ + 0.375 e⁵
+        error = error**3 * (2.5 - 1.875 * error + 0.375 * error**2)
+    return q

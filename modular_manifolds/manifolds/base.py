@@ -1,0 +1,125 @@
+"""What a manifold must answer: is this shape mine, which point is nearest, which steps stay, how far off."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.linalg.matrices import as_matrices, restore
+
+
+@dataclass(frozen=True)
+class Manifold(ABC):
+    """A set of matrices of shape (*batch, m, n); a vector of length n counts as (n, 1).
+
+    A new manifold is one file: it answers the `_` methods, which see matrices in at least float32.
+    It knows no norm but the Euclidean one; which direction is steepest is a solver's question.
+    """
+
+    compact: ClassVar[bool] = True
+    """Whether weights on it are bounded. Weight decay does nothing on the compact ones here: each has
+    a fixed size, and the decay is normal to it."""
+
+    def check_shape(self, shape: Sequence[int], *, argument: str = "shape") -> None:
+        """Refuse a shape that has no point on this manifold."""
+        if len(shape) == 0 or any(size < 1 for size in shape):
+            raise ShapeError(
+                argument,
+                f"must be (n,) or (*batch, m, n) without empty dimensions for {self}",
+                tuple(shape),
+                "Pass the shape of a vector or a matrix.",
+            )
+
+    def random(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """A random point: invariant under the manifold's own rotations where it has them."""
+        self.check_shape(shape)
+        dtype = dtype or torch.get_default_dtype()
+        wide_enough = torch.promote_types(dtype, torch.float32)
+        noise = torch.randn(tuple(shape), generator=generator, dtype=wide_enough, device=device)
+        return self.project(noise).to(dtype)
+
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest point of the manifold in Euclidean distance (one of them where there are several)."""
+        return restore(self._project(self._matrices(x, "project(x)")), x)
+
+    def tangent(self, point: Tensor, vector: Tensor) -> Tensor:
+        """The orthogonal projection of `vector` to the tangent space at `point`."""
+        self._same_shape(point, vector, "tangent(vector)")
+        at, v = self._matrices(point, "tangent(point)"), self._matrices(vector, "tangent(vector)")
+        return restore(self._tangent(at, v), vector)
+
+    def retract(self, point: Tensor, step: Tensor) -> Tensor:
+        """A point on the manifold that equals `point + step` to first order in a tangent `step`."""
+        self._same_shape(point, step, "retract(step)")
+        at, v = self._matrices(point, "retract(point)"), self._matrices(step, "retract(step)")
+        return restore(self._retract(at, v), point)
+
+    def residual(self, point: Tensor) -> Tensor:
+        """How far `point` is off the manifold, relative to its radius, shape (*batch); 0 on it."""
+        return self._residual(self._matrices(point, "residual(point)"))
+
+    def largest_singular_value(self, shape: Sequence[int]) -> float:
+        """A bound on `σ_max` that holds at every point of this shape; infinite where there is none."""
+        self.check_shape(shape)
+        return self._largest_singular_value(_matrix_shape(shape))
+
+    @abstractmethod
+    def _project(self, x: Tensor) -> Tensor: ...  # shape: (*batch, m, n)
+
+    @abstractmethod
+    def _tangent(self, point: Tensor, vector: Tensor) -> Tensor: ...  # shape: (*batch, m, n)
+
+    @abstractmethod
+    def _retract(self, point: Tensor, step: Tensor) -> Tensor: ...  # shape: (*batch, m, n)
+
+    @abstractmethod
+    def _residual(self, point: Tensor) -> Tensor: ...  # shape: (*batch,)
+
+    @abstractmethod
+    def _largest_singular_value(self, shape: tuple[int, int]) -> float: ...
+
+    def _matrices(self, x: Tensor, argument: str) -> Tensor:
+        self.check_shape(x.shape, argument=f"{self}.{argument}")
+        return as_matrices(x, argument=f"{self}.{argument}")
+
+    def _same_shape(self, point: Tensor, vector: Tensor, argument: str) -> None:
+        if point.shape != vector.shape:
+            raise ShapeError(
+                f"{self}.{argument}",
+                f"must have the shape of the point, {tuple(point.shape)}",
+                tuple(vector.shape),
+                "Pass one vector for each point.",
+            )
+
+    def __str__(self) -> str:
+        radius = getattr(self, "radius", 1.0)
+        return type(self).__name__ + (f"(radius={radius:.4g})" if radius != 1.0 else "")
+
+
+def check_radius(radius: float, *, of: Manifold) -> None:
+    """Refuse a radius that is not finite and positive."""
+    if not (isinstance(radius, int | float) and math.isfinite(radius) and radius > 0):
+        raise ArgumentError(
+            f"{type(of).__name__}(radius)",
+            "must be finite and positive",
+            repr(radius),
+            "Pass the size of the manifold's points, 1.0 by default.",
+        )
+
+
+def _matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+    return (shape[-2], shape[-1]) if len(shape) > 1 else (shape[0], 1)

@@ -1,0 +1,42 @@
+"""All matrices of one Frobenius norm: with that norm, the home of hyperspherical descent."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import MATRIX, inner, length, normalise
+from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.directions import onto_sphere
+
+
+@dataclass(frozen=True)
+class Sphere(Manifold):
+    """`‖W‖_F = radius`: the whole matrix (or vector) is one point of a sphere.
+
+    Tangent at W: `<W, A> = 0`. Retraction: divide by the length; for a tangent step of Frobenius
+    length η from radius 1 that is exactly `√(1 + η²)`. Residual: `|‖W‖_F/radius − 1|`. Zero is
+    projected to the first basis vector. Source: Bernstein, "Modular Manifolds" (2025).
+    """
+
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_radius(self.radius, of=self)
+
+    def _project(self, x: Tensor) -> Tensor:
+        flat = x.flatten(-2)
+        return (self.radius * onto_sphere(flat)).reshape(x.shape)
+
+    def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
+        normal = normalise(point, dim=MATRIX)
+        return vector - normal * inner(normal, vector)
+
+    def _retract(self, point: Tensor, step: Tensor) -> Tensor:
+        return self._project(point + step)
+
+    def _residual(self, point: Tensor) -> Tensor:
+        return (length(point, dim=MATRIX)[..., 0, 0] / self.radius - 1).abs()
+
+    def _largest_singular_value(self, shape: tuple[int, int]) -> float:
+        del shape
+        return self.radius

@@ -1,0 +1,66 @@
+"""Modules without weights, each with a Lipschitz constant that is proved in the line beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modular_manifolds.nn.module import Bond
+
+
+class Identity(Bond):
+    """`x`; sensitivity 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class ReLU(Bond):
+    """`max(x, 0)`; sensitivity 1 in rms, l2, l1 and linf: no entry moves more than its input did."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x)
+
+
+class Abs(Bond):
+    """`|x|`; sensitivity 1 in rms, l2, l1 and linf: no entry moves more than its input did."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+class MaxMin(Bond):
+    """Each pair (x₂ᵢ, x₂ᵢ₊₁) becomes (max, min); an odd last entry stays.
+
+    Sensitivity 1 in rms, l2, l1 and linf: sorting is 1-Lipschitz in every norm that does not depend on
+    the order of the entries. Source: Anil, Lucas, Grosse, "Sorting out Lipschitz function
+    approximation" (2019).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        even = x.shape[-1] - x.shape[-1] % 2
+        pairs = x[..., :even].unflatten(-1, (-1, 2))
+        ordered = torch.stack((pairs.amax(dim=-1), pairs.amin(dim=-1)), dim=-1).flatten(-2)
+        return torch.cat((ordered, x[..., even:]), dim=-1)
+
+
+GELU_SLOPE = 1.1289042
+"""Above the largest slope of GELU, 1.12890411…, at x = √2: `Φ(√2) + √2 φ(√2)`."""
+
+
+class GELU(Bond):
+    """`gelu(x) / 1.1289042`; sensitivity 1 in rms, l2, l1 and linf.
+
+    The divisor is above the largest slope `Φ(√2) + √2 φ(√2)`, so no entry moves more than its input did.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.gelu(x) / GELU_SLOPE
+
+
+class Flatten(Bond):
+    """(batch, …) becomes (batch, size); sensitivity 1: the entries are the same ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)

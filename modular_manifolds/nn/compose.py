@@ -1,0 +1,253 @@
+"""The compositions: series, parallel, sum, scale, power, residual."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from modular_manifolds.composition import tree as trees
+from modular_manifolds.composition.rules import check_factor
+from modular_manifolds.composition.tree import Tree
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.bonds import Identity
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.module import Module, joined, refuse_shared_weights
+
+
+class Compound(Module):
+    """Modules under their names; the subclass says how their outputs join."""
+
+    def __init__(self, *modules: Module, **named: Module) -> None:
+        super().__init__()
+        for name, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
+            check_module(module, argument=f"{type(self).__name__}({name})")
+            check_name(name, of=self)
+            self.add_module(name, module)
+        self.tree()
+        refuse_shared_weights(self)
+
+    def parts(self) -> list[tuple[str, Module]]:
+        """The parts by name, in the order in which they were given."""
+        return [(name, part) for name, part in self.named_children() if isinstance(part, Module)]
+
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
+        for name, part in self.parts():
+            yield from part.geometries(joined(path, name))
+
+    def arguments(self) -> dict[str, object]:
+        return dict(self.parts())
+
+    def trees(self, path: str) -> tuple[Tree, ...]:
+        """The trees of the parts."""
+        return tuple(part.tree(joined(path, name)) for name, part in self.parts())
+
+
+class Series(Compound):
+    """`mm.Series(f, g)` or `mm.Series(first=f, then=g)`: g(f(x)).
+
+    Nested series are flattened: the parts of an unnamed Series take its place.
+    """
+
+    def __init__(self, *modules: Module, **named: Module) -> None:
+        flat: list[Module] = []
+        for module in modules:
+            flat.extend(_unnamed_parts(module) or [module])
+        super().__init__(*flat, **named)
+
+    def tree(self, path: str = "") -> Tree:
+        return trees.Series(path, self.trees(path))
+
+    def forward(self, x: Any) -> Any:
+        for _, part in self.parts():
+            x = part(x)
+        return x
+
+
+class Parallel(Compound):
+    """`mm.Parallel(f, g)` or `mm.Parallel(query=f, key=g)`: the tuple (f(x), g(x))."""
+
+    def tree(self, path: str = "") -> Tree:
+        return trees.Parallel(path, self.trees(path))
+
+    def forward(self, x: Any) -> tuple[Any, ...]:
+        return tuple(part(x) for _, part in self.parts())
+
+
+class Sum(Compound):
+    """`mm.Sum(f, g)` or `f + g`: f(x) + g(x)."""
+
+    def tree(self, path: str = "") -> Tree:
+        return trees.Sum(path, self.trees(path))
+
+    def forward(self, x: Any) -> Any:
+        return _added([part(x) for _, part in self.parts()])
+
+
+class Scale(Module):
+    """`mm.Scale(f, c)` or `c * f`: c · f(x). Sensitivity is multiplied by |c|: its sign does not count.
+
+    Raises:
+        ArgumentError: the factor is zero or not finite.
+    """
+
+    def __init__(self, module: Module, factor: float) -> None:
+        super().__init__()
+        check_module(module, argument="Scale(module)")
+        check_factor(factor)
+        self.module = module
+        self.factor = float(factor)
+        self.tree()
+
+    def tree(self, path: str = "") -> Tree:
+        return trees.Scale(path, self.factor, self.module.tree(joined(path, "module")))
+
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
+        return self.module.geometries(joined(path, "module"))
+
+    def forward(self, x: Any) -> Any:
+        return _scaled(self.factor, self.module(x))
+
+    def arguments(self) -> dict[str, object]:
+        return {"module": self.module, "factor": self.factor}
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor:g}"
+
+
+class Residual(Module):
+    """`(1 − 1/L) · x + (1/L) · block(x)` with L = `depth`: sensitivity 1 when the block's is 1.
+
+    Repeat it L times (`mm.Residual(block, depth=L) ** L`) for a residual network whose sensitivity
+    does not grow with depth. Source: Large et al. (2024), section 3.
+
+    Raises:
+        ArgumentError: `depth` is not a positive whole number. SpaceError: the block does not give the
+        space it takes.
+    """
+
+    def __init__(self, block: Module, *, depth: int) -> None:
+        super().__init__()
+        check_module(block, argument="Residual(block)")
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+            raise ArgumentError(
+                "Residual(depth)",
+                "must be a positive whole number",
+                repr(depth),
+                "Pass the number of blocks in the whole chain.",
+            )
+        self.block = block
+        self.depth = depth
+        self.tree()
+
+    def tree(self, path: str = "") -> Tree:
+        block = self.block.tree(joined(path, "block"))
+        skip = Identity().tree(joined(path, "skip"))
+        if self.depth == 1:
+            return block
+        part = 1.0 / self.depth
+        return trees.Sum(
+            path,
+            (
+                trees.Scale(joined(path, "skip"), 1.0 - part, skip),
+                trees.Scale(joined(path, "block"), part, block),
+            ),
+        )
+
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
+        return self.block.geometries(joined(path, "block"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        part = 1.0 / self.depth
+        return (1.0 - part) * x + part * self.block(x)
+
+    def arguments(self) -> dict[str, object]:
+        return {"block": self.block, "depth": self.depth}
+
+    def extra_repr(self) -> str:
+        return f"depth={self.depth}"
+
+
+def in_series(first: Module, then: Module) -> Series:
+    """`first >> then`; a series on either side is continued, names that were given are kept."""
+    parts = [*_parts_of(first), *_parts_of(then)]
+    named: dict[str, Module] = {}
+    for position, (name, part) in enumerate(parts):
+        key = name or str(position)
+        if key in named:
+            raise ArgumentError(
+                "f >> g",
+                "must not give two parts one name",
+                f"'{key}' twice",
+                "Rename one of them.",
+            )
+        named[key] = part
+    return Series(**named)
+
+
+def power(module: Module, times: int) -> Series:
+    """`f ** n`: n copies of f in series, each with weights drawn afresh."""
+    if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+        raise ArgumentError(
+            "f ** n", "must have a positive whole n", repr(times), "Leave the module out for n = 0."
+        )
+    copies = [copy.deepcopy(module) for _ in range(times)]
+    for each in copies:
+        each.reset_parameters()
+    return Series(*copies)
+
+
+def check_module(module: object, *, argument: str) -> None:
+    """Refuse what is not a module of this library."""
+    if isinstance(module, Module):
+        return
+    remedy = "Pass an atom, a bond or a composition"
+    if isinstance(module, nn.Module):
+        remedy += "; wrap a torch module in a class of your own that inherits mm.Bond or mm.Atom"
+    raise ArgumentError(
+        argument, "must be a modular_manifolds module", type(module).__name__, remedy + "."
+    )
+
+
+def check_name(name: str, *, of: nn.Module) -> None:
+    """Refuse a name that cannot stand in a path or is taken."""
+    if hasattr(of, name):
+        raise ArgumentError(
+            f"{type(of).__name__}({name}=...)",
+            "must not be a name that the module already has",
+            repr(name),
+            "Choose another name.",
+        )
+
+
+def _unnamed_parts(module: Module) -> list[Module] | None:
+    """The parts of a Series whose names are just positions; None for anything else."""
+    if not isinstance(module, Series):
+        return None
+    parts = module.parts()
+    if any(name != str(i) for i, (name, _) in enumerate(parts)):
+        return None
+    return [part for _, part in parts]
+
+
+def _parts_of(module: Module) -> list[tuple[str | None, Module]]:
+    if not isinstance(module, Series):
+        return [(None, module)]
+    return [(None if name.isdecimal() else name, part) for name, part in module.parts()]
+
+
+def _added(outputs: list[Any]) -> Any:
+    if isinstance(outputs[0], tuple):
+        return tuple(_added(list(parts)) for parts in zip(*outputs, strict=True))
+    total = outputs[0]
+    for each in outputs[1:]:
+        total = total + each
+    return total
+
+
+def _scaled(factor: float, output: Any) -> Any:
+    if isinstance(output, tuple):
+        return tuple(_scaled(factor, part) for part in output)
+    return factor * output

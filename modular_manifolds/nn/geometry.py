@@ -1,0 +1,69 @@
+"""The frozen geometry of a weight: which manifold it lives on and which norm measures its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.composition.space import VectorNorm, conversion
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.solvers.select import find_solver
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A manifold and a norm with a solver for the pair.
+
+    Raises:
+        UnsupportedPairError: no solver is known for the pair; the message lists those that are.
+    """
+
+    manifold: Manifold
+    norm: Norm
+
+    def __post_init__(self) -> None:
+        for field, value, kind in (
+            ("manifold", self.manifold, Manifold),
+            ("norm", self.norm, Norm),
+        ):
+            if not isinstance(value, kind):
+                raise ArgumentError(
+                    field,
+                    f"must be a {kind.__name__}",
+                    repr(value),
+                    f"Pass an instance such as {'Stiefel()' if kind is Manifold else 'Spectral()'}.",
+                )
+        find_solver(self.manifold, self.norm)
+
+    def initial(self, shape: tuple[int, ...]) -> Tensor:
+        """A random starting point; in unbounded space one of unit norm, where sensitivities hold."""
+        if self.manifold.compact:
+            return self.manifold.random(shape)
+        return -self.norm.steepest(torch.randn(shape))
+
+    def operator_bound(
+        self, shape: tuple[int, int], source: VectorNorm, target: VectorNorm
+    ) -> float:
+        """A bound on `‖Wx‖_target/‖x‖_source` over the whole manifold; infinite where there is none."""
+        return self.manifold.largest_singular_value(shape) * through_l2(shape, source, target)
+
+    def norm_constant(
+        self, shape: tuple[int, int], source: VectorNorm, target: VectorNorm
+    ) -> float:
+        """κ with `‖ΔW x‖_target ≤ κ ‖ΔW‖ ‖x‖_source`, by converting to the norms that go with `norm`."""
+        out, into = shape
+        return (
+            self.norm.norm_constant(shape)
+            * conversion(source, self.norm.source, into)
+            * conversion(self.norm.target, target, out)
+        )
+
+
+def through_l2(shape: tuple[int, int], source: VectorNorm, target: VectorNorm) -> float:
+    """c with `‖W‖_{source→target} ≤ c ‖W‖₂` for W of `shape` (out, in)."""
+    out, into = shape
+    return conversion(source, "l2", into) * conversion("l2", target, out)

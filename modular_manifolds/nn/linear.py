@@ -1,0 +1,99 @@
+"""The linear map, the atom of most networks."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional
+
+from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.module import Atom
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.norms.spectral import Spectral
+
+
+class Linear(Atom):
+    """`x Wᵀ` with W of shape (out_features, in_features), as in torch and without a bias.
+
+    The norm brings its vector norms along (Spectral: l2 to l2; RMSOperator: rms to rms; Max: l1 to
+    linf; …); `source_norm` and `target_norm` name others, and the constants are converted. Sensitivity is the
+    largest operator norm on the manifold; in Euclidean space, where there is none, it is that of a
+    weight of unit norm.
+
+    Args:
+        in_features, out_features: the sizes.
+        manifold, norm: the geometry of the weight.
+        mass: the share of the learning; 0 freezes the weight.
+        source_norm, target_norm: the vector norms of input and output; those of `norm` by default.
+
+    Raises:
+        ArgumentError: a size or the mass is out of range. UnsupportedPairError: the pair of manifold
+        and norm has no solver.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        manifold: Manifold | None = None,
+        norm: Norm | None = None,
+        mass: float = 1.0,
+        source_norm: VectorNorm | None = None,
+        target_norm: VectorNorm | None = None,
+    ) -> None:
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ArgumentError(
+                    f"Linear({name})",
+                    "must be a positive whole number",
+                    repr(size),
+                    "Pass the number of features.",
+                )
+        geometry = Geometry(
+            Stiefel() if manifold is None else manifold, Spectral() if norm is None else norm
+        )
+        given = geometry.norm.source if source_norm is None else source_norm
+        wanted = geometry.norm.target if target_norm is None else target_norm
+        check_vector_norm(given, argument="Linear(source_norm)")
+        check_vector_norm(wanted, argument="Linear(target_norm)")
+        shape = (out_features, in_features)
+        bound = geometry.operator_bound(shape, given, wanted)
+        constant = geometry.norm_constant(shape, given, wanted)
+        super().__init__(
+            geometry=geometry,
+            shape=shape,
+            source=Space(in_features, given),
+            target=Space(out_features, wanted),
+            sensitivity=bound if math.isfinite(bound) else constant,
+            lipschitz=bound,
+            norm_constant=constant,
+            mass=mass,
+        )
+        self.in_features = in_features
+        self.out_features = out_features
+
+    def arguments(self) -> dict[str, object]:
+        own = self.tree().signature
+        assert isinstance(own.source, Space)
+        assert isinstance(own.target, Space)
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "manifold": self.geometry.manifold,
+            "norm": self.geometry.norm,
+            "mass": own.mass,
+            "source_norm": own.source.norm,
+            "target_norm": own.target.norm,
+        }
+
+    def describe(self) -> str:
+        return f"Linear({self.in_features}, {self.out_features})"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight)

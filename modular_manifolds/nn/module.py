@@ -1,0 +1,246 @@
+"""Modules of a network that know their mass, sensitivity and spaces: atoms, bonds and what they compose to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from modular_manifolds.composition.budget import allocate
+from modular_manifolds.composition.signature import Signature, check_mass, check_sensitivity
+from modular_manifolds.composition.space import SAME, AnySpace, Space
+from modular_manifolds.composition.tree import Leaf, Tree
+from modular_manifolds.errors import SharedWeightError
+from modular_manifolds.manifolds.product import Product
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.norms.modular import ModularNorm
+
+
+class Module(nn.Module, ABC):
+    """A `torch.nn.Module` that can be composed, and whose numbers are derived at each call.
+
+    Operators: `f >> g` series, `f | g` parallel, `f + g` sum, `c * f` scale, `f ** n` n fresh copies in
+    series. A composition that does not fit is refused at once.
+    """
+
+    @abstractmethod
+    def tree(self, path: str = "") -> Tree:
+        """The composition tree of this module, its paths beginning with `path`."""
+
+    @abstractmethod
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
+        """The geometry of each weight, by its path, in the order in which data meets the weights."""
+
+    @abstractmethod
+    def arguments(self) -> dict[str, object]:
+        """The constructor's arguments by name: what it takes to build a module like this one."""
+
+    @property
+    def mass(self) -> float:
+        """The share of the learning: the sum of the masses of the atoms inside."""
+        return self.tree().signature.mass
+
+    @property
+    def sensitivity(self) -> float:
+        """A Lipschitz bound in the input, for weights in their unit balls."""
+        return self.tree().signature.sensitivity
+
+    @property
+    def source(self) -> AnySpace | None:
+        """The space this module takes; None where it takes any."""
+        return self.tree().signature.source
+
+    @property
+    def target(self) -> AnySpace:
+        """The space this module gives."""
+        return self.tree().signature.target
+
+    @property
+    def manifold(self) -> Product:
+        """The product manifold over the named weights."""
+        return Product({path: geometry.manifold for path, geometry in self.geometries()})
+
+    @property
+    def modular_norm(self) -> ModularNorm:
+        """The modular norm over the named weights."""
+        shares = allocate(self.tree(), lr=1.0).shares
+        return ModularNorm({path: each.norm for path, each in self.geometries()}, shares)
+
+    def reset_parameters(self) -> None:
+        """Draw every weight afresh, from torch's global generator."""
+        for child in self.children():
+            if isinstance(child, Module):
+                child.reset_parameters()
+
+    def __rshift__(self, other: Module) -> Module:
+        from modular_manifolds.nn.compose import in_series
+
+        return in_series(self, other) if isinstance(other, Module) else NotImplemented
+
+    def __or__(self, other: Module) -> Module:
+        from modular_manifolds.nn.compose import Parallel
+
+        return Parallel(self, other) if isinstance(other, Module) else NotImplemented
+
+    def __add__(self, other: Module) -> Module:
+        from modular_manifolds.nn.compose import Sum
+
+        return Sum(self, other) if isinstance(other, Module) else NotImplemented
+
+    def __mul__(self, factor: float) -> Module:
+        from modular_manifolds.nn.compose import Scale
+
+        return Scale(self, factor) if isinstance(factor, int | float) else NotImplemented
+
+    def __rmul__(self, factor: float) -> Module:
+        return self * factor
+
+    def __pow__(self, times: int) -> Module:
+        from modular_manifolds.nn.compose import power
+
+        return power(self, times)
+
+
+class Atom(Module):
+    """A module with one weight on a manifold, measured by a norm.
+
+    To write one: call `super().__init__` with the geometry and the numbers, set `self.weight`, and
+    write `forward`, `describe` and `arguments`.
+
+    Args:
+        geometry: manifold and norm of the weight.
+        shape: the weight's shape.
+        source, target: the spaces.
+        sensitivity: a Lipschitz bound in the input for weights in their unit ball.
+        lipschitz: a Lipschitz bound at every point of the manifold; may be infinite.
+        norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs.
+        mass: the share of the learning; 0 freezes the weight.
+        offset: a bound on `‖f(0)‖`.
+    """
+
+    def __init__(
+        self,
+        *,
+        geometry: Geometry,
+        shape: tuple[int, ...],
+        source: AnySpace,
+        target: AnySpace,
+        sensitivity: float,
+        lipschitz: float,
+        norm_constant: float = 1.0,
+        mass: float = 1.0,
+        offset: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_mass(mass, argument=f"{type(self).__name__}(mass)")
+        check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
+        geometry.manifold.check_shape(shape, argument=f"{type(self).__name__} weight")
+        self._geometry = geometry
+        self._own = Signature(float(mass), float(sensitivity), source, target)
+        self._lipschitz = float(lipschitz)
+        self._norm_constant = float(norm_constant)
+        self._offset = float(offset)
+        self.weight = nn.Parameter(geometry.initial(shape))
+
+    @property
+    def geometry(self) -> Geometry:
+        """Manifold and norm of the weight."""
+        return self._geometry
+
+    @abstractmethod
+    def describe(self) -> str:
+        """How the module reads in tables, such as `Linear(64, 10)`."""
+
+    def tree(self, path: str = "") -> Tree:
+        return Leaf(
+            path=path,
+            label=self.describe(),
+            signature=self._own,
+            lipschitz=self._lipschitz,
+            offset=self._offset,
+            weight=joined(path, "weight"),
+            manifold=str(self._geometry.manifold),
+            norm=str(self._geometry.norm),
+            norm_constant=self._norm_constant,
+        )
+
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
+        yield joined(path, "weight"), self._geometry
+
+    def reset_parameters(self) -> None:
+        fresh = self._geometry.initial(tuple(self.weight.shape)).to(self.weight)
+        self.weight.data.copy_(fresh)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The module's function."""
+
+    def extra_repr(self) -> str:
+        return f"{self._geometry.manifold} × {self._geometry.norm}, mass={self._own.mass:g}"
+
+
+class Bond(Module):
+    """A module without a weight.
+
+    To write one: state a Lipschitz bound with its reason, and write `forward`. A bond that keeps the
+    space it is given needs no more; one that does not passes `source` and `target`.
+
+    Args:
+        sensitivity: a Lipschitz bound in the input, in every norm that the module accepts.
+        source: the space it takes; None for any.
+        target: the space it gives; SAME for the one that came in.
+        offset: a bound on `‖f(0)‖`.
+    """
+
+    def __init__(
+        self,
+        *,
+        sensitivity: float = 1.0,
+        source: Space | None = None,
+        target: AnySpace = SAME,
+        offset: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
+        self._own = Signature(0.0, float(sensitivity), source, target)
+        self._offset = float(offset)
+
+    def tree(self, path: str = "") -> Tree:
+        bound = self._own.sensitivity
+        label = type(self).__name__
+        return Leaf(path, label, self._own, lipschitz=bound, offset=self._offset)
+
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
+        del path
+        return iter(())
+
+    def arguments(self) -> dict[str, object]:
+        return {}
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The module's function."""
+
+
+def joined(path: str, name: str) -> str:
+    """The path of a part in PyTorch's dotted names."""
+    return f"{path}.{name}" if path else name
+
+
+def refuse_shared_weights(module: nn.Module) -> None:
+    """Refuse a module in which one weight stands at two places.
+
+    Raises:
+        SharedWeightError: the message names both places.
+    """
+    seen: dict[int, str] = {}
+    for path, parameter in module.named_parameters(remove_duplicate=False):
+        before = seen.setdefault(id(parameter), path)
+        if before != path:
+            raise SharedWeightError(
+                "a weight",
+                "must appear once in a network",
+                f"one weight at both '{before}' and '{path}'",
+                "Use copy.deepcopy or f ** n for fresh copies; a shared weight would be stepped twice.",
+            )

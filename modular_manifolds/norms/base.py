@@ -1,0 +1,56 @@
+"""What a norm on weights must answer: how large, how steep in the dual, and which way is steepest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import as_matrices, restore
+
+
+@dataclass(frozen=True)
+class Norm(ABC):
+    """A norm on matrices of shape (*batch, m, n); a vector of length n counts as (n, 1).
+
+    A new norm is one file: it sets `source` and `target` and answers the `_` methods, which see
+    matrices in at least float32.
+
+    `source` and `target` are the vector norms (`l2`, `rms`, `l1`, `linf`) that go with the norm when
+    the matrix maps x to Wx, with `‖Wx‖_target ≤ norm_constant(shape) · ‖W‖ · ‖x‖_source`.
+    """
+
+    source: ClassVar[Literal["rms", "l2", "l1", "linf"]]
+    target: ClassVar[Literal["rms", "l2", "l1", "linf"]]
+
+    def value(self, x: Tensor) -> Tensor:
+        """`‖X‖`, shape (*batch), in at least float32."""
+        return self._value(as_matrices(x, argument=f"{self}.value(x)"))[..., 0, 0]
+
+    def dual(self, x: Tensor) -> Tensor:
+        """`max <X, A>` over `‖A‖ ≤ 1`, shape (*batch), in at least float32."""
+        return self._dual(as_matrices(x, argument=f"{self}.dual(x)"))[..., 0, 0]
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """`argmin <G, A>` over `‖A‖ ≤ 1`: unit length, `<G, A> = −dual(G)`; zero for a zero gradient."""
+        matrices = as_matrices(gradient, argument=f"{self}.steepest(gradient)")
+        return restore(self._steepest(matrices), gradient)
+
+    def norm_constant(self, shape: tuple[int, int]) -> float:
+        """The κ of `‖Wx‖_target ≤ κ ‖W‖ ‖x‖_source` for W of `shape` (out, in); 1 unless stated."""
+        del shape
+        return 1.0
+
+    @abstractmethod
+    def _value(self, x: Tensor) -> Tensor: ...  # shape: (*batch, 1, 1)
+
+    @abstractmethod
+    def _dual(self, x: Tensor) -> Tensor: ...  # shape: (*batch, 1, 1)
+
+    @abstractmethod
+    def _steepest(self, g: Tensor) -> Tensor: ...  # shape: (*batch, m, n)
+
+    def __str__(self) -> str:
+        return type(self).__name__

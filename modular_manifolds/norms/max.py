@@ -1,0 +1,25 @@
+"""The largest entry: its steepest descent is sign descent."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import MATRIX, largest_entry
+from modular_manifolds.norms.base import Norm
+
+
+@dataclass(frozen=True)
+class Max(Norm):
+    """`max |x_ij|`, the operator norm from l1 to linf; dual `Σ |x_ij|`; steepest direction `−sign(G)`."""
+
+    source = "l1"
+    target = "linf"
+
+    def _value(self, x: Tensor) -> Tensor:
+        return largest_entry(x)
+
+    def _dual(self, x: Tensor) -> Tensor:
+        return x.abs().sum(dim=MATRIX, keepdim=True)
+
+    def _steepest(self, g: Tensor) -> Tensor:
+        return -g.sign()

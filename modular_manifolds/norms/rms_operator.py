@@ -1,0 +1,36 @@
+"""The RMS to RMS operator norm: Muon with a step that fits the width of the layer."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from modular_manifolds.linalg.msign import msign
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.norms.spectral import singular_values
+
+
+@dataclass(frozen=True)
+class RMSOperator(Norm):
+    """`√(in/out) · σ_max(X)` for X of shape (out, in), the operator norm from rms to rms.
+
+    Dual `√(out/in) · Σ σ_i`; steepest direction `−√(out/in) · msign(G)`, accurate as `msign` is by
+    default. Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
+    """
+
+    source = "rms"
+    target = "rms"
+
+    def _value(self, x: Tensor) -> Tensor:
+        return singular_values(x)[..., :1].unsqueeze(-1) / unit(x)
+
+    def _dual(self, x: Tensor) -> Tensor:
+        return singular_values(x).sum(dim=-1, keepdim=True).unsqueeze(-1) * unit(x)
+
+    def _steepest(self, g: Tensor) -> Tensor:
+        return -unit(g) * msign(g)
+
+
+def unit(x: Tensor) -> float:
+    """`√(out/in)`: the spectral norm of a matrix whose RMS operator norm is one."""
+    return math.sqrt(x.shape[-2] / x.shape[-1])

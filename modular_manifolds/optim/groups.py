@@ -1,0 +1,46 @@
+"""From a network to parameter groups: one group a weight, with its part of the learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modular_manifolds.composition.budget import allocate
+from modular_manifolds.errors import ArgumentError, UnconstrainedParameterError
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.module import Module
+
+
+def weights_of(net: Module) -> dict[str, Geometry]:
+    """The geometry of every parameter of `net`, by path.
+
+    Raises:
+        ArgumentError: `net` is not a module of this library. UnconstrainedParameterError: a parameter
+        has no manifold; the message names it.
+    """
+    if not isinstance(net, Module):
+        raise ArgumentError(
+            "SteepestDescent(net)",
+            "must be a modular_manifolds module, which carries its manifolds and masses",
+            type(net).__name__,
+            "Declare the network with mm.Linear, mm.ReLU and >>, not as a torch module or its parameters.",
+        )
+    geometries = dict(net.geometries())
+    for path, _ in net.named_parameters():
+        if path not in geometries:
+            raise UnconstrainedParameterError(
+                f"parameter '{path}'",
+                "must have a manifold and a norm",
+                "neither",
+                "Make it the weight of an mm.Atom, or keep it out of the network as a buffer.",
+            )
+    return geometries
+
+
+def groups_of(net: Module) -> list[dict[str, Any]]:
+    """One parameter group a weight: `params`, `name` and `share`, in the order of the budget."""
+    weights_of(net)
+    parameters = dict(net.named_parameters())
+    rows = allocate(net.tree(), lr=1.0).rows
+    return [
+        {"params": [parameters[row.path]], "name": row.path, "share": row.share} for row in rows
+    ]

@@ -1,0 +1,224 @@
+"""Steepest descent in the modular norm on the product manifold, as a `torch.optim.Optimizer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.nn.module import Module
+from modular_manifolds.optim.groups import groups_of, weights_of
+from modular_manifolds.optim.settings import check_settings
+from modular_manifolds.optim.step import all_finite, decay, take
+from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.solution import Status
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How one weight's last solve ended."""
+
+    status: Status
+    iterations: int
+    gap: Tensor
+
+
+class SteepestDescent(Optimizer):
+    """Every weight steps `lr · share` along the steepest tangent direction, then back onto its manifold.
+
+    `W ← retract(W, −lr · share · A)`, where `−A` is steepest for the momentum
+    `B ← μ B + (1 − μ) G` (Nesterov: `μ B + (1 − μ) G` after the update). Momentum lives in the ambient
+    space, as in Muon; `tangent_momentum=True` projects it to the tangent space at the new point after
+    every step. The step of the whole network has modular norm `lr`.
+
+    One parameter group a weight: `lr` is the network's learning rate, `share` the weight's part of it,
+    `name` its path. Any `torch.optim.lr_scheduler` works, and a share may be overwritten. Weights below
+    float32 keep a float32 master copy in the state.
+
+    Args:
+        net: a module of this library, all of whose parameters have a manifold.
+        lr: the network's learning rate, finite and at least 0.
+        momentum: μ in [0, 1).
+        nesterov: needs momentum.
+        tangent_momentum: keep the momentum tangent.
+        weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused on compact manifolds.
+        solver: `"auto"`, or a solver's name or `Solver` for the weights it can serve.
+        on_nonfinite: `"raise"`, or `"skip"` to leave out the whole step and count it in `skipped`.
+
+    Raises:
+        ArgumentError: an argument is out of range. UnconstrainedParameterError: a parameter has no
+        manifold. `step` raises NonFiniteError for a NaN or infinite gradient, before any weight moves.
+    """
+
+    def __init__(
+        self,
+        net: Module,
+        lr: float,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        tangent_momentum: bool = False,
+        weight_decay: float = 0.0,
+        solver: str | Solver = "auto",
+        on_nonfinite: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        self._geometries = weights_of(net)
+        check_settings(
+            self._geometries,
+            lr=lr,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            solver=solver,
+            on_nonfinite=on_nonfinite,
+        )
+        self._solver = solver
+        self._on_nonfinite = on_nonfinite
+        self.skipped = 0
+        self.diagnoses: dict[str, Diagnosis] = {}
+        """How the last solve of each weight ended, by path."""
+        groups = groups_of(net)
+        if not groups:
+            raise ArgumentError(
+                "SteepestDescent(net)",
+                "must have a weight",
+                "none",
+                "Add an atom such as mm.Linear.",
+            )
+        super().__init__(
+            groups,
+            {
+                "lr": float(lr),
+                "share": 0.0,
+                "name": "",
+                "momentum": float(momentum),
+                "nesterov": bool(nesterov),
+                "tangent_momentum": bool(tangent_momentum),
+                "weight_decay": float(weight_decay),
+            },
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step; `closure`, as in torch, computes the loss and its gradients again.
+
+        Raises:
+            NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`. No weight, no
+            momentum and no dual has changed then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        moving = [(g, p) for g, p in self._weights() if p.grad is not None and g["share"] > 0]
+        if moving and self._all_finite(moving):
+            for bucket in self._buckets(moving):
+                self._step_bucket(bucket)
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, and exact: state keeps its own dtype, also where the weights are in bfloat16.
+
+        Raises:
+            ArgumentError: the state belongs to a network with other weights.
+        """
+        given = [group.get("name") for group in state_dict["param_groups"]]
+        names = [group["name"] for group in self.param_groups]
+        if given != names:
+            raise ArgumentError(
+                "load_state_dict(state_dict)",
+                f"must be for the weights {', '.join(names)}",
+                ", ".join(str(name) for name in given),
+                "Build the optimizer on the network that the state was saved from.",
+            )
+        super().load_state_dict(state_dict)
+        # torch casts state to the parameter's dtype, which would round a master copy to bfloat16.
+        for index, (_, p) in enumerate(self._weights()):
+            saved = state_dict["state"].get(index, {})
+            for key, value in saved.items():
+                self.state[p][key] = (
+                    value.to(p.device, copy=True) if isinstance(value, Tensor) else value
+                )
+
+    def _weights(self) -> Iterable[tuple[dict[str, Any], Tensor]]:
+        for group in self.param_groups:
+            yield group, group["params"][0]
+
+    def _all_finite(self, moving: list[tuple[dict[str, Any], Tensor]]) -> bool:
+        gradients = [p.grad for _, p in moving if p.grad is not None]
+        finite = all_finite(gradients).tolist()
+        if all(finite):
+            return True
+        if self._on_nonfinite == "skip":
+            self.skipped += 1
+            return False
+        group, p = moving[finite.index(False)]
+        assert p.grad is not None
+        seen = "NaN" if bool(torch.isnan(p.grad).any()) else "infinity"
+        raise NonFiniteError(
+            f"the gradient of '{group['name']}'",
+            "must be finite",
+            seen,
+            "Lower lr, look at the loss, or pass on_nonfinite='skip' to leave such steps out.",
+        )
+
+    def _buckets(
+        self, moving: list[tuple[dict[str, Any], Tensor]]
+    ) -> list[list[tuple[dict[str, Any], Tensor]]]:
+        """Weights that one batched call can step: same geometry, shape, dtype, device and settings."""
+        buckets: dict[Hashable, list[tuple[dict[str, Any], Tensor]]] = {}
+        for group, p in moving:
+            settings = (group["momentum"], group["nesterov"], group["tangent_momentum"])
+            warm = "dual" in self.state[p]
+            key = (self._geometries[group["name"]], p.shape, p.dtype, p.device, settings, warm)
+            buckets.setdefault(key, []).append((group, p))
+        return list(buckets.values())
+
+    def _step_bucket(self, bucket: list[tuple[dict[str, Any], Tensor]]) -> None:
+        group = bucket[0][0]
+        geometry = self._geometries[group["name"]]
+        points = [self.state[p].get("master", p) for _, p in bucket]
+        point = torch.stack([w.to(torch.promote_types(w.dtype, torch.float32)) for w in points])
+        gradient = torch.stack([self._descended(g, p).to(point.dtype) for g, p in bucket])
+        lengths = point.new_tensor([g["lr"] * g["share"] for g, _ in bucket])
+        if any(g["weight_decay"] for g, _ in bucket):
+            point = decay(point, lengths * point.new_tensor([g["weight_decay"] for g, _ in bucket]))
+        duals = [self.state[p].get("dual") for _, p in bucket]
+        dual = torch.stack([d for d in duals if d is not None]) if duals[0] is not None else None
+        as_vectors = point.dim() == 2  # a stack of vectors: each is a matrix of one column
+        if as_vectors:
+            point, gradient = point.unsqueeze(-1), gradient.unsqueeze(-1)
+        step = take(geometry, point, gradient, lengths, solver=self._solver, dual=dual)
+        landed = step.point.squeeze(-1) if as_vectors else step.point
+        for i, (g, p) in enumerate(bucket):
+            state = self.state[p]
+            if step.solution.dual is not None:
+                state["dual"] = step.solution.dual[i].clone()
+            if p.dtype != landed.dtype:
+                state["master"] = landed[i].clone()
+            p.copy_(landed[i])
+            if g["tangent_momentum"] and "momentum" in state:
+                state["momentum"] = geometry.manifold.tangent(
+                    landed[i], state["momentum"].to(landed.dtype)
+                )
+            self.diagnoses[g["name"]] = Diagnosis(
+                step.solution.status, step.solution.iterations, step.solution.gap[i]
+            )
+
+    def _descended(self, group: dict[str, Any], p: Tensor) -> Tensor:
+        """What the solver descends: the gradient, or its momentum. The state's buffer is updated."""
+        assert p.grad is not None
+        mu = group["momentum"]
+        gradient = p.grad.to(torch.promote_types(p.dtype, torch.float32))
+        if mu == 0:
+            return gradient
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(gradient)
+        state["momentum"].lerp_(gradient, 1 - mu)
+        return gradient.lerp(state["momentum"], mu) if group["nesterov"] else state["momentum"]

@@ -1,0 +1,74 @@
+"""The pairs whose steepest direction is one formula."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import MATRIX, normalise
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.solution import Solution, Status
+
+
+@dataclass(frozen=True)
+class NormSteepest(Solver):
+    """Euclidean space: no constraint, so the norm's own steepest direction.
+
+    Gradient descent (Frobenius), sign descent (Max), Muon (Spectral, RMSOperator), Modula's embedding
+    (RowRMS).
+    """
+
+    name = "norm-steepest"
+    reason = "every direction is tangent, so the norm's own steepest direction is the answer"
+
+    def solve(
+        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
+    ) -> Solution:
+        del manifold, point, dual
+        return _exact(norm.steepest(gradient))
+
+
+@dataclass(frozen=True)
+class TangentGradient(Solver):
+    """Any manifold with the Frobenius norm: `−P(G)/‖P(G)‖_F`, P the tangent projection.
+
+    The tangent space is a Euclidean one, so the steepest direction is the projected gradient:
+    Riemannian gradient descent; on the sphere, hyperspherical descent.
+    """
+
+    name = "tangent-gradient"
+    reason = "in the Frobenius norm the projected gradient is the steepest direction"
+
+    def solve(
+        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
+    ) -> Solution:
+        del norm, dual
+        scaled = normalise(gradient, dim=MATRIX)
+        return _exact(-normalise(manifold.tangent(point, scaled), dim=MATRIX))
+
+
+@dataclass(frozen=True)
+class RowTangentGradient(Solver):
+    """Oblique with RowRMS: hyperspherical descent on every row by itself.
+
+    The norm is the largest over rows and the constraint holds row by row, so each row goes its own
+    steepest way: `a_i = −√d P_i(g_i)/‖P_i(g_i)‖₂`.
+    """
+
+    name = "row-tangent-gradient"
+    reason = "norm and constraint split into rows, each a sphere of its own"
+
+    def solve(
+        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
+    ) -> Solution:
+        del dual
+        return _exact(norm.steepest(manifold.tangent(point, normalise(gradient, dim=-1))))
+
+
+def _exact(direction: Tensor) -> Solution:
+    gap = torch.zeros(direction.shape[:-2], dtype=direction.dtype, device=direction.device)
+    return Solution(direction, Status.CONVERGED, 0, gap)

@@ -1,0 +1,96 @@
+"""Manifold Muon by dual ascent, as the seed post has it: the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.coefficients import POLAR_EXPRESS
+from modular_manifolds.linalg.matrices import MATRIX, length, normalise
+from modular_manifolds.linalg.newton_schulz import iterate
+from modular_manifolds.linalg.symmetric import sym
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds.solvers.stiefel_dual import StiefelDual
+
+
+@dataclass(frozen=True)
+class DualAscent(Solver):
+    """Ascend the dual of Stiefel × Spectral: `Λ ← Λ − α (1 − k/steps) (WᵀA + AᵀW)`, `A = msign(G + 2WΛ)`.
+
+    Starts at `Λ = −½ sym(WᵀG)` and stops when `‖WᵀA + AᵀW‖_F / n < tolerance` or after `steps`. The
+    defaults are the post's. The step size is not scale-free: with `normalise=False`, as in the post,
+    the result depends on the size of the gradient.
+
+    The post uses the last A as it is; here its tangent part is taken and shrunk into the unit ball, so
+    that it can be certified like any other. The gap is against `‖G + 2WΛ‖_nuc` of the last Λ.
+
+    Args:
+        step_size: α.
+        steps: at most so many, and the length of the linear decay.
+        tolerance: on the root mean square of the tangency residual. In bfloat16 it is out of reach.
+        msign_steps: Polar Express steps in each msign.
+        precision: the dtype of each msign; `"bfloat16"` as in the post, or `"input"`.
+        normalise: bring the gradient to unit Frobenius norm first.
+
+    Source: Bernstein, "Modular Manifolds" (2025), and the code published with it.
+    """
+
+    step_size: float = 0.01
+    steps: int = 100
+    tolerance: float = 1e-6
+    msign_steps: int = 10
+    precision: str = "bfloat16"
+    normalise: bool = False
+
+    name = "dual-ascent"
+    reason = "it is the seed post's own method, kept as a baseline"
+
+    def solve(
+        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
+    ) -> Solution:
+        problem = StiefelDual.of(manifold, norm, point, gradient)
+        w, g = problem.w, problem.across + problem.w @ problem.c
+        # The problem comes at unit scale; the post's step size acts on the gradient as it came.
+        size = torch.ones_like(g[..., :1, :1]) if self.normalise else length(gradient, dim=MATRIX)
+        g = g * size
+        multiplier = -sym(w.mT @ g) / 2 if dual is None else sym(dual) * size
+        iterations, small = 0, False
+        a = self._msign(g + 2 * w @ multiplier)
+        while iterations < self.steps:
+            deviation = 2 * sym(w.mT @ a)
+            small = bool(
+                (length(deviation, dim=MATRIX) / deviation.shape[-1] < self.tolerance).all()
+            )
+            if small:
+                break
+            decay = 1 - iterations / self.steps
+            multiplier = multiplier - self.step_size * decay * deviation
+            a = self._msign(g + 2 * w @ multiplier)
+            iterations += 1
+        a = problem.feasible(-a)
+        unit_dual = torch.where(size > 0, multiplier / size, 0.0)
+        objective = _nuclear(problem.across + w @ (problem.c + 2 * unit_dual))
+        gap = problem.gap(a, objective)
+        return Solution(
+            problem.direction(a),
+            Status.CONVERGED if small else Status.NOT_CERTIFIED,
+            iterations,
+            gap,
+            unit_dual,
+        )
+
+    def _msign(self, x: Tensor) -> Tensor:
+        low = x.to(torch.bfloat16) if self.precision == "bfloat16" else x
+        last = POLAR_EXPRESS[-1:] * max(0, self.msign_steps - len(POLAR_EXPRESS))
+        polynomials = POLAR_EXPRESS[: self.msign_steps] + last
+        # The post divides by 1.01 times the norm, against rounding.
+        return iterate(normalise(low, dim=MATRIX) / 1.01, polynomials).to(x.dtype)
+
+
+def _nuclear(x: Tensor) -> Tensor:
+    return torch.linalg.svdvals(x).sum(dim=-1, keepdim=True).unsqueeze(-1)

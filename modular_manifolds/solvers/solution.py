@@ -1,0 +1,48 @@
+"""What a solver returns: a direction, and how sure one may be of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+
+class Status(Enum):
+    """How a solve ended. The value is the sentence a user needs."""
+
+    CONVERGED = "The direction is the steepest to within the tolerance asked for."
+    NOT_CONVERGED = (
+        "The iterations ran out before the duality gap reached the tolerance; the direction is tangent "
+        "and of at most unit length, and the gap says how far from the steepest it may be. Raise "
+        "max_iterations, loosen tolerance, or warm-start from the previous dual; a gap that does not "
+        "fall at all points to a point off its manifold or to a gradient of very low rank."
+    )
+    NOT_CERTIFIED = (
+        "The solver stopped by its own rule, which bounds no gap; compare `gap` with what you need, or "
+        "use the solver that select() names."
+    )
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value}"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The steepest tangent direction of unit length, with its certificate.
+
+    Args:
+        direction: shape (*batch, m, n); tangent, `‖A‖ ≤ 1`, and `<G, A>` as low as the gap promises.
+            Zero where the gradient has no tangent part.
+        status: how the solve ended.
+        iterations: how many the solver used; 0 for a closed form.
+        gap: relative duality gap `(dual − primal)/dual`, shape (*batch): the direction descends at
+            least `(1 − gap)` as steeply as any. Zero up to rounding for a closed form.
+        dual: the dual variable at the end, to warm-start the next solve; None for a closed form.
+    """
+
+    direction: Tensor
+    status: Status
+    iterations: int
+    gap: Tensor
+    dual: Tensor | None = None
