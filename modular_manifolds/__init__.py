@@ -6,6 +6,10 @@ The table of contents below is the public surface, grouped by folder.
 from modular_manifolds import errors as errors
 from modular_manifolds import linalg as linalg
 from modular_manifolds import solvers as solvers
+from modular_manifolds.certificates import ConditioningReport as ConditioningReport
+from modular_manifolds.certificates import LipschitzReport as LipschitzReport
+from modular_manifolds.certificates import conditioning as conditioning
+from modular_manifolds.certificates import lipschitz as lipschitz
 from modular_manifolds.composition import SAME as SAME
 from modular_manifolds.composition import Budget as Budget
 from modular_manifolds.composition import BudgetRow as BudgetRow

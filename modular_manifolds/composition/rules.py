@@ -13,7 +13,7 @@ from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.space import (
     SAME,
     AnySpace,
-    Mismatch,
+    MismatchError,
     ProductSpace,
     is_open,
     substitute,
@@ -26,7 +26,7 @@ def series(first: Signature, then: Signature) -> Signature:
     """`g(f(x))`: masses add, sensitivities multiply.
 
     Raises:
-        Mismatch: what `first` gives is not what `then` takes.
+        MismatchError: what `first` gives is not what `then` takes.
     """
     if then.source is None:
         source, target = first.source, substitute(then.target, first.target)
@@ -41,7 +41,7 @@ def parallel(parts: Sequence[Signature]) -> Signature:
     """`(f(x), g(x), …)`, normed by the sum: masses add, sensitivities add.
 
     Raises:
-        Mismatch: the parts do not take the same space.
+        MismatchError: the parts do not take the same space.
     """
     source, targets = _shared_source(parts)
     return Signature(
@@ -56,11 +56,11 @@ def total(parts: Sequence[Signature]) -> Signature:
     """`f(x) + g(x) + …`: addition has sensitivity 1, so the numbers are those of `parallel`.
 
     Raises:
-        Mismatch: the parts do not take, or do not give, the same space.
+        MismatchError: the parts do not take, or do not give, the same space.
     """
     source, targets = _shared_source(parts)
     if any(target != targets[0] for target in targets):
-        raise Mismatch
+        raise MismatchError
     return Signature(
         math.fsum(part.mass for part in parts),
         math.fsum(part.sensitivity for part in parts),
@@ -89,7 +89,7 @@ def scale(factor: float, part: Signature) -> Signature:
 def _shared_source(parts: Sequence[Signature]) -> tuple[AnySpace | None, list[AnySpace]]:
     sources = {part.source for part in parts if part.source is not None}
     if len(sources) > 1:
-        raise Mismatch
+        raise MismatchError
     source = sources.pop() if sources else None
     same = SAME if source is None else source
     targets = [

@@ -89,7 +89,7 @@ def is_open(space: AnySpace) -> bool:
     return isinstance(space, Same)
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """Two spaces cannot be made equal; the tree turns this into a SpaceError that names both modules."""
 
 
@@ -97,13 +97,13 @@ def unify(offered: AnySpace, required: AnySpace) -> AnySpace | None:
     """What SAME must be for `offered` to equal `required`; None where it does not matter.
 
     Raises:
-        Mismatch: no value of SAME makes them equal.
+        MismatchError: no value of SAME makes them equal.
     """
     if isinstance(offered, Same):
         return required
     if isinstance(offered, ProductSpace) and isinstance(required, ProductSpace):
         if len(offered.parts) != len(required.parts):
-            raise Mismatch
+            raise MismatchError
         pairs = zip(offered.parts, required.parts, strict=True)
         found = {
             binding
@@ -111,10 +111,10 @@ def unify(offered: AnySpace, required: AnySpace) -> AnySpace | None:
             if (binding := unify(a, b)) is not None and not isinstance(binding, Same)
         }
         if len(found) > 1:
-            raise Mismatch
+            raise MismatchError
         return found.pop() if found else None
     if offered != required:
-        raise Mismatch
+        raise MismatchError
     return None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from modular_manifolds.composition import rules
 from modular_manifolds.composition.signature import Signature, check_sensitivity
-from modular_manifolds.composition.space import AnySpace, Mismatch
+from modular_manifolds.composition.space import AnySpace, MismatchError
 from modular_manifolds.errors import ArgumentError, SpaceError
 
 
@@ -81,7 +81,7 @@ class Series:
         for part in self.parts[1:]:
             try:
                 signature = rules.series(signature, part.signature)
-            except Mismatch:
+            except MismatchError:
                 raise _does_not_fit(before, part, signature, part.signature) from None
             before = part
         object.__setattr__(self, "signature", signature)
@@ -103,7 +103,7 @@ class Parallel:
         _refuse_empty("Parallel", self.path, self.parts)
         try:
             signature = rules.parallel([part.signature for part in self.parts])
-        except Mismatch:
+        except MismatchError:
             raise _do_not_share("Parallel", self.parts, "take", _sources(self.parts)) from None
         object.__setattr__(self, "signature", signature)
 
@@ -125,11 +125,11 @@ class Sum:
         signatures = [part.signature for part in self.parts]
         try:
             rules.parallel(signatures)
-        except Mismatch:
+        except MismatchError:
             raise _do_not_share("Sum", self.parts, "take", _sources(self.parts)) from None
         try:
             signature = rules.total(signatures)
-        except Mismatch:
+        except MismatchError:
             targets: list[AnySpace | None] = [each.target for each in signatures]
             raise _do_not_share("Sum", self.parts, "give", targets) from None
         object.__setattr__(self, "signature", signature)

@@ -11,7 +11,7 @@ from modular_manifolds.composition.space import Space, VectorNorm, check_vector_
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
-from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.geometry import Geometry, through_l2
 from modular_manifolds.nn.module import Atom
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.spectral import Spectral
@@ -91,6 +91,13 @@ class Linear(Atom):
             "source_norm": own.source.norm,
             "target_norm": own.target.norm,
         }
+
+    def lipschitz_at(self, largest_singular_value: float) -> float:
+        own = self.tree().signature
+        assert isinstance(own.source, Space)
+        assert isinstance(own.target, Space)
+        shape = (self.out_features, self.in_features)
+        return largest_singular_value * through_l2(shape, own.source.norm, own.target.norm)
 
     def describe(self) -> str:
         return f"Linear({self.in_features}, {self.out_features})"

@@ -152,6 +152,11 @@ class Atom(Module):
     def describe(self) -> str:
         """How the module reads in tables, such as `Linear(64, 10)`."""
 
+    def lipschitz_at(self, largest_singular_value: float) -> float:
+        """A Lipschitz bound for any weight whose `σ_max` is at most this; the declared one by default."""
+        del largest_singular_value
+        return self._lipschitz
+
     def tree(self, path: str = "") -> Tree:
         return Leaf(
             path=path,

@@ -1,0 +1,76 @@
+"""The health of each weight: singular values, condition number, distance from the manifold."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from modular_manifolds.certificates.rounding import singular_values
+from modular_manifolds.composition.table import format_table
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.module import Module
+
+
+@dataclass(frozen=True)
+class ConditioningRow:
+    """One weight: `largest` and `smallest` singular value, their ratio, and the manifold's residual."""
+
+    path: str
+    manifold: str
+    largest: float
+    smallest: float
+    residual: float
+
+    @property
+    def condition(self) -> float:
+        """`largest / smallest`; infinite for a weight that is not of full rank."""
+        return self.largest / self.smallest if self.smallest > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class ConditioningReport:
+    """A row a weight, measured in float64; `print` it to read it."""
+
+    rows: tuple[ConditioningRow, ...]
+
+    def header(self) -> list[str]:
+        return ["weight", "manifold", "largest σ", "smallest σ", "condition", "off manifold"]
+
+    def cells(self) -> list[list[float | str]]:
+        return [
+            [r.path, r.manifold, r.largest, r.smallest, r.condition, r.residual] for r in self.rows
+        ]
+
+    def __str__(self) -> str:
+        return format_table(self.header(), self.cells())
+
+
+def conditioning(net: Module) -> ConditioningReport:
+    """Measure every weight of `net` as it is now, in float64.
+
+    Raises:
+        ArgumentError: `net` is not a module of this library.
+    """
+    if not isinstance(net, Module):
+        raise ArgumentError(
+            "conditioning(net)",
+            "must be a modular_manifolds module",
+            type(net).__name__,
+            "Declare the network with mm.Linear, mm.ReLU and >>.",
+        )
+    parameters = dict(net.named_parameters())
+    rows: list[ConditioningRow] = []
+    for path, geometry in net.geometries():
+        weight = parameters[path].detach()
+        values = singular_values(weight)
+        residual = geometry.manifold.residual(weight.double()).amax()
+        rows.append(
+            ConditioningRow(
+                path,
+                str(geometry.manifold),
+                float(values.amax()),
+                float(values.amin()),
+                float(residual),
+            )
+        )
+    return ConditioningReport(tuple(rows))
