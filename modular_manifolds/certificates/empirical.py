@@ -48,12 +48,11 @@ def largest_slope(
     best = 0.0
     for _ in range(iterations):
         v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp_min(1e-300)
-        _, forward = torch.func.jvp(network, (at,), (v,))
+        forward = torch.func.jvp(network, (at,), (v,))[1]
         lengths = vector_norm(v, input_norm)
         slopes = torch.where(lengths > 0, vector_norm(forward, output_norm) / lengths, 0.0)
         best = max(best, float(slopes.detach().max()))
-        _, pull = torch.func.vjp(network, at)
-        v = pull(forward)[0]
+        v = torch.func.vjp(network, at)[1](forward)[0]
         if not bool((v != 0).any()):
             break
     return best

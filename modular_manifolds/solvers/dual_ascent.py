@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import POLAR_EXPRESS
-from modular_manifolds.linalg.matrices import MATRIX, length, normalise
+from modular_manifolds.linalg.matrices import MATRIX, divide_safely, length, normalise
 from modular_manifolds.linalg.newton_schulz import iterate
 from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.manifolds.base import Manifold
@@ -54,18 +54,18 @@ class DualAscent(Solver):
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
         problem = StiefelDual.of(manifold, norm, point, gradient)
-        w, g = problem.w, problem.across + problem.w @ problem.c
         # The problem comes at unit scale; the post's step size acts on the gradient as it came.
-        size = torch.ones_like(g[..., :1, :1]) if self.normalise else length(gradient, dim=MATRIX)
-        g = g * size
-        multiplier = -sym(w.mT @ g) / 2 if dual is None else sym(dual) * size
+        size = torch.ones_like(gradient[..., :1, :1])
+        if not self.normalise:
+            size = length(gradient, dim=MATRIX)
+        w, g = problem.w, problem.gradient * size
+        multiplier = -sym(w.mT @ g) / 2 if dual is None else sym(dual.to(w.dtype)) * size
         iterations, small = 0, False
         a = self._msign(g + 2 * w @ multiplier)
         while iterations < self.steps:
             deviation = 2 * sym(w.mT @ a)
-            small = bool(
-                (length(deviation, dim=MATRIX) / deviation.shape[-1] < self.tolerance).all()
-            )
+            root_mean_square = length(deviation, dim=MATRIX) / deviation.shape[-1]
+            small = bool((root_mean_square < self.tolerance).all())
             if small:
                 break
             decay = 1 - iterations / self.steps
@@ -73,14 +73,12 @@ class DualAscent(Solver):
             a = self._msign(g + 2 * w @ multiplier)
             iterations += 1
         a = problem.feasible(-a)
-        unit_dual = torch.where(size > 0, multiplier / size, 0.0)
-        objective = _nuclear(problem.across + w @ (problem.c + 2 * unit_dual))
-        gap = problem.gap(a, objective)
+        unit_dual = divide_safely(multiplier, size)
         return Solution(
-            problem.direction(a),
+            problem.given(a),
             Status.CONVERGED if small else Status.NOT_CERTIFIED,
             iterations,
-            gap,
+            problem.gap(a, problem.objective(unit_dual)),
             unit_dual,
         )
 
@@ -90,7 +88,3 @@ class DualAscent(Solver):
         polynomials = POLAR_EXPRESS[: self.msign_steps] + last
         # The post divides by 1.01 times the norm, against rounding.
         return iterate(normalise(low, dim=MATRIX) / 1.01, polynomials).to(x.dtype)
-
-
-def _nuclear(x: Tensor) -> Tensor:
-    return torch.linalg.svdvals(x).sum(dim=-1, keepdim=True).unsqueeze(-1)

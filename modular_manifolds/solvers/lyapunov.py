@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import divide_safely, inner
+from modular_manifolds.linalg.matrices import divide_safely
 from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
@@ -26,22 +26,23 @@ class Lyapunov(Solver):
         S_ij = K_ij (p_i − p_j)/(p_i + p_j).
 
     Alternating the two lowers the dual objective every time, whatever the scale of the gradient. Each
-    round is one symmetric eigendecomposition and four n×n products; the two tall products are made once
-    before and twice after. A square W needs no round: there `S = 0` is optimal.
+    round is one symmetric eigendecomposition and four n×n products; tall products are made before and
+    after only. A square W needs no round: there `S = 0` is optimal.
 
-    The direction is `A = −(G⊥ + W(K+S)) P`, its tangent part taken and shrunk into the unit ball, so it
-    is feasible to rounding; the gap is against the dual objective of the last S.
+    The direction is made from `−(K+S)P` by `StiefelDual.complete`, feasible to rounding; the gap is
+    against the dual objective of the same S. It is looked at once a round, as soon as the objective's
+    last fall says that it can be small enough.
 
     Args:
         tolerance: stop when the relative duality gap is at most this.
         max_iterations: rounds at most.
 
-    Source: MM form of the fixed point of J. Su, "Steepest descent on manifolds 3: Muon + Stiefel"
-    (2025).
+    Source: the fixed point of J. Su, "Steepest descent on manifolds 3: Muon + Stiefel" (2025), read as
+    majorise–minimise.
     """
 
-    tolerance: float = 1e-3
-    max_iterations: int = 20
+    tolerance: float = 1e-2
+    max_iterations: int = 30
 
     name = "lyapunov"
     reason = (
@@ -52,25 +53,35 @@ class Lyapunov(Solver):
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
         problem = StiefelDual.of(manifold, norm, point, gradient)
-        s = torch.zeros_like(problem.k) if dual is None else sym(problem.c) + 2 * sym(dual)
-        best, iterations = _evaluate(problem, s), 0
+        at = _evaluate(problem, torch.zeros_like(problem.k))
         if dual is not None:
-            # A dual from another gradient may be worse than none: keep the better one of each matrix.
-            cold = _evaluate(problem, torch.zeros_like(s))
-            best = _pick(cold.objective < best.objective, cold, best)
-        while iterations < self.max_iterations and not bool((best.gap <= self.tolerance).all()):
-            best = _evaluate(problem, _next(problem, best))
+            # A dual from another gradient may be worse than none: keep the better of each matrix.
+            at = _better(_evaluate(problem, sym(problem.c) + 2 * sym(dual.double())), at)
+        square = problem.w.shape[-2] == problem.w.shape[-1]
+        look, iterations, completion = square or dual is not None, 0, None
+        while True:
+            if look or iterations == self.max_iterations:
+                completion = problem.complete((problem.k + at.s) @ at.p)
+                gap = _gap(at.objective, completion.descent)
+                if iterations == self.max_iterations or bool((gap <= self.tolerance).all()):
+                    break
+            before, at = at, _evaluate(problem, _next(problem, at))
             iterations += 1
-        a = problem.feasible(-(problem.across + problem.w @ (problem.k + best.s)) @ best.p)
-        gap = problem.gap(a, best.objective)
+            look = bool((_gap(before.objective, at.objective) <= SMALL * self.tolerance).all())
+        a = problem.direction(completion)
+        gap = problem.gap(a, at.objective)
         converged = bool((gap <= self.tolerance).all())
         return Solution(
-            problem.direction(a),
+            problem.given(a),
             Status.CONVERGED if converged else Status.NOT_CONVERGED,
             iterations,
             gap,
-            (best.s - sym(problem.c)) / 2,
+            (at.s - sym(problem.c)) / 2,
         )
+
+
+SMALL = 4.0
+"""A fall of the objective by this many tolerances says that the gap may be near the tolerance."""
 
 
 @dataclass(frozen=True)
@@ -80,32 +91,14 @@ class _Iterate:
     roots: Tensor  # eigenvalues of P = M^{-1/2}, (*batch, n)
     p: Tensor  # P itself
     objective: Tensor  # tr M^{1/2}, (*batch, 1, 1)
-    gap: Tensor  # an upper bound on the relative duality gap, (*batch,)
 
 
 def _evaluate(problem: StiefelDual, s: Tensor) -> _Iterate:
     b = problem.k + s
     eigenvalues, basis = torch.linalg.eigh(sym(b.mT @ b + problem.e))
-    eigenvalues = eigenvalues.clamp_min(0)
-    objective = eigenvalues.sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
-    # A direction that the gradient does not have gets a large but finite P: A stays below 1 there.
-    floor = eigenvalues[..., -1:] * torch.finfo(s.dtype).eps
-    roots = torch.where(floor > 0, torch.maximum(eigenvalues, floor).rsqrt(), 0.0)
-    p = (basis * roots.unsqueeze(-2)) @ basis.mT
-    return _Iterate(s, basis, roots, p, objective, _gap_bound(problem, b @ p, p, objective))
-
-
-def _gap_bound(problem: StiefelDual, y: Tensor, p: Tensor, objective: Tensor) -> Tensor:
-    """The relative gap that the tangent part of A leaves, bounded with n×n products alone.
-
-    With `Y = (K+S)P = T + Q` split into skew T and symmetric Q, the tangent part of A is
-    `A' = −G⊥P − WT`, its descent `tr(EP) + <K, T>`, and
-    `A'ᵀA' = PEP + TᵀT ⪯ I − TᵀQ − QT − Q² ⪯ I − (TᵀQ + QT)`, so `‖A'‖₂² ≤ 1 + ‖TᵀQ + QT‖_F`.
-    """
-    t, q = (y - y.mT) / 2, sym(y)
-    excess = torch.linalg.matrix_norm(t.mT @ q + q @ t, keepdim=True)
-    primal = (inner(problem.e, p) + inner(problem.k, t)) / (1 + excess).sqrt()
-    return divide_safely((objective - primal).clamp_min(0), objective)[..., 0, 0]
+    objective = eigenvalues.clamp_min(0).sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
+    roots = problem.inverse_root(eigenvalues)
+    return _Iterate(s, basis, roots, (basis * roots.unsqueeze(-2)) @ basis.mT, objective)
 
 
 def _next(problem: StiefelDual, at: _Iterate) -> Tensor:
@@ -114,17 +107,16 @@ def _next(problem: StiefelDual, at: _Iterate) -> Tensor:
     return sym(at.basis @ ((at.basis.mT @ problem.k @ at.basis) * ratio) @ at.basis.mT)
 
 
-def _pick(first: Tensor, a: _Iterate, b: _Iterate) -> _Iterate:
-    def choose(x: Tensor, y: Tensor) -> Tensor:
-        return torch.where(
-            first.reshape(first.shape[:-2] + (1,) * (x.dim() - first.dim() + 2)), x, y
-        )
+def _gap(above: Tensor, below: Tensor) -> Tensor:
+    return divide_safely(above - below, above)[..., 0, 0]
 
+
+def _better(a: _Iterate, b: _Iterate) -> _Iterate:
+    first = a.objective < b.objective  # shape: (*batch, 1, 1)
     return _Iterate(
-        choose(a.s, b.s),
-        choose(a.basis, b.basis),
-        choose(a.roots, b.roots),
-        choose(a.p, b.p),
-        choose(a.objective, b.objective),
-        choose(a.gap, b.gap),
+        torch.where(first, a.s, b.s),
+        torch.where(first, a.basis, b.basis),
+        torch.where(first[..., 0], a.roots, b.roots),
+        torch.where(first, a.p, b.p),
+        torch.where(first, a.objective, b.objective),
     )

@@ -31,11 +31,13 @@ from modular_manifolds.norms.rms_operator import RMSOperator
 class StiefelDual:
     """The tall problem at unit scale, and the way back to the caller's shape.
 
-    W, G⊥ have shape (*batch, m, n), `c` and `k` and `e` (*batch, n, n); `wide` says that the caller's
+    W, G and G⊥ have shape (*batch, m, n) and the caller's dtype, `c` and `k` and `e` (*batch, n, n) and float64:
+    they hold squares of singular values, which need twice the digits. `wide` says that the caller's
     matrices were transposed; `unit` is the spectral norm of a direction of unit norm.
     """
 
     w: Tensor
+    gradient: Tensor
     across: Tensor
     c: Tensor
     k: Tensor
@@ -55,10 +57,53 @@ class StiefelDual:
         w, g = (w.mT, g.mT) if wide else (w, g)
         c = w.mT @ g
         across = g - w @ c
+        c = c.double()
         unit = math.sqrt(rows / columns) if isinstance(norm, RMSOperator) else 1.0
-        return cls(w, across, c, skew(c), gram(across), wide, unit)
+        return cls(w, g, across, c, skew(c), gram(across.double()), wide, unit)
 
-    def direction(self, a: Tensor) -> Tensor:
+    def objective(self, multiplier: Tensor) -> Tensor:
+        """`‖G + 2WΛ‖_nuc = tr M^{1/2}` for a symmetric Λ, shape (*batch, 1, 1), in float64."""
+        b = self.k + sym(self.c) + 2 * sym(multiplier.double())
+        eigenvalues = torch.linalg.eigvalsh(gram(b) + self.e)
+        return eigenvalues.clamp_min(0).sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
+
+    def complete(self, y: Tensor) -> Completion:
+        """The steepest of the feasible directions whose part along W is the skew part of `−y`.
+
+        Write `A = WT + Z` with T skew and `WᵀZ = 0`: that is every tangent A. Given T, the ball leaves
+        `ZᵀZ ⪯ I − TᵀT = LLᵀ`, and the best such Z is `−G⊥ L (LᵀEL)^{-1/2} Lᵀ`, which descends by
+        `tr (LᵀEL)^{1/2}`. Unlike shrinking a direction that is a little too long, this loses nothing
+        to first order: near the optimum the gap falls with the square of the error in T.
+
+        `y` has shape (*batch, n, n). Singular values of T above one (rounding) are capped.
+        """
+        eigenvalues, basis = torch.linalg.eigh(gram(skew(y)))
+        cap = eigenvalues.clamp_min(1).rsqrt()
+        t = -skew(skew(y) @ ((basis * cap.unsqueeze(-2)) @ basis.mT))
+        left = (1 - eigenvalues).clamp(0, 1).sqrt()
+        factor = basis * left.unsqueeze(-2)
+        values, vectors = torch.linalg.eigh(sym(factor.mT @ self.e @ factor))
+        turned = factor @ vectors
+        inverse = self.inverse_root(values)
+        fill = (turned * inverse.unsqueeze(-2)) @ turned.mT
+        across = (values.clamp_min(0) * inverse).sum(dim=-1, keepdim=True).unsqueeze(-1)
+        return Completion(t, fill, across - inner(self.k, t))
+
+    def direction(self, completion: Completion) -> Tensor:
+        """The tall direction `WT − G⊥ F` of a completion, feasible to rounding."""
+        t, fill = completion.t.to(self.w.dtype), completion.fill.to(self.w.dtype)
+        return self.feasible(self.w @ t - self.across @ fill)
+
+    def inverse_root(self, eigenvalues: Tensor) -> Tensor:
+        """`λ^{-1/2}`; bounded where λ is lost in the rounding of the caller's dtype, zero where all are.
+
+        A direction that the gradient hardly has then gets less than its full step, never more.
+        """
+        floor = eigenvalues[..., -1:] * torch.finfo(self.w.dtype).eps
+        bounded = torch.maximum(eigenvalues, floor)
+        return torch.where(floor > 0, torch.where(floor > 0, bounded, 1.0).rsqrt(), 0.0)
+
+    def given(self, a: Tensor) -> Tensor:
         """A tall direction of unit spectral norm in the caller's shape and norm."""
         return self.unit * (a.mT if self.wide else a)
 
@@ -74,5 +119,14 @@ class StiefelDual:
         Weak duality: `−<G, A> ≤ dual` for every feasible A, so the gap bounds how far from the
         steepest `a` can be.
         """
-        primal = -(inner(self.across, a) + inner(self.c, self.w.mT @ a))
+        primal = -inner(self.gradient, a).double()
         return divide_safely((dual - primal).clamp_min(0), dual)[..., 0, 0]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """`A = WT − G⊥ F`: T skew, F = `fill` symmetric, both n×n; `descent` is `−<G, A>`, shape (*batch, 1, 1)."""
+
+    t: Tensor
+    fill: Tensor
+    descent: Tensor
