@@ -21,11 +21,19 @@ from modular_manifolds.solvers.solution import Status
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How one weight's last solve ended."""
+    """How one weight's last solve ended. `gap` is its relative duality gap, still on the device."""
 
-    status: Status
     iterations: int
     gap: Tensor
+    worst: Status
+    tolerance: float | None
+
+    @property
+    def status(self) -> Status:
+        """This weight's own status; it may have converged where another of its batch did not."""
+        if self.tolerance is not None and float(self.gap) <= self.tolerance:
+            return Status.CONVERGED
+        return self.worst
 
 
 class SteepestDescent(Optimizer):
@@ -210,8 +218,9 @@ class SteepestDescent(Optimizer):
                 state["momentum"] = geometry.manifold.tangent(
                     landed[i], state["momentum"].to(landed.dtype)
                 )
+            found = step.solution
             self.diagnoses[g["name"]] = Diagnosis(
-                step.solution.status, step.solution.iterations, step.solution.gap[i]
+                found.iterations, found.gap[i], found.status, found.tolerance
             )
 
     def _descended(self, group: dict[str, Any], p: Tensor) -> Tensor:

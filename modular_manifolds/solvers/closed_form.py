@@ -71,4 +71,4 @@ class RowTangentGradient(Solver):
 
 def _exact(direction: Tensor) -> Solution:
     gap = torch.zeros(direction.shape[:-2], dtype=direction.dtype, device=direction.device)
-    return Solution(direction, Status.CONVERGED, 0, gap)
+    return Solution(direction, Status.CONVERGED, 0, gap, tolerance=0.0)

@@ -79,7 +79,7 @@ class DualAscent(Solver):
             Status.CONVERGED if small else Status.NOT_CERTIFIED,
             iterations,
             problem.gap(a, problem.objective(unit_dual)),
-            unit_dual,
+            dual=unit_dual,
         )
 
     def _msign(self, x: Tensor) -> Tensor:

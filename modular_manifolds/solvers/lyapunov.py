@@ -76,6 +76,7 @@ class Lyapunov(Solver):
             Status.CONVERGED if converged else Status.NOT_CONVERGED,
             iterations,
             gap,
+            self.tolerance,
             (at.s - sym(problem.c)) / 2,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -117,7 +117,7 @@ def steepest(
     g = as_matrices(gradient, argument="steepest(gradient)").to(w.dtype)
     found = find_solver(manifold, norm, solver).solve(manifold, norm, w, g, dual)
     direction = restore(found.direction, point)
-    return Solution(direction, found.status, found.iterations, found.gap, found.dual)
+    return replace(found, direction=direction)
 
 
 def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -> Solver:

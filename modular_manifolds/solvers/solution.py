@@ -34,10 +34,11 @@ class Solution:
     Args:
         direction: shape (*batch, m, n); tangent, `‖A‖ ≤ 1`, and `<G, A>` as low as the gap promises.
             Zero where the gradient has no tangent part.
-        status: how the solve ended.
+        status: how the solve ended; of a batch, the worst.
         iterations: how many the solver used; 0 for a closed form.
         gap: relative duality gap `(dual − primal)/dual`, shape (*batch): the direction descends at
             least `(1 − gap)` as steeply as any. Zero up to rounding for a closed form.
+        tolerance: the gap that was asked for; None where the solver stops by another rule.
         dual: the dual variable at the end, to warm-start the next solve; None for a closed form.
     """
 
@@ -45,4 +46,5 @@ class Solution:
     status: Status
     iterations: int
     gap: Tensor
+    tolerance: float | None = None
     dual: Tensor | None = None

@@ -84,7 +84,9 @@ class StiefelDual:
         factor = basis * left.unsqueeze(-2)
         values, vectors = torch.linalg.eigh(sym(factor.mT @ self.e @ factor))
         turned = factor @ vectors
-        inverse = self.inverse_root(values)
+        # G⊥ was rounded in the caller's dtype: below this it is noise, for a square W all of it.
+        noise = values.shape[-1] * (8 * torch.finfo(self.w.dtype).eps) ** 2
+        inverse = torch.where(values > noise, self.inverse_root(values), 0.0)
         fill = (turned * inverse.unsqueeze(-2)) @ turned.mT
         across = (values.clamp_min(0) * inverse).sum(dim=-1, keepdim=True).unsqueeze(-1)
         return Completion(t, fill, across - inner(self.k, t))
