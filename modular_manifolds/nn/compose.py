@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from modular_manifolds.composition import tree as trees
 from modular_manifolds.composition.rules import check_factor
@@ -14,7 +14,7 @@ from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.bonds import Identity
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.nn.module import Module, joined, refuse_shared_weights
+from modular_manifolds.nn.module import Bond, Module, joined, refuse_shared_weights
 
 
 class Compound(Module):
@@ -62,7 +62,7 @@ class Series(Compound):
 
     def forward(self, x: Any) -> Any:
         for _, part in self.parts():
-            x = part(x)
+            x = applied(part, x)
         return x
 
 
@@ -73,7 +73,7 @@ class Parallel(Compound):
         return trees.Parallel(path, self.trees(path))
 
     def forward(self, x: Any) -> tuple[Any, ...]:
-        return tuple(part(x) for _, part in self.parts())
+        return tuple(applied(part, x) for _, part in self.parts())
 
 
 class Sum(Compound):
@@ -83,7 +83,7 @@ class Sum(Compound):
         return trees.Sum(path, self.trees(path))
 
     def forward(self, x: Any) -> Any:
-        return _added([part(x) for _, part in self.parts()])
+        return _added([applied(part, x) for _, part in self.parts()])
 
 
 class Scale(Module):
@@ -108,7 +108,7 @@ class Scale(Module):
         return self.module.geometries(joined(path, "module"))
 
     def forward(self, x: Any) -> Any:
-        return _scaled(self.factor, self.module(x))
+        return _scaled(self.factor, applied(self.module, x))
 
     def arguments(self) -> dict[str, object]:
         return {"module": self.module, "factor": self.factor}
@@ -159,9 +159,9 @@ class Residual(Module):
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
         return self.block.geometries(joined(path, "block"))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         part = 1.0 / self.depth
-        return (1.0 - part) * x + part * self.block(x)
+        return _added([_scaled(1.0 - part, x), _scaled(part, applied(self.block, x))])
 
     def arguments(self) -> dict[str, object]:
         return {"block": self.block, "depth": self.depth}
@@ -220,6 +220,16 @@ def check_name(name: str, *, of: nn.Module) -> None:
             repr(name),
             "Choose another name.",
         )
+
+
+def applied(part: Module, x: Any) -> Any:
+    """`part(x)`; a bond that takes any space takes a tuple part by part.
+
+    The norm of a tuple is the sum over its parts, so the bond's sensitivity holds for the tuple too.
+    """
+    if isinstance(x, tuple) and isinstance(part, Bond) and part.source is None:
+        return tuple(applied(part, each) for each in x)
+    return part(x)
 
 
 def _unnamed_parts(module: Module) -> list[Module] | None:
