@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from modular_manifolds.certificates.rounding import singular_values
 from modular_manifolds.composition.table import format_table
-from modular_manifolds.errors import ArgumentError
-from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.module import Module, check_module
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,7 @@ def conditioning(net: Module) -> ConditioningReport:
     Raises:
         ArgumentError: `net` is not a module of this library.
     """
-    if not isinstance(net, Module):
-        raise ArgumentError(
-            "conditioning(net)",
-            "must be a modular_manifolds module",
-            type(net).__name__,
-            "Declare the network with mm.Linear, mm.ReLU and >>.",
-        )
+    check_module(net, argument="conditioning(net)")
     parameters = dict(net.named_parameters())
     rows: list[ConditioningRow] = []
     for path, geometry in net.geometries():

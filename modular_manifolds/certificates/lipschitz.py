@@ -12,8 +12,8 @@ from modular_manifolds.certificates.rounding import largest_singular_value
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, leaves
-from modular_manifolds.errors import ArgumentError, SpaceError
-from modular_manifolds.nn.module import Atom, Module
+from modular_manifolds.errors import SpaceError
+from modular_manifolds.nn.module import Atom, Module, check_module
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,7 @@ def lipschitz(
         ArgumentError: a norm is unknown or `net` is not a module of this library. SpaceError: the
         network takes any space, or takes or gives a tuple.
     """
-    if not isinstance(net, Module):
-        raise ArgumentError(
-            "lipschitz(net)",
-            "must be a modular_manifolds module",
-            type(net).__name__,
-            "Declare the network with mm.Linear, mm.ReLU and >>.",
-        )
+    check_module(net, argument="lipschitz(net)")
     tree = net.tree()
     source, target = tree.signature.source, tree.signature.target
     if not isinstance(source, Space) or not isinstance(target, Space):

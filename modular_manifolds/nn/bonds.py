@@ -46,7 +46,7 @@ class MaxMin(Bond):
 
 
 GELU_SLOPE = 1.1289042
-"""Above the largest slope of GELU, 1.12890411…, at x = √2: `Φ(√2) + √2 φ(√2)`."""
+"""Above the largest slope of GELU, 1.128904145…, at x = √2: `Φ(√2) + √2 φ(√2)`."""
 
 
 class GELU(Bond):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from modular_manifolds.composition.budget import Budget, allocate
-from modular_manifolds.nn.compose import check_module
-from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.module import Module, check_module
 
 
 def budget(net: Module, lr: float = 1.0) -> Budget:

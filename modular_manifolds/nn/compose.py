@@ -14,7 +14,13 @@ from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.bonds import Identity
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.nn.module import Bond, Module, joined, refuse_shared_weights
+from modular_manifolds.nn.module import (
+    Bond,
+    Module,
+    check_module,
+    joined,
+    refuse_shared_weights,
+)
 
 
 class Compound(Module):
@@ -197,18 +203,6 @@ def power(module: Module, times: int) -> Series:
     for each in copies:
         each.reset_parameters()
     return Series(*copies)
-
-
-def check_module(module: object, *, argument: str) -> None:
-    """Refuse what is not a module of this library."""
-    if isinstance(module, Module):
-        return
-    remedy = "Pass an atom, a bond or a composition"
-    if isinstance(module, nn.Module):
-        remedy += "; wrap a torch module in a class of your own that inherits mm.Bond or mm.Atom"
-    raise ArgumentError(
-        argument, "must be a modular_manifolds module", type(module).__name__, remedy + "."
-    )
 
 
 def check_name(name: str, *, of: nn.Module) -> None:

@@ -11,7 +11,7 @@ from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.signature import Signature, check_mass, check_sensitivity
 from modular_manifolds.composition.space import SAME, AnySpace, Space
 from modular_manifolds.composition.tree import Leaf, Tree
-from modular_manifolds.errors import SharedWeightError
+from modular_manifolds.errors import ArgumentError, SharedWeightError
 from modular_manifolds.manifolds.product import Product
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.norms.modular import ModularNorm
@@ -226,6 +226,27 @@ class Bond(Module):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """The module's function."""
+
+
+def check_module(module: object, *, argument: str) -> None:
+    """Refuse what is not a module of this library.
+
+    Raises:
+        ArgumentError: `argument` is the name that the caller wrote.
+    """
+    if isinstance(module, Module):
+        return
+    remedy = "Declare it with mm.Linear, mm.ReLU and >>"
+    if isinstance(module, nn.Module):
+        remedy += (
+            ", or wrap the torch module in a class of your own that inherits mm.Bond or mm.Atom"
+        )
+    raise ArgumentError(
+        argument,
+        "must be a modular_manifolds module, which carries its manifolds and masses",
+        type(module).__name__,
+        remedy + ".",
+    )
 
 
 def joined(path: str, name: str) -> str:

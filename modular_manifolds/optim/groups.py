@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from modular_manifolds.composition.budget import allocate
-from modular_manifolds.errors import ArgumentError, UnconstrainedParameterError
+from modular_manifolds.errors import UnconstrainedParameterError
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.module import Module, check_module
 
 
 def weights_of(net: Module) -> dict[str, Geometry]:
@@ -17,13 +17,7 @@ def weights_of(net: Module) -> dict[str, Geometry]:
         ArgumentError: `net` is not a module of this library. UnconstrainedParameterError: a parameter
         has no manifold; the message names it.
     """
-    if not isinstance(net, Module):
-        raise ArgumentError(
-            "SteepestDescent(net)",
-            "must be a modular_manifolds module, which carries its manifolds and masses",
-            type(net).__name__,
-            "Declare the network with mm.Linear, mm.ReLU and >>, not as a torch module or its parameters.",
-        )
+    check_module(net, argument="SteepestDescent(net)")
     geometries = dict(net.geometries())
     for path, _ in net.named_parameters():
         if path not in geometries:
