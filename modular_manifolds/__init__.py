@@ -15,6 +15,7 @@ from modular_manifolds.composition import Budget as Budget
 from modular_manifolds.composition import BudgetRow as BudgetRow
 from modular_manifolds.composition import ProductSpace as ProductSpace
 from modular_manifolds.composition import Space as Space
+from modular_manifolds.composition import VectorNorm as VectorNorm
 from modular_manifolds.linalg import msign as msign
 from modular_manifolds.manifolds import Euclidean as Euclidean
 from modular_manifolds.manifolds import Manifold as Manifold
