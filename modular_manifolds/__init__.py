@@ -51,3 +51,7 @@ from modular_manifolds.optim import SteepestDescent as SteepestDescent
 from modular_manifolds.solvers import Solution as Solution
 from modular_manifolds.solvers import Status as Status
 from modular_manifolds.solvers import steepest as steepest
+from modular_manifolds.specs import NetworkSpec as NetworkSpec
+from modular_manifolds.specs import RunSpec as RunSpec
+from modular_manifolds.specs import load as load
+from modular_manifolds.specs import save as save

@@ -1,0 +1,63 @@
+"""The live progress bar of a run; a line an epoch where there is no terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from modular_manifolds.training.loop import EpochMetrics, StepMetrics, Trainer
+
+
+class Progress:
+    """Watches a run: loss, accuracy and learning rate of the last step, test accuracy of the last epoch."""
+
+    def __init__(self, console: Console, trainer: Trainer) -> None:
+        self._console = console
+        self._epochs = trainer.spec.epochs
+        self._last: StepMetrics | None = None
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(
+            "training", total=trainer.steps, completed=trainer.finished, numbers=""
+        )
+        self._test = ""
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del kind, error, trace
+        self._bar.stop()
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        self._last = metrics
+        numbers = (
+            f"loss {metrics.loss:.3f}  acc {metrics.accuracy:.1%}  lr {metrics.lr:.3g}{self._test}"
+        )
+        self._bar.update(self._task, completed=metrics.step, numbers=numbers)
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        self._test = f"  test {metrics.test_accuracy:.1%}"
+        if not self._console.is_terminal and self._last is not None:
+            self._console.print(
+                f"epoch {metrics.epoch}/{self._epochs}  loss {self._last.loss:.4f}  lr {self._last.lr:.3g}  "
+                f"train {metrics.train_accuracy:.1%}  test {metrics.test_accuracy:.1%}",
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -1,0 +1,14 @@
+"""From the arguments of a command to the run they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modular_manifolds.specs import RunSpec
+
+
+def asked_for(file: Path | None, assignments: Sequence[str]) -> RunSpec:
+    """The run in `file`, or the default one, with `key=value` assignments applied."""
+    spec = RunSpec() if file is None else RunSpec.from_file(file)
+    return spec.override(assignments) if assignments else spec

@@ -1,0 +1,26 @@
+"""`modular-manifolds schema`: JSON Schema of the files that this program reads."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class Kind(Enum):
+    """What can be written in a file."""
+
+    run = "run"
+    network = "network"
+
+
+def schema(
+    kind: Annotated[Kind, typer.Argument(help="What the schema is of.")] = Kind.run,
+) -> None:
+    """Print the JSON Schema of a run or a network, for editors and other programs."""
+    from modular_manifolds.specs import NetworkSpec, RunSpec
+
+    model = RunSpec if kind is Kind.run else NetworkSpec
+    typer.echo(json.dumps(model.model_json_schema(), indent=2))

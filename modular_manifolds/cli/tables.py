@@ -1,0 +1,27 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from modular_manifolds.composition.table import format_number
+
+
+def show_table(
+    console: Console,
+    title: str,
+    header: Sequence[str],
+    cells: Sequence[Sequence[float | str]],
+) -> None:
+    """Print a table; numbers to the right, four digits."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_edge=False)
+    for i, name in enumerate(header):
+        numeric = bool(cells) and not isinstance(cells[0][i], str)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(format_number(cell) for cell in row))
+    console.print(table)
+    console.print()

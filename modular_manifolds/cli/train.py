@@ -1,0 +1,174 @@
+"""`modular-manifolds train`: a run from its first step, or on from where it stopped."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from modular_manifolds.training.guarantees import Guarantees
+    from modular_manifolds.training.loop import Trainer
+
+INTERRUPTED = 130
+
+
+class OptimizerName(Enum):
+    """Ours, and torch's own as baselines."""
+
+    steepest_descent = "steepest-descent"
+    adamw = "adamw"
+    muon = "muon"
+
+
+class DataName(Enum):
+    """The data sets."""
+
+    digits = "digits"
+    cifar10 = "cifar10"
+
+
+def train(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run file (YAML or JSON); the default run without it.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change one value, as optimizer.lr=0.3; repeatable."
+        ),
+    ] = None,
+    data: Annotated[
+        DataName | None, typer.Option(help="The data set; the bundled digits by default.")
+    ] = None,
+    data_path: Annotated[
+        Path | None,
+        typer.Option(help="A folder with the data's Parquet files; downloaded without it."),
+    ] = None,
+    optimizer: Annotated[
+        OptimizerName | None, typer.Option(help="adamw and muon are torch's own, as baselines.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seeds the weights and the order.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run directory; a new one under runs/ without it.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="Go on, bit for bit, where this run stopped."),
+    ] = None,
+) -> None:
+    """Train a network and report what is guaranteed about it.
+
+    Without an argument: the three-layer network of "Modular Manifolds" on the bundled digits, every
+    weight on a Stiefel manifold, trained by manifold Muon.
+
+    Examples:
+
+      modular-manifolds train --set optimizer.lr=0.3
+
+      modular-manifolds train --data cifar10 --data-path DIR --optimizer adamw
+
+      modular-manifolds train --resume runs/digits-steepest-descent-20250101-120000
+    """
+    from modular_manifolds.cli.runs import asked_for
+    from modular_manifolds.errors import ArgumentError
+    from modular_manifolds.training.data import load_data
+    from modular_manifolds.training.loop import resume as go_on
+    from modular_manifolds.training.loop import start
+    from modular_manifolds.training.run_directory import RunDirectory, begin
+
+    console = Console()
+    named: dict[str, object] = {
+        "data.name": data and data.value,
+        "data.path": data_path and str(data_path),
+        "optimizer.name": optimizer and optimizer.value,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    changes = [f"{key}={value}" for key, value in named.items() if value is not None]
+    changes += assignments or []
+    if resume is not None:
+        if run is not None or out is not None or changes:
+            raise ArgumentError(
+                "--resume",
+                "must stand alone",
+                "other arguments beside it",
+                "A resumed run goes on as its run.yaml says; leave them out.",
+            )
+        directory = RunDirectory(resume)
+        spec = directory.read_run()
+        trainer = go_on(spec, load_data(spec.data.name, spec.data.path), directory)
+        if trainer.done:
+            console.print(f"Nothing to do: all {trainer.steps} steps of this run are done.")
+        else:
+            console.print(f"Going on after step {trainer.finished} of {trainer.steps}.")
+    else:
+        spec = asked_for(run, changes)
+        loaded = load_data(spec.data.name, spec.data.path)
+        spec = spec.resolved(loaded.in_features, len(loaded.classes))
+        directory = begin(spec, out)
+        trainer = start(spec, loaded, directory)
+    with _stopping(trainer):
+        finished = _run(console, trainer)
+    if not finished:
+        console.print(f"Stopped after step {trainer.finished} of {trainer.steps}. Go on with:")
+        console.print(
+            f"  modular-manifolds train --resume {directory.path}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(INTERRUPTED)
+    _show_results(console, trainer)
+
+
+@contextmanager
+def _stopping(trainer: Trainer) -> Iterator[None]:
+    """While inside, Ctrl-C and SIGTERM let the step finish; the run then writes a checkpoint and returns."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+
+    trainer.stop = lambda: asked
+    before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _run(console: Console, trainer: Trainer) -> bool:
+    from modular_manifolds.cli.progress import Progress
+
+    with Progress(console, trainer) as progress:
+        return trainer.run(progress)
+
+
+def _show_results(console: Console, trainer: Trainer) -> None:
+    from modular_manifolds.cli.tables import show_table
+    from modular_manifolds.training.report import write_report
+
+    found: Guarantees = write_report(trainer)
+    console.print()
+    show_table(console, "Learning-rate split", found.budget.header(), found.budget.cells())
+    show_table(
+        console, "Guarantees: every weight", found.conditioning.header(), found.conditioning.cells()
+    )
+    bounds = found.lipschitz
+    console.print(f"declared Lipschitz bound  {found.declared}")
+    console.print(f"certified from weights    {bounds.certified:.6g}")
+    console.print(f"largest slope found       {bounds.empirical:.6g}")
+    rows = [row for row in trainer.directory.read_metrics() if "test_accuracy" in row]
+    if rows:
+        train, test = rows[-1]["train_accuracy"], rows[-1]["test_accuracy"]
+        console.print(
+            f"accuracy                  {test:.1%} on test, {train:.1%} on training examples"
+        )
+    console.print(f"report                    {trainer.directory.report}", soft_wrap=True)

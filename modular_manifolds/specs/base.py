@@ -1,0 +1,39 @@
+"""What every part of a specification keeps to: frozen, typed, and no key that is not known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Spec(BaseModel):
+    """A frozen part of a specification; a key that it does not have is refused, as are NaN and infinity."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        # extra="forbid" would refuse it too, but does not say which keys there are.
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key {key}",
+                        {"key": str(key), "known": list(cls.model_fields)},
+                    )
+        return data
+
+
+def refused(rule: str, remedy: str) -> PydanticCustomError:
+    """What a validator raises for a value that breaks `rule`, in this library's words."""
+    return PydanticCustomError("refused", "{rule}", {"rule": rule, "remedy": remedy})

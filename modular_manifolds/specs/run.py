@@ -1,0 +1,129 @@
+"""A training run as data: complete once it is resolved, so that a run directory reproduces itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, field_validator
+
+from modular_manifolds.composition.space import ProductSpace, Space
+from modular_manifolds.errors import SpecError
+from modular_manifolds.specs.base import Spec, refused
+from modular_manifolds.specs.data import SIZES, DataSpec
+from modular_manifolds.specs.document import Document
+from modular_manifolds.specs.network import NetworkSpec
+from modular_manifolds.specs.optimizers import OptimizerSpec, SteepestDescentSpec
+from modular_manifolds.specs.override import assign_, parse_assignment
+
+FORMAT: Final = 1
+
+
+class RunSpec(Document, Spec):
+    """Everything that decides a run. `RunSpec()` is the default one, on the bundled digits.
+
+    Raises:
+        SpecError: a value is out of range, or a key is not known.
+    """
+
+    format: Literal[1] = 1
+    """The format of this file."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+    """Seeds the weights and the order of the examples."""
+    data: DataSpec = DataSpec()
+    """What the run learns from."""
+    network: NetworkSpec | None = None
+    """What learns; null for the data set's own MLP, `mlp(in_features, classes)`."""
+    optimizer: OptimizerSpec = SteepestDescentSpec(name="steepest-descent")
+    """How it learns."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate changes over the run: linear and cosine fall to zero."""
+    epochs: Annotated[int, Field(ge=1)] = 20
+    """How many times the run sees every example."""
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    """Examples a step."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between two checkpoints."""
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _same_format(cls, value: object) -> object:
+        if value != FORMAT or isinstance(value, bool):
+            raise refused(
+                f"must be {FORMAT}", "Read it with the version of the library that wrote it."
+            )
+        return value
+
+    def resolved(self, in_features: int | None = None, classes: int | None = None) -> Self:
+        """This run with its network written out in full, checked against the data.
+
+        Build the network of the resolved run: its weights are drawn in the order that the resolved run
+        writes down.
+
+        Args:
+            in_features, classes: the sizes of the data; those of the named data set by default.
+
+        Raises:
+            ArgumentError: the network cannot be built. SpecError: it does not take the data's features
+            or does not give one output a class.
+        """
+        sizes = SIZES[self.data.name]
+        wanted = (
+            sizes.in_features if in_features is None else in_features,
+            sizes.classes if classes is None else classes,
+        )
+        network = mlp(*wanted) if self.network is None else self.network
+        net = network.build_aside("network")
+        for name, space, size in zip(
+            ("in_features", "out_features"), (net.source, net.target), wanted, strict=True
+        ):
+            seen = space.size if isinstance(space, Space) else space
+            if isinstance(space, Space | ProductSpace) and seen != size:
+                raise SpecError(
+                    f"network ({name})",
+                    f"must be {size} for the data set {self.data.name}",
+                    seen,
+                    "Change the size, or leave network out for the data set's own.",
+                )
+        return self.model_copy(update={"network": NetworkSpec.from_module(net)})
+
+    def override(self, assignments: Sequence[str]) -> Self:
+        """This run with `key=value` assignments applied, such as `optimizer.lr=0.3`.
+
+        Keys are dotted, lists by index; values are YAML. Naming another optimizer or type first drops
+        what the old one had, so that the new one starts from its own defaults. A key below `network`
+        starts from the data set's own network where none was given.
+
+        Raises:
+            SpecError: a key is not known, or a value is out of range.
+        """
+        steps = [parse_assignment(each) for each in assignments]
+        data = self.model_dump(mode="json")
+        assign_(data, [each for each in steps if each.comes_first])
+        # Validated in between: a new optimizer fills in its own defaults, which later keys may lead through.
+        named = type(self).model_validate(data)
+        rest = [each for each in steps if not each.comes_first]
+        if named.network is None and any(each.below("network") for each in rest):
+            named = named.resolved()
+        data = named.model_dump(mode="json")
+        assign_(data, rest)
+        return type(self).model_validate(data)
+
+
+def mlp(in_features: int, classes: int, hidden: Sequence[int] = (128, 64)) -> NetworkSpec:
+    """The seed post's network: linear maps on the Stiefel manifold with ReLU between, no biases."""
+    sizes = [in_features, *hidden, classes]
+    modules: list[object] = []
+    for into, out in pairwise(sizes):
+        modules += [
+            {
+                "type": "linear",
+                "in_features": into,
+                "out_features": out,
+                "manifold": "stiefel",
+                "norm": "spectral",
+            },
+            "relu",
+        ]
+    return NetworkSpec.model_validate({"type": "series", "modules": modules[:-1]})

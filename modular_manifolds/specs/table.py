@@ -1,0 +1,61 @@
+"""The names that specifications use, and the class behind each: the one table to extend.
+
+A new atom, bond, manifold or norm is one row here; its fields are read from its constructor.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from modular_manifolds.manifolds import Euclidean, Manifold, Oblique, Sphere, Stiefel
+from modular_manifolds.nn import (
+    GELU,
+    Abs,
+    Flatten,
+    Identity,
+    Linear,
+    MaxMin,
+    Module,
+    Parallel,
+    ReLU,
+    Residual,
+    Scale,
+    Series,
+    Sum,
+)
+from modular_manifolds.norms import Frobenius, Max, Norm, RMSOperator, RowRMS, Spectral
+
+MANIFOLDS: Final[dict[str, type[Manifold]]] = {
+    "euclidean": Euclidean,
+    "sphere": Sphere,
+    "oblique": Oblique,
+    "stiefel": Stiefel,
+}
+
+NORMS: Final[dict[str, type[Norm]]] = {
+    "frobenius": Frobenius,
+    "max": Max,
+    "spectral": Spectral,
+    "rms_operator": RMSOperator,
+    "row_rms": RowRMS,
+}
+
+MODULES: Final[dict[str, type[Module]]] = {
+    "linear": Linear,
+    "identity": Identity,
+    "relu": ReLU,
+    "abs": Abs,
+    "max_min": MaxMin,
+    "gelu": GELU,
+    "flatten": Flatten,
+    "scale": Scale,
+    "residual": Residual,
+}
+"""Atoms, bonds and what wraps one module, by constructor arguments."""
+
+COMPOUNDS: Final[dict[str, type[Series] | type[Parallel] | type[Sum]]] = {
+    "series": Series,
+    "parallel": Parallel,
+    "sum": Sum,
+}
+"""What takes modules in a row, with names or without."""

@@ -1,0 +1,63 @@
+"""Comparisons that say which law broke and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def at_most(measured: Tensor | float, allowed: Tensor | float, law: str) -> None:
+    """Assert `measured ≤ allowed`, entry by entry; NaN is never at most anything."""
+    value = torch.as_tensor(measured, dtype=torch.float64)
+    bound = torch.as_tensor(allowed, dtype=torch.float64, device=value.device)
+    if not bool((value <= bound).all()):
+        excess = torch.where(value.isnan(), torch.inf, value - bound)
+        worst = int(excess.argmax())
+        seen, limit = (float(each.broadcast_to(excess.shape).flatten()[worst]) for each in (value, bound))
+        raise AssertionError(f"{law}: measured {seen:.6g}, allowed at most {limit:.6g}")
+
+
+def close(actual: Tensor, expected: Tensor, *, tolerance: float, law: str) -> None:
+    """Assert equal shape and dtype, and `‖actual − expected‖_∞ ≤ tolerance · max(‖expected‖_∞, tiny)`.
+
+    The tolerance is relative to the largest entry: an entry that should be zero may be off by the
+    rounding of its neighbours.
+    """
+    largest = float(expected.abs().max()) if expected.numel() else 0.0
+    torch.testing.assert_close(
+        actual, expected, atol=tolerance * largest, rtol=0, msg=lambda found: f"{law}: {found}"
+    )
+
+
+def equal(actual: object, expected: object, law: str) -> None:
+    """Assert `actual == expected`."""
+    if actual != expected:
+        raise AssertionError(f"{law}: measured {actual}, expected {expected}")
+
+
+def finite(x: Tensor, law: str) -> None:
+    """Assert that no entry is NaN or infinite."""
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise AssertionError(f"{law}: {bad} of {x.numel()} entries are NaN or infinite")
+
+
+@contextmanager
+def untouched(law: str, **arguments: Tensor) -> Iterator[None]:
+    """Assert that what runs inside does not write into any of the arguments."""
+    before = {name: (each.clone(), each._version) for name, each in arguments.items()}
+    yield
+    for name, each in arguments.items():
+        copy, version = before[name]
+        if each._version != version or not torch.equal(each, copy):
+            raise AssertionError(f"{law}: '{name}' was written into")
+
+
+def apart(result: Tensor, law: str, **arguments: Tensor) -> None:
+    """Assert that `result` is not the memory of an argument: writing into it must be safe."""
+    for name, each in arguments.items():
+        if result.untyped_storage().data_ptr() == each.untyped_storage().data_ptr():
+            raise AssertionError(f"{law}: the result shares its memory with '{name}'")

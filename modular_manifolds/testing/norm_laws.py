@@ -1,0 +1,218 @@
+"""What every norm must do. A law takes the norm and a sample and raises AssertionError."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import MATRIX, as_matrices
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.testing.check import apart, at_most, close, equal, finite, untouched
+from modular_manifolds.testing.sample import Sample
+
+NormLaw = Callable[[Norm, Sample], None]
+
+
+def is_positively_homogeneous(norm: Norm, sample: Sample) -> None:
+    """`‖cX‖ = |c| ‖X‖` for c of either sign and any size, for the norm and its dual."""
+    x = sample.normal("x")
+    for name, measure in _both(norm):
+        size = measure(x)
+        for c in (-2.5, 1e-30, -1e-12, 1e12, 1e30):
+            law = f"{norm}.{name} is homogeneous at {c:g}"
+            scaled = measure(c * x)
+            finite(scaled, law)
+            close(scaled / abs(c), size, tolerance=sample.rounding, law=law)
+
+
+def is_definite(norm: Norm, sample: Sample) -> None:
+    """Zero has length zero; a single entry, however small, does not."""
+    zero = torch.zeros(sample.shape, dtype=sample.dtype, device=sample.device)
+    single = zero.clone()
+    single[..., -1] = 1e-30
+    for name, measure in _both(norm):
+        equal(float(measure(zero).abs().max()), 0.0, f"{norm}.{name} of zero")
+        at_most(-measure(single), -1e-33, f"{norm}.{name} of one small entry is positive")
+
+
+def obeys_the_triangle_inequality(norm: Norm, sample: Sample) -> None:
+    """`‖X + Y‖ ≤ ‖X‖ + ‖Y‖`, for the norm and its dual."""
+    x = sample.normal("x")
+    for i, y in enumerate((sample.normal("y"), 1e-3 * sample.normal("z"), -x, 3 * x, x.sign())):
+        for name, measure in _both(norm):
+            allowed = (measure(x) + measure(y)) * (1 + sample.rounding)
+            at_most(measure(x + y), allowed, f"{norm}.{name}, triangle inequality, pair {i}")
+
+
+def dual_bounds_the_inner_product(norm: Norm, sample: Sample) -> None:
+    """`<G, A> ≤ dual(G) · ‖A‖`."""
+    g = sample.normal("g")
+    tests = [sample.normal(f"a{i}") for i in range(16)] + [g, g.sign(), -norm.steepest(g)]
+    for a in tests:
+        allowed = norm.dual(g) * norm.value(a) * (1 + sample.rounding)
+        at_most(_inner(g, a), allowed, f"{norm}: <G, A> is at most dual(G) times value(A)")
+
+
+def steepest_attains_the_dual(norm: Norm, sample: Sample) -> None:
+    """`value(steepest(G)) = 1` and `<G, steepest(G)> = −dual(G)`, within the sample's accuracy."""
+    g = sample.normal("g")
+    direction = norm.steepest(g)
+    equal((direction.shape, direction.dtype), (g.shape, g.dtype), f"{norm}.steepest, shape and dtype")
+    one = torch.ones_like(norm.value(g))
+    close(norm.value(direction), one, tolerance=sample.tolerance, law=f"{norm}.steepest has length 1")
+    law = f"{norm}.steepest attains the dual"
+    close(-_inner(g, direction), norm.dual(g), tolerance=sample.tolerance, law=law)
+
+
+def steepest_does_not_depend_on_size(norm: Norm, sample: Sample) -> None:
+    """`steepest(cG) = steepest(G)` for c from 1e-30 to 1e30."""
+    g = sample.normal("g")
+    expected = norm.steepest(g)
+    for c in (1e-30, 1e-12, 1e12, 1e30):
+        law = f"{norm}.steepest of a gradient {c:g} times as large"
+        # A polynomial iteration magnifies rounding by the condition of G, at most to its square root.
+        close(norm.steepest(c * g), expected, tolerance=math.sqrt(sample.eps), law=law)
+
+
+def zero_gradient_gives_zero(norm: Norm, sample: Sample) -> None:
+    """No gradient, no step; never NaN."""
+    zero = torch.zeros(sample.shape, dtype=sample.dtype, device=sample.device)
+    direction = norm.steepest(zero)
+    equal(int(direction.count_nonzero()), 0, f"{norm}.steepest of zero, entries that are not zero")
+
+
+def some_zeros_do_no_harm(norm: Norm, sample: Sample) -> None:
+    """A gradient with zero entries, rows or columns gives a finite direction of at most unit length."""
+    g = sample.normal("g")
+    holes = torch.where(sample.normal("where") > 0, g, 0.0)
+    single = torch.zeros_like(g)
+    single[..., 0] = g[..., 0]
+    for each in (holes, single):
+        direction = norm.steepest(each)
+        finite(direction, f"{norm}.steepest with zeros")
+        at_most(norm.value(direction), 1 + sample.tolerance, f"{norm}.steepest with zeros, length")
+
+
+def measures_the_operator(norm: Norm, sample: Sample) -> None:
+    """`‖Wx‖_target ≤ norm_constant · ‖W‖ · ‖x‖_source` for random, sign and coordinate vectors."""
+    shape = sample.matrix_shape
+    w = sample.normal("w", shape)
+    constant = norm.norm_constant(shape)
+    for x in (w, norm.steepest(w)):
+        allowed = constant * norm.value(x) * (1 + sample.rounding)
+        for kind, v in _vectors(sample, shape[1], x).items():
+            reached = vector_norm(v @ x.mT, norm.target) / vector_norm(v, norm.source)
+            at_most(reached, allowed, f"{norm}.norm_constant holds for {kind} vectors")
+
+
+def batched_equals_looped(norm: Norm, sample: Sample) -> None:
+    """Each matrix of a stack is treated by itself; `value` and `dual` have the shape of the batch."""
+    batch, one = (2, 3), sample.matrix_shape
+    x = sample.normal("x", (*batch, *one))
+    x[1, 2] *= 100.0
+    x[0, 1] = 0.0
+    results = {"value": norm.value(x), "dual": norm.dual(x), "steepest": norm.steepest(x)}
+    for name in ("value", "dual"):
+        equal(tuple(results[name].shape), batch, f"{norm}.{name} of a stack, shape")
+    for i in range(batch[0]):
+        for j in range(batch[1]):
+            alone = {
+                "value": norm.value(x[i, j]),
+                "dual": norm.dual(x[i, j]),
+                "steepest": norm.steepest(x[i, j]),
+            }
+            for name, expected in alone.items():
+                law = f"{norm}.{name} of a stack equals one by one"
+                tolerance = math.sqrt(sample.eps) if name == "steepest" else sample.rounding
+                close(results[name][i, j], expected, tolerance=tolerance, law=law)
+
+
+def vectors_are_columns(norm: Norm, sample: Sample) -> None:
+    """A vector of shape (n,) is measured as the matrix (n, 1)."""
+    column = sample.normal("x", (sample.matrix_shape[0], 1))
+    vector = column[:, 0]
+    pairs = {
+        "value": (norm.value(vector), norm.value(column)),
+        "dual": (norm.dual(vector), norm.dual(column)),
+        "steepest": (norm.steepest(vector), norm.steepest(column)[:, 0]),
+    }
+    for name, (found, expected) in pairs.items():
+        law = f"{norm}.{name} of a vector equals that of a column"
+        close(found, expected, tolerance=0.0, law=law)
+
+
+def arguments_are_not_written_into(norm: Norm, sample: Sample) -> None:
+    """No method changes its argument, and no result shares its memory with it."""
+    x = sample.normal("x")
+    with untouched(f"{norm}", x=x):
+        results = {"value": norm.value(x), "dual": norm.dual(x), "steepest": norm.steepest(x)}
+    for name, result in results.items():
+        apart(result, f"{norm}.{name}", x=x)
+
+
+def half_precision_is_computed_in_single(norm: Norm, sample: Sample) -> None:
+    """For bfloat16 `value` and `dual` are float32 and `steepest` is bfloat16, off by rounding only."""
+    half = torch.bfloat16
+    x = sample.normal("x").to(half)
+    wide = x.float()
+    close(norm.value(x), norm.value(wide), tolerance=0.0, law=f"{norm}.value in bfloat16")
+    close(norm.dual(x), norm.dual(wide), tolerance=0.0, law=f"{norm}.dual in bfloat16")
+    found, expected = norm.steepest(x), norm.steepest(wide).to(half)
+    close(found, expected, tolerance=0.0, law=f"{norm}.steepest in bfloat16")
+
+
+NORM_LAWS: Final[tuple[NormLaw, ...]] = (
+    is_positively_homogeneous,
+    is_definite,
+    obeys_the_triangle_inequality,
+    dual_bounds_the_inner_product,
+    steepest_attains_the_dual,
+    steepest_does_not_depend_on_size,
+    zero_gradient_gives_zero,
+    some_zeros_do_no_harm,
+    measures_the_operator,
+    batched_equals_looped,
+    vectors_are_columns,
+    arguments_are_not_written_into,
+    half_precision_is_computed_in_single,
+)
+"""All laws of a norm, for a test to be parametrised over."""
+
+
+def check_norm(norm: Norm, sample: Sample) -> None:
+    """Hold `norm` to all of NORM_LAWS; raises AssertionError at the first that breaks."""
+    for law in NORM_LAWS:
+        law(norm, sample)
+
+
+def vector_norm(x: Tensor, norm: str) -> Tensor:
+    """`‖x‖` over the last dimension in `rms`, `l2`, `l1` or `linf`."""
+    if norm == "rms":
+        return torch.linalg.vector_norm(x, dim=-1) / math.sqrt(x.shape[-1])
+    order = {"l2": 2.0, "l1": 1.0, "linf": math.inf}[norm]
+    return torch.linalg.vector_norm(x, ord=order, dim=-1)
+
+
+def _both(norm: Norm) -> tuple[tuple[str, Callable[[Tensor], Tensor]], ...]:
+    return ("value", norm.value), ("dual", norm.dual)
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (as_matrices(a, argument="a") * as_matrices(b, argument="b")).sum(dim=MATRIX)
+
+
+def _vectors(sample: Sample, size: int, w: Tensor) -> dict[str, Tensor]:
+    """Vectors among which the extreme ones of rms, l2, l1 and linf are found, for the matrix `w`."""
+    random = sample.normal("vectors", (64, size))
+    return {
+        "random": random,
+        "sign": random.sign(),
+        "coordinate": torch.eye(size, dtype=sample.dtype, device=sample.device),
+        "row": w,
+        "row's sign": w.sign() + (w == 0),
+        "singular": torch.linalg.svd(w)[2],
+    }

@@ -1,0 +1,145 @@
+"""The state of a run in one file, so that it goes on bit for bit: tensors and JSON, nothing pickled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.errors import ArgumentError, CheckpointError
+from modular_manifolds.nn import Module
+from modular_manifolds.specs import load
+from modular_manifolds.specs.archive import read_archive, write_archive
+from modular_manifolds.training.run_directory import RunDirectory
+
+KIND: Final = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, optimizer and schedule after `step` steps.
+
+    `tensors` holds `net.*`, `optimizer.<index>.<key>` and the state of torch's generator; `content` the
+    parts of the optimizer's and the schedule's state that JSON can hold.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    content: dict[str, Any]
+
+
+def write_checkpoint(
+    path: Path,
+    *,
+    step: int,
+    net: Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> None:
+    """Write the state beside `path` and rename it: `path` is whole at any time."""
+    state = optimizer.state_dict()
+    tensors = {f"net.{name}": each for name, each in net.state_dict().items()}
+    values: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        values[str(index)] = {}
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+            else:
+                values[str(index)][key] = value
+    tensors["generator"] = torch.random.get_rng_state()
+    scheduled = {
+        key: value
+        for key, value in schedule.state_dict().items()
+        if isinstance(value, int | float | list) and key != "lr_lambdas"
+    }
+    content = {
+        "step": step,
+        "groups": state["param_groups"],
+        "values": values,
+        "schedule": scheduled,
+    }
+    write_archive(path, tensors, kind=KIND, content=content)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read what `write_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another format.
+    """
+    tensors, content = read_archive(path, kind=KIND)
+    if not isinstance(content, dict) or {"step", "groups", "values", "schedule"} - set(content):
+        raise CheckpointError(
+            str(path), "must hold a run's state", "other content", "Start the run again."
+        )
+    return Checkpoint(content["step"], tensors, content)
+
+
+def restore_(
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    net: Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> None:
+    """Bring net, optimizer, schedule and torch's generator to where the checkpoint was written.
+
+    Raises:
+        CheckpointError: it belongs to another network or optimizer.
+    """
+    state: dict[int, dict[str, Any]] = {
+        int(index): dict(values) for index, values in checkpoint.content["values"].items()
+    }
+    weights: dict[str, Tensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "net":
+            weights[rest] = tensor
+        elif kind == "optimizer":
+            index, _, key = rest.partition(".")
+            state[int(index)][key] = tensor
+    try:
+        net.load_state_dict(weights)
+        optimizer.load_state_dict({"state": state, "param_groups": checkpoint.content["groups"]})
+        # The shape of the schedule is the run's and is not stored; torch asks for the place all the same.
+        shapes = [None] * len(optimizer.param_groups)
+        schedule.load_state_dict({**checkpoint.content["schedule"], "lr_lambdas": shapes})
+    except (RuntimeError, ValueError, KeyError) as error:
+        seen = error.seen if isinstance(error, ArgumentError) else str(error).splitlines()[0]
+        raise CheckpointError(
+            str(path),
+            "must belong to the run beside it",
+            seen,
+            "Put back the run.yaml that the run was started with.",
+        ) from None
+    torch.random.set_rng_state(checkpoint.tensors["generator"])
+
+
+def trained(directory: RunDirectory) -> Module:
+    """The network of a run directory as its last checkpoint has it.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged or of another run.
+    """
+    net = load(directory.initial)
+    prefix = "net."
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in read_checkpoint(directory.checkpoint).tensors.items()
+        if name.startswith(prefix)
+    }
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            str(directory.checkpoint),
+            "must belong to the run beside it",
+            " ".join(str(error).split())[:120],
+            "Train the run again.",
+        ) from None
+    return net

@@ -1,0 +1,40 @@
+"""The bundled digits: 1,797 real images of 8×8 pixels.
+
+Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+Repository (1998), https://doi.org/10.24432/C50P49, CC BY 4.0; the test part of that set.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modular_manifolds.errors import DataError
+from modular_manifolds.training.split import Split
+
+EVERY = 5
+"""Every fifth image is a test image: 359 of 1,797, the others train."""
+
+
+def load_digits(folder: Path | None) -> tuple[Split, Split, tuple[str, ...]]:
+    """Pixels of 0 to 16 become `(pixel − 8)/4`, from −2 to 2; an image has length 13 or so.
+
+    A network whose weights have norm one can only tell apart what has some size: outputs are no
+    longer than inputs.
+    """
+    if folder is not None:
+        raise DataError(
+            "data path", "must be left out for the bundled digits", str(folder), "Leave it out."
+        )
+    bundled = files("modular_manifolds.training") / "assets" / "digits.npz"
+    with bundled.open("rb") as file, np.load(file, allow_pickle=False) as data:
+        pixels, names = data["images"], data["labels"]
+    images = torch.from_numpy(pixels.reshape(len(pixels), -1).astype(np.float32))
+    labels = torch.from_numpy(names.astype(np.int64))
+    images = (images - 8.0) / 4.0
+    test = torch.arange(len(labels)) % EVERY == EVERY - 1
+    classes = tuple(str(digit) for digit in range(10))
+    return Split(images[~test], labels[~test]), Split(images[test], labels[test]), classes

@@ -1,0 +1,131 @@
+"""The pictures of a run, as self-contained SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from modular_manifolds.composition import Budget
+from modular_manifolds.nn import Module
+
+INK: Final = "#3b4252"
+FAINT: Final = "#9aa3b2"
+COLOURS: Final = ("#2f6fde", "#d9622b", "#2c9c69", "#8f5bd6", "#c23b6b", "#77808f")
+STYLE: Final = {
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e9ef",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "modular-manifolds",
+}
+
+
+def learning(metrics: Sequence[dict[str, Any]]) -> str:
+    """Loss by step and accuracy by epoch, from the rows of `metrics.jsonl`."""
+    steps = [row for row in metrics if "loss" in row]
+    epochs = [row for row in metrics if "test_accuracy" in row]
+    with rc_context(STYLE):
+        figure, (left, right) = _figure(2)
+        left.plot(
+            [row["step"] for row in steps], [row["loss"] for row in steps], color=COLOURS[0], lw=1.2
+        )
+        left.set(
+            xlabel="step", ylabel="loss", title="Training loss, batch by batch", ylim=(0, None)
+        )
+        for key, label, colour in (
+            ("train_accuracy", "training", COLOURS[0]),
+            ("test_accuracy", "test", COLOURS[1]),
+        ):
+            right.plot(
+                [row["epoch"] for row in epochs],
+                [100 * row[key] for row in epochs],
+                "o-",
+                ms=3,
+                lw=1.2,
+                color=colour,
+                label=label,
+            )
+        right.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy after each epoch")
+        right.legend(loc="lower right")
+        return _svg(figure)
+
+
+def singular_values(before: Module, after: Module) -> str:
+    """Every singular value of every weight, before the first step and after the last."""
+    old, new = _spectra(before), _spectra(after)
+    with rc_context(STYLE):
+        figure, axes = _figure(len(old))
+        for axis, path in zip(axes, old, strict=True):
+            for spectrum, label, colour, width in (
+                (old[path], "before", FAINT, 3.0),
+                (new[path], "after", COLOURS[0], 1.4),
+            ):
+                axis.plot(
+                    range(1, len(spectrum) + 1), spectrum, color=colour, lw=width, label=label
+                )
+            top = max(*old[path], *new[path])
+            axis.set(title=path, xlabel="index", ylim=(0, 1.15 * top))
+        axes[0].set_ylabel("singular value")
+        axes[0].legend(loc="lower left")
+        return _svg(figure)
+
+
+def split(budget: Budget) -> str:
+    """Each weight's share of the learning rate."""
+    paths = [row.path for row in budget.rows]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 0.9 + 0.32 * len(paths)), layout="constrained")
+        FigureCanvasSVG(figure)
+        axis = figure.subplots()
+        bars = axis.barh(paths, [row.share for row in budget.rows], color=COLOURS[0], height=0.6)
+        axis.bar_label(bars, [f"{row.share:.3g}" for row in budget.rows], padding=4, fontsize=8)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set(xlabel="share of the learning rate", title="How one learning rate is split")
+        axis.margins(x=0.1)
+        return _svg(figure)
+
+
+def _spectra(net: Module) -> dict[str, list[float]]:
+    return {
+        path: torch.linalg.svdvals(p.detach().double().reshape(p.shape[0], -1)).tolist()
+        for path, p in net.named_parameters()
+    }
+
+
+COLUMNS: Final = 3
+
+
+def _figure(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(8.4, 2.7 * rows), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = [axis for row in figure.subplots(rows, columns, squeeze=False) for axis in row]
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()

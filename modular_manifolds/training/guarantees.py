@@ -1,0 +1,47 @@
+"""What a run ends with: the budget, the bounds, and the health of every weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from modular_manifolds.certificates import (
+    ConditioningReport,
+    LipschitzReport,
+    conditioning,
+    lipschitz,
+)
+from modular_manifolds.composition import Budget
+from modular_manifolds.nn import Module, budget
+
+ON_MANIFOLD = 1e-5
+"""A weight closer than this to its manifold, relative to its radius, is on it."""
+
+
+@dataclass(frozen=True)
+class Guarantees:
+    """The evidence about one network."""
+
+    budget: Budget
+    lipschitz: LipschitzReport
+    conditioning: ConditioningReport
+
+    @property
+    def off_manifold(self) -> list[str]:
+        """The weights that have left their manifold, as those of an optimizer that knows none do."""
+        return [row.path for row in self.conditioning.rows if not row.residual <= ON_MANIFOLD]
+
+    @property
+    def declared(self) -> str:
+        """The declared bound in words."""
+        report = self.lipschitz
+        bound = f"{report.declared:.4g} from {report.input_norm} to {report.output_norm}"
+        if self.off_manifold:
+            return f"not guaranteed: the weights are off their manifolds (on them, {bound})"
+        return f"{bound}, at every point of the manifolds"
+
+
+def guarantees(net: Module, lr: float, points: torch.Tensor) -> Guarantees:
+    """Gather the evidence about `net`; slopes are looked for at `points`."""
+    return Guarantees(budget(net, lr), lipschitz(net, points=points[:32]), conditioning(net))

@@ -1,0 +1,39 @@
+"""From the optimizer that a run names to a live one, and its learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from modular_manifolds.nn import Module
+from modular_manifolds.optim import SteepestDescent
+from modular_manifolds.specs.optimizers import (
+    AdamWSpec,
+    MuonSpec,
+    OptimizerSpec,
+    SteepestDescentSpec,
+)
+
+
+def build_optimizer(spec: OptimizerSpec, net: Module) -> torch.optim.Optimizer:
+    """The optimizer of `spec` on the weights of `net`; AdamW and Muon are torch's own."""
+    settings = spec.model_dump(exclude={"name"})
+    match spec:
+        case SteepestDescentSpec():
+            return SteepestDescent(net, **settings)
+        case AdamWSpec():
+            return torch.optim.AdamW(net.parameters(), **settings)
+        case MuonSpec():
+            return torch.optim.Muon(net.parameters(), **settings)
+
+
+def build_schedule(name: str, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
+    """The learning rate over `steps` steps: `linear` and `cosine` fall to zero."""
+    shapes = {
+        "constant": lambda _: 1.0,
+        "linear": lambda step: max(0.0, 1.0 - step / steps),
+        "cosine": lambda step: (1.0 + math.cos(math.pi * min(step, steps) / steps)) / 2.0,
+    }
+    return LambdaLR(optimizer, shapes[name])

@@ -1,0 +1,74 @@
+"""The report of a run: one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import jinja2
+
+from modular_manifolds.composition.table import format_number
+from modular_manifolds.training import figures
+from modular_manifolds.training.guarantees import Guarantees, guarantees
+from modular_manifolds.training.loop import Trainer
+from modular_manifolds.training.run_directory import write_whole
+
+
+@dataclass(frozen=True)
+class _Table:
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def write_report(trainer: Trainer) -> Guarantees:
+    """Write `report.html` of a run as it stands, and return the evidence in it."""
+    lr = trainer.spec.optimizer.lr
+    found = guarantees(trainer.net, lr, trainer.data.test.images)
+    metrics = trainer.directory.read_metrics()
+    last = next((row for row in reversed(metrics) if "test_accuracy" in row), None)
+    pictures = {
+        "learning": figures.learning(metrics),
+        "singular_values": figures.singular_values(trainer.initial, trainer.net),
+        "split": figures.split(found.budget),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("modular_manifolds.training", "assets"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("report.html.j2").render(
+        spec=trainer.spec,
+        steps=trainer.finished,
+        all_steps=trainer.steps,
+        version=version("modular-manifolds"),
+        train_examples=len(trainer.data.train.labels),
+        test_examples=len(trainer.data.test.labels),
+        train_accuracy=_percent(last, "train_accuracy"),
+        test_accuracy=_percent(last, "test_accuracy"),
+        guarantees=found,
+        figures={name: _inline(svg) for name, svg in pictures.items()},
+        budget=_table(found.budget.header(), found.budget.cells()),
+        conditioning=_table(found.conditioning.header(), found.conditioning.cells()),
+        lipschitz=_table(found.lipschitz.header(), found.lipschitz.cells()),
+        run_yaml=trainer.spec.to_yaml(),
+    )
+    write_whole(trainer.directory.report, html)
+    return found
+
+
+def _percent(row: dict[str, Any] | None, key: str) -> str:
+    return "–" if row is None else f"{100 * row[key]:.1f} %"
+
+
+def _table(header: Sequence[str], cells: Sequence[Sequence[float | str]]) -> _Table:
+    return _Table(header, [[format_number(cell) for cell in row] for row in cells])
+
+
+def _inline(svg: str) -> str:
+    """As an image, so that the ids of one picture cannot meet those of another."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
