@@ -13,9 +13,9 @@ finished run is a small JSON file under --out, so that an interrupted experiment
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ def network(method: str) -> mm.Module:
             return mm.Linear(into, out, manifold=sphere, norm=mm.Frobenius())
         return mm.Linear(into, out, manifold=mm.Stiefel(), norm=mm.Spectral())
 
-    first, second, third = (layer(a, b) for a, b in zip(SIZES, SIZES[1:], strict=False))
+    first, second, third = (layer(a, b) for a, b in itertools.pairwise(SIZES))
     return first >> mm.ReLU() >> second >> mm.ReLU() >> third
 
 
@@ -152,7 +152,7 @@ def run_all(
             done = train(method, rate, seed, data, epochs=epochs, batch=batch)
             temporary = file.with_suffix(".tmp")
             temporary.write_text(json.dumps(asdict(done)), encoding="utf-8")
-            os.replace(temporary, file)
+            temporary.replace(file)
         runs.append(Run(**json.loads(file.read_text(encoding="utf-8"))))
     return runs
 
@@ -237,9 +237,7 @@ def main(
     from modular_manifolds.training.data import load_data
 
     loaded = load_data("cifar10", path=data_path)
-    data = Data(
-        loaded.train.images, loaded.train.labels, loaded.test.images, loaded.test.labels
-    )
+    data = Data(loaded.train.images, loaded.train.labels, loaded.test.images, loaded.test.labels)
     runs = run_all(
         data,
         out,

@@ -7,7 +7,6 @@ import sys
 from importlib.metadata import version
 from typing import Annotated
 
-import click
 import typer
 
 from modular_manifolds.cli.budget import budget
@@ -59,19 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in given
     given = [each for each in given if each != "--debug"]
     try:
-        code = app(given, standalone_mode=False)
+        app(given)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except ModularManifoldsError as error:
         if debug:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return CALLERS_MISTAKE
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        return 130
     except BrokenPipeError:
         # The reader of our output has gone, as in `modular-manifolds budget | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code if isinstance(code, int) else 0
+    return 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
+
+from modular_manifolds.specs.data import DataName
+from modular_manifolds.specs.optimizers import OptimizerName
 
 if TYPE_CHECKING:
     from modular_manifolds.training.guarantees import Guarantees
@@ -19,19 +21,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-class OptimizerName(Enum):
-    """Ours, and torch's own as baselines."""
-
-    steepest_descent = "steepest-descent"
-    adamw = "adamw"
-    muon = "muon"
-
-
-class DataName(Enum):
-    """The data sets."""
-
-    digits = "digits"
-    cifar10 = "cifar10"
+OPTIMIZERS = "|".join(get_args(OptimizerName))
+DATA_SETS = "|".join(get_args(DataName))
 
 
 def train(
@@ -45,14 +36,16 @@ def train(
         ),
     ] = None,
     data: Annotated[
-        DataName | None, typer.Option(help="The data set; the bundled digits by default.")
+        str | None,
+        typer.Option(metavar=DATA_SETS, help="The data set; the bundled digits by default."),
     ] = None,
     data_path: Annotated[
         Path | None,
         typer.Option(help="A folder with the data's Parquet files; downloaded without it."),
     ] = None,
     optimizer: Annotated[
-        OptimizerName | None, typer.Option(help="adamw and muon are torch's own, as baselines.")
+        str | None,
+        typer.Option(metavar=OPTIMIZERS, help="adamw and muon are torch's own, as baselines."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seeds the weights and the order.")] = None,
@@ -86,9 +79,9 @@ def train(
 
     console = Console()
     named: dict[str, object] = {
-        "data.name": data and data.value,
+        "data.name": data,
         "data.path": data_path and str(data_path),
-        "optimizer.name": optimizer and optimizer.value,
+        "optimizer.name": optimizer,
         "epochs": epochs,
         "seed": seed,
     }

@@ -79,3 +79,4 @@ class MuonSpec(Spec):
 
 
 OptimizerSpec = Annotated[SteepestDescentSpec | AdamWSpec | MuonSpec, Field(discriminator="name")]
+OptimizerName = Literal["steepest-descent", "adamw", "muon"]

@@ -18,7 +18,7 @@ from modular_manifolds.nn import Module
 INK: Final = "#3b4252"
 FAINT: Final = "#9aa3b2"
 COLOURS: Final = ("#2f6fde", "#d9622b", "#2c9c69", "#8f5bd6", "#c23b6b", "#77808f")
-STYLE: Final = {
+STYLE: Final[dict[Any, Any]] = {
     "font.family": "sans-serif",
     "font.size": 9.0,
     "axes.edgecolor": FAINT,
