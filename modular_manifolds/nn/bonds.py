@@ -9,28 +9,35 @@ from torch.nn import functional
 from modular_manifolds.nn.module import Bond
 
 
-class Identity(Bond):
+class FixedBond(Bond):
+    """A bond that takes any space, keeps it, and has sensitivity 1: its class decides, not its caller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class Identity(FixedBond):
     """`x`; sensitivity 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
-class ReLU(Bond):
+class ReLU(FixedBond):
     """`max(x, 0)`; sensitivity 1 in rms, l2, l1 and linf: no entry moves more than its input did."""
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(x)
 
 
-class Abs(Bond):
+class Abs(FixedBond):
     """`|x|`; sensitivity 1 in rms, l2, l1 and linf: no entry moves more than its input did."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.abs()
 
 
-class MaxMin(Bond):
+class MaxMin(FixedBond):
     """Each pair (x₂ᵢ, x₂ᵢ₊₁) becomes (max, min); an odd last entry stays.
 
     Sensitivity 1 in rms, l2, l1 and linf: sorting is 1-Lipschitz in every norm that does not depend on
@@ -49,7 +56,7 @@ GELU_SLOPE = 1.1289042
 """Above the largest slope of GELU, 1.128904145…, at x = √2: `Φ(√2) + √2 φ(√2)`."""
 
 
-class GELU(Bond):
+class GELU(FixedBond):
     """`gelu(x) / 1.1289042`; sensitivity 1 in rms, l2, l1 and linf.
 
     The divisor is above the largest slope `Φ(√2) + √2 φ(√2)`, so no entry moves more than its input did.
@@ -59,7 +66,7 @@ class GELU(Bond):
         return functional.gelu(x) / GELU_SLOPE
 
 
-class Flatten(Bond):
+class Flatten(FixedBond):
     """(batch, …) becomes (batch, size); sensitivity 1: the entries are the same ones."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from modular_manifolds.nn.module import (
 class Compound(Module):
     """Modules under their names; the subclass says how their outputs join."""
 
-    def __init__(self, *modules: Module, **named: Module) -> None:
+    def __init__(self, /, *modules: Module, **named: Module) -> None:
         super().__init__()
         for name, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
             check_module(module, argument=f"{type(self).__name__}({name})")
@@ -57,7 +57,7 @@ class Series(Compound):
     Nested series are flattened: the parts of an unnamed Series take its place.
     """
 
-    def __init__(self, *modules: Module, **named: Module) -> None:
+    def __init__(self, /, *modules: Module, **named: Module) -> None:
         flat: list[Module] = []
         for module in modules:
             flat.extend(_unnamed_parts(module) or [module])
@@ -207,6 +207,13 @@ def power(module: Module, times: int) -> Series:
 
 def check_name(name: str, *, of: nn.Module) -> None:
     """Refuse a name that cannot stand in a path or is taken."""
+    if not name or "." in name:
+        raise ArgumentError(
+            f"{type(of).__name__}(**modules)",
+            "must have names that can stand in a dotted path",
+            repr(name),
+            "Choose a name without dots.",
+        )
     if hasattr(of, name):
         raise ArgumentError(
             f"{type(of).__name__}({name}=...)",

@@ -141,7 +141,7 @@ class Atom(Module):
         self._lipschitz = float(lipschitz)
         self._norm_constant = float(norm_constant)
         self._offset = float(offset)
-        self.weight = nn.Parameter(geometry.initial(shape))
+        self.weight = nn.Parameter(geometry.initial(shape).contiguous())
 
     @property
     def geometry(self) -> Geometry:

@@ -62,7 +62,16 @@ def _read(datasets: Any, folder: Path | None, part: str) -> Split:
                 "Pass --data-path with a folder that holds the Parquet files.",
             ) from None
     else:
-        table = datasets.Dataset.from_parquet([str(file) for file in _files(folder, part)])
+        files = [str(file) for file in _files(folder, part)]
+        try:
+            table = datasets.Dataset.from_parquet(files)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(
+                f"{part} files",
+                "must be readable Parquet files that hold at least one image",
+                f"{type(error).__name__} in {files[0]}",
+                f"Download those of {NAME} again.",
+            ) from None
     missing = {"img", "label"} - set(table.column_names)
     if missing:
         raise DataError(
@@ -71,8 +80,6 @@ def _read(datasets: Any, folder: Path | None, part: str) -> Split:
             ", ".join(table.column_names),
             f"Use files of {NAME}.",
         )
-    if len(table) == 0:
-        raise DataError(f"{part} files", "must hold at least one image", "none", "Check the files.")
     # The library keeps what map() made, so that a second run need not decode again.
     decoded = table.cast_column("img", datasets.Image(mode="RGB")).map(
         _decode, batched=True, remove_columns=table.column_names

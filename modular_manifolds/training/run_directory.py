@@ -99,12 +99,10 @@ def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
         path = path.with_name(f"{spec.data.name}-{spec.optimizer.name}-{stamp}-{number}")
         number += 1
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DataError(
-            "--out",
-            "must be a new or an empty folder",
-            str(path),
-            f"Choose another, or go on with `modular-manifolds train --resume {path}`.",
-        )
+        remedy = "Choose another."
+        if RunDirectory(path).run.is_file():
+            remedy = f"Choose another, or go on with `modular-manifolds train --resume {path}`."
+        raise DataError("--out", "must be a new or an empty folder", str(path), remedy)
     try:
         path.mkdir(parents=True, exist_ok=True)
         directory = RunDirectory(path)

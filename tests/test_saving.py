@@ -1,0 +1,374 @@
+"""Saved networks come back whole, damaged files are refused, and nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import networks
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import modular_manifolds as mm
+from modular_manifolds.errors import ArgumentError, CheckpointError, SpecError
+from modular_manifolds.specs import NetworkSpec, archive, load, save
+from modular_manifolds.specs.archive import KEY, read_archive, write_archive
+
+
+def network() -> mm.Module:
+    return mm.Series(first=mm.Linear(3, 5, mass=2.0), act=mm.ReLU(), last=-2 * mm.Linear(5, 2))
+
+
+def relabel(path: Path, **changes: Any) -> None:
+    """Rewrite the label of a saved file, leaving its tensors."""
+    with safe_open(path, framework="pt") as file:
+        label = json.loads(file.metadata()[KEY])
+    label = {k: v for k, v in {**label, **changes}.items() if v is not None}
+    save_file(load_file(path), path, metadata={KEY: json.dumps(label)})
+
+
+def same(a: mm.Module, b: mm.Module) -> None:
+    assert a.tree() == b.tree()
+    assert list(a.geometries()) == list(b.geometries())
+    theirs = b.state_dict()
+    assert list(a.state_dict()) == list(theirs)
+    for name, mine in a.state_dict().items():
+        assert mine.dtype == theirs[name].dtype
+        assert torch.equal(bits(mine), bits(theirs[name]))
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor: NaN equals itself, and 0 is not −0."""
+    return tensor.contiguous().view(torch.uint8)
+
+
+def total(net: mm.Module) -> float:
+    return float(sum(p.detach().double().abs().sum() for p in net.parameters()))
+
+
+class TestRoundTrip:
+    @settings(deadline=None, max_examples=40)
+    @given(networks(), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+    def test_any_network_comes_back(
+        self, tmp_path_factory: pytest.TempPathFactory, data: Any, dtype: torch.dtype
+    ) -> None:
+        net = NetworkSpec.model_validate(data).build().to(dtype)
+        path = tmp_path_factory.mktemp("net") / "net.safetensors"
+        save(net, path)
+        same(load(path), net)
+
+    @pytest.mark.parametrize("batch", [1, 7])
+    def test_the_function_comes_back_bit_for_bit(self, tmp_path: Path, batch: int) -> None:
+        net = mm.Linear(64, 128) >> mm.ReLU() >> mm.Linear(128, 48)
+        save(net, str(tmp_path / "net"))
+        x = torch.randn(batch, 64)
+        assert torch.equal(load(str(tmp_path / "net"))(x), net(x))
+
+    def test_weights_that_are_not_on_their_manifold(self, tmp_path: Path) -> None:
+        net = network()
+        with torch.no_grad():
+            for p in net.parameters():
+                p.mul_(3)[0, 0] = float("nan")
+        save(net, tmp_path / "net")
+        same(load(tmp_path / "net"), net)
+
+    def test_weights_that_share_their_memory(self, tmp_path: Path) -> None:
+        net = mm.Linear(3, 3) >> mm.Linear(3, 3)
+        memory = torch.randn(4, 3)
+        for p, part in zip(net.parameters(), (memory[:3], memory[1:]), strict=True):
+            p.data = part
+        save(net, tmp_path / "net")
+        same(load(tmp_path / "net"), net)
+
+    def test_what_is_loaded_can_be_trained(self, tmp_path: Path) -> None:
+        save(network(), tmp_path / "net")
+        net = load(tmp_path / "net")
+        before = [p.detach().clone() for p in net.parameters()]
+        optimizer = mm.SteepestDescent(net, lr=0.1)
+        net(torch.randn(4, 3)).square().sum().backward()
+        optimizer.step()
+        assert all(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+        same(load(tmp_path / "net"), load(tmp_path / "net"))
+
+    def test_the_generator_stays(self, tmp_path: Path) -> None:
+        save(network(), tmp_path / "net")
+        before = torch.random.get_rng_state()
+        load(tmp_path / "net")
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    def test_defaults_of_the_moment_do_not_matter(self, tmp_path: Path) -> None:
+        net = network()
+        save(net, tmp_path / "net")
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.device("meta"):
+                same(load(tmp_path / "net"), net)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+class TestFile:
+    def test_it_is_a_safetensors_file_with_a_readable_specification(self, tmp_path: Path) -> None:
+        net = network()
+        path = tmp_path / "net.safetensors"
+        save(net, path)
+        assert set(load_file(path)) == set(net.state_dict())
+        with safe_open(path, framework="pt") as file:
+            label = json.loads(file.metadata()[KEY])
+        assert (label["format"], label["kind"]) == (1, "network")
+        assert NetworkSpec.from_yaml(label["content"]) == NetworkSpec.from_module(net)
+
+    def test_nothing_is_unpickled(self, tmp_path: Path) -> None:
+        path = tmp_path / "net"
+        for payload in (pickle.dumps(network().state_dict()), b""):
+            path.write_bytes(payload)
+            with pytest.raises(CheckpointError, match="must be a whole safetensors file"):
+                load(path)
+        torch.save(network().state_dict(), path)
+        with pytest.raises(CheckpointError, match="must be a whole safetensors file"):
+            load(path)
+
+    @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+    def test_it_has_the_mode_of_any_new_file(self, tmp_path: Path) -> None:
+        (tmp_path / "other").touch()
+        save(network(), tmp_path / "net")
+        modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "net")]
+        assert modes[0] == modes[1]
+
+    @pytest.mark.parametrize(
+        "failure", [OSError(28, "No space left on device"), KeyboardInterrupt()]
+    )
+    def test_an_interrupted_save_leaves_the_old_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+    ) -> None:
+        old = network()
+        save(old, tmp_path / "net")
+
+        def half(tensors: Any, path: Path, metadata: Any) -> None:
+            del tensors, metadata
+            path.write_bytes(b"half")
+            raise failure
+
+        monkeypatch.setattr(archive, "save_file", half)
+        expected = CheckpointError if isinstance(failure, OSError) else KeyboardInterrupt
+        with pytest.raises(expected):
+            save(network(), tmp_path / "net")
+        assert [each.name for each in tmp_path.iterdir()] == ["net"]
+        same(load(tmp_path / "net"), old)
+
+    def test_no_temporary_file_is_left(self, tmp_path: Path) -> None:
+        save(network(), tmp_path / "net")
+        save(network(), tmp_path / "net")
+        assert [each.name for each in tmp_path.iterdir()] == ["net"]
+
+    def test_a_saved_file_is_read_in_another_process(self, tmp_path: Path) -> None:
+        net = network()
+        save(net, tmp_path / "net")
+        code = (
+            "import sys; from modular_manifolds.specs import load; net = load(sys.argv[1])\n"
+            "print(float(sum(p.detach().double().abs().sum() for p in net.parameters())).hex())"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "net")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert float.fromhex(ran.stdout.strip()) == total(net)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "net"
+    save(network(), path)
+    return path
+
+
+class TestDamage:
+    @settings(deadline=None, max_examples=300)
+    @given(data=st.data())
+    def test_a_changed_byte_never_changes_what_is_loaded(
+        self, saved: Path, data: st.DataObject
+    ) -> None:
+        raw = bytearray(saved.read_bytes())
+        at = data.draw(st.integers(0, len(raw) - 1))
+        raw[at] ^= data.draw(st.integers(1, 255))
+        damaged = saved.with_name("damaged")
+        damaged.write_bytes(raw)
+        message = str(damaged)
+        try:
+            # Only the spaces that fill up the header may change unnoticed.
+            same(load(damaged), load(saved))
+        except CheckpointError as error:
+            message = str(error)
+        assert message.startswith(str(damaged))
+        assert "\n" not in message
+
+    @settings(deadline=None, max_examples=50)
+    @given(data=st.data())
+    def test_a_file_cut_short(self, saved: Path, data: st.DataObject) -> None:
+        raw = saved.read_bytes()
+        damaged = saved.with_name("cut")
+        damaged.write_bytes(raw[: data.draw(st.integers(0, len(raw) - 1))])
+        with pytest.raises(CheckpointError, match="must be a whole safetensors file"):
+            load(damaged)
+
+    def test_a_weight_that_changed(self, tmp_path: Path) -> None:
+        path = tmp_path / "net"
+        save(network(), path)
+        raw = bytearray(path.read_bytes())
+        raw[-1] ^= 1
+        path.write_bytes(raw)
+        with pytest.raises(CheckpointError) as caught:
+            load(path)
+        assert str(caught.value) == (
+            f"{path} must hold the bytes that were saved, got another checksum. "
+            "The file is damaged: use an earlier one."
+        )
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"format": 2},
+                " must be of format 1, got 2. Read it with the version of the library that wrote it.",
+            ),
+            (
+                {"kind": "training"},
+                " must be a network file, got a training file. Pass a file that this library saved.",
+            ),
+            (
+                {"content": None},
+                " must name its content, got a damaged label. Pass a file that this library saved.",
+            ),
+            (
+                {"kind": None},
+                " must be a network file, got no such metadata. Pass a file that this library saved.",
+            ),
+        ],
+    )
+    def test_another_label(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+        path = tmp_path / "net"
+        save(network(), path)
+        relabel(path, **changes)
+        with pytest.raises(CheckpointError) as caught:
+            load(path)
+        assert str(caught.value) == f"{path}{message}"
+
+    def test_a_file_of_someone_else(self, tmp_path: Path) -> None:
+        path = tmp_path / "net"
+        for metadata in (None, {"format": "pt"}, {KEY: "not JSON"}, {KEY: "[]"}):
+            save_file({"weight": torch.eye(2)}, path, metadata=metadata)
+            with pytest.raises(CheckpointError) as caught:
+                load(path)
+            assert str(caught.value) == (
+                f"{path} must be a network file, got no such metadata. "
+                "Pass a file that this library saved."
+            )
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ({"type": "lineer"}, "type must be a known name, got 'lineer'"),
+            (
+                {"type": "linear", "in_features": 0, "out_features": 2},
+                "Linear(in_features) must be a positive whole number, got 0",
+            ),
+            ("relu", "'weight' must be a tensor of the network, got one that the network has not"),
+            (
+                {"type": "linear", "in_features": 2, "out_features": 3},
+                "'weight' must be a real (3, 2), got torch.float32 (2, 2)",
+            ),
+            (
+                {
+                    "type": "scale",
+                    "factor": 2,
+                    "module": {"type": "linear", "in_features": 2, "out_features": 2},
+                },
+                "'module.weight' must be a tensor of the network, got nothing",
+            ),
+        ],
+    )
+    def test_a_specification_that_does_not_fit_its_weights(
+        self, tmp_path: Path, content: object, message: str
+    ) -> None:
+        path = tmp_path / "net"
+        weights = {"weight": torch.eye(2)}
+        write_archive(path, weights, kind="network", content=content)
+        with pytest.raises(CheckpointError) as caught:
+            load(path)
+        assert str(caught.value).startswith(f"{path}: {message}. ")
+
+    def test_whole_numbers_are_no_weights(self, tmp_path: Path) -> None:
+        path = tmp_path / "net"
+        content = {"type": "linear", "in_features": 2, "out_features": 2}
+        write_archive(path, {"weight": torch.eye(2).long()}, kind="network", content=content)
+        with pytest.raises(CheckpointError, match=r"must be a real \(2, 2\), got torch.int64"):
+            load(path)
+
+
+class TestPaths:
+    def test_missing(self, tmp_path: Path) -> None:
+        for path, reason in (
+            (tmp_path / "no" / "net", "No such file or directory"),
+            (tmp_path, ""),
+        ):
+            with pytest.raises(CheckpointError) as caught:
+                load(path)
+            assert str(caught.value).startswith(f"{path} must be a readable file, got {reason}")
+            assert str(caught.value).endswith(". Check the path.")
+
+    def test_not_writable(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for path, reason in (
+            (tmp_path / "no" / "net", "No such file or directory"),
+            (tmp_path / "file" / "net", "Not a directory"),
+            (tmp_path, "Is a directory"),
+        ):
+            with pytest.raises(CheckpointError) as caught:
+                save(network(), path)
+            assert str(caught.value) == (
+                f"{path} must be a path that can be written, got {reason}. Check the folder."
+            )
+
+    def test_a_network_that_has_no_specification(self, tmp_path: Path) -> None:
+        class Halve(mm.Bond):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x / 2
+
+        with pytest.raises(SpecError, match=r"^net\.1 must be of a class"):
+            save(mm.Linear(2, 2) >> Halve(), tmp_path / "net")
+        torch_module: Any = torch.nn.Linear(2, 2)
+        with pytest.raises(ArgumentError, match="must be a modular_manifolds module"):
+            save(torch_module, tmp_path / "net")
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_archive_holds_any_tensors_and_data(tmp_path: Path) -> None:
+    tensors = {
+        "scalar": torch.tensor(3.5, dtype=torch.float64),
+        "empty": torch.empty(0, 3),
+        "bytes": torch.random.get_rng_state(),
+        "flags": torch.tensor([True, False]),
+        "transposed": torch.arange(6.0).reshape(2, 3).t(),
+    }
+    content = {"epoch": 3, "loss": 0.1, "names": ["a", None]}
+    write_archive(tmp_path / "a", tensors, kind="training", content=content)
+    found, data = read_archive(tmp_path / "a", kind="training")
+    assert data == content
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+    write_archive(tmp_path / "b", {}, kind="training", content=None)
+    assert read_archive(tmp_path / "b", kind="training") == ({}, None)

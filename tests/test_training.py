@@ -1,0 +1,298 @@
+"""Runs: what they leave behind, and that they go on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import modular_manifolds as mm
+from modular_manifolds.errors import CheckpointError, DataError, NonFiniteError, SpecError
+from modular_manifolds.training import load_data, resume, start
+from modular_manifolds.training.data import DataSet, batches
+from modular_manifolds.training.loop import EpochMetrics, StepMetrics, Trainer
+from modular_manifolds.training.report import write_report
+from modular_manifolds.training.run_directory import RunDirectory, begin
+from modular_manifolds.training.split import Split
+
+OPTIMIZERS = ("steepest-descent", "adamw", "muon")
+
+
+class Watcher:
+    """Remembers what it saw and asks to stop after a step."""
+
+    def __init__(self, trainer: Trainer, stop_after: int | None = None) -> None:
+        self.steps: list[StepMetrics] = []
+        self.epochs: list[EpochMetrics] = []
+        trainer.stop = lambda: stop_after is not None and len(self.steps) >= stop_after
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        self.steps.append(metrics)
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        self.epochs.append(metrics)
+
+
+class Killed(Exception):
+    """Stands for a run that ended without a chance to write anything."""
+
+
+class Killer(Watcher):
+    def __init__(self, trainer: Trainer, after: int) -> None:
+        super().__init__(trainer)
+        self.after = after
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        super().on_step(metrics)
+        if len(self.steps) == self.after:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    """The first few digits: five steps an epoch."""
+    whole = load_data("digits")
+    return DataSet(
+        whole.name,
+        Split(whole.train.images[:150], whole.train.labels[:150]),
+        Split(whole.test.images[:50], whole.test.labels[:50]),
+        whole.classes,
+    )
+
+
+def spec(optimizer: str = "steepest-descent", *more: str) -> mm.RunSpec:
+    changes = [f"optimizer.name={optimizer}", "epochs=3", "batch_size=32", *more]
+    return mm.RunSpec().override(changes).resolved()
+
+
+def train(
+    path: Path, data: DataSet, run: mm.RunSpec, stop_after: int | None = None
+) -> tuple[Trainer, Watcher]:
+    trainer = start(run, data, begin(run, path))
+    watcher = Watcher(trainer, stop_after)
+    trainer.run(watcher)
+    return trainer, watcher
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    for name in ("run.yaml", "metrics.jsonl", "checkpoint.safetensors", "initial.safetensors"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("stop_after", [1, 5, 7])
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    tmp_path: Path, data: DataSet, optimizer: str, stop_after: int
+) -> None:
+    run = spec(optimizer)
+    whole, _ = train(tmp_path / "whole", data, run)
+    assert whole.done
+    part, _ = train(tmp_path / "part", data, run, stop_after)
+    assert part.finished == stop_after
+    torch.manual_seed(999)  # what happens between must not matter
+    directory = RunDirectory(tmp_path / "part")
+    again = resume(directory.read_run(), data, directory)
+    assert again.finished == stop_after
+    assert again.run(Watcher(again))
+    assert_same_run(tmp_path / "whole", tmp_path / "part")
+    for a, b in zip(whole.net.parameters(), again.net.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, data: DataSet, optimizer: str
+) -> None:
+    run = spec(optimizer)
+    train(tmp_path / "whole", data, run)
+    trainer = start(run, data, begin(run, tmp_path / "killed"))
+    with pytest.raises(Killed):
+        trainer.run(Killer(trainer, after=8))
+    directory = RunDirectory(tmp_path / "killed")
+    with directory.metrics.open("a") as file:
+        file.write('{"step": 9, "lo')  # cut in the middle of a line
+    again = resume(directory.read_run(), data, directory)
+    assert again.finished == 5
+    again.run(Watcher(again))
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_leaves_a_complete_directory(tmp_path: Path, data: DataSet) -> None:
+    trainer, watcher = train(tmp_path / "run", data, spec())
+    write_report(trainer)
+    assert {each.name for each in (tmp_path / "run").iterdir()} == {
+        "run.yaml",
+        "metrics.jsonl",
+        "initial.safetensors",
+        "checkpoint.safetensors",
+        "report.html",
+    }
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 16))
+    assert [row["epoch"] for row in rows if "test_accuracy" in row] == [1, 2, 3]
+    assert len(watcher.steps) == 15
+    assert len(watcher.epochs) == 3
+
+
+def test_the_run_file_reproduces_the_run(tmp_path: Path, data: DataSet) -> None:
+    first, _ = train(tmp_path / "first", data, spec())
+    again, _ = train(tmp_path / "again", data, RunDirectory(tmp_path / "first").read_run())
+    assert_same_run(tmp_path / "first", tmp_path / "again")
+    for a, b in zip(first.net.parameters(), again.net.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_learns_and_stays_on_the_manifold(tmp_path: Path) -> None:
+    trainer, watcher = train(tmp_path / "run", load_data("digits"), spec().override(["epochs=4"]))
+    assert watcher.epochs[-1].test_accuracy > 0.9
+    points = {name: p.detach() for name, p in trainer.net.named_parameters()}
+    assert max(float(r) for r in trainer.net.manifold.residual(points).values()) <= 1e-5
+
+
+def test_the_learning_rate_falls_to_zero(tmp_path: Path, data: DataSet) -> None:
+    for schedule, last in (("linear", 1 / 15), ("cosine", 0.0109), ("constant", 1.0)):
+        run = spec("steepest-descent", f"schedule={schedule}", "optimizer.lr=1.0")
+        _, watcher = train(tmp_path / schedule, data, run)
+        assert watcher.steps[0].lr == 1.0
+        assert watcher.steps[-1].lr == pytest.approx(last, abs=1e-4)
+
+
+def test_the_order_of_the_examples_depends_on_seed_and_epoch_only(data: DataSet) -> None:
+    torch.manual_seed(1)
+    first = batches(data.train, 32, seed=0, epoch=0)
+    torch.manual_seed(2)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first, batches(data.train, 32, seed=0, epoch=0), strict=True)
+    )
+    assert sorted(torch.cat(first).tolist()) == list(range(150))
+    for other in (
+        batches(data.train, 32, seed=1, epoch=0),
+        batches(data.train, 32, seed=0, epoch=1),
+    ):
+        assert not torch.equal(torch.cat(first), torch.cat(other))
+
+
+def test_a_loss_that_explodes_is_said_in_words(tmp_path: Path, data: DataSet) -> None:
+    run = spec("adamw")
+    trainer = start(run, data, begin(run, tmp_path / "run"))
+    with torch.no_grad():
+        next(trainer.net.parameters()).fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="the loss at step 1 must be finite, got nan"):
+        trainer.run(Watcher(trainer))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, data: DataSet) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "stopped"
+    train(path, data, spec(), stop_after=2)
+    return path
+
+
+@pytest.fixture
+def damaged(stopped: Path, tmp_path: Path) -> RunDirectory:
+    """A copy that a test may damage."""
+    shutil.copytree(stopped, tmp_path / "copy")
+    return RunDirectory(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 5000])
+def test_a_truncated_checkpoint_is_refused(damaged: RunDirectory, data: DataSet, keep: int) -> None:
+    damaged.checkpoint.write_bytes(damaged.checkpoint.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="checkpoint.safetensors") as caught:
+        resume(damaged.read_run(), data, damaged)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_changed_byte_is_noticed(damaged: RunDirectory, data: DataSet) -> None:
+    content = bytearray(damaged.checkpoint.read_bytes())
+    content[-100] ^= 1
+    damaged.checkpoint.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match="another checksum"):
+        resume(damaged.read_run(), data, damaged)
+
+
+def test_a_pickle_is_not_opened(damaged: RunDirectory, data: DataSet) -> None:
+    torch.save({"step": 1}, damaged.checkpoint)
+    with pytest.raises(CheckpointError, match="must be a whole safetensors file"):
+        resume(damaged.read_run(), data, damaged)
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "checkpoint.safetensors", "initial.safetensors"])
+def test_a_missing_file_is_refused(damaged: RunDirectory, data: DataSet, name: str) -> None:
+    (damaged.path / name).unlink()
+    with pytest.raises(CheckpointError):
+        resume(damaged.read_run(), data, damaged)
+
+
+def test_a_run_of_another_version_is_refused(damaged: RunDirectory) -> None:
+    text = damaged.run.read_text()
+    damaged.run.write_text(text.replace("format: 1", "format: 2"))
+    with pytest.raises(SpecError, match="format must be 1, got 2"):
+        damaged.read_run()
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(damaged: RunDirectory, data: DataSet) -> None:
+    text = damaged.run.read_text()
+    other = mm.RunSpec.from_file(damaged.run).override(
+        ["network.modules.0.out_features=100", "network.modules.2.in_features=100"]
+    )
+    damaged.run.write_text(other.to_yaml())
+    assert damaged.run.read_text() != text
+    mm.save(other.network.build() if other.network else mm.Identity(), damaged.initial)
+    with pytest.raises(CheckpointError, match="must belong to the run beside it"):
+        resume(damaged.read_run(), data, damaged)
+
+
+def test_a_checkpoint_is_whole_at_any_time(
+    tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = train(tmp_path / "run", data, spec(), stop_after=2)
+    before = trainer.directory.checkpoint.read_bytes()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("modular_manifolds.specs.archive.save_file", fail)
+    with pytest.raises(CheckpointError, match="no space left"):
+        trainer.save()
+    assert trainer.directory.checkpoint.read_bytes() == before
+    assert not list(trainer.directory.path.glob("*.tmp"))
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path, data: DataSet) -> None:
+    train(tmp_path / "run", data, spec(), stop_after=1)
+    with pytest.raises(DataError, match="--resume"):
+        begin(spec(), tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(DataError, match="must be a new or an empty folder"):
+        begin(spec(), tmp_path / "other")
+
+
+def test_the_report_is_one_file(tmp_path: Path, data: DataSet) -> None:
+    trainer, _ = train(tmp_path / "run", data, spec("adamw"))
+    found = write_report(trainer)
+    html = trainer.directory.report.read_text()
+    assert html.count("data:image/svg+xml;base64,") == 3
+    for outside in ("http://", "https://", "<script", "<link", "@import"):
+        assert outside not in html
+    # AdamW takes weights off their manifolds, and the report says so.
+    assert found.off_manifold == ["0.weight", "2.weight", "4.weight"]
+    assert "not guaranteed: the weights are off their manifolds" in html
+    for path in found.off_manifold:
+        assert path in html
+
+
+def test_the_report_escapes_what_a_run_says(tmp_path: Path, data: DataSet) -> None:
+    run = spec("steepest-descent", "data.path=<b>bold</b>")
+    trainer, _ = train(tmp_path / "run", data, run, stop_after=1)
+    write_report(trainer)
+    html = trainer.directory.report.read_text()
+    assert "<b>bold</b>" not in html
+    assert "&lt;b&gt;bold&lt;/b&gt;" in html
