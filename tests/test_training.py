@@ -36,7 +36,7 @@ class Watcher:
         self.epochs.append(metrics)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a run that ended without a chance to write anything."""
 
 
@@ -48,7 +48,7 @@ class Killer(Watcher):
     def on_step(self, metrics: StepMetrics) -> None:
         super().on_step(metrics)
         if len(self.steps) == self.after:
-            raise Killed
+            raise KilledError
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     run = spec(optimizer)
     train(tmp_path / "whole", data, run)
     trainer = start(run, data, begin(run, tmp_path / "killed"))
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trainer.run(Killer(trainer, after=8))
     directory = RunDirectory(tmp_path / "killed")
     with directory.metrics.open("a") as file:
@@ -204,7 +204,7 @@ def damaged(stopped: Path, tmp_path: Path) -> RunDirectory:
 @pytest.mark.parametrize("keep", [0, 7, 100, 5000])
 def test_a_truncated_checkpoint_is_refused(damaged: RunDirectory, data: DataSet, keep: int) -> None:
     damaged.checkpoint.write_bytes(damaged.checkpoint.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match="checkpoint.safetensors") as caught:
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors") as caught:
         resume(damaged.read_run(), data, damaged)
     assert "\n" not in str(caught.value)
 

@@ -1,0 +1,203 @@
+"""The command line as a new user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from modular_manifolds.cli.main import main
+from modular_manifolds.errors import SpecError
+
+QUICK = ["--set", "epochs=1", "--set", "batch_size=256"]
+
+
+def program(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """The installed program in a process of its own."""
+    code = "import sys; from modular_manifolds.cli.main import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs are written below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_train_without_an_argument(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All but the number of epochs as README's first command has it."""
+    assert main(["train", "--epochs", "2"]) == 0
+    out = capsys.readouterr().out
+    for text in (
+        "epoch 2/2",
+        "Learning-rate split",
+        "declared Lipschitz bound  1 from l2 to l2",
+        "condition",
+        "off manifold",
+        "accuracy",
+        "report",
+    ):
+        assert text in out
+    assert "\x1b" not in out  # no control characters where there is no terminal
+    (run,) = (elsewhere / "runs").iterdir()
+    assert run.name.startswith("digits-steepest-descent-")
+    assert {each.name for each in run.iterdir()} == {
+        "run.yaml",
+        "metrics.jsonl",
+        "initial.safetensors",
+        "checkpoint.safetensors",
+        "report.html",
+    }
+    written = yaml.safe_load((run / "run.yaml").read_text())
+    assert written["network"]["modules"][0]["in_features"] == 64
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_baselines_train_and_say_what_is_not_guaranteed(
+    optimizer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--optimizer", optimizer, "--out", "run", *QUICK]) == 0
+    assert "not guaranteed: the weights are off their manifolds" in capsys.readouterr().out
+
+
+def test_a_run_file_with_changes(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my.yaml").write_text("optimizer: {name: steepest-descent, lr: 0.2}\nepochs: 7\n")
+    assert main(["train", "my.yaml", "--set", "optimizer.lr=0.3", "--out", "run", *QUICK]) == 0
+    written = yaml.safe_load((elsewhere / "run" / "run.yaml").read_text())
+    assert (written["optimizer"]["lr"], written["epochs"]) == (0.3, 1)
+    assert "epoch 1/1" in capsys.readouterr().out
+
+
+def test_budget_prints_the_split(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["budget", "--set", "network.modules.4.mass=2", "--set", "optimizer.lr=0.4"]) == 0
+    out = capsys.readouterr().out
+    assert "0.25" in out
+    assert "0.5" in out
+    assert "one step moves the output by at most 0.4" in out
+    assert not Path("runs").exists()
+
+
+def test_lipschitz_of_a_run_and_of_a_declaration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--out", "run", *QUICK]) == 0
+    capsys.readouterr()
+    assert main(["lipschitz", "run", "--input-norm", "linf"]) == 0
+    assert "from linf to l2: declared 8, certified 8" in capsys.readouterr().out
+    assert main(["lipschitz"]) == 0
+    assert "declared 1, certified 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["run", "network"])
+def test_schema_is_a_schema(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", kind]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+
+MISTAKES = {
+    "unknown key": (["train", "--set", "optmizer.lr=1"], "Did you mean 'optimizer'?"),
+    "unknown optimizer": (["train", "--optimizer", "sgd"], "optimizer.name"),
+    "unknown data": (["train", "--data", "mnist"], "data.name"),
+    "not a number": (["train", "--set", "optimizer.lr=fast"], "optimizer.lr must be a number"),
+    "negative": (["budget", "--set", "optimizer.lr=-1"], "optimizer.lr must be greater than 0"),
+    "no file": (["train", "none.yaml"], "none.yaml must be a readable file"),
+    "no data": (
+        ["train", "--data", "cifar10", "--data-path", "nowhere"],
+        "data path must be a folder that exists, got nowhere",
+    ),
+    "no run": (["train", "--resume", "."], "must be a run directory"),
+    "resume with more": (["train", "--resume", ".", "--seed", "1"], "--resume must stand alone"),
+    "unknown norm": (["lipschitz", "--input-norm", "l7"], "input_norm must be one of"),
+    "sizes": (
+        ["train", "--set", "network.modules.0.in_features=10"],
+        "must be 64 for the data set digits",
+    ),
+    "spaces": (["budget", "--set", "network.modules.0.out_features=9"], "must meet in one space"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_callers_mistake_is_one_line_and_code_two(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, text = MISTAKES[name]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert text in captured.err
+    assert not Path("runs").exists()
+
+
+def test_debug_shows_the_traceback() -> None:
+    for arguments in (["--debug", "train", "none.yaml"], ["train", "none.yaml", "--debug"]):
+        with pytest.raises(SpecError):
+            main(arguments)
+
+
+def test_usage_errors_are_code_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert main(["budget", "--foo"]) == 2
+    assert "train" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("modular-manifolds 0.1")
+    for arguments in (["--help"], ["train", "-h"], ["budget", "-h"], ["lipschitz", "-h"]):
+        assert main(arguments) == 0
+        assert "Usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_run_and_resume_goes_on(elsewhere: Path, number: signal.Signals) -> None:
+    options = ["--set", "batch_size=16", "--epochs", "2", "--optimizer", "adamw"]
+    assert main(["train", "--out", "whole", *options]) == 0
+    process = program("train", "--out", "part", *options, cwd=elsewhere)
+    metrics = elsewhere / "part" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert err == ""
+    assert process.returncode == 130, out
+    assert "modular-manifolds train --resume part" in out
+    assert main(["train", "--resume", "part"]) == 0
+    for name in ("metrics.jsonl", "checkpoint.safetensors", "run.yaml"):
+        assert (elsewhere / "part" / name).read_bytes() == (elsewhere / "whole" / name).read_bytes()
+
+
+def test_resuming_a_finished_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--out", "run", *QUICK]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", "run"]) == 0
+    assert "Nothing to do: all 6 steps of this run are done." in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_is_not_complained_about(elsewhere: Path) -> None:
+    process = program("schema", "run", cwd=elsewhere)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    process.wait(timeout=60)
