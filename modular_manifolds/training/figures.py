@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from modular_manifolds.composition import Budget
 from modular_manifolds.nn import Module
@@ -28,6 +29,7 @@ STYLE: Final[dict[Any, Any]] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e6e9ef",
     "xtick.color": INK,
     "ytick.color": INK,
@@ -64,6 +66,7 @@ def learning(metrics: Sequence[dict[str, Any]]) -> str:
                 label=label,
             )
         right.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy after each epoch")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(loc="lower right")
         return _svg(figure)
 
