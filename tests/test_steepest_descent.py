@@ -143,7 +143,9 @@ def test_mass_zero_freezes() -> None:
     assert not torch.equal(before["2.weight"], snapshot(net)["2.weight"])
 
 
-def schedulers() -> dict[str, Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]]:
+def schedulers() -> dict[
+    str, Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+]:
     lr = torch.optim.lr_scheduler
     return {
         "linear": lambda o: lr.LinearLR(o, 1.0, 0.1, total_iters=5),
@@ -373,7 +375,9 @@ def test_a_parameter_without_a_manifold_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x + self.shift
 
-    with pytest.raises(UnconstrainedParameterError, match=r"parameter '1\.shift' must have a manifold"):
+    with pytest.raises(
+        UnconstrainedParameterError, match=r"parameter '1\.shift' must have a manifold"
+    ):
         mm.SteepestDescent(mm.Linear(4, 3) >> Shift(), lr=0.1)
 
 
@@ -455,3 +459,23 @@ def test_compiled_networks_train_alike() -> None:
         optimizer.step()
     for a, b in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_copied_optimiser_steps_alike() -> None:
+    net = network()
+    opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9)
+    backward(net)
+    opt.step()
+    twin, other = copy.deepcopy((net, opt))
+    backward(net, 1)
+    backward(twin, 1)
+    opt.step()
+    other.step()
+    for a, b in zip(net.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_parameter_group_from_outside_is_refused() -> None:
+    opt = mm.SteepestDescent(network(), lr=0.1)
+    with pytest.raises(ArgumentError, match=r"must name one of 0\.weight"):
+        opt.add_param_group({"params": [nn.Parameter(torch.zeros(3, 3))]})

@@ -133,6 +133,26 @@ class SteepestDescent(Optimizer):
                 self._step_bucket(bucket)
         return loss
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's, for the weights of the network only.
+
+        Raises:
+            ArgumentError: the group does not name a weight of the network, so it has no manifold.
+        """
+        if param_group.get("name") not in self._geometries:
+            raise ArgumentError(
+                "add_param_group(param_group)",
+                f"must name one of {', '.join(self._geometries)}",
+                repr(param_group.get("name")),
+                "Declare the weight in the network and build the optimizer on the whole of it.",
+            )
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's own keeps three fields by name, and a copy would have no geometry.
+        own = ("_geometries", "_solver", "_on_nonfinite", "skipped", "diagnoses")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, and exact: state keeps its own dtype, also where the weights are in bfloat16.
 

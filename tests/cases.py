@@ -1,0 +1,104 @@
+"""The one table of what the laws are tried on: manifolds, norms, solvers, shapes, precisions.
+
+A new manifold or norm is one row here; a new pair in `mm.solvers.TABLE` is picked up by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+import modular_manifolds as mm
+from modular_manifolds.solvers import TABLE, DualAscent, NormSteepest, Solver
+from modular_manifolds.testing import Sample
+
+SHAPES = [(1, 1), (1, 5), (5, 1), (6, 3), (3, 6), (4, 4), (2, 3, 5, 4), (2, 3, 2, 7), (7,), (1,)]
+"""One entry, a row, a column, tall, wide, square, stacks of matrices, vectors."""
+
+MATRICES = [shape for shape in SHAPES if len(shape) > 1]
+
+DTYPES = [torch.float64, torch.float32]
+"""float64 is the oracle; the tolerance of a Sample follows its dtype."""
+
+MANIFOLDS: list[mm.Manifold] = [
+    mm.Euclidean(),
+    mm.Sphere(),
+    mm.Sphere(radius=2.5),
+    mm.Oblique(),
+    mm.Oblique(radius=0.3),
+    mm.Stiefel(),
+    mm.Stiefel(radius=1.7),
+]
+
+MSIGN_ACCURACY = 1e-3
+"""The default of `mm.msign`: the norms whose steepest direction is one promise no more."""
+
+NORMS: dict[mm.Norm, float] = {
+    mm.Frobenius(): 0.0,
+    mm.Max(): 0.0,
+    mm.Spectral(): MSIGN_ACCURACY,
+    mm.RMSOperator(): MSIGN_ACCURACY,
+    mm.RowRMS(): 0.0,
+}
+"""Each norm with the accuracy of its steepest direction."""
+
+
+@dataclass(frozen=True)
+class SolverCase:
+    """One solver of one pair of `mm.solvers.TABLE`, on one instance of its manifold."""
+
+    manifold: mm.Manifold
+    norm: mm.Norm
+    solver: Solver
+
+    @property
+    def accuracy(self) -> float:
+        """How far a direction may be off: only a norm's own polynomial `msign` is approximate."""
+        return NORMS[self.norm] if isinstance(self.solver, NormSteepest) else 0.0
+
+    @property
+    def scale_free(self) -> bool:
+        """Whether the direction may not depend on the size of the gradient."""
+        return not (isinstance(self.solver, DualAscent) and not self.solver.normalise)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Solvers see matrices; a hundred rounds in bfloat16 are slow, so they meet fewer of them."""
+        slow = isinstance(self.solver, DualAscent)
+        return [(6, 3), (3, 6), (2, 3, 5, 4)] if slow else MATRICES
+
+    def sample(self, shape: tuple[int, ...], dtype: torch.dtype) -> Sample:
+        return Sample(shape, dtype, accuracy=self.accuracy)
+
+    def __str__(self) -> str:
+        return f"{self.manifold} × {self.norm}: {self.solver.name}"
+
+
+def solver_cases() -> Iterator[SolverCase]:
+    """Every solver of every pair, on every instance of the manifold above."""
+    for (manifold, norm), solvers in TABLE.items():
+        for solver in solvers:
+            for each in instances(manifold):
+                yield SolverCase(each, norm(), solver)
+
+
+def instances(kind: type[mm.Manifold]) -> list[mm.Manifold]:
+    """The rows of MANIFOLDS of one kind."""
+    found = [manifold for manifold in MANIFOLDS if type(manifold) is kind]
+    assert found, f"{kind.__name__} is in mm.solvers.TABLE and has no row in tests/cases.py"
+    return found
+
+
+def name(value: object) -> str:
+    """How a case reads in the list of tests."""
+    match value:
+        case torch.dtype():
+            return str(value).removeprefix("torch.")
+        case tuple() if all(isinstance(size, int) for size in value):
+            return "x".join(map(str, value))
+        case _ if callable(value) and not isinstance(value, type):
+            return getattr(value, "__name__", str(value))
+        case _:
+            return str(value)

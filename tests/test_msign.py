@@ -1,0 +1,257 @@
+"""The matrix sign reaches the accuracy it states, for every input a gradient can be."""
+
+from __future__ import annotations
+
+import math
+
+import cases
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import modular_manifolds as mm
+from modular_manifolds.errors import ArgumentError, BackendError, NonFiniteError, ShapeError
+from modular_manifolds.linalg import backend
+from modular_manifolds.linalg.coefficients import (
+    NEWTON_SCHULZ_CUBIC,
+    NEWTON_SCHULZ_QUINTIC,
+    POLAR_EXPRESS,
+)
+from modular_manifolds.linalg.newton_schulz import inverse_root, iterate, schedule
+from modular_manifolds.linalg.symmetric import gram
+
+
+def orthonormal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.linalg.qr(torch.randn(shape, dtype=dtype))[0]
+
+
+def with_values(values: Tensor, m: int) -> Tensor:
+    """A random m×n matrix whose singular values are `values`."""
+    n = len(values)
+    return orthonormal(m, n) @ torch.diag(values.double()) @ orthonormal(n, n).mT
+
+
+def exact(x: Tensor) -> Tensor:
+    u, _, vh = torch.linalg.svd(x.double(), full_matrices=False)
+    return (u @ vh).to(x.dtype)
+
+
+@pytest.mark.parametrize("accuracy", [0.3, 1e-2, 1e-3, 1e-5, 1e-9, 1e-13])
+@pytest.mark.parametrize("shape", [(9, 5), (5, 9), (6, 6), (1, 4), (4, 1), (1, 1)], ids=cases.name)
+def test_every_accuracy_is_reached(shape: tuple[int, int], accuracy: float) -> None:
+    values = torch.logspace(0, -2.9, min(shape), dtype=torch.float64)
+    x = with_values(values, max(shape))
+    x = x if shape[0] >= shape[1] else x.mT
+    result = mm.msign(x, accuracy=accuracy)
+    # Rounding grows with the condition number, here 800.
+    torch.testing.assert_close(result, exact(x), atol=accuracy + 1e-12, rtol=0)
+
+
+@given(
+    exponents=st.lists(st.floats(-3, 0), min_size=1, max_size=5),
+    extra=st.integers(0, 3),
+    accuracy=st.sampled_from([1e-2, 1e-3, 1e-6]),
+)
+def test_the_promise_holds_down_to_the_floor(
+    exponents: list[float], extra: int, accuracy: float
+) -> None:
+    """Singular values of at least a thousandth of the largest are brought to one within the accuracy."""
+    values = 10.0 ** torch.tensor([0.0, *exponents], dtype=torch.float64)
+    reached = torch.linalg.svdvals(
+        mm.msign(with_values(values, len(values) + extra), accuracy=accuracy)
+    )
+    assert float((reached - 1).abs().max()) <= accuracy * (1 + 1e-9)
+
+
+@given(exponents=st.lists(st.floats(-30, 0), min_size=1, max_size=5))
+def test_smaller_ones_stay_between_zero_and_one(exponents: list[float]) -> None:
+    values = 10.0 ** torch.tensor([0.0, *exponents], dtype=torch.float64)
+    reached = torch.linalg.svdvals(mm.msign(with_values(values, len(values) + 1)))
+    assert float(reached.max()) <= 1 + 1e-3
+    assert float(reached[0]) >= 1 - 1e-3
+
+
+def test_a_lower_floor_reaches_smaller_ones() -> None:
+    x = with_values(torch.tensor([1.0, 1e-6]), 4)
+    assert float(torch.linalg.svdvals(mm.msign(x))[-1]) < 0.9
+    assert float(torch.linalg.svdvals(mm.msign(x, floor=1e-6))[-1]) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=cases.name)
+@pytest.mark.parametrize("accuracy", [1e-3, "exact"])
+def test_dtype_is_kept_and_computed_in_at_least_float32(
+    dtype: torch.dtype, accuracy: float
+) -> None:
+    x = torch.randn(8, 4).to(dtype)
+    result = mm.msign(x, accuracy=accuracy)
+    assert result.dtype == dtype
+    wide = mm.msign(x.to(torch.promote_types(dtype, torch.float32)), accuracy=accuracy)
+    assert torch.equal(result, wide.to(dtype))
+
+
+def test_float32_reaches_what_it_can() -> None:
+    x = torch.randn(64, 32)
+    assert float((torch.linalg.svdvals(mm.msign(x, accuracy=1e-6)) - 1).abs().max()) <= 2e-6
+
+
+@pytest.mark.parametrize("accuracy", [1e-3, "exact"])
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-8, 1e8, 1e30, 1e37])
+def test_the_size_of_the_input_does_not_matter(scale: float, accuracy: float) -> None:
+    x = torch.randn(7, 4)
+    expected = mm.msign(x.double(), accuracy=accuracy).float()
+    atol = 1e-5 if scale > 1e-37 else 1e-3  # 1e-38 is beyond float32's normal numbers
+    torch.testing.assert_close(mm.msign(scale * x, accuracy=accuracy), expected, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("accuracy", [1e-3, "exact"])
+def test_zero_gives_zero(accuracy: float) -> None:
+    x = torch.zeros(2, 4, 3)
+    x[1] = torch.randn(4, 3)
+    result = mm.msign(x, accuracy=accuracy)
+    assert torch.equal(result[0], torch.zeros(4, 3))
+    torch.testing.assert_close(result[1], mm.msign(x[1], accuracy=accuracy))
+
+
+@pytest.mark.parametrize("accuracy", [1e-3, "exact"])
+def test_finite_input_never_gives_nan(accuracy: float) -> None:
+    largest = torch.finfo(torch.float32).max
+    for x in (
+        torch.full((4, 3), largest),
+        torch.full((4, 3), 1e-45),
+        torch.eye(5),
+        torch.ones(5, 4),
+        torch.diag(torch.tensor([largest, 1.0, 1e-45])),
+    ):
+        result = mm.msign(x, accuracy=accuracy)
+        assert bool(torch.isfinite(result).all())
+        assert float(torch.linalg.matrix_norm(result, 2)) <= 1 + 2e-3
+
+
+@pytest.mark.parametrize("accuracy", [1e-3, "exact"])
+def test_stacks_transposes_and_vectors(accuracy: float) -> None:
+    x = torch.randn(2, 3, 7, 4, dtype=torch.float64)
+    x[1, 2] *= 1e6
+    result = mm.msign(x, accuracy=accuracy)
+    for i in range(2):
+        for j in range(3):
+            torch.testing.assert_close(result[i, j], mm.msign(x[i, j], accuracy=accuracy))
+    torch.testing.assert_close(mm.msign(x.mT, accuracy=accuracy), result.mT)
+    vector = torch.randn(5, dtype=torch.float64)
+    expected = vector / vector.norm()
+    torch.testing.assert_close(mm.msign(vector, accuracy=accuracy), expected, atol=1e-3, rtol=0)
+
+
+def test_it_commutes_with_rotations() -> None:
+    x = torch.randn(6, 4, dtype=torch.float64)
+    left, right = orthonormal(6, 6), orthonormal(4, 4)
+    torch.testing.assert_close(mm.msign(left @ x @ right), left @ mm.msign(x) @ right)
+
+
+def test_the_argument_is_not_written_into() -> None:
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        x = torch.randn(5, 4).to(dtype)
+        before = x.clone()
+        for accuracy in (1e-3, "exact"):
+            result = mm.msign(x, accuracy=accuracy)
+            result.zero_()
+            assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite(bad: float) -> None:
+    x = torch.randn(4, 3)
+    x[0, 0] = bad
+    with pytest.raises(NonFiniteError, match=r"msign\(x\) must be finite, got NaN or infinity"):
+        mm.msign(x, accuracy="exact")
+    assert bool(mm.msign(x).isnan().any())
+
+
+@pytest.mark.parametrize("accuracy", [0.0, -1e-3, 1.0, math.nan, 1e-16, 1, "best", None])
+def test_bad_accuracies_are_refused(accuracy: float) -> None:
+    with pytest.raises(
+        ArgumentError, match=r"accuracy must be 'exact' or lie in \[1e-15, 1\), got"
+    ):
+        mm.msign(torch.ones(2, 2), accuracy=accuracy)
+
+
+@pytest.mark.parametrize("floor", [0.0, -1.0, 1e-9, 1.1, math.nan, None])
+def test_bad_floors_are_refused(floor: float) -> None:
+    with pytest.raises(ArgumentError, match=r"floor must lie in \[1e-8, 1\], got"):
+        mm.msign(torch.ones(2, 2), floor=floor)
+
+
+def test_bad_tensors_are_refused() -> None:
+    with pytest.raises(ShapeError, match="without empty dimensions, got"):
+        mm.msign(torch.zeros(0, 3))
+    with pytest.raises(
+        ArgumentError, match="must be a real floating-point tensor, got torch.complex64"
+    ):
+        mm.msign(torch.ones(2, 2, dtype=torch.complex64))
+
+
+def test_a_backend_asked_for_by_name_is_used_or_refused() -> None:
+    x = torch.randn(4, 3)
+    assert torch.equal(mm.msign(x, backend="torch"), mm.msign(x, backend="auto"))
+    reason = backend.why_not(x)
+    assert reason == "the tensor is on cpu, and Triton kernels run on cuda devices only"
+    with pytest.raises(BackendError, match=f"got 'triton'. Use 'auto': {reason}"):
+        mm.msign(x, backend="triton")
+    with pytest.raises(
+        BackendError, match="backend must be one of auto, torch, triton, got 'cuda'"
+    ):
+        mm.msign(x, backend="cuda")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("polynomial", [NEWTON_SCHULZ_CUBIC, NEWTON_SCHULZ_QUINTIC])
+def test_newton_schulz_polynomials_fix_one(polynomial: tuple[float, float, float]) -> None:
+    a, b, c = polynomial
+    assert a + b + c == 1.0
+    assert a + 3 * b + 5 * c == 0.0
+
+
+def test_polar_express_is_the_published_table_with_its_safety() -> None:
+    assert len(POLAR_EXPRESS) == 8
+    a, b, c = POLAR_EXPRESS[0]
+    assert a * 1.01 == pytest.approx(8.28721201814563)
+    assert b * 1.01**3 == pytest.approx(-23.595886519098837)
+    assert c * 1.01**5 == pytest.approx(17.300387312530933)
+    assert POLAR_EXPRESS[-1] == (1.875, -1.25, 0.375)
+
+
+def test_schedules_are_short() -> None:
+    """More accuracy or a lower floor takes more steps; the common case takes eight at most."""
+    lengths = [len(schedule(accuracy, 1e-3)) for accuracy in (0.3, 1e-2, 1e-6, 1e-12)]
+    assert lengths == sorted(lengths)
+    assert len(schedule(1e-3, 1e-3)) <= 8
+    assert len(schedule(1e-3, 1e-6)) > len(schedule(1e-3, 1e-3))
+    assert schedule(1e-3, 1.0) == ()
+
+
+def test_the_iteration_maps_singular_values_by_the_polynomial() -> None:
+    values = torch.tensor([0.9, 0.5, 0.01], dtype=torch.float64)
+    polynomial = (1.7, -0.9, 0.3)
+    found = torch.linalg.svdvals(iterate(with_values(values, 5), [polynomial]))
+    a, b, c = polynomial
+    expected = (a * values + b * values**3 + c * values**5).sort(descending=True).values
+    torch.testing.assert_close(found, expected)
+
+
+def test_ten_steps_in_bfloat16_do_not_diverge() -> None:
+    """The seed's msign: values a little outside a polynomial's range must not be thrown further out."""
+    x = torch.randn(20_000, 5, 4).bfloat16()
+    x = x / (1.01 * torch.linalg.matrix_norm(x.float(), keepdim=True)).bfloat16()
+    result = iterate(x, (*POLAR_EXPRESS, *POLAR_EXPRESS[-1:] * 2)).double()
+    assert bool(torch.isfinite(result).all())
+    assert float(torch.linalg.matrix_norm(result, 2).max()) <= 1.02
+
+
+@pytest.mark.parametrize("largest", [1.0, 1.5, 16.0])
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
+def test_inverse_roots(largest: float, dtype: torch.dtype) -> None:
+    q = orthonormal(5, 5)
+    r = gram((q * torch.linspace(1, largest, 5).double().sqrt()).mT)
+    root = (q / torch.linspace(1, largest, 5).double().sqrt()) @ q.mT
+    found = inverse_root(r.to(dtype), largest=largest)
+    torch.testing.assert_close(found, root.to(dtype), atol=64 * torch.finfo(dtype).eps, rtol=0)
