@@ -122,7 +122,7 @@ MISTAKES = {
     ),
     "no run": (["train", "--resume", "."], "must be a run directory"),
     "resume with more": (["train", "--resume", ".", "--seed", "1"], "--resume must stand alone"),
-    "unknown norm": (["lipschitz", "--input-norm", "l7"], "input_norm must be one of"),
+    "unknown norm": (["lipschitz", "--input-norm", "l7"], "--input-norm must be one of"),
     "sizes": (
         ["train", "--set", "network.modules.0.in_features=10"],
         "must be 64 for the data set digits",

@@ -230,6 +230,7 @@ class TestRun:
                 "epochs": st.integers(1, 10**6),
                 "batch_size": st.integers(1, 10**6),
                 "checkpoint_every": st.integers(1, 10**6),
+                "threads": st.none() | st.integers(1, 64),
             },
         ),
     )
@@ -396,12 +397,12 @@ class TestOverride:
             (
                 "optimzer.lr=3",
                 "optimzer must be a known key, got 'optimzer'. Did you mean 'optimizer'? Known here: "
-                "format, seed, data, network, optimizer, schedule, epochs, batch_size, checkpoint_every.",
+                "format, seed, data, network, optimizer, schedule, epochs, batch_size, checkpoint_every, threads.",
             ),
             (
                 "epoch=3",
                 "epoch must be a known key, got 'epoch'. Did you mean 'epochs'? Known here: "
-                "format, seed, data, network, optimizer, schedule, epochs, batch_size, checkpoint_every.",
+                "format, seed, data, network, optimizer, schedule, epochs, batch_size, checkpoint_every, threads.",
             ),
             (
                 "optimizer.lr=fast",

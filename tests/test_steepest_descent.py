@@ -318,6 +318,19 @@ def test_gradients_are_not_written_into() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_a_weight_that_was_loaded_is_not_undone_by_its_master_copy() -> None:
+    net = network().to(torch.bfloat16)
+    opt = mm.SteepestDescent(net, lr=1e-6)
+    backward(net)
+    opt.step()
+    loaded = snapshot(network().to(torch.bfloat16))
+    net.load_state_dict(loaded)
+    backward(net)
+    opt.step()
+    for path, weight in snapshot(net).items():
+        torch.testing.assert_close(weight, loaded[path], atol=0.02, rtol=0)
+
+
 def test_zero_gradient_leaves_weights_where_they_are() -> None:
     net = network()
     opt = mm.SteepestDescent(net, lr=0.1)

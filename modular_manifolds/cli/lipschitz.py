@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from modular_manifolds.composition.space import VectorNorm, check_vector_norm
+
 
 def lipschitz(
     run: Annotated[
@@ -41,8 +43,16 @@ def lipschitz(
         spec = asked_for(run, []).resolved()
         assert spec.network is not None
         net = spec.network.build_aside("network")
-    report = bounds(net, input_norm=input_norm, output_norm=output_norm)  # pyright: ignore[reportArgumentType]
+    report = bounds(
+        net,
+        input_norm=_norm(input_norm, "--input-norm"),
+        output_norm=_norm(output_norm, "--output-norm"),
+    )
     console = Console()
     show_table(console, "Lipschitz bounds", report.header(), report.cells())
     for line in str(report).splitlines()[2 + len(report.rows) :]:
         console.print(line)
+
+
+def _norm(name: str | None, argument: str) -> VectorNorm | None:
+    return None if name is None else check_vector_norm(name, argument=argument)

@@ -150,7 +150,9 @@ def _show_results(console: Console, trainer: Trainer) -> None:
 
     found: Guarantees = write_report(trainer)
     console.print()
-    show_table(console, "Learning-rate split", found.budget.header(), found.budget.cells())
+    name = trainer.spec.optimizer.name
+    unused = "" if name == "steepest-descent" else f" ({name} does not use it)"
+    show_table(console, f"Learning-rate split{unused}", found.budget.header(), found.budget.cells())
     show_table(
         console, "Guarantees: every weight", found.conditioning.header(), found.conditioning.cells()
     )

@@ -12,15 +12,17 @@ VectorNorm = Literal["rms", "l2", "l1", "linf"]
 VECTOR_NORMS: Final[tuple[VectorNorm, ...]] = get_args(VectorNorm)
 
 
-def check_vector_norm(norm: str, *, argument: str) -> None:
-    """Refuse a vector norm that is not one of `rms`, `l2`, `l1`, `linf`."""
-    if norm not in VECTOR_NORMS:
-        raise ArgumentError(
-            argument,
-            f"must be one of {', '.join(VECTOR_NORMS)}",
-            repr(norm),
-            "Name one of these norms.",
-        )
+def check_vector_norm(norm: str, *, argument: str) -> VectorNorm:
+    """Give back a vector norm, or refuse what is not one of `rms`, `l2`, `l1`, `linf`."""
+    for known in VECTOR_NORMS:
+        if norm == known:
+            return known
+    raise ArgumentError(
+        argument,
+        f"must be one of {', '.join(VECTOR_NORMS)}",
+        repr(norm),
+        "Name one of these norms.",
+    )
 
 
 @dataclass(frozen=True)

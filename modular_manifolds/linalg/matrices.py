@@ -67,6 +67,15 @@ def normalise(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
     return divide_safely(scaled, scaled.square().sum(dim=dim, keepdim=True).sqrt())
 
 
+def more_than_rounding(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
+    """Whether what a projection left of vectors of unit length is more than its rounding.
+
+    A gradient without a tangent part leaves rounding; divided by its own length that would be a step
+    of full length in a random direction, away from a stationary point.
+    """
+    return length(x, dim=dim) > 16 * torch.finfo(x.dtype).eps * x.shape[-1] ** 0.5
+
+
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """`<A, B> = tr(AᵀB)` of each matrix, shape (*batch, 1, 1)."""
     return (a * b).sum(dim=MATRIX, keepdim=True)

@@ -43,7 +43,7 @@ class Geometry:
         """A random starting point; in unbounded space one of unit norm, where sensitivities hold."""
         if self.manifold.compact:
             return self.manifold.random(shape)
-        return -self.norm.steepest(torch.randn(shape))
+        return self.manifold.project(-self.norm.steepest(torch.randn(shape)))
 
     def operator_bound(
         self, shape: tuple[int, int], source: VectorNorm, target: VectorNorm

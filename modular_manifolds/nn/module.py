@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.signature import Signature, check_mass, check_sensitivity
-from modular_manifolds.composition.space import SAME, AnySpace, Space
+from modular_manifolds.composition.space import SAME, AnySpace
 from modular_manifolds.composition.tree import Leaf, Tree
 from modular_manifolds.errors import ArgumentError, SharedWeightError
 from modular_manifolds.manifolds.product import Product
@@ -202,7 +202,7 @@ class Bond(Module):
         self,
         *,
         sensitivity: float = 1.0,
-        source: Space | None = None,
+        source: AnySpace | None = None,
         target: AnySpace = SAME,
         offset: float = 0.0,
     ) -> None:

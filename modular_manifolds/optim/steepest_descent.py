@@ -55,7 +55,7 @@ class SteepestDescent(Optimizer):
         nesterov: needs momentum.
         tangent_momentum: keep the momentum tangent.
         weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused on compact manifolds.
-        solver: `"auto"`, or a solver's name or `Solver` for the weights it can serve.
+        solver: `"auto"`, or a solver's name or `Solver` that is listed for every weight's pair.
         on_nonfinite: `"raise"`, or `"skip"` to leave out the whole step and count it in `skipped`.
 
     Raises:
@@ -214,8 +214,7 @@ class SteepestDescent(Optimizer):
     def _step_bucket(self, bucket: list[tuple[dict[str, Any], Tensor]]) -> None:
         group = bucket[0][0]
         geometry = self._geometries[group["name"]]
-        points = [self.state[p].get("master", p) for _, p in bucket]
-        point = torch.stack([w.to(torch.promote_types(w.dtype, torch.float32)) for w in points])
+        point = torch.stack([self._in_full(p) for _, p in bucket])
         gradient = torch.stack([self._descended(g, p).to(point.dtype) for g, p in bucket])
         lengths = point.new_tensor([g["lr"] * g["share"] for g, _ in bucket])
         if any(g["weight_decay"] for g, _ in bucket):
@@ -242,6 +241,12 @@ class SteepestDescent(Optimizer):
             self.diagnoses[g["name"]] = Diagnosis(
                 found.iterations, found.gap[i], found.status, found.tolerance
             )
+
+    def _in_full(self, p: Tensor) -> Tensor:
+        """The weight in at least float32: its master copy, but for entries that somebody has changed since."""
+        full = p.to(torch.promote_types(p.dtype, torch.float32))
+        master = self.state[p].get("master")
+        return full if master is None else torch.where(master.to(p.dtype) == p, master, full)
 
     def _descended(self, group: dict[str, Any], p: Tensor) -> Tensor:
         """What the solver descends: the gradient, or its momentum. The state's buffer is updated."""

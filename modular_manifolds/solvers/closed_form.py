@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, normalise
+from modular_manifolds.linalg.matrices import MATRIX, more_than_rounding, normalise
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
@@ -47,8 +47,9 @@ class TangentGradient(Solver):
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
         del norm, dual
-        scaled = normalise(gradient, dim=MATRIX)
-        return _exact(-normalise(manifold.tangent(point, scaled), dim=MATRIX))
+        tangent = manifold.tangent(point, normalise(gradient, dim=MATRIX))
+        there = more_than_rounding(tangent, dim=MATRIX)
+        return _exact(torch.where(there, -normalise(tangent, dim=MATRIX), 0.0))
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class RowTangentGradient(Solver):
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
         del dual
-        return _exact(norm.steepest(manifold.tangent(point, normalise(gradient, dim=-1))))
+        tangent = manifold.tangent(point, normalise(gradient, dim=-1))
+        there = more_than_rounding(tangent, dim=-1)
+        return _exact(torch.where(there, norm.steepest(tangent), 0.0))
 
 
 def _exact(direction: Tensor) -> Solution:

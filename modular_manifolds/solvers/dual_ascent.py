@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import POLAR_EXPRESS
-from modular_manifolds.linalg.matrices import MATRIX, divide_safely, length, normalise
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    divide_safely,
+    largest_entry,
+    length,
+    normalise,
+)
 from modular_manifolds.linalg.newton_schulz import iterate
 from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.manifolds.base import Manifold
@@ -34,7 +40,8 @@ class DualAscent(Solver):
         steps: at most so many, and the length of the linear decay.
         tolerance: on the root mean square of the tangency residual. In bfloat16 it is out of reach.
         msign_steps: Polar Express steps in each msign.
-        precision: the dtype of each msign; `"bfloat16"` as in the post, or `"input"`.
+        precision: the dtype of each msign; `"bfloat16"` as in the post (a matrix that diverges in it is
+            done again in the input's), or `"input"`.
         normalise: bring the gradient to unit Frobenius norm first.
 
     Source: Bernstein, "Modular Manifolds" (2025), and the code published with it.
@@ -83,8 +90,16 @@ class DualAscent(Solver):
         )
 
     def _msign(self, x: Tensor) -> Tensor:
-        low = x.to(torch.bfloat16) if self.precision == "bfloat16" else x
         last = POLAR_EXPRESS[-1:] * max(0, self.msign_steps - len(POLAR_EXPRESS))
         polynomials = POLAR_EXPRESS[: self.msign_steps] + last
         # The post divides by 1.01 times the norm, against rounding.
-        return iterate(normalise(low, dim=MATRIX) / 1.01, polynomials).to(x.dtype)
+        unit = normalise(x, dim=MATRIX) / 1.01
+        if self.precision != "bfloat16":
+            return iterate(unit, polynomials)
+        result = iterate(unit.to(torch.bfloat16), polynomials).to(x.dtype)
+        # The first polynomial is steep at 1: rounding can push a small matrix's singular value out of the
+        # range where the next ones converge. Entries of a matrix near orthogonal are at most 1.
+        diverged = ~(largest_entry(result) <= 2)
+        return (
+            torch.where(diverged, iterate(unit, polynomials), result) if diverged.any() else result
+        )

@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import UnsupportedPairError
-from modular_manifolds.linalg.matrices import MATRIX, divide_safely, inner, normalise
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    divide_safely,
+    inner,
+    largest_entry,
+    more_than_rounding,
+    normalise,
+)
 from modular_manifolds.linalg.symmetric import gram, skew, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
@@ -57,6 +64,9 @@ class StiefelDual:
         w, g = (w.mT, g.mT) if wide else (w, g)
         c = w.mT @ g
         across = g - w @ c
+        tangent = torch.cat((skew(c), across), dim=-2)
+        there = more_than_rounding(tangent, dim=MATRIX)
+        g, c, across = (torch.where(there, each, 0.0) for each in (g, c, across))
         c = c.double()
         unit = math.sqrt(rows / columns) if isinstance(norm, RMSOperator) else 1.0
         return cls(w, g, across, c, skew(c), gram(across.double()), wide, unit)
@@ -64,8 +74,10 @@ class StiefelDual:
     def objective(self, multiplier: Tensor) -> Tensor:
         """`‖G + 2WΛ‖_nuc = tr M^{1/2}` for a symmetric Λ, shape (*batch, 1, 1), in float64."""
         b = self.k + sym(self.c) + 2 * sym(multiplier.double())
-        eigenvalues = torch.linalg.eigvalsh(gram(b) + self.e)
-        return eigenvalues.clamp_min(0).sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
+        # A step that is not scale-free can drive Λ far beyond a tiny gradient: squares must not overflow.
+        scale = largest_entry(b).clamp_min(1.0)
+        eigenvalues = torch.linalg.eigvalsh(gram(b / scale) + self.e / scale.square())
+        return scale * eigenvalues.clamp_min(0).sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
 
     def complete(self, y: Tensor) -> Completion:
         """The steepest of the feasible directions whose part along W is the skew part of `−y`.

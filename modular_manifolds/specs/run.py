@@ -45,6 +45,8 @@ class RunSpec(Document, Spec):
     """Examples a step."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two checkpoints."""
+    threads: Annotated[int, Field(ge=1)] | None = 1
+    """Threads of torch on the CPU; null for torch's own number. Another number rounds differently."""
 
     @field_validator("format", mode="before")
     @classmethod

@@ -11,13 +11,29 @@ from torch import Tensor
 
 def at_most(measured: Tensor | float, allowed: Tensor | float, law: str) -> None:
     """Assert `measured ≤ allowed`, entry by entry; NaN is never at most anything."""
-    value = torch.as_tensor(measured, dtype=torch.float64)
-    bound = torch.as_tensor(allowed, dtype=torch.float64, device=value.device)
-    if not bool((value <= bound).all()):
-        excess = torch.where(value.isnan(), torch.inf, value - bound)
-        worst = int(excess.argmax())
-        seen, limit = (float(each.broadcast_to(excess.shape).flatten()[worst]) for each in (value, bound))
-        raise AssertionError(f"{law}: measured {seen:.6g}, allowed at most {limit:.6g}")
+    worst = _worst_excess(measured, allowed)
+    if worst is not None:
+        raise AssertionError(f"{law}: measured {worst[0]:.6g}, allowed at most {worst[1]:.6g}")
+
+
+def at_least(measured: Tensor | float, required: Tensor | float, law: str) -> None:
+    """Assert `measured ≥ required`, entry by entry; NaN is never at least anything."""
+    worst = _worst_excess(required, measured)
+    if worst is not None:
+        raise AssertionError(f"{law}: measured {worst[1]:.6g}, required at least {worst[0]:.6g}")
+
+
+def _worst_excess(smaller: Tensor | float, larger: Tensor | float) -> tuple[float, float] | None:
+    """The pair of entries that breaks `smaller ≤ larger` most; None where none does."""
+    left = torch.as_tensor(smaller, dtype=torch.float64).detach().cpu()
+    right = torch.as_tensor(larger, dtype=torch.float64).detach().cpu()
+    if bool((left <= right).all()):
+        return None
+    excess = torch.nan_to_num(left - right, nan=torch.inf)
+    worst = int(excess.argmax())
+    pair = (each.broadcast_to(excess.shape).flatten()[worst] for each in (left, right))
+    first, second = (float(each) for each in pair)
+    return first, second
 
 
 def close(actual: Tensor, expected: Tensor, *, tolerance: float, law: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -10,7 +11,15 @@ from torch import Tensor
 
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices
 from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.testing.check import apart, at_most, close, equal, finite, untouched
+from modular_manifolds.testing.check import (
+    apart,
+    at_least,
+    at_most,
+    close,
+    equal,
+    finite,
+    untouched,
+)
 from modular_manifolds.testing.sample import Sample
 
 ManifoldLaw = Callable[[Manifold, Sample], None]
@@ -20,7 +29,9 @@ def random_points_are_points(manifold: Manifold, sample: Sample) -> None:
     """`random` gives a point of the shape and dtype asked for, the same one for the same generator."""
     point = _point(manifold, sample)
     law = f"{manifold}.random"
-    equal((tuple(point.shape), point.dtype), (sample.shape, sample.dtype), f"{law}, shape and dtype")
+    equal(
+        (tuple(point.shape), point.dtype), (sample.shape, sample.dtype), f"{law}, shape and dtype"
+    )
     at_most(manifold.residual(point), sample.tolerance, f"{law} lands on the manifold")
     close(_point(manifold, sample), point, tolerance=0.0, law=f"{law} follows its generator")
 
@@ -48,9 +59,7 @@ def projection_is_nearest(manifold: Manifold, sample: Sample) -> None:
     nearest = _distance(x, projected)
     generator = sample.generator("others")
     others = [
-        manifold.random(
-            sample.shape, generator=generator, dtype=sample.dtype, device=sample.device
-        )
+        manifold.random(sample.shape, generator=generator, dtype=sample.dtype, device=sample.device)
         for _ in range(32)
     ]
     for i, size in enumerate((1e-3, 1e-2, 0.1, 1.0)):
@@ -145,18 +154,15 @@ def tangent_projection_is_linear_at_any_size(manifold: Manifold, sample: Sample)
 
 
 def residual_sees_what_is_off(manifold: Manifold, sample: Sample) -> None:
-    """A point made longer by a fraction δ has a residual of at least δ; where anything is a point, none.
-
-    Holds for manifolds on which no point is a multiple of another.
-    """
+    """`residual(x) ≥ d/√(mn)` for x at the relative distance `d = ‖x − project(x)‖/‖project(x)‖`."""
     point = _point(manifold, sample)
-    for off in (1e-3, 0.1, 1.0):
-        residual = manifold.residual((1 + off) * point)
-        law = f"{manifold}.residual of a point {off:g} too long"
-        if manifold.compact:
-            at_most(-residual, -off * (1 - sample.tolerance) + sample.tolerance, law)
-        else:
-            at_most(residual, sample.tolerance, law)
+    for off in (1e-3, 0.1, 0.9):
+        for x in ((1 + off) * point, point + off * _like(point, sample.normal("x"))):
+            projected = manifold.project(x)
+            distance = _distance(x, projected) / _size(projected)
+            least = distance / math.sqrt(math.prod(sample.matrix_shape)) - sample.tolerance
+            law = f"{manifold}.residual of a point {off:g} off"
+            at_least(manifold.residual(x), least, law)
 
 
 def batched_equals_looped(manifold: Manifold, sample: Sample) -> None:

@@ -11,8 +11,16 @@ from torch import Tensor
 
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.testing.check import apart, at_most, close, equal, finite, untouched
-from modular_manifolds.testing.sample import Sample
+from modular_manifolds.testing.check import (
+    apart,
+    at_least,
+    at_most,
+    close,
+    equal,
+    finite,
+    untouched,
+)
+from modular_manifolds.testing.sample import SIZES, Sample
 
 NormLaw = Callable[[Norm, Sample], None]
 
@@ -36,7 +44,7 @@ def is_definite(norm: Norm, sample: Sample) -> None:
     single[..., -1] = 1e-30
     for name, measure in _both(norm):
         equal(float(measure(zero).abs().max()), 0.0, f"{norm}.{name} of zero")
-        at_most(-measure(single), -1e-33, f"{norm}.{name} of one small entry is positive")
+        at_least(measure(single), 1e-33, f"{norm}.{name} of one small entry")
 
 
 def obeys_the_triangle_inequality(norm: Norm, sample: Sample) -> None:
@@ -61,21 +69,24 @@ def steepest_attains_the_dual(norm: Norm, sample: Sample) -> None:
     """`value(steepest(G)) = 1` and `<G, steepest(G)> = −dual(G)`, within the sample's accuracy."""
     g = sample.normal("g")
     direction = norm.steepest(g)
-    equal((direction.shape, direction.dtype), (g.shape, g.dtype), f"{norm}.steepest, shape and dtype")
+    equal(
+        (direction.shape, direction.dtype), (g.shape, g.dtype), f"{norm}.steepest, shape and dtype"
+    )
     one = torch.ones_like(norm.value(g))
-    close(norm.value(direction), one, tolerance=sample.tolerance, law=f"{norm}.steepest has length 1")
+    close(
+        norm.value(direction), one, tolerance=sample.tolerance, law=f"{norm}.steepest has length 1"
+    )
     law = f"{norm}.steepest attains the dual"
     close(-_inner(g, direction), norm.dual(g), tolerance=sample.tolerance, law=law)
 
 
 def steepest_does_not_depend_on_size(norm: Norm, sample: Sample) -> None:
-    """`steepest(cG) = steepest(G)` for c from 1e-30 to 1e30."""
+    """`steepest(cG) = steepest(G)` for c from 2^-100 to 2^100."""
     g = sample.normal("g")
     expected = norm.steepest(g)
-    for c in (1e-30, 1e-12, 1e12, 1e30):
+    for c in SIZES:
         law = f"{norm}.steepest of a gradient {c:g} times as large"
-        # A polynomial iteration magnifies rounding by the condition of G, at most to its square root.
-        close(norm.steepest(c * g), expected, tolerance=math.sqrt(sample.eps), law=law)
+        close(norm.steepest(c * g), expected, tolerance=sample.rounding, law=law)
 
 
 def zero_gradient_gives_zero(norm: Norm, sample: Sample) -> None:
@@ -127,6 +138,7 @@ def batched_equals_looped(norm: Norm, sample: Sample) -> None:
             }
             for name, expected in alone.items():
                 law = f"{norm}.{name} of a stack equals one by one"
+                # An iteration may magnify the rounding of a product that is summed in another order.
                 tolerance = math.sqrt(sample.eps) if name == "steepest" else sample.rounding
                 close(results[name][i, j], expected, tolerance=tolerance, law=law)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -85,6 +86,10 @@ class Trainer:
         Raises:
             NonFiniteError: the loss or a gradient became NaN or infinite.
         """
+        with _threads(self.spec.threads):
+            return self._run(observer)
+
+    def _run(self, observer: Observer) -> bool:
         while not self.done:
             epoch, first = divmod(self.finished, self.steps_per_epoch)
             order = batches(self.data.train, self.spec.batch_size, seed=self.spec.seed, epoch=epoch)
@@ -187,6 +192,17 @@ def built(spec: RunSpec) -> Module:
 def accuracy(net: Module, split: Split) -> float:
     """The part of the examples whose largest output is their label's."""
     return float((net(split.images).argmax(dim=1) == split.labels).float().mean())
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """torch's threads while inside; another number would round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _trainer(spec: RunSpec, data: DataSet, directory: RunDirectory, net: Module) -> Trainer:

@@ -1,0 +1,214 @@
+"""What every module must do: the numbers it declares are tried against the function it computes.
+
+Random search finds lower bounds: a law that passes has not proved the declared number, one that
+fails has refuted it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+
+from modular_manifolds.composition.budget import allocate
+from modular_manifolds.composition.space import VECTOR_NORMS, AnySpace, ProductSpace, Space
+from modular_manifolds.composition.tree import Tree, reach
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.testing.check import at_most, equal, untouched
+from modular_manifolds.testing.norm_laws import vector_norm
+from modular_manifolds.testing.sample import Sample
+
+
+class WeightGeometry(Protocol):
+    """Manifold and norm of one weight."""
+
+    @property
+    def manifold(self) -> Manifold: ...
+    @property
+    def norm(self) -> Norm: ...
+
+
+class Composed(Protocol):
+    """What the laws ask of a module; every module of this library has it."""
+
+    def tree(self, path: str = "") -> Tree: ...
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Any]]: ...
+    def __call__(self, x: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A module with one space to feed it from."""
+
+    module: Composed
+    tree: Tree
+    source: Space
+    target: AnySpace
+
+    @property
+    def net(self) -> nn.Module:
+        return cast("nn.Module", self.module)
+
+    def __str__(self) -> str:
+        return f"{type(self.module).__name__} from {self.source} to {self.target}"
+
+
+ModuleLaw = Callable[[Composed, Sample], None]
+
+
+def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
+    """`‖f(x) − f(y)‖_target ≤ sensitivity · ‖x − y‖_source` for inputs near and far."""
+    for trial in _trials(module, sample):
+        allowed = trial.tree.signature.sensitivity * (1 + sample.tolerance)
+        for x, y in _pairs(trial, sample):
+            apart = _measure(y - x, trial.source)
+            moved = _measure(_minus(module(y), module(x)), trial.target)
+            # A difference of outputs carries the rounding of the outputs.
+            noise = sample.eps * _measure(module(x), trial.target)
+            law = f"{trial}: sensitivity bounds the slope"
+            at_most(moved - 8 * noise, allowed * apart, law)
+
+
+def reach_bounds_the_output(module: Composed, sample: Sample) -> None:
+    """`‖f(x)‖ ≤ reach(‖x‖)`: sensitivities and offsets bound the sizes of outputs."""
+    for trial in _trials(module, sample):
+        for size in (0.0, 1e-3, 1.0, 30.0):
+            x = _of_size(sample.normal("x", (256, trial.source.size)), trial.source, size)
+            allowed = reach(trial.tree, size) * (1 + sample.tolerance) + sample.eps
+            law = f"{trial}: inputs of size {size:g} give outputs within reach"
+            at_most(_measure(module(x), trial.target), allowed, law)
+
+
+def budget_bounds_the_change(module: Composed, sample: Sample) -> None:
+    """Steps of unit modular norm move the output by at most `first_order`, to first order.
+
+    For inputs in the unit ball; the steps are tangent and random, and steepest for a random gradient.
+    """
+    geometries: dict[str, WeightGeometry] = dict(module.geometries())
+    budget = allocate(module.tree(), lr=1.0)
+    equal(set(geometries), set(budget.shares), f"{type(module).__name__}: weights with a geometry")
+    for trial in _trials(module, sample) if geometries else ():
+        weights = {name: p.detach() for name, p in trial.net.named_parameters()}
+        equal(set(weights), set(geometries), f"{trial}: parameters with a geometry")
+        x = _of_size(sample.normal("x", (64, trial.source.size)), trial.source, 1.0)
+        for i in range(6):
+            step = {
+                name: budget.shares[name] * _unit_step(geometries[name], w, sample, f"{name} {i}")
+                for name, w in weights.items()
+            }
+
+            def forward(at: dict[str, Tensor], x: Tensor = x, net: nn.Module = trial.net) -> Any:
+                return functional_call(net, at, (x,))
+
+            change = jvp(forward, (weights,), (step,))[1]
+            law = f"{trial}: a step of unit length moves the output"
+            at_most(
+                _measure(change, trial.target), budget.first_order * (1 + sample.tolerance), law
+            )
+
+
+def forward_writes_into_nothing(module: Composed, sample: Sample) -> None:
+    """The input and the weights are as they were after a call."""
+    net = cast("nn.Module", module)
+    for trial in _trials(module, sample):
+        x = sample.normal("x", (4, trial.source.size))
+        weights = {name.replace(".", "_"): p for name, p in net.named_parameters()}
+        with untouched(f"{trial}", input=x, **weights), torch.no_grad():
+            module(x)
+
+
+MODULE_LAWS: Final[tuple[ModuleLaw, ...]] = (
+    sensitivity_bounds_the_slope,
+    reach_bounds_the_output,
+    budget_bounds_the_change,
+    forward_writes_into_nothing,
+)
+"""All laws of a module, for a test to be parametrised over."""
+
+
+def check_module(module: Composed, sample: Sample | None = None) -> None:
+    """Try to refute the mass, sensitivity, offset and spaces that `module` declares.
+
+    A module that takes any space is tried in rms, l2, l1 and linf with `sample.shape[-1]` features.
+    Weights are taken as they are, so they must be on their manifolds (in Euclidean space: in their
+    unit ball). The module must be in the sample's dtype, float32 by default.
+
+    Raises:
+        AssertionError: a declared number is refuted; the message says what was measured.
+        ArgumentError: the module takes tuples, which cannot be drawn at random here.
+    """
+    sample = Sample((7,), dtype=torch.float32) if sample is None else sample
+    for law in MODULE_LAWS:
+        law(module, sample)
+
+
+def _trials(module: Composed, sample: Sample) -> Iterator[_Trial]:
+    tree = module.tree()
+    signature = tree.signature
+    if isinstance(signature.source, Space):
+        yield _Trial(module, tree, signature.source, signature.target)
+    elif signature.source is None:
+        for norm in VECTOR_NORMS:
+            space = Space(sample.shape[-1], norm)
+            yield _Trial(module, tree, space, _closed(signature.target, space))
+    else:
+        raise ArgumentError(
+            "check_module(module)",
+            "must take vectors",
+            signature.source,
+            "Check the modules in front of it and this one in one series.",
+        )
+
+
+def _closed(target: AnySpace, source: Space) -> AnySpace:
+    if isinstance(target, ProductSpace):
+        return ProductSpace(tuple(_closed(part, source) for part in target.parts))
+    return target if isinstance(target, Space) else source
+
+
+def _pairs(trial: _Trial, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs at several sizes, moved in random, sign and coordinate directions, near and far."""
+    shape = (256, trial.source.size)
+    random = sample.normal("move", shape)
+    coordinate = torch.zeros_like(random)
+    coordinate.scatter_(-1, random.abs().argmax(dim=-1, keepdim=True), 1.0)
+    near = sample.eps ** (1 / 4)
+    for size in (0.1, 1.0, 10.0):
+        x = size * sample.normal("x", shape)
+        for direction in (random, random.sign(), coordinate):
+            for step in (near, 1.0, 30.0):
+                yield x, x + step * direction
+
+
+def _unit_step(geometry: WeightGeometry, w: Tensor, sample: Sample, name: str) -> Tensor:
+    """A tangent step of unit norm."""
+    noise = sample.normal(name, tuple(w.shape))
+    step = geometry.manifold.tangent(w, geometry.norm.steepest(noise))
+    length = geometry.norm.value(step)
+    shaped = length.reshape(length.shape + (1,) * (step.dim() - length.dim()))
+    return torch.where(shaped > 1e-3, step / shaped.clamp_min(1e-3), 0.0)
+
+
+def _of_size(x: Tensor, space: Space, size: float) -> Tensor:
+    return size * x / _measure(x, space).unsqueeze(-1)
+
+
+def _minus(a: Any, b: Any) -> Any:
+    if isinstance(a, tuple):
+        return tuple(_minus(p, q) for p, q in zip(a, b, strict=True))
+    return a - b
+
+
+def _measure(x: Any, space: AnySpace) -> Tensor:
+    """The norm of a vector, and of a tuple the sum over its parts."""
+    if isinstance(space, ProductSpace):
+        parts = zip(x, space.parts, strict=True)
+        return torch.stack([_measure(part, each) for part, each in parts]).sum(dim=0)
+    assert isinstance(space, Space)
+    return vector_norm(x.detach(), space.norm)
