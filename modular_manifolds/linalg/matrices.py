@@ -46,8 +46,9 @@ def largest_entry(x: Tensor) -> Tensor:
 
 
 def divide_safely(x: Tensor, size: Tensor) -> Tensor:
-    """`x / size`, and zero where `size` is zero."""
-    return torch.where(size > 0, x / torch.where(size > 0, size, torch.ones_like(size)), 0.0)
+    """`x / size`, and zero where `size` is zero; NaN stays NaN."""
+    zero = size == 0
+    return torch.where(zero, 0.0, x / torch.where(zero, 1.0, size))
 
 
 def length(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
