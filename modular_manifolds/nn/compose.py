@@ -37,7 +37,8 @@ class Compound(Module):
 
     def parts(self) -> list[tuple[str, Module]]:
         """The parts by name, in the order in which they were given."""
-        return [(name, part) for name, part in self.named_children() if isinstance(part, Module)]
+        # named_children() would leave out a bond's second place.
+        return [(name, part) for name, part in self._modules.items() if isinstance(part, Module)]
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
         for name, part in self.parts():
@@ -152,6 +153,7 @@ class Residual(Module):
         block = self.block.tree(joined(path, "block"))
         skip = Identity().tree(joined(path, "skip"))
         if self.depth == 1:
+            trees.Sum(path, (skip, block))  # raises where the block does not give what it takes
             return block
         part = 1.0 / self.depth
         return trees.Sum(
@@ -214,7 +216,8 @@ def check_name(name: str, *, of: nn.Module) -> None:
             repr(name),
             "Choose a name without dots.",
         )
-    if hasattr(of, name):
+    # Not hasattr(of, name): asking a half-built module for its mass would raise.
+    if hasattr(type(of), name) or name in vars(of) or name in dict(of.named_children()):
         raise ArgumentError(
             f"{type(of).__name__}({name}=...)",
             "must not be a name that the module already has",

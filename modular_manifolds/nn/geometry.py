@@ -39,11 +39,13 @@ class Geometry:
                 )
         find_solver(self.manifold, self.norm)
 
-    def initial(self, shape: tuple[int, ...]) -> Tensor:
+    def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         """A random starting point; in unbounded space one of unit norm, where sensitivities hold."""
         if self.manifold.compact:
-            return self.manifold.random(shape)
-        return self.manifold.project(-self.norm.steepest(torch.randn(shape)))
+            return self.manifold.random(shape, dtype=dtype)
+        dtype = dtype or torch.get_default_dtype()
+        noise = torch.randn(shape, dtype=torch.promote_types(dtype, torch.float32))
+        return self.manifold.project(-self.norm.steepest(noise)).to(dtype)
 
     def operator_bound(
         self, shape: tuple[int, int], source: VectorNorm, target: VectorNorm

@@ -174,8 +174,7 @@ class Atom(Module):
         yield joined(path, "weight"), self._geometry
 
     def reset_parameters(self) -> None:
-        fresh = self._geometry.initial(tuple(self.weight.shape)).to(self.weight)
-        self.weight.data.copy_(fresh)
+        self.weight.data.copy_(self._geometry.initial(tuple(self.weight.shape), self.weight.dtype))
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
