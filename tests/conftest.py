@@ -43,9 +43,8 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # The workers share the cores already.
-    torch.set_num_threads(1)
+# The matrices are small and the workers share the cores: more threads would only wait for one another.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,7 @@ from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
 from modular_manifolds.testing import MANIFOLD_LAWS, ManifoldLaw, Sample, check_manifold
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
-@pytest.mark.parametrize("shape", cases.SHAPES, ids=cases.name)
+@pytest.mark.parametrize(("shape", "dtype"), cases.ROOMS, ids=cases.name)
 @pytest.mark.parametrize("manifold", cases.MANIFOLDS, ids=cases.name)
 @pytest.mark.parametrize("law", MANIFOLD_LAWS, ids=cases.name)
 def test_law(
@@ -35,14 +34,13 @@ class Broken(mm.Manifold):
 
     def _project(self, x: Tensor) -> Tensor:
         if self.fault == "project writes":
-            x /= torch.linalg.matrix_norm(x, keepdim=True)
-            return x.clone()
+            x.mul_(1.0)
         if self.fault == "projects elsewhere":
-            x = x.flip(-1)
+            x = x.abs()
         if self.fault == "underflows":
             return x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
-        if self.fault == "norm of the stack":
-            return x / torch.linalg.vector_norm(x) * x[..., 0, 0].numel() ** 0.5
+        if self.fault == "norm of the stack" and x.dim() > 2:
+            return x / torch.linalg.vector_norm(x)
         return mm.Sphere()._project(x)  # pyright: ignore[reportPrivateUsage]
 
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
@@ -72,6 +70,7 @@ class Broken(mm.Manifold):
         return mm.Sphere().residual(point)
 
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
+        del shape
         return 0.9 if self.fault == "bound too small" else 1.0
 
 
@@ -98,10 +97,8 @@ def test_a_manifold_without_fault_passes() -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_laws_find_faults(fault: str) -> None:
     """A law that cannot fail is none: each fault is found, by a law that says what is wrong."""
-    with pytest.raises(AssertionError) as caught:
-        for law in MANIFOLD_LAWS:
-            law(Broken(fault=fault), Sample((5, 4)))
-    assert caught.match(FAULTS[fault])
+    with pytest.raises(AssertionError, match=FAULTS[fault]):
+        check_manifold(Broken(fault=fault), Sample((5, 4)))
 
 
 @pytest.mark.parametrize("radius", [1.0, 0.5, 3.0])

@@ -186,7 +186,7 @@ def test_bad_tensors_are_refused() -> None:
     with pytest.raises(ShapeError, match="without empty dimensions, got"):
         mm.msign(torch.zeros(0, 3))
     with pytest.raises(
-        ArgumentError, match="must be a real floating-point tensor, got torch.complex64"
+        ArgumentError, match=r"must be a real floating-point tensor, got torch\.complex64"
     ):
         mm.msign(torch.ones(2, 2, dtype=torch.complex64))
 

@@ -17,8 +17,7 @@ from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.testing import NORM_LAWS, NormLaw, Sample, check_norm
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
-@pytest.mark.parametrize("shape", cases.SHAPES, ids=cases.name)
+@pytest.mark.parametrize(("shape", "dtype"), cases.ROOMS, ids=cases.name)
 @pytest.mark.parametrize("norm", cases.NORMS, ids=cases.name)
 @pytest.mark.parametrize("law", NORM_LAWS, ids=cases.name)
 def test_law(law: NormLaw, norm: mm.Norm, shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -44,7 +43,7 @@ class Broken(mm.Norm):
             return x.abs().sqrt().sum(dim=(-2, -1), keepdim=True).square()
         if self.fault == "overflows":
             return x.square().sum(dim=(-2, -1), keepdim=True).sqrt()
-        if self.fault == "norm of the stack":
+        if self.fault == "norm of the stack" and x.dim() > 2:
             return torch.linalg.vector_norm(x).expand(*x.shape[:-2], 1, 1)
         if self.fault == "forgets a row":
             x = x[..., 1:, :]
@@ -63,11 +62,11 @@ class Broken(mm.Norm):
         if self.fault == "too long":
             return 1.5 * mm.Frobenius().steepest(g)
         if self.fault == "divides by zero":
-            return -g / torch.linalg.matrix_norm(g, keepdim=True)
+            return -g / mm.Frobenius().value(g)[..., None, None]
         if self.fault == "adds an epsilon":
             return -g / (torch.linalg.matrix_norm(g, keepdim=True) + 1e-7)
         if self.fault == "writes":
-            return g.neg_().clone() / torch.linalg.matrix_norm(g, keepdim=True).clamp_min(1e-300)
+            g.mul_(1.0)
         return mm.Frobenius().steepest(g)
 
 
@@ -94,10 +93,9 @@ def test_a_norm_without_fault_passes() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_laws_find_faults(fault: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        # float32, where squares of 1e30 overflow.
+    """In float32, where squares of 1e30 overflow."""
+    with pytest.raises(AssertionError, match=FAULTS[fault]):
         check_norm(Broken(fault=fault), Sample((5, 4), torch.float32))
-    assert caught.match(FAULTS[fault])
 
 
 def test_values_are_those_of_numpy() -> None:
@@ -160,7 +158,7 @@ def test_bad_tensors_are_refused_in_words(norm: mm.Norm) -> None:
         with pytest.raises(ShapeError, match="without empty dimensions"):
             method(torch.zeros(3, 0))
         with pytest.raises(
-            ArgumentError, match="must be a real floating-point tensor, got torch.int64"
+            ArgumentError, match=r"must be a real floating-point tensor, got torch\.int64"
         ):
             method(torch.ones(3, 3, dtype=torch.int64))
         with pytest.raises(ArgumentError, match="must be a real floating-point tensor, got list"):

@@ -33,9 +33,11 @@ class ConditioningReport:
     rows: tuple[ConditioningRow, ...]
 
     def header(self) -> list[str]:
+        """The names of the columns of `cells`."""
         return ["weight", "manifold", "largest σ", "smallest σ", "condition", "off manifold"]
 
     def cells(self) -> list[list[float | str]]:
+        """The rows as text and numbers, for a table."""
         return [
             [r.path, r.manifold, r.largest, r.smallest, r.condition, r.residual] for r in self.rows
         ]

@@ -48,9 +48,11 @@ class LipschitzReport:
         return self.certified / self.empirical if self.empirical > 0 else math.inf
 
     def header(self) -> list[str]:
+        """The names of the columns of `cells`."""
         return ["module", "kind", "declared", "certified"]
 
     def cells(self) -> list[list[float | str]]:
+        """The rows as text and numbers, for a table."""
         return [[r.path or "(whole)", r.label, r.declared, r.certified] for r in self.rows]
 
     def __str__(self) -> str:

@@ -55,12 +55,15 @@ class Budget:
 
     @property
     def shares(self) -> dict[str, float]:
+        """Each weight's share, by path."""
         return {row.path: row.share for row in self.rows}
 
     def header(self) -> list[str]:
+        """The names of the columns of `cells`."""
         return ["weight", "manifold", "norm", "mass", "downstream", "radius", "share", "step"]
 
     def cells(self) -> list[list[float | str]]:
+        """The rows as text and numbers, for a table."""
         return [
             [r.path, r.manifold, r.norm, r.mass, r.downstream, r.radius, r.share, r.step]
             for r in self.rows

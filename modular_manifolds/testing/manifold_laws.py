@@ -153,6 +153,23 @@ def tangent_projection_is_linear_at_any_size(manifold: Manifold, sample: Sample)
     equal(int(zero.count_nonzero()), 0, f"{manifold}.tangent of zero, entries that are not zero")
 
 
+def nan_is_not_hidden(manifold: Manifold, sample: Sample) -> None:
+    """A tensor with NaN gives NaN or an error, never a point that looks like any other."""
+    point, x = _point(manifold, sample), sample.normal("x")
+    x[..., 0] = torch.nan
+    calls: dict[str, Callable[[], Tensor]] = {
+        "project": lambda: manifold.project(x),
+        "tangent": lambda: manifold.tangent(point, x),
+        "retract": lambda: manifold.retract(point, x),
+    }
+    for name, call in calls.items():
+        try:
+            result = call()
+        except (RuntimeError, ValueError):
+            continue
+        at_least(result.isnan().sum(), 1, f"{manifold}.{name} of NaN, entries that are NaN")
+
+
 def residual_sees_what_is_off(manifold: Manifold, sample: Sample) -> None:
     """`residual(x) ≥ d/√(mn)` for x at the relative distance `d = ‖x − project(x)‖/‖project(x)‖`."""
     point = _point(manifold, sample)
@@ -269,6 +286,7 @@ MANIFOLD_LAWS: Final[tuple[ManifoldLaw, ...]] = (
     retraction_is_first_order,
     retraction_lands_on_the_manifold,
     retraction_survives_steps_that_are_not_tangent,
+    nan_is_not_hidden,
     residual_sees_what_is_off,
     batched_equals_looped,
     vectors_are_columns,

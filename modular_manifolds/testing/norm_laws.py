@@ -108,6 +108,18 @@ def some_zeros_do_no_harm(norm: Norm, sample: Sample) -> None:
         at_most(norm.value(direction), 1 + sample.tolerance, f"{norm}.steepest with zeros, length")
 
 
+def nan_is_not_hidden(norm: Norm, sample: Sample) -> None:
+    """A gradient with NaN gives NaN or an error, never a number that looks like an answer."""
+    g = sample.normal("g")
+    g[..., 0] = torch.nan
+    for name, method in (*_both(norm), ("steepest", norm.steepest)):
+        try:
+            result = method(g)
+        except (RuntimeError, ValueError):
+            continue
+        at_least(result.isnan().sum(), 1, f"{norm}.{name} of NaN, entries that are NaN")
+
+
 def measures_the_operator(norm: Norm, sample: Sample) -> None:
     """`‖Wx‖_target ≤ norm_constant · ‖W‖ · ‖x‖_source` for random, sign and coordinate vectors."""
     shape = sample.matrix_shape
@@ -186,6 +198,7 @@ NORM_LAWS: Final[tuple[NormLaw, ...]] = (
     steepest_does_not_depend_on_size,
     zero_gradient_gives_zero,
     some_zeros_do_no_harm,
+    nan_is_not_hidden,
     measures_the_operator,
     batched_equals_looped,
     vectors_are_columns,

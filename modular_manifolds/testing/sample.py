@@ -51,7 +51,8 @@ class Sample:
     @property
     def matrix_shape(self) -> tuple[int, int]:
         """(m, n) of one matrix; a vector of length n counts as (n, 1)."""
-        return (self.shape[-2], self.shape[-1]) if len(self.shape) > 1 else (self.shape[0], 1)
+        *_, m, n = self.shape if len(self.shape) > 1 else (*self.shape, 1)
+        return m, n
 
     def generator(self, name: str) -> torch.Generator:
         """A generator of its own for each name, so that a new draw does not change the others."""

@@ -114,6 +114,18 @@ def zero_gradient_gives_zero(
     equal(int(found.gap.count_nonzero()), 0, f"{law}, gaps that are not zero")
 
 
+def nan_is_not_hidden(solver: Solver, manifold: Manifold, norm: Norm, sample: Sample) -> None:
+    """A gradient with NaN gives NaN or an error, never a direction that looks like an answer."""
+    w, g = _problems(manifold, sample)["normal"]
+    g[..., 0] = torch.nan
+    try:
+        found = _solve(solver, manifold, norm, w, g)
+    except (RuntimeError, ValueError):
+        return
+    law = f"{_name(solver, manifold, norm)}: NaN in the gradient, entries of the direction that are NaN"
+    at_least(found.direction.isnan().sum(), 1, law)
+
+
 def normal_gradient_gives_no_length(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
@@ -209,6 +221,7 @@ SOLVER_LAWS: Final[tuple[SolverLaw, ...]] = (
     descends_as_steeply_as_any,
     size_of_the_gradient_does_not_matter,
     zero_gradient_gives_zero,
+    nan_is_not_hidden,
     normal_gradient_gives_no_length,
     batched_equals_looped,
     warm_start_does_not_worsen,

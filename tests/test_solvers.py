@@ -1,0 +1,557 @@
+"""Every solver obeys the laws, agrees with a convex solver that knows none of our formulas, and says how sure it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from itertools import pairwise
+from typing import Any
+
+import cases
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import modular_manifolds as mm
+from modular_manifolds.errors import ArgumentError, ShapeError, UnsupportedPairError
+from modular_manifolds.linalg.matrices import normalise
+from modular_manifolds.linalg.symmetric import gram, skew, sym
+from modular_manifolds.solvers import TABLE, DualAscent, Lyapunov, Solver, find_solver, select
+from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds.solvers.stiefel_dual import StiefelDual
+from modular_manifolds.testing import SCALE_FREE, SOLVER_LAWS, Sample, SolverLaw, check_solver
+
+CASES = list(cases.solver_cases())
+SOLVES = [
+    (law, case, shape, dtype)
+    for law in SOLVER_LAWS
+    for case in CASES
+    for shape, dtype in case.rooms
+    if case.scale_free or law is not SCALE_FREE
+]
+
+
+@pytest.mark.parametrize(("law", "case", "shape", "dtype"), SOLVES, ids=cases.name)
+def test_law(
+    law: SolverLaw, case: cases.SolverCase, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    law(case.solver, case.manifold, case.norm, case.sample(shape, dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken(Solver):
+    """Hyperspherical descent, with one fault."""
+
+    fault: str = "none"
+    name = "broken"
+    reason = "it is a test"
+
+    def solve(
+        self,
+        manifold: mm.Manifold,
+        norm: mm.Norm,
+        point: Tensor,
+        gradient: Tensor,
+        dual: Tensor | None,
+    ) -> Solution:
+        del norm, dual
+        flat = (-2, -1)
+        scaled = normalise(gradient, dim=flat)
+        a = manifold.tangent(point, scaled)
+        size = torch.linalg.matrix_norm(a, keepdim=True)
+        a = torch.where(size > 1e-6, -a / size.clamp_min(1e-6), 0.0)
+        gap = torch.zeros(a.shape[:-2], dtype=a.dtype)
+        match self.fault:
+            case "not tangent":
+                a = -scaled
+            case "too long":
+                a = 1.1 * a
+            case "not steepest":
+                a = 0.9 * a
+            case "not steepest, and says how much":
+                a, gap = 0.9 * a, torch.where(size[..., 0, 0] > 0, 0.1 + 1e-12, 0.0)
+            case "gap too small":
+                a, gap = 0.9 * a, gap + 0.05
+            case "negative gap":
+                gap = gap - 0.1
+            case "noise at full length":
+                a = -normalise(manifold.tangent(point, scaled), dim=flat)
+            case "an epsilon":
+                a = -manifold.tangent(point, gradient)
+                a = a / (torch.linalg.matrix_norm(a, keepdim=True) + 1e-14)
+            case "writes":
+                gradient.mul_(1.0)
+            case "norm of the stack" if a.dim() > 2:
+                a = a / torch.linalg.vector_norm(a)
+            case "zero of the stack" if bool((size == 0).any()):
+                a = torch.zeros_like(a)
+        return Solution(a, Status.CONVERGED, 0, gap)
+
+
+FAULTS = {
+    "not tangent": "the direction is tangent",
+    "too long": "length of the direction",
+    "not steepest": "as steep as others",
+    "gap too small": "as steep as others",
+    "negative gap": "gap and status",
+    "noise at full length": "is tangent|without a tangent part",
+    "an epsilon": "times as large",
+    "writes": "written into",
+    "norm of the stack": "one by one",
+    "zero of the stack": "one by one",
+}
+
+
+@pytest.mark.parametrize("fault", ["none", "not steepest, and says how much"])
+def test_a_solver_without_fault_passes(fault: str) -> None:
+    check_solver(Broken(fault=fault), mm.Sphere(2.0), mm.Frobenius(), Sample((5, 4)))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_laws_find_faults(fault: str) -> None:
+    with pytest.raises(AssertionError, match=FAULTS[fault]):
+        check_solver(Broken(fault=fault), mm.Sphere(2.0), mm.Frobenius(), Sample((5, 4)))
+
+
+# The problem as it stands in MATH: no dual, no reduction, no formula of ours.
+
+
+def length_of(norm: mm.Norm, a: Any) -> Any:
+    """The norm as the convex solver writes it."""
+    m, n = a.shape
+    match norm:
+        case mm.Frobenius():
+            return cp.norm(a, "fro")
+        case mm.Max():
+            return cp.max(cp.abs(a))
+        case mm.Spectral():
+            return cp.sigma_max(a)
+        case mm.RMSOperator():
+            return math.sqrt(n / m) * cp.sigma_max(a)
+        case mm.RowRMS():
+            return cp.max(cp.norm(a, 2, axis=1)) / math.sqrt(n)
+        case _:
+            raise AssertionError(f"write {norm} down here for the convex solver")
+
+
+def off_tangent(manifold: mm.Manifold, w: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """The derivative of the manifold's equation along A: linear in A, and zero for a tangent A."""
+    match manifold:
+        case mm.Euclidean():
+            return np.zeros(1)
+        case mm.Sphere():
+            return (w * a).sum(keepdims=True)
+        case mm.Oblique():
+            return (w * a).sum(axis=1)
+        case mm.Stiefel():
+            tall = w.shape[0] >= w.shape[1]
+            return w.T @ a + a.T @ w if tall else w @ a.T + a @ w.T
+        case _:
+            raise AssertionError(f"write the equation of {manifold} down here")
+
+
+def tangent_basis(manifold: mm.Manifold, w: np.ndarray) -> np.ndarray:
+    """Orthonormal columns that span the tangent space at W, flattened; found by elimination alone."""
+    units = np.eye(w.size).reshape(-1, *w.shape)
+    equations = np.stack([off_tangent(manifold, w, unit).ravel() for unit in units], axis=1)
+    _, sigma, vh = np.linalg.svd(equations)
+    return vh[int((sigma > 1e-10).sum()) :].T
+
+
+def steepest_descent_possible(manifold: mm.Manifold, norm: mm.Norm, w: Tensor, g: Tensor) -> float:
+    """`max −<G, A>` subject to `‖A‖ ≤ 1` and A tangent, by an interior-point method.
+
+    The equations of the tangent space are eliminated beforehand: many of them say the same, which an
+    interior-point method answers with a warning.
+    """
+    m, n = w.shape
+    basis = tangent_basis(manifold, w.numpy())
+    x = cp.Variable(basis.shape[1])
+    a = cp.reshape(basis @ x, (m, n), order="C")
+    problem = cp.Problem(cp.Maximize(-(g.numpy().ravel() @ basis) @ x), [length_of(norm, a) <= 1])
+    problem.solve(solver=cp.CLARABEL)
+    assert problem.status == cp.OPTIMAL, problem.status
+    assert isinstance(problem.value, float)
+    return problem.value
+
+
+def problem_of(
+    manifold: mm.Manifold, shape: tuple[int, int], seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    w = manifold.random(shape, generator=generator, dtype=torch.float64)
+    return w, torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def descent(g: Tensor, solution: Solution) -> float:
+    return -float((g * solution.direction).sum())
+
+
+AGREES = 1e-5
+"""The relative difference allowed between our objective and the convex solver's."""
+
+CONVEX = 1e-7
+"""Clarabel stops at a relative gap of 1e-8."""
+
+SMALL = [(6, 3), (4, 4), (3, 5)]
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=cases.name)
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if not isinstance(c.solver, Lyapunov | DualAscent)], ids=cases.name
+)
+def test_closed_forms_agree_with_a_convex_solver(
+    case: cases.SolverCase, shape: tuple[int, int]
+) -> None:
+    w, g = problem_of(case.manifold, shape)
+    found = mm.steepest(case.manifold, case.norm, w, g, solver=case.solver)
+    best = steepest_descent_possible(case.manifold, case.norm, w, g)
+    # A direction by msign may be too long, or short of the best, by msign's own accuracy.
+    assert descent(g, found) == pytest.approx(best, rel=AGREES + case.accuracy)
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=cases.name)
+@pytest.mark.parametrize(
+    ("norm", "unit"), [(mm.Spectral(), 0.0), (mm.RMSOperator(), 0.5)], ids=cases.name
+)
+def test_muon_is_exact_when_msign_is(norm: mm.Norm, unit: float, shape: tuple[int, int]) -> None:
+    """`−(out/in)^unit msign(G)` is the answer; the default direction is it to msign's accuracy."""
+    w, g = problem_of(mm.Euclidean(), shape)
+    direction = -((shape[0] / shape[1]) ** unit) * mm.msign(g, accuracy=1e-9)
+    best = steepest_descent_possible(mm.Euclidean(), norm, w, g)
+    assert -float((g * direction).sum()) == pytest.approx(best, rel=AGREES)
+    torch.testing.assert_close(norm.steepest(g), direction, atol=2e-3, rtol=0)
+
+
+STIEFEL = [(mm.Stiefel(), mm.Spectral()), (mm.Stiefel(radius=1.7), mm.RMSOperator())]
+
+
+def stiefel_gradient(w: Tensor, g: Tensor, kind: str) -> Tensor:
+    if kind == "rank-one":
+        return g[:, :1] @ g[:1]
+    if kind == "nearly normal":
+        return w @ sym(w.mT @ g) + 0.05 * g if w.shape[0] >= w.shape[1] else w + 0.05 * g
+    return g
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "rank-one", "nearly normal"])
+@pytest.mark.parametrize("shape", [*SMALL, (5, 4), (2, 1)], ids=cases.name)
+@pytest.mark.parametrize(("manifold", "norm"), STIEFEL, ids=cases.name)
+def test_the_fixed_point_agrees_with_a_convex_solver(
+    manifold: mm.Manifold, norm: mm.Norm, shape: tuple[int, int], kind: str
+) -> None:
+    """Its gap is a certificate at every number of rounds, and it goes to the optimum."""
+    w, g = problem_of(manifold, shape)
+    g = stiefel_gradient(w, g, kind)
+    best = steepest_descent_possible(manifold, norm, w, g)
+    for rounds in (0, 1, 3, 30):
+        found = mm.steepest(
+            manifold, norm, w, g, solver=Lyapunov(tolerance=0.0, max_iterations=rounds)
+        )
+        certified(best, g, found)
+    tight = Lyapunov(tolerance=1e-7, max_iterations=5000)
+    found = mm.steepest(manifold, norm, w, g, solver=tight)
+    certified(best, g, found)
+    assert descent(g, found) == pytest.approx(best, rel=max(AGREES, float(found.gap)))
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=cases.name)
+@pytest.mark.parametrize(("manifold", "norm"), STIEFEL, ids=cases.name)
+@pytest.mark.parametrize(
+    "solver",
+    [DualAscent(), DualAscent(steps=3), DualAscent(precision="input", step_size=0.1, steps=400)],
+    ids=["seed", "three steps", "longer"],
+)
+def test_the_gap_of_dual_ascent_is_a_certificate(
+    solver: DualAscent, manifold: mm.Manifold, norm: mm.Norm, shape: tuple[int, int]
+) -> None:
+    w, g = problem_of(manifold, shape)
+    best = steepest_descent_possible(manifold, norm, w, g)
+    found = mm.steepest(manifold, norm, w, g, solver=solver)
+    certified(best, g, found)
+    # It is no empty certificate: a hundred steps of the seed's size come within a tenth.
+    if solver.steps >= 100:
+        assert float(found.gap) <= 0.1
+
+
+def certified(best: float, g: Tensor, found: Solution) -> None:
+    """The true shortfall is not negative, and never more than the gap, to the convex solver's accuracy."""
+    shortfall = 1 - descent(g, found) / best
+    assert -CONVEX <= shortfall <= float(found.gap) + CONVEX
+
+
+# MATH section 2, line by line.
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (4, 4), (3, 5), (2, 3, 7, 4)], ids=cases.name)
+def test_everything_happens_in_n_by_n(shape: tuple[int, ...]) -> None:
+    """`‖G + 2WΛ‖_nuc = tr M(S)^{1/2}` with `M = (K+S)ᵀ(K+S) + E` for any symmetric Λ."""
+    stiefel = mm.Stiefel()
+    w, g = stiefel.random(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    problem = StiefelDual.of(stiefel, mm.Spectral(), w, g)
+    tall_w, tall_g = (w, g) if shape[-2] >= shape[-1] else (w.mT, g.mT)
+    tall_g = normalise(tall_g, dim=(-2, -1))
+    c = tall_w.mT @ tall_g
+    torch.testing.assert_close(problem.k, skew(c))
+    torch.testing.assert_close(problem.e, gram(tall_g) - c.mT @ c)
+    multiplier = sym(torch.randn_like(problem.k))
+    nuclear = torch.linalg.svdvals(tall_g + 2 * tall_w @ multiplier).sum(dim=-1)
+    torch.testing.assert_close(problem.objective(multiplier)[..., 0, 0], nuclear)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (5, 4), (3, 5), (40, 20)], ids=cases.name)
+def test_the_dual_objective_falls_every_round(shape: tuple[int, int]) -> None:
+    stiefel, spectral = mm.Stiefel(), mm.Spectral()
+    w, g = problem_of(stiefel, shape)
+    problem = StiefelDual.of(stiefel, spectral, w, g)
+    objectives, gaps = [], []
+    for rounds in (0, 1, 2, 3, 5, 10, 30, 100):
+        found = mm.steepest(
+            stiefel, spectral, w, g, solver=Lyapunov(tolerance=0.0, max_iterations=rounds)
+        )
+        assert found.dual is not None
+        assert found.iterations <= rounds
+        objectives.append(float(problem.objective(found.dual)))
+        gaps.append(float(found.gap))
+    falls = np.diff(objectives)
+    assert bool((falls <= 1e-14).all()), falls
+    assert falls[0] < 0
+    # The gap falls with it: each is at most the one before, but for the completion's own error.
+    assert all(after <= 1.2 * before + 1e-12 for before, after in pairwise(gaps)), gaps
+    assert gaps[-1] <= 0.1 * gaps[0]
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
+def test_a_square_weight_needs_no_round(n: int, dtype: torch.dtype) -> None:
+    """`E = 0` and `S = 0` is optimal: `A = −W msign(K)`."""
+    stiefel = mm.Stiefel()
+    w = stiefel.random((n, n), dtype=dtype)
+    g = torch.randn(n, n, dtype=dtype)
+    found = mm.steepest(stiefel, mm.Spectral(), w, g)
+    assert found.iterations == 0
+    assert found.status is Status.CONVERGED
+    k = skew(w.double().mT @ g.double())
+    u, sigma, vh = torch.linalg.svd(k)
+    # A skew matrix of odd size has a zero singular value, which msign drops.
+    expected = -(w.double() @ (u * (sigma > 1e-6 * sigma.max()) @ vh)) if n > 1 else 0 * w.double()
+    along = -float((g.double() * found.direction.double()).sum())
+    assert along == pytest.approx(float(-(g.double() * expected).sum()), rel=1e-5, abs=1e-12)
+    if n % 2 == 0:
+        torch.testing.assert_close(found.direction.double(), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (4, 4)], ids=cases.name)
+def test_the_retraction_is_almost_free(shape: tuple[int, int]) -> None:
+    """If A is tangent and `AᵀA = I`, then `(W + ηA)ᵀ(W + ηA) = (1 + η²) I`."""
+    stiefel, n = mm.Stiefel(), shape[1]
+    w = stiefel.random(shape, dtype=torch.float64)
+    if shape[0] == n:
+        quarter_turns = torch.block_diag(*[torch.tensor([[0.0, -1.0], [1.0, 0.0]])] * (n // 2))
+        a = w @ quarter_turns.double()
+    else:
+        a = torch.linalg.svd(w, full_matrices=True)[0][:, n : 2 * n]
+    eye = torch.eye(n, dtype=torch.float64)
+    torch.testing.assert_close(stiefel.tangent(w, a), a)
+    for eta in (1e-3, 0.3, 2.0):
+        torch.testing.assert_close(gram(w + eta * a), (1 + eta**2) * eye)
+        torch.testing.assert_close(
+            stiefel.retract(w, eta * a), (w + eta * a) / math.sqrt(1 + eta**2)
+        )
+
+
+def test_few_rounds_suffice_where_the_gradient_is_far_from_the_range() -> None:
+    """The excess of the dual objective on a tall Gaussian problem falls tenfold a round and more."""
+    stiefel, spectral = mm.Stiefel(), mm.Spectral()
+    w, g = problem_of(stiefel, (512, 64))
+    problem = StiefelDual.of(stiefel, spectral, w, g)
+
+    def objective(rounds: int) -> float:
+        found = mm.steepest(
+            stiefel, spectral, w, g, solver=Lyapunov(tolerance=0.0, max_iterations=rounds)
+        )
+        assert found.dual is not None
+        return float(problem.objective(found.dual))
+
+    best = objective(12)
+    excess = [objective(rounds) / best - 1 for rounds in range(4)]
+    assert excess[0] <= 2e-3
+    assert all(after <= before / 10 for before, after in pairwise(excess)), excess
+
+
+def test_dual_ascent_depends_on_the_size_of_the_gradient() -> None:
+    """The seed's fixed step: other gaps and other directions at scale 1 and 1e-3; the fixed point: none."""
+    stiefel, spectral = mm.Stiefel(), mm.Spectral()
+    w, g = problem_of(stiefel, (24, 12))
+
+    def found(solver: Solver, scale: float) -> Solution:
+        return mm.steepest(stiefel, spectral, w, scale * g, solver=solver)
+
+    def moved(solver: Solver) -> float:
+        one, other = found(solver, 1.0).direction, found(solver, 1e-3).direction
+        return float(torch.linalg.matrix_norm(one - other, 2))
+
+    seed = DualAscent()
+    assert moved(seed) >= 0.1
+    gaps = [float(found(seed, scale).gap) for scale in (1.0, 1e-1, 1e-2, 1e-3)]
+    assert max(gaps) >= 2 * min(gaps), gaps
+    assert moved(Lyapunov()) <= 1e-9
+    assert moved(DualAscent(normalise=True, precision="input")) <= 1e-9
+
+
+def test_dual_ascent_stops_by_its_own_rule() -> None:
+    """In bfloat16 the seed's tolerance is out of reach: all hundred steps, and nothing is claimed."""
+    w, g = problem_of(mm.Stiefel(), (24, 12))
+    found = mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver="dual-ascent")
+    assert found.iterations == 100
+    assert found.status is Status.NOT_CERTIFIED
+    assert found.tolerance is None
+    loose = mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver=DualAscent(tolerance=1.0))
+    assert loose.iterations == 0
+    assert loose.status is Status.CONVERGED
+
+
+def test_dual_ascent_survives_gradients_of_every_kind() -> None:
+    """Ten steps of Polar Express in bfloat16, a hundred times a solve: none may end in NaN."""
+    stiefel = mm.Stiefel()
+    w = stiefel.random((200, 5, 4))
+    found = mm.steepest(stiefel, mm.Spectral(), w, torch.randn(200, 5, 4), solver=DualAscent())
+    assert bool(torch.isfinite(found.direction).all())
+    assert float(found.gap.max()) <= 0.5
+
+
+def test_the_fixed_point_beats_the_ascent() -> None:
+    stiefel = mm.Stiefel()
+    w, g = problem_of(stiefel, (64, 32))
+    ascent = mm.steepest(stiefel, mm.Spectral(), w, g, solver="dual-ascent")
+    fixed = mm.steepest(stiefel, mm.Spectral(), w, g)
+    assert fixed.status is Status.CONVERGED
+    assert float(fixed.gap) <= 1e-2 < float(ascent.gap)
+
+
+def test_a_warm_start_saves_rounds_along_a_path() -> None:
+    stiefel, spectral = mm.Stiefel(), mm.Spectral()
+    solver = Lyapunov(tolerance=1e-4, max_iterations=500)
+    w, g = problem_of(stiefel, (12, 8))
+    cold_rounds, warm_rounds, dual = 0, 0, None
+    for seed in range(10):
+        g = g + 0.02 * problem_of(stiefel, (12, 8), seed + 1)[1]
+        cold = mm.steepest(stiefel, spectral, w, g, solver=solver)
+        warm = mm.steepest(stiefel, spectral, w, g, solver=solver, dual=dual)
+        assert warm.status is cold.status is Status.CONVERGED
+        cold_rounds, warm_rounds, dual = (
+            cold_rounds + cold.iterations,
+            warm_rounds + warm.iterations,
+            warm.dual,
+        )
+    assert warm_rounds < cold_rounds
+
+
+def test_what_did_not_converge_says_so_and_what_to_try() -> None:
+    w, g = problem_of(mm.Stiefel(), (5, 4))
+    found = mm.steepest(
+        mm.Stiefel(), mm.Spectral(), w, g, solver=Lyapunov(tolerance=1e-9, max_iterations=2)
+    )
+    assert found.status is Status.NOT_CONVERGED
+    assert found.iterations == 2
+    assert float(found.gap) > 1e-9
+    assert str(found.status).startswith("NOT_CONVERGED: ")
+    for advice in ("max_iterations", "tolerance", "warm-start"):
+        assert advice in str(found.status)
+
+
+def test_of_a_batch_the_worst_decides() -> None:
+    """One hard matrix in a stack: the stack is not converged, and the gap says which one."""
+    stiefel = mm.Stiefel()
+    w = stiefel.random((2, 5, 4), dtype=torch.float64)
+    g = torch.randn(2, 5, 4, dtype=torch.float64)
+    g[1] = 0.0
+    found = mm.steepest(
+        stiefel, mm.Spectral(), w, g, solver=Lyapunov(tolerance=1e-9, max_iterations=2)
+    )
+    assert found.status is Status.NOT_CONVERGED
+    assert float(found.gap[0]) > 1e-9
+    assert float(found.gap[1]) == 0.0
+
+
+# The table and its front door.
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=cases.name)
+@pytest.mark.parametrize("case", CASES, ids=cases.name)
+def test_steepest_keeps_shape_and_dtype(case: cases.SolverCase, dtype: torch.dtype) -> None:
+    for shape in ((5, 3), (4,), (2, 3, 2)):
+        w = case.manifold.random(shape, dtype=dtype)
+        found = mm.steepest(
+            case.manifold, case.norm, w, torch.randn(shape).to(dtype), solver=case.solver
+        )
+        assert found.direction.shape == shape
+        assert found.direction.dtype == dtype
+        assert found.gap.shape == shape[:-2]
+
+
+@pytest.mark.parametrize("case", CASES, ids=cases.name)
+def test_a_vector_is_a_column(case: cases.SolverCase) -> None:
+    w = case.manifold.random((5, 1), dtype=torch.float64)
+    g = torch.randn(5, 1, dtype=torch.float64)
+    column = mm.steepest(case.manifold, case.norm, w, g, solver=case.solver)
+    vector = mm.steepest(case.manifold, case.norm, w[:, 0], g[:, 0], solver=case.solver)
+    assert torch.equal(vector.direction, column.direction[:, 0])
+
+
+@pytest.mark.parametrize("case", CASES, ids=cases.name)
+def test_select_answers_which_and_why(case: cases.SolverCase) -> None:
+    choice = select(case.manifold, case.norm, (5, 3), "cpu")
+    solvers = TABLE[type(case.manifold), type(case.norm)]
+    assert choice.solver == solvers[0]
+    assert str(choice).startswith(f"{case.manifold} × {case.norm}: {solvers[0].name}, because ")
+    for other in solvers[1:]:
+        assert other.name in str(choice)
+    assert find_solver(case.manifold, case.norm, case.solver.name).name == case.solver.name
+    assert find_solver(case.manifold, case.norm, case.solver) is case.solver
+
+
+def test_the_default_for_manifold_muon_is_the_fixed_point() -> None:
+    text = str(select(mm.Stiefel(), mm.Spectral()))
+    assert text == (
+        "Stiefel × Spectral: lyapunov, because its step has no size to tune, the dual objective falls "
+        "every round, and the gap is known. Also available: dual-ascent."
+    )
+
+
+def test_a_pair_without_solver_lists_those_with_one() -> None:
+    w = mm.Sphere().random((3, 2))
+    for call in (
+        lambda: select(mm.Sphere(), mm.Max()),
+        lambda: mm.steepest(mm.Sphere(), mm.Max(), w, w),
+        lambda: mm.Linear(2, 3, manifold=mm.Sphere(), norm=mm.Max()),
+    ):
+        with pytest.raises(UnsupportedPairError) as caught:
+            call()
+        for manifold, norm in TABLE:
+            assert f"{manifold.__name__} × {norm.__name__}" in str(caught.value)
+        assert caught.value.seen == "Sphere × Max"
+
+
+def test_bad_arguments_are_refused_in_words() -> None:
+    w, g = problem_of(mm.Stiefel(), (5, 3))
+    with pytest.raises(
+        ShapeError,
+        match=r"steepest\(gradient\) must have the shape of the point, \(5, 3\), got \(3, 5\)",
+    ):
+        mm.steepest(mm.Stiefel(), mm.Spectral(), w, g.mT)
+    with pytest.raises(ShapeError, match="without empty dimensions"):
+        select(mm.Stiefel(), mm.Spectral(), (0, 3))
+    for solver in ("adam", Broken()):
+        with pytest.raises(
+            ArgumentError,
+            match="solver must be 'auto' or one of lyapunov, dual-ascent for Stiefel × Spectral, got",
+        ):
+            mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver=solver)
+    for solver in (Lyapunov(), DualAscent()):
+        with pytest.raises(
+            UnsupportedPairError, match="manifold must be Stiefel for this solver, got Sphere"
+        ):
+            solver.solve(mm.Sphere(), mm.Spectral(), w, g, None)
