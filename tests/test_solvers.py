@@ -61,7 +61,7 @@ class Broken(Solver):
         scaled = normalise(gradient, dim=flat)
         a = manifold.tangent(point, scaled)
         size = torch.linalg.matrix_norm(a, keepdim=True)
-        a = torch.where(size > 1e-6, -a / size.clamp_min(1e-6), 0.0)
+        a = torch.where(size <= 1e-6, 0.0, -a / size.clamp_min(1e-6))
         gap = torch.zeros(a.shape[:-2], dtype=a.dtype)
         match self.fault:
             case "not tangent":

@@ -18,6 +18,8 @@ from modular_manifolds.composition import (
     VectorNorm,
     conversion,
 )
+from modular_manifolds.composition.rules import total
+from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.space import MismatchError, is_open, substitute, unify
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.testing.norm_laws import vector_norm
@@ -103,3 +105,13 @@ def test_bad_sizes_are_refused(size: int) -> None:
 def test_bad_norms_are_refused(norm: VectorNorm) -> None:
     with pytest.raises(ArgumentError, match=r"Space\(norm\) must be one of rms, l2, l1, linf, got"):
         Space(3, norm)
+
+
+def test_a_sum_finds_the_space_of_a_part_that_takes_any() -> None:
+    keeps = Signature(0.0, 1.0, None, SAME)
+    gives = Signature(0.0, 1.0, None, Space(3))
+    for parts in ([keeps, gives], [gives, keeps, keeps]):
+        found = total(parts)
+        assert found.source == found.target == Space(3)
+    with pytest.raises(MismatchError):
+        total([keeps, gives, Signature(0.0, 1.0, None, Space(4))])

@@ -59,6 +59,12 @@ def total(parts: Sequence[Signature]) -> Signature:
         MismatchError: the parts do not take, or do not give, the same space.
     """
     source, targets = _shared_source(parts)
+    fixed = next((target for target in targets if not is_open(target)), None)
+    if source is None and fixed is not None:
+        # A part that gives back what it takes must take what another part gives.
+        for target in targets:
+            source = unify(target, fixed) or source
+        targets = [substitute(target, source or SAME) for target in targets]
     if any(target != targets[0] for target in targets):
         raise MismatchError
     return Signature(

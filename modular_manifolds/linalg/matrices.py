@@ -72,9 +72,9 @@ def more_than_rounding(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
     """Whether what a projection left of vectors of unit length is more than its rounding.
 
     A gradient without a tangent part leaves rounding; divided by its own length that would be a step
-    of full length in a random direction, away from a stationary point.
+    of full length in a random direction, away from a stationary point. NaN is more than rounding.
     """
-    return length(x, dim=dim) > 16 * torch.finfo(x.dtype).eps * x.shape[-1] ** 0.5
+    return ~(length(x, dim=dim) <= 16 * torch.finfo(x.dtype).eps * x.shape[-1] ** 0.5)
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

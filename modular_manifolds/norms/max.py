@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import MATRIX, largest_entry
@@ -22,4 +23,5 @@ class Max(Norm):
         return x.abs().sum(dim=MATRIX, keepdim=True)
 
     def _steepest(self, g: Tensor) -> Tensor:
-        return -g.sign()
+        # sign(NaN) is 0 in torch, which would look like an answer.
+        return -torch.where(g.isnan(), g, g.sign())
