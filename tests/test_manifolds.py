@@ -113,6 +113,21 @@ def test_points_look_as_promised(radius: float) -> None:
     assert float(whole.norm()) == pytest.approx(radius)
 
 
+def test_residuals_are_those_of_the_docstrings() -> None:
+    """Relative to the radius; of rows the largest, of a Gram matrix the largest entry off the identity."""
+    x = torch.randn(6, 3, dtype=torch.float64)
+    eye = torch.eye(3, dtype=torch.float64)
+    expected = {
+        mm.Sphere(2.0): (x.norm() / 2 - 1).abs(),
+        mm.Oblique(2.0): (x.norm(dim=1) / 2 - 1).abs().max(),
+        mm.Stiefel(2.0): (x.mT @ x / 4 - eye).abs().max(),
+        mm.Euclidean(): torch.zeros((), dtype=torch.float64),
+    }
+    for manifold, residual in expected.items():
+        torch.testing.assert_close(manifold.residual(x), residual)
+    torch.testing.assert_close(mm.Stiefel(2.0).residual(x.mT), expected[mm.Stiefel(2.0)])
+
+
 def test_the_sphere_retracts_by_the_exact_factor() -> None:
     """A tangent step of length η is divided by √(1 + η²)."""
     sphere = mm.Sphere()

@@ -476,6 +476,16 @@ def test_of_a_batch_the_worst_decides() -> None:
     assert float(found.gap[1]) == 0.0
 
 
+def test_rows_are_stepped_whatever_their_sizes() -> None:
+    """Oblique × RowRMS: each row of the gradient counts by its direction alone."""
+    oblique = mm.Oblique()
+    w, g = oblique.random((5, 4)), torch.randn(5, 4)
+    sizes = torch.tensor([2.0**-90, 2.0**-30, 1.0, 2.0**30, 2.0**90]).unsqueeze(-1)
+    expected = mm.steepest(oblique, mm.RowRMS(), w, g).direction
+    found = mm.steepest(oblique, mm.RowRMS(), w, sizes * g).direction
+    torch.testing.assert_close(found, expected)
+
+
 # The table and its front door.
 
 

@@ -51,8 +51,6 @@ class Stiefel(Manifold):
 
 FAR = 16.0
 """Above this `‖I + AᵀA‖`, a step of some four radii, the matrix products would be many; decompose."""
-NEAR = 0.1
-"""Below this distance from orthogonality one cubic step reaches rounding level, or nearly."""
 
 
 def _tall(x: Tensor) -> tuple[Tensor, bool]:
@@ -82,6 +80,8 @@ def _polar_near(x: Tensor) -> Tensor:
     r = gram(x)
     largest = r.abs().sum(dim=-1).amax()
     q = inverse_root(r, largest=float(largest)) if 1 <= float(largest) <= FAR else None
-    if q is None or not bool((q @ r @ q - eye_like(r)).abs().sum(dim=-1).amax() < NEAR):
+    # The cubic step squares what is left, so the square root of rounding may be left.
+    near = 4 * torch.finfo(x.dtype).eps ** 0.5
+    if q is None or not bool((q @ r @ q - eye_like(r)).abs().sum(dim=-1).amax() < near):
         return _nearest_orthonormal(x)
     return nearly_orthogonal_to_orthogonal(x @ q)

@@ -132,9 +132,12 @@ def retraction_lands_on_the_manifold(manifold: Manifold, sample: Sample) -> None
 def retraction_survives_steps_that_are_not_tangent(manifold: Manifold, sample: Sample) -> None:
     """A step off the tangent space still ends on the manifold; so does one from a point a little off it."""
     point = _point(manifold, sample)
-    off = point * (1 + 1e-2)
-    for start, length in ((point, 0.3), (point, 3.0), (off, 0.1)):
-        landed = manifold.retract(start, length * _like(point, sample.normal("step")))
+    off, away = point * (1 + 1e-2), _like(point, sample.normal("step"))
+    # Takes nearly all of a column away: what is left is close to a matrix of lower rank.
+    shrinks = torch.zeros_like(point)
+    shrinks[..., 0] = -0.999 * point[..., 0]
+    for start, step in ((point, 0.3 * away), (point, 3 * away), (off, 0.1 * away), (point, shrinks)):
+        landed = manifold.retract(start, step)
         law = f"{manifold}.retract of a step off the tangent space"
         finite(landed, law)
         at_most(manifold.residual(landed), sample.tolerance, f"{law} lands on the manifold")
