@@ -14,16 +14,16 @@ import modular_manifolds as mm
 from modular_manifolds.solvers import TABLE, DualAscent, NormSteepest, Solver
 from modular_manifolds.testing import Sample
 
-SHAPES = [(1, 1), (1, 5), (5, 1), (6, 3), (3, 6), (4, 4), (2, 3, 5, 4), (2, 3, 2, 7), (7,)]
-"""One entry, a row, a column, tall, wide, square, stacks of matrices, vectors."""
+SHAPES = [(1, 1), (1, 5), (5, 1), (6, 3), (4, 4), (2, 3, 5, 4), (2, 3, 2, 7), (7,)]
+"""One entry, a row, a column, tall, square, stacks of tall and of wide matrices, a vector."""
 
 DTYPES = [torch.float64, torch.float32]
 """float64 is the oracle; the tolerance of a Sample follows its dtype."""
 
 ROOMS = [(shape, torch.float64) for shape in SHAPES] + [
-    (shape, torch.float32) for shape in [(1, 5), (6, 3), (3, 6), (4, 4), (2, 3, 5, 4)]
+    (shape, torch.float32) for shape in [(6, 3), (3, 6), (4, 4), (2, 3, 5, 4)]
 ]
-"""Where the laws are tried: everywhere in float64, at the shapes that differ in float32."""
+"""Where the laws are tried: everywhere in float64, at fewer shapes in float32."""
 
 MANIFOLDS: list[mm.Manifold] = [
     mm.Euclidean(),

@@ -512,6 +512,17 @@ def test_open_spaces_take_what_comes() -> None:
         Series("", (atom(2, 3), fan, atom(3, 1)))
 
 
+def test_a_sum_finds_the_space_of_a_part_that_takes_any() -> None:
+    """Beside a part that gives three features, one that gives what it takes must take three."""
+    reads = dataclasses.replace(bond(), label="Read", signature=Signature(0.0, 1.0, None, Space(3)))
+    for parts in ((bond(), reads), (reads, bond())):
+        joined = Sum("", parts).signature
+        assert (joined.source, joined.target) == (Space(3), Space(3))
+        with pytest.raises(SpaceError, match=r"l2\[4\] into l2\[3\]"):
+            Series("", (atom(1, 4), Sum("", parts)))
+    assert Sum("", (reads, reads)).signature.source is None
+
+
 @pytest.mark.parametrize("kind", [Series, Parallel, Sum])
 def test_nothing_to_compose_is_refused(kind: type[Series]) -> None:
     with pytest.raises(

@@ -22,7 +22,7 @@ from modular_manifolds.composition.rules import total
 from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.space import MismatchError, is_open, substitute, unify
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.testing.norm_laws import vector_norm
+from modular_manifolds.testing.measure import vector_norm
 
 spaces = st.builds(Space, st.integers(1, 3), st.sampled_from(VECTOR_NORMS))
 closed = st.recursive(

@@ -21,7 +21,7 @@ from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.testing.check import at_most, equal, untouched
-from modular_manifolds.testing.norm_laws import vector_norm
+from modular_manifolds.testing.measure import vector_norm
 from modular_manifolds.testing.sample import Sample
 
 

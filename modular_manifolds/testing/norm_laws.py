@@ -9,7 +9,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, as_matrices
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.testing.check import (
     apart,
@@ -20,6 +19,7 @@ from modular_manifolds.testing.check import (
     finite,
     untouched,
 )
+from modular_manifolds.testing.measure import inner, vector_norm
 from modular_manifolds.testing.sample import SIZES, Sample
 
 NormLaw = Callable[[Norm, Sample], None]
@@ -62,7 +62,7 @@ def dual_bounds_the_inner_product(norm: Norm, sample: Sample) -> None:
     tests = [sample.normal(f"a{i}") for i in range(16)] + [g, g.sign(), -norm.steepest(g)]
     for a in tests:
         allowed = norm.dual(g) * norm.value(a) * (1 + sample.rounding)
-        at_most(_inner(g, a), allowed, f"{norm}: <G, A> is at most dual(G) times value(A)")
+        at_most(inner(g, a), allowed, f"{norm}: <G, A> is at most dual(G) times value(A)")
 
 
 def steepest_attains_the_dual(norm: Norm, sample: Sample) -> None:
@@ -77,7 +77,7 @@ def steepest_attains_the_dual(norm: Norm, sample: Sample) -> None:
         norm.value(direction), one, tolerance=sample.tolerance, law=f"{norm}.steepest has length 1"
     )
     law = f"{norm}.steepest attains the dual"
-    close(-_inner(g, direction), norm.dual(g), tolerance=sample.tolerance, law=law)
+    close(-inner(g, direction), norm.dual(g), tolerance=sample.tolerance, law=law)
 
 
 def steepest_does_not_depend_on_size(norm: Norm, sample: Sample) -> None:
@@ -214,20 +214,8 @@ def check_norm(norm: Norm, sample: Sample) -> None:
         law(norm, sample)
 
 
-def vector_norm(x: Tensor, norm: str) -> Tensor:
-    """`‖x‖` over the last dimension in `rms`, `l2`, `l1` or `linf`."""
-    if norm == "rms":
-        return torch.linalg.vector_norm(x, dim=-1) / math.sqrt(x.shape[-1])
-    order = {"l2": 2.0, "l1": 1.0, "linf": math.inf}[norm]
-    return torch.linalg.vector_norm(x, ord=order, dim=-1)
-
-
 def _both(norm: Norm) -> tuple[tuple[str, Callable[[Tensor], Tensor]], ...]:
     return ("value", norm.value), ("dual", norm.dual)
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    return (as_matrices(a, argument="a") * as_matrices(b, argument="b")).sum(dim=MATRIX)
 
 
 def _vectors(sample: Sample, size: int, w: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, as_matrices
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
@@ -23,6 +22,7 @@ from modular_manifolds.testing.check import (
     finite,
     untouched,
 )
+from modular_manifolds.testing.measure import inner, size
 from modular_manifolds.testing.sample import SIZES, Sample
 
 SolverLaw = Callable[[Solver, Manifold, Norm, Sample], None]
@@ -34,7 +34,7 @@ def direction_is_tangent(solver: Solver, manifold: Manifold, norm: Norm, sample:
         a = _solve(solver, manifold, norm, w, g).direction
         law = f"{_name(solver, manifold, norm)}: the direction is tangent ({kind} gradient)"
         finite(a, law)
-        at_most(_size(a - manifold.tangent(w, a)), sample.rounding * _unit(norm, a), law)
+        at_most(size(a - manifold.tangent(w, a)), sample.rounding * _unit(norm, a), law)
 
 
 def direction_has_at_most_unit_length(
@@ -56,17 +56,17 @@ def descends_as_steeply_as_any(
     """
     for kind, (w, g) in _problems(manifold, sample).items():
         found = _solve(solver, manifold, norm, w, g)
-        a, descent = found.direction, -_inner(g, found.direction)
+        a, descent = found.direction, -inner(g, found.direction)
         slack = sample.tolerance * norm.dual(g)
         others = [sample.normal(f"other {i}", tuple(w.shape)) for i in range(24)]
         others += [-g, norm.steepest(g), norm.steepest(manifold.tangent(w, g))]
-        size = _size(a).unsqueeze(-1).unsqueeze(-1)
+        length = size(a)[..., None, None]
         for i, near in enumerate((1e-3, 1e-2, 0.1, 0.5)):
             noise = sample.normal(f"near {i}", tuple(w.shape))
-            others += [a + near * size * noise, a - near * size * noise]
+            others += [a + near * length * noise, a - near * length * noise]
         law = f"{_name(solver, manifold, norm)}: as steep as others ({kind} gradient)"
         b = _to_unit(manifold, norm, w.expand(len(others), *w.shape), torch.stack(others))
-        best = -_inner(g, b).amin(dim=0)
+        best = -inner(g, b).amin(dim=0)
         at_least(descent, (1 - found.gap) * best - slack, law)
         ceiling = norm.dual(manifold.tangent(w, g)) * (1 + sample.tolerance) + slack
         law = f"{_name(solver, manifold, norm)}: descent is at most the dual ({kind} gradient)"
@@ -141,7 +141,7 @@ def normal_gradient_gives_no_length(
     # Again, because the rounding of a large tangent part is large beside a small normal one.
     normal = normal - manifold.tangent(w, normal)
     # Where every direction is tangent, nothing but zero is normal.
-    normal = torch.where(_size(normal)[..., None, None] > sample.rounding, normal, 0.0)
+    normal = torch.where(size(normal)[..., None, None] > sample.rounding, normal, 0.0)
     found = _solve(solver, manifold, norm, w, normal)
     law = f"{_name(solver, manifold, norm)}: direction for a gradient without a tangent part"
     finite(found.direction, law)
@@ -160,11 +160,11 @@ def batched_equals_looped(solver: Solver, manifold: Manifold, norm: Norm, sample
     g[0, 1] = 0.0
     g[1, 2] *= 1e12
     together = _solve(solver, manifold, norm, w, g)
-    descent = -_inner(g, together.direction)
+    descent = -inner(g, together.direction)
     for i in range(batch[0]):
         for j in range(batch[1]):
             alone = _solve(solver, manifold, norm, w[i, j], g[i, j])
-            apart_by = (descent[i, j] + _inner(g[i, j], alone.direction)).abs()
+            apart_by = (descent[i, j] + inner(g[i, j], alone.direction)).abs()
             slack = together.gap[i, j] + alone.gap + math.sqrt(sample.eps)
             law = f"{_name(solver, manifold, norm)}: a stack equals one by one, descent"
             at_most(apart_by, slack * norm.dual(g[i, j]), law)
@@ -190,9 +190,9 @@ def warm_start_does_not_worsen(
     other = sample.normal("other", tuple(w.shape))
     strange = solver.solve(manifold, norm, w, other, cold.dual)
     at_most(norm.value(strange.direction), 1 + sample.tolerance, f"{law} from elsewhere, length")
-    best = (1 - strange.gap) * -_inner(other, _solve(solver, manifold, norm, w, other).direction)
+    best = (1 - strange.gap) * -inner(other, _solve(solver, manifold, norm, w, other).direction)
     slack = sample.tolerance * norm.dual(other)
-    at_least(-_inner(other, strange.direction), best - slack, f"{law} from elsewhere, certificate")
+    at_least(-inner(other, strange.direction), best - slack, f"{law} from elsewhere, certificate")
 
 
 def arguments_are_not_written_into(
@@ -278,15 +278,7 @@ def _to_unit(manifold: Manifold, norm: Norm, w: Tensor, x: Tensor) -> Tensor:
 
 def _unit(norm: Norm, a: Tensor) -> Tensor:
     """The Frobenius length of a direction of about unit length in `norm`."""
-    return _size(a).clamp_min(_size(norm.steepest(a)))
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(dim=MATRIX)
-
-
-def _size(x: Tensor) -> Tensor:
-    return torch.linalg.matrix_norm(as_matrices(x, argument="x"))
+    return size(a).clamp_min(size(norm.steepest(a)))
 
 
 def _name(solver: Solver, manifold: Manifold, norm: Norm) -> str:

@@ -1,0 +1,32 @@
+"""Random points of a manifold and steps from them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.testing.sample import Sample
+
+
+def draw_point(manifold: Manifold, sample: Sample, shape: tuple[int, ...] | None = None) -> Tensor:
+    """The point of the sample, or of another shape."""
+    return manifold.random(
+        sample.shape if shape is None else shape,
+        generator=sample.generator("point"),
+        dtype=sample.dtype,
+        device=sample.device,
+    )
+
+
+def of_the_size_of(point: Tensor, x: Tensor) -> Tensor:
+    """`x` brought to the size of `point`, so that steps are counted in radii."""
+    return x * (torch.linalg.vector_norm(point) / torch.linalg.vector_norm(x))
+
+
+def tangent_of_size(manifold: Manifold, point: Tensor, x: Tensor) -> Tensor:
+    """The tangent part of `x` brought to the size of `point`.
+
+    Not normalised after the projection: where the tangent space is only zero, that would be noise.
+    """
+    return manifold.tangent(point, of_the_size_of(point, x))

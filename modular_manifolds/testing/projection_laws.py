@@ -1,0 +1,117 @@
+"""A projection gives the nearest point, and its slope is the projection to the tangent space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.testing.check import at_most, close, equal, finite
+from modular_manifolds.testing.draws import draw_point, of_the_size_of, tangent_of_size
+from modular_manifolds.testing.measure import distance, inner, size
+from modular_manifolds.testing.sample import Sample
+
+
+def random_points_are_points(manifold: Manifold, sample: Sample) -> None:
+    """`random` gives a point of the shape and dtype asked for, the same one for the same generator."""
+    point = draw_point(manifold, sample)
+    law = f"{manifold}.random"
+    equal(
+        (tuple(point.shape), point.dtype), (sample.shape, sample.dtype), f"{law}, shape and dtype"
+    )
+    at_most(manifold.residual(point), sample.tolerance, f"{law} lands on the manifold")
+    close(draw_point(manifold, sample), point, tolerance=0.0, law=f"{law} follows its generator")
+
+
+def projection_lands_on_the_manifold(manifold: Manifold, sample: Sample) -> None:
+    """The residual of `project(x)` is at rounding level, also for zeros and for very small and large x."""
+    for kind, x in _awkward(sample).items():
+        law = f"{manifold}.project of {kind} entries"
+        projected = manifold.project(x)
+        finite(projected, law)
+        at_most(manifold.residual(projected), sample.tolerance, f"{law} lands on the manifold")
+
+
+def projection_is_idempotent(manifold: Manifold, sample: Sample) -> None:
+    """`project(project(x)) = project(x)`."""
+    once = manifold.project(sample.normal("x"))
+    law = f"{manifold}.project is idempotent"
+    close(manifold.project(once), once, tolerance=sample.tolerance, law=law)
+
+
+def projection_is_nearest(manifold: Manifold, sample: Sample) -> None:
+    """No random point, and no point beside the projection, is nearer to x."""
+    x = sample.normal("x")
+    projected = manifold.project(x)
+    nearest = distance(x, projected)
+    generator = sample.generator("others")
+    others = [
+        manifold.random(sample.shape, generator=generator, dtype=sample.dtype, device=sample.device)
+        for _ in range(32)
+    ]
+    for i, radii in enumerate((1e-3, 1e-2, 0.1, 1.0)):
+        step = radii * tangent_of_size(manifold, projected, sample.normal(f"step {i}"))
+        others += [manifold.retract(projected, step), manifold.retract(projected, -step)]
+    for other in others:
+        allowed = distance(x, other) + sample.tolerance * (size(x) + size(other))
+        at_most(nearest, allowed, f"{manifold}.project gives the nearest point")
+
+
+def tangent_projection_is_idempotent(manifold: Manifold, sample: Sample) -> None:
+    """`P(P(x)) = P(x)`, up to rounding of x."""
+    point, x = draw_point(manifold, sample), sample.normal("x")
+    once = manifold.tangent(point, x)
+    law = f"{manifold}.tangent is idempotent"
+    at_most(distance(manifold.tangent(point, once), once), sample.tolerance * size(x), law)
+
+
+def tangent_projection_is_orthogonal(manifold: Manifold, sample: Sample) -> None:
+    """`<P(x), y> = <x, P(y)>`: with idempotence, P is an orthogonal projection."""
+    point = draw_point(manifold, sample)
+    x, y = sample.normal("x"), sample.normal("y")
+    left = inner(manifold.tangent(point, x), y)
+    right = inner(x, manifold.tangent(point, y))
+    law = f"{manifold}.tangent is self-adjoint"
+    at_most((left - right).abs(), sample.tolerance * size(x) * size(y), law)
+
+
+def tangent_projection_is_the_slope_of_the_projection(manifold: Manifold, sample: Sample) -> None:
+    """`project(W + tx) = W + t P(x) + O(t²)` at a point W, for tangent and normal x alike.
+
+    This ties the tangent space to the manifold: neither a space too small nor one too large passes.
+    Central differences with `t = ε^{1/3}`, so the error is of the order `ε^{2/3}`.
+    """
+    point = draw_point(manifold, sample)
+    x = of_the_size_of(point, sample.normal("x"))
+    t = sample.eps ** (1 / 3)
+    slope = (manifold.project(point + t * x) - manifold.project(point - t * x)) / (2 * t)
+    allowed = (sample.accuracy + 100 * sample.eps ** (2 / 3)) * size(point)
+    law = f"{manifold}.tangent is the slope of project"
+    at_most(distance(slope, manifold.tangent(point, x)), allowed, law)
+
+
+def tangent_projection_is_linear_at_any_size(manifold: Manifold, sample: Sample) -> None:
+    """`P(cx) = c P(x)` for c from 1e-30 to 1e30, and `P(0) = 0`."""
+    point, x = draw_point(manifold, sample), sample.normal("x")
+    expected = manifold.tangent(point, x)
+    for c in (1e-30, -1e-12, 1e12, 1e30):
+        law = f"{manifold}.tangent of a vector {c:g} times as large"
+        found = manifold.tangent(point, c * x)
+        finite(found, law)
+        at_most(distance(found / c, expected), sample.tolerance * size(x), law)
+    zero = manifold.tangent(point, torch.zeros_like(x))
+    equal(int(zero.count_nonzero()), 0, f"{manifold}.tangent of zero, entries that are not zero")
+
+
+def _awkward(sample: Sample) -> dict[str, Tensor]:
+    x = sample.normal("x")
+    mixed = torch.where(sample.normal("where") > 0, 1e-30, 1e30)
+    return {
+        "normal": x,
+        "zero": torch.zeros_like(x),
+        "tiny": 1e-30 * x,
+        "huge": 1e30 * x,
+        "mixed": mixed * x,
+        "equal": torch.ones_like(x),
+        "some zero": torch.where(sample.normal("where") > 0, x, 0.0),
+    }

@@ -1,0 +1,57 @@
+"""A retraction follows its step to first order and ends on the manifold, however long the step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.testing.check import at_most, close, finite
+from modular_manifolds.testing.draws import draw_point, of_the_size_of, tangent_of_size
+from modular_manifolds.testing.measure import distance, size
+from modular_manifolds.testing.sample import Sample
+
+
+def retraction_is_first_order(manifold: Manifold, sample: Sample) -> None:
+    """`‖retract(W, tA) − (W + tA)‖` falls as t²: at t/10 it is a fiftieth at most."""
+    point = draw_point(manifold, sample)
+    a = tangent_of_size(manifold, point, sample.normal("a"))
+
+    def error(t: float) -> Tensor:
+        return distance(manifold.retract(point, t * a), point + t * a) / size(point)
+
+    law = f"{manifold}.retract is first-order correct"
+    for t in (0.1, 0.03):
+        at_most(error(t / 10), error(t) / 50 + sample.tolerance, f"{law} at t = {t / 10:g}")
+
+
+def retraction_lands_on_the_manifold(manifold: Manifold, sample: Sample) -> None:
+    """The residual is at rounding level after a step of any length, from 0 to 1e30 radii."""
+    point = draw_point(manifold, sample)
+    a = tangent_of_size(manifold, point, sample.normal("a"))
+    for length in (0.0, 1e-6, 1e-3, 0.1, 1.0, 3.0, 10.0, 1e3, 1e6, 1e30):
+        law = f"{manifold}.retract by {length:g} radii"
+        landed = manifold.retract(point, length * a)
+        finite(landed, law)
+        at_most(manifold.residual(landed), sample.tolerance, f"{law} lands on the manifold")
+    stays = manifold.retract(point, torch.zeros_like(point))
+    close(stays, point, tolerance=sample.tolerance, law=f"{manifold}.retract by zero stays")
+
+
+def retraction_survives_steps_that_are_not_tangent(manifold: Manifold, sample: Sample) -> None:
+    """A step off the tangent space still ends on the manifold; so does one from a point a little off it."""
+    point = draw_point(manifold, sample)
+    off, away = point * (1 + 1e-2), of_the_size_of(point, sample.normal("step"))
+    # Takes nearly all of a column away: what is left is close to a matrix of lower rank.
+    shrinks = torch.zeros_like(point)
+    shrinks[..., 0] = -0.999 * point[..., 0]
+    for start, step in (
+        (point, 0.3 * away),
+        (point, 3 * away),
+        (off, 0.1 * away),
+        (point, shrinks),
+    ):
+        landed = manifold.retract(start, step)
+        law = f"{manifold}.retract of a step off the tangent space"
+        finite(landed, law)
+        at_most(manifold.residual(landed), sample.tolerance, f"{law} lands on the manifold")
