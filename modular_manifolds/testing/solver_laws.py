@@ -173,7 +173,7 @@ def batched_equals_looped(solver: Solver, manifold: Manifold, norm: Norm, sample
 def warm_start_does_not_worsen(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """From the dual of its own solution a solver that stops at a gap needs no more rounds for it.
+    """From the dual of its own solution a solver that reached its gap reaches it in no more rounds.
 
     From the dual of another gradient any solver gives a feasible direction with a sound certificate.
     """
@@ -184,9 +184,9 @@ def warm_start_does_not_worsen(
     law = f"{_name(solver, manifold, norm)}: warm start"
     with untouched(law, dual=cold.dual):
         warm = solver.solve(manifold, norm, w, g, cold.dual)
-    if cold.tolerance is not None:
+    if cold.tolerance is not None and cold.status is Status.CONVERGED:
         at_most(warm.iterations, cold.iterations, f"{law}, rounds")
-        at_most(warm.gap, cold.gap.clamp_min(cold.tolerance) + sample.rounding, f"{law}, gap")
+        at_most(warm.gap, cold.tolerance, f"{law}, gap")
     other = sample.normal("other", tuple(w.shape))
     strange = solver.solve(manifold, norm, w, other, cold.dual)
     at_most(norm.value(strange.direction), 1 + sample.tolerance, f"{law} from elsewhere, length")
