@@ -246,3 +246,12 @@ def test_inverse_roots(largest: float, dtype: torch.dtype) -> None:
     root = (q / torch.linspace(1, largest, 5).double().sqrt()) @ q.mT
     found = inverse_root(r.to(dtype), largest=largest)
     torch.testing.assert_close(found, root.to(dtype), atol=64 * torch.finfo(dtype).eps, rtol=0)
+
+
+def test_ten_steps_in_bfloat16_do_not_diverge() -> None:
+    """A value a little outside of a polynomial's range must not be thrown further out."""
+    x = torch.randn(20_000, 5, 4).bfloat16()
+    x = x / (1.01 * torch.linalg.matrix_norm(x.float(), keepdim=True)).bfloat16()
+    result = iterate(x, (*POLAR_EXPRESS, *POLAR_EXPRESS[-1:] * 2)).double()
+    assert bool(torch.isfinite(result).all())
+    assert float(torch.linalg.matrix_norm(result, 2).max()) <= 1.02

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -763,3 +765,13 @@ def test_modules_can_be_built_again_from_their_arguments() -> None:
         twin = build(**module.arguments())
         assert mm.budget(twin) == mm.budget(module)
         assert twin.tree() == module.tree()
+
+
+@pytest.mark.parametrize("symbol", [">>", "|", "+"])
+def test_operators_refuse_torch_modules_in_words(symbol: str) -> None:
+    apply = {">>": operator.rshift, "|": operator.or_, "+": operator.add}[symbol]
+    message = re.escape(f"f {symbol} g must be a modular_manifolds module")
+    with pytest.raises(ArgumentError, match=message):
+        apply(mm.Linear(3, 3), torch.nn.ReLU())
+    with pytest.raises(TypeError):
+        apply(mm.Linear(3, 3), 3)

@@ -573,3 +573,24 @@ def test_bad_arguments_are_refused_in_words() -> None:
             UnsupportedPairError, match="manifold must be Stiefel for this solver, got Sphere"
         ):
             solver.solve(mm.Sphere(), mm.Spectral(), w, g, None)
+
+
+def test_the_defaults_converge_where_m_is_just_above_n() -> None:
+    stiefel = mm.Stiefel()
+    for shape in ((40, 5, 4), (40, 9, 8)):
+        w = stiefel.random(shape, dtype=torch.float64)
+        g = torch.randn(shape, dtype=torch.float64)
+        for point, gradient in zip(w, g, strict=True):
+            found = mm.steepest(stiefel, mm.Spectral(), point, gradient)
+            assert found.status is Status.CONVERGED
+
+
+def test_more_rounds_never_widen_the_gap() -> None:
+    stiefel = mm.Stiefel()
+    w = stiefel.random((2, 3, 5, 4), dtype=torch.float64)
+    g = torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    gaps = [
+        mm.steepest(stiefel, mm.Spectral(), w, g, solver=Lyapunov(0.012, rounds)).gap
+        for rounds in (3, 60)
+    ]
+    assert bool((gaps[1] <= gaps[0] + 1e-9).all())

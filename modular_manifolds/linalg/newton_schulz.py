@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import (
@@ -22,13 +23,16 @@ LONGEST = 40
 
 
 def iterate(x: Tensor, polynomials: Iterable[Polynomial]) -> Tensor:
-    """`X ← X (aI + bR + cR²)` with `R = XᵀX`, once for each polynomial; X of shape (*batch, m, n), m ≥ n.
+    """`X ← X (aI + R(bI + cR))` with `R = XᵀX`, once for each polynomial; X of shape (*batch, m, n), m ≥ n.
 
-    Each step maps every singular value σ to `aσ + bσ³ + cσ⁵` and leaves the singular vectors alone.
+    Each step maps every singular value σ to `aσ + bσ³ + cσ⁵` and leaves the singular vectors alone. In
+    this order: b and c are large and of opposite sign, and a sum `bR + cR²` would lose in bfloat16 what
+    keeps singular values near 1 from being thrown out of range.
     """
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     for a, b, c in polynomials:
         r = x.mT @ x
-        x = a * x + x @ (b * r + c * (r @ r))
+        x = x @ (a * eye + r @ (b * eye + c * r))
     return x
 
 

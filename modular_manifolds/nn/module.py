@@ -76,17 +76,17 @@ class Module(nn.Module, ABC):
     def __rshift__(self, other: Module) -> Module:
         from modular_manifolds.nn.compose import in_series
 
-        return in_series(self, other) if isinstance(other, Module) else NotImplemented
+        return in_series(self, other) if is_operand(other, "f >> g") else NotImplemented
 
     def __or__(self, other: Module) -> Module:
         from modular_manifolds.nn.compose import Parallel
 
-        return Parallel(self, other) if isinstance(other, Module) else NotImplemented
+        return Parallel(self, other) if is_operand(other, "f | g") else NotImplemented
 
     def __add__(self, other: Module) -> Module:
         from modular_manifolds.nn.compose import Sum
 
-        return Sum(self, other) if isinstance(other, Module) else NotImplemented
+        return Sum(self, other) if is_operand(other, "f + g") else NotImplemented
 
     def __mul__(self, factor: float) -> Module:
         from modular_manifolds.nn.compose import Scale
@@ -246,6 +246,13 @@ def check_module(module: object, *, argument: str) -> None:
         type(module).__name__,
         remedy + ".",
     )
+
+
+def is_operand(other: object, operator: str) -> bool:
+    """Whether an operator can take `other`; a torch module is refused in words, anything else is Python's."""
+    if isinstance(other, nn.Module):
+        check_module(other, argument=operator)
+    return isinstance(other, Module)
 
 
 def joined(path: str, name: str) -> str:

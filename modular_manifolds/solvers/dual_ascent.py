@@ -11,7 +11,6 @@ from modular_manifolds.linalg.coefficients import POLAR_EXPRESS
 from modular_manifolds.linalg.matrices import (
     MATRIX,
     divide_safely,
-    largest_entry,
     length,
     normalise,
 )
@@ -40,8 +39,7 @@ class DualAscent(Solver):
         steps: at most so many, and the length of the linear decay.
         tolerance: on the root mean square of the tangency residual. In bfloat16 it is out of reach.
         msign_steps: Polar Express steps in each msign.
-        precision: the dtype of each msign; `"bfloat16"` as in the post (a matrix that diverges in it is
-            done again in the input's), or `"input"`.
+        precision: the dtype of each msign; `"bfloat16"` as in the post, or `"input"`.
         normalise: bring the gradient to unit Frobenius norm first.
 
     Source: Bernstein, "Modular Manifolds" (2025), and the code published with it.
@@ -94,12 +92,5 @@ class DualAscent(Solver):
         polynomials = POLAR_EXPRESS[: self.msign_steps] + last
         # The post divides by 1.01 times the norm, against rounding.
         unit = normalise(x, dim=MATRIX) / 1.01
-        if self.precision != "bfloat16":
-            return iterate(unit, polynomials)
-        result = iterate(unit.to(torch.bfloat16), polynomials).to(x.dtype)
-        # The first polynomial is steep at 1: rounding can push a small matrix's singular value out of the
-        # range where the next ones converge. Entries of a matrix near orthogonal are at most 1.
-        diverged = ~(largest_entry(result) <= 2)
-        return (
-            torch.where(diverged, iterate(unit, polynomials), result) if diverged.any() else result
-        )
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else x.dtype
+        return iterate(unit.to(dtype), polynomials).to(x.dtype)

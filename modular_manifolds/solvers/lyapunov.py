@@ -13,7 +13,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.solution import Solution, Status
-from modular_manifolds.solvers.stiefel_dual import StiefelDual
+from modular_manifolds.solvers.stiefel_dual import Completion, StiefelDual
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,13 @@ class Lyapunov(Solver):
             # A dual from another gradient may be worse than none: keep the better of each matrix.
             at = _better(_evaluate(problem, sym(problem.c) + 2 * sym(dual.double())), at)
         square = problem.w.shape[-2] == problem.w.shape[-1]
+        completion: Completion | None = None
         look, iterations, limit, fall = square or dual is not None, 0, SMALL * self.tolerance, 1.0
         aim = MARGIN * self.tolerance
         while True:
             if look or iterations == self.max_iterations:
-                completion = problem.complete((problem.k + at.s) @ at.p)
+                # Of all that were made the best, so that more rounds never widen the gap.
+                completion = problem.complete((problem.k + at.s) @ at.p).or_better(completion)
                 left = float(_gap(at.objective, completion.descent).max())
                 if left <= aim or iterations == self.max_iterations:
                     break
@@ -85,6 +87,9 @@ class Lyapunov(Solver):
         )
 
 
+SMOOTH = 1e-7
+"""Eigenvalues of M below this part of the largest count as this: where M is nearly singular the fixed
+point would otherwise crawl."""
 SMALL = 4.0
 """A fall of the objective by this many tolerances says that the gap may be near the tolerance."""
 MARGIN = 0.95
@@ -104,7 +109,7 @@ def _evaluate(problem: StiefelDual, s: Tensor) -> _Iterate:
     b = problem.k + s
     eigenvalues, basis = torch.linalg.eigh(sym(b.mT @ b + problem.e))
     objective = eigenvalues.clamp_min(0).sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
-    roots = problem.inverse_root(eigenvalues)
+    roots = problem.inverse_root(eigenvalues, least=SMOOTH)
     return _Iterate(s, basis, roots, (basis * roots.unsqueeze(-2)) @ basis.mT, objective)
 
 

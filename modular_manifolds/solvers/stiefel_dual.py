@@ -108,12 +108,13 @@ class StiefelDual:
         t, fill = completion.t.to(self.w.dtype), completion.fill.to(self.w.dtype)
         return self.feasible(self.w @ t - self.across @ fill)
 
-    def inverse_root(self, eigenvalues: Tensor) -> Tensor:
+    def inverse_root(self, eigenvalues: Tensor, *, least: float = 0.0) -> Tensor:
         """`λ^{-1/2}`; bounded where λ is lost in the rounding of the caller's dtype, zero where all are.
 
-        A direction that the gradient hardly has then gets less than its full step, never more.
+        A direction that the gradient hardly has then gets less than its full step, never more. `least`
+        bounds it further, as a part of the largest λ.
         """
-        floor = eigenvalues[..., -1:] * torch.finfo(self.w.dtype).eps
+        floor = eigenvalues[..., -1:] * max(torch.finfo(self.w.dtype).eps, least)
         bounded = torch.maximum(eigenvalues, floor)
         return torch.where(floor > 0, torch.where(floor > 0, bounded, 1.0).rsqrt(), 0.0)
 
@@ -144,3 +145,14 @@ class Completion:
     t: Tensor
     fill: Tensor
     descent: Tensor
+
+    def or_better(self, other: Completion | None) -> Completion:
+        """Of each matrix of the batch the one that descends further."""
+        if other is None:
+            return self
+        ours = self.descent >= other.descent
+        return Completion(
+            torch.where(ours, self.t, other.t),
+            torch.where(ours, self.fill, other.fill),
+            torch.where(ours, self.descent, other.descent),
+        )
