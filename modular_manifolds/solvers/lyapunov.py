@@ -53,10 +53,10 @@ class Lyapunov(Solver):
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
         problem = StiefelDual.of(manifold, norm, point, gradient)
-        at = _evaluate(problem, torch.zeros_like(problem.k))
+        at = self._evaluate(problem, torch.zeros_like(problem.k))
         if dual is not None:
             # A dual from another gradient may be worse than none: keep the better of each matrix.
-            at = _better(_evaluate(problem, sym(problem.c) + 2 * sym(dual.double())), at)
+            at = _better(self._evaluate(problem, sym(problem.c) + 2 * sym(dual.double())), at)
         square = problem.w.shape[-2] == problem.w.shape[-1]
         completion: Completion | None = None
         look, iterations, limit, fall = square or dual is not None, 0, SMALL * self.tolerance, 1.0
@@ -70,7 +70,7 @@ class Lyapunov(Solver):
                     break
                 # The gap is about proportional to the fall: look again when it should have closed.
                 limit = min(limit, 1.5 * fall * aim / left)
-            before, at = at, _evaluate(problem, _next(problem, at))
+            before, at = at, self._evaluate(problem, _next(problem, at))
             iterations += 1
             fall = float(_gap(before.objective, at.objective).max())
             look = fall <= limit
@@ -86,10 +86,17 @@ class Lyapunov(Solver):
             (at.s - sym(problem.c)) / 2,
         )
 
+    def _evaluate(self, problem: StiefelDual, s: Tensor) -> _Iterate:
+        b = problem.k + s
+        eigenvalues, basis = torch.linalg.eigh(sym(b.mT @ b + problem.e))
+        objective = eigenvalues.clamp_min(0).sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
+        roots = problem.inverse_root(eigenvalues, least=(SMOOTH * self.tolerance) ** 2)
+        return _Iterate(s, basis, roots, (basis * roots.unsqueeze(-2)) @ basis.mT, objective)
 
-SMOOTH = 1e-7
-"""Eigenvalues of M below this part of the largest count as this: where M is nearly singular the fixed
-point would otherwise crawl."""
+
+SMOOTH = 0.03
+"""Singular values below this part of the tolerance, of the largest, count as this large: where M is nearly
+singular the fixed point would otherwise crawl, and a gap of the tolerance does not need them."""
 SMALL = 4.0
 """A fall of the objective by this many tolerances says that the gap may be near the tolerance."""
 MARGIN = 0.95
@@ -103,14 +110,6 @@ class _Iterate:
     roots: Tensor  # eigenvalues of P = M^{-1/2}, (*batch, n)
     p: Tensor  # P itself
     objective: Tensor  # tr M^{1/2}, (*batch, 1, 1)
-
-
-def _evaluate(problem: StiefelDual, s: Tensor) -> _Iterate:
-    b = problem.k + s
-    eigenvalues, basis = torch.linalg.eigh(sym(b.mT @ b + problem.e))
-    objective = eigenvalues.clamp_min(0).sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
-    roots = problem.inverse_root(eigenvalues, least=SMOOTH)
-    return _Iterate(s, basis, roots, (basis * roots.unsqueeze(-2)) @ basis.mT, objective)
 
 
 def _next(problem: StiefelDual, at: _Iterate) -> Tensor:
