@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import NonFiniteError
-from modular_manifolds.linalg.matrices import MATRIX, normalise
+from modular_manifolds.linalg.matrices import MATRIX, normalise, product
 from modular_manifolds.linalg.newton_schulz import inverse_root, nearly_orthogonal_to_orthogonal
 from modular_manifolds.linalg.symmetric import eye_like, gram, sym
 from modular_manifolds.manifolds.base import Manifold, check_radius
@@ -37,8 +37,10 @@ class Stiefel(Manifold):
         return _as_given(a - w @ sym(w.mT @ a), wide)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
-        x, wide = _tall((point + step) / self.radius)
-        return _as_given(self.radius * _polar_near(x), wide)
+        moved = point + step if self.radius == 1.0 else (point + step) / self.radius
+        x, wide = _tall(moved)
+        landed = _as_given(_polar_near(x), wide)
+        return landed if self.radius == 1.0 else self.radius * landed
 
     def _residual(self, point: Tensor) -> Tensor:
         w, _ = _tall(point / self.radius)
@@ -72,12 +74,21 @@ def _nearest_orthonormal(x: Tensor) -> Tensor:
 
 
 def _polar_near(x: Tensor) -> Tensor:
-    """The nearest orthonormal matrix to `W + A` with A tangent: `XᵀX = I + AᵀA` has no eigenvalue below 1.
+    """The nearest orthonormal matrix to `W + A` with A tangent, `X (XᵀX)^{-1/2}`.
 
-    Two products with X, the rest is n×n. A step that was not tangent, or is very long, is noticed by
-    what is left over and goes the long way.
+    For a steepest direction A of length η, `XᵀX = (1 + η²) I` but for rounding and for directions that the
+    gradient does not have: then a few terms of the root in `XᵀX` beside its mean are enough, and two
+    products with X in all. A step that is not of this kind is noticed by what is left over.
     """
-    r = gram(x)
+    r = x.mT @ x
+    mean = r.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
+    off = r / mean
+    off.diagonal(dim1=-2, dim2=-1).sub_(1)
+    far = float(off.abs().sum(dim=-1).amax())
+    if far <= torch.finfo(x.dtype).eps:
+        return x * mean.rsqrt()
+    if far <= NEAR:
+        return product(x, _root_near_one(off, far) * mean.rsqrt())
     largest = r.abs().sum(dim=-1).amax()
     q = inverse_root(r, largest=float(largest)) if 1 <= float(largest) <= FAR else None
     # The cubic step squares what is left, so the square root of rounding may be left.
@@ -85,3 +96,21 @@ def _polar_near(x: Tensor) -> Tensor:
     if q is None or not bool((q @ r @ q - eye_like(r)).abs().sum(dim=-1).amax() < near):
         return _nearest_orthonormal(x)
     return nearly_orthogonal_to_orthogonal(x @ q)
+
+
+NEAR = 0.05
+"""Within this of the identity the series of `_root_near_one` takes few terms."""
+
+
+def _root_near_one(off: Tensor, far: float) -> Tensor:
+    """`(I + X)^{-1/2} = Σ_k binom(−1/2, k) X^k` for symmetric X of norm at most `far`, to rounding."""
+    coefficients, term = [1.0], 1.0
+    while term * far ** len(coefficients) > torch.finfo(off.dtype).eps / 4:
+        term *= (len(coefficients) - 0.5) / len(coefficients)
+        coefficients.append(term if len(coefficients) % 2 == 0 else -term)
+    total = coefficients[-1] * off
+    for each in coefficients[-2:0:-1]:
+        total.diagonal(dim1=-2, dim2=-1).add_(each)
+        total = total @ off
+    total.diagonal(dim1=-2, dim2=-1).add_(1)
+    return total

@@ -214,32 +214,36 @@ class SteepestDescent(Optimizer):
     def _step_bucket(self, bucket: list[tuple[dict[str, Any], Tensor]]) -> None:
         group = bucket[0][0]
         geometry = self._geometries[group["name"]]
-        point = torch.stack([self._in_full(p) for _, p in bucket])
-        gradient = torch.stack([self._descended(g, p).to(point.dtype) for g, p in bucket])
+        point = _stacked([self._in_full(p) for _, p in bucket])
+        gradient = _stacked([self._descended(g, p) for g, p in bucket]).to(point.dtype)
         lengths = point.new_tensor([g["lr"] * g["share"] for g, _ in bucket])
         if any(g["weight_decay"] for g, _ in bucket):
             point = decay(point, lengths * point.new_tensor([g["weight_decay"] for g, _ in bucket]))
         duals = [self.state[p].get("dual") for _, p in bucket]
-        dual = torch.stack([d for d in duals if d is not None]) if duals[0] is not None else None
-        as_vectors = point.dim() == 2  # a stack of vectors: each is a matrix of one column
+        dual = _stacked([d for d in duals if d is not None]) if duals[0] is not None else None
+        as_vectors = bucket[0][1].dim() == 1  # a stack of vectors: each is a matrix of one column
         if as_vectors:
             point, gradient = point.unsqueeze(-1), gradient.unsqueeze(-1)
+        if len(bucket) == 1:
+            lengths = lengths[0]
         step = take(geometry, point, gradient, lengths, solver=self._solver, dual=dual)
         landed = step.point.squeeze(-1) if as_vectors else step.point
+        found = step.solution
+        points, gaps = _unstacked(landed, len(bucket)), _unstacked(found.gap, len(bucket))
+        new_duals = None if found.dual is None else _unstacked(found.dual, len(bucket))
         for i, (g, p) in enumerate(bucket):
             state = self.state[p]
-            if step.solution.dual is not None:
-                state["dual"] = step.solution.dual[i].clone()
+            if new_duals is not None:
+                state["dual"] = new_duals[i]
             if p.dtype != landed.dtype:
-                state["master"] = landed[i].clone()
-            p.copy_(landed[i])
+                state["master"] = points[i]
+            p.copy_(points[i])
             if g["tangent_momentum"] and "momentum" in state:
                 state["momentum"] = geometry.manifold.tangent(
-                    landed[i], state["momentum"].to(landed.dtype)
+                    points[i], state["momentum"].to(landed.dtype)
                 )
-            found = step.solution
             self.diagnoses[g["name"]] = Diagnosis(
-                found.iterations, found.gap[i], found.status, found.tolerance
+                found.iterations, gaps[i], found.status, found.tolerance
             )
 
     def _in_full(self, p: Tensor) -> Tensor:
@@ -260,3 +264,13 @@ class SteepestDescent(Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         state["momentum"].lerp_(gradient, 1 - mu)
         return gradient.lerp(state["momentum"], mu) if group["nesterov"] else state["momentum"]
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """One tensor with a batch dimension, or the tensor itself where there is but one."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+
+
+def _unstacked(tensor: Tensor, count: int) -> list[Tensor]:
+    """The parts of a `_stacked` tensor, each in memory of its own."""
+    return [tensor] if count == 1 else [each.clone() for each in tensor]

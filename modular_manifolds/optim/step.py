@@ -49,5 +49,13 @@ def decay(point: Tensor, amount: Tensor) -> Tensor:
 
 
 def all_finite(tensors: list[Tensor]) -> Tensor:
-    """For each tensor whether all its entries are finite, as one tensor: one wait for the device."""
+    """For each tensor whether all its entries are finite, as one tensor: one wait for the device.
+
+    NaN and infinity survive a sum, which is one pass. A sum of finite entries may overflow, so a sum that
+    is not finite is looked at again.
+    """
+    sums = [each.sum(dtype=torch.promote_types(each.dtype, torch.float32)) for each in tensors]
+    finite = torch.stack(sums).isfinite()
+    if bool(finite.all()):
+        return finite
     return torch.stack([torch.isfinite(each).all() for each in tensors])

@@ -117,7 +117,7 @@ def steepest(
     g = as_matrices(gradient, argument="steepest(gradient)").to(w.dtype)
     found = find_solver(manifold, norm, solver).solve(manifold, norm, w, g, dual)
     direction = restore(found.direction, point)
-    return replace(found, direction=direction)
+    return found if direction is found.direction else replace(found, direction=direction)
 
 
 def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -> Solver:

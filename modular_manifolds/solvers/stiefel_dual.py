@@ -19,14 +19,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import UnsupportedPairError
-from modular_manifolds.linalg.matrices import (
-    MATRIX,
-    divide_safely,
-    inner,
-    largest_entry,
-    more_than_rounding,
-    normalise,
-)
+from modular_manifolds.linalg.matrices import MATRIX, inner, largest_entry, plus_product
 from modular_manifolds.linalg.symmetric import gram, skew, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
@@ -38,17 +31,21 @@ from modular_manifolds.norms.rms_operator import RMSOperator
 class StiefelDual:
     """The tall problem at unit scale, and the way back to the caller's shape.
 
-    W, G and G⊥ have shape (*batch, m, n) and the caller's dtype, `c` and `k` and `e` (*batch, n, n) and float64:
-    they hold squares of singular values, which need twice the digits. `wide` says that the caller's
-    matrices were transposed; `unit` is the spectral norm of a direction of unit norm.
+    W and G⊥ have shape (*batch, m, n) and the caller's dtype, `c`, `k` and `e` (*batch, n, n) and float64:
+    they hold squares of singular values, which need twice the digits. `tall` is G divided by its largest
+    entry and `across` the part of it across W; `scale` brings both to unit norm (to zero where they are
+    rounding), so that no tall matrix is touched to scale it. `along` is `‖K‖²/(‖K‖² + ‖G⊥‖²)`, shape (*batch, 1, 1). `wide` says that the caller's matrices were transposed; `unit` is
+    the spectral norm of a direction of unit norm.
     """
 
     w: Tensor
-    gradient: Tensor
+    tall: Tensor
     across: Tensor
+    scale: Tensor
     c: Tensor
     k: Tensor
     e: Tensor
+    along: Tensor
     wide: bool
     unit: float
 
@@ -60,16 +57,45 @@ class StiefelDual:
             )
         rows, columns = point.shape[-2:]
         wide = rows < columns
-        w, g = point / manifold.radius, normalise(gradient, dim=MATRIX)
+        w = point if manifold.radius == 1.0 else point / manifold.radius
+        # One division by a number that is never zero: a gradient of zeros stays one.
+        g = gradient / largest_entry(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
         w, g = (w.mT, g.mT) if wide else (w, g)
         c = w.mT @ g
-        across = g - w @ c
-        tangent = torch.cat((skew(c), across), dim=-2)
-        there = more_than_rounding(tangent, dim=MATRIX)
-        g, c, across = (torch.where(there, each, 0.0) for each in (g, c, across))
-        c = c.double()
-        unit = math.sqrt(rows / columns) if isinstance(norm, RMSOperator) else 1.0
-        return cls(w, g, across, c, skew(c), gram(across.double()), wide, unit)
+        across = plus_product(g, w, c, factor=-1.0)
+        # E holds squares of singular values, which need twice the digits.
+        c, precise = c.double(), across.double()
+        e = precise.mT @ precise
+        k = skew(c)
+        squared = e.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+        within = k.square().sum(dim=MATRIX, keepdim=True)
+        whole = (squared + c.square().sum(dim=MATRIX, keepdim=True)).clamp_min(TINY)
+        tangent = squared + within
+        # A gradient without a tangent part leaves rounding, which is no direction.
+        there = ~(tangent <= (16 * torch.finfo(w.dtype).eps) ** 2 * w.shape[-1] * whole)
+        scale = there / whole.sqrt()
+        return cls(
+            w,
+            g,
+            across,
+            scale,
+            c * scale,
+            k * scale,
+            e * scale.square(),
+            within / tangent.clamp_min(TINY),
+            wide,
+            math.sqrt(rows / columns) if isinstance(norm, RMSOperator) else 1.0,
+        )
+
+    @property
+    def gradient(self) -> Tensor:
+        """The tall G at unit Frobenius norm."""
+        return self.tall * self.scale.to(self.tall.dtype)
+
+    @property
+    def precision(self) -> float:
+        """The distance from 1 to the next number of the caller's dtype."""
+        return torch.finfo(self.w.dtype).eps
 
     def objective(self, multiplier: Tensor) -> Tensor:
         """`‖G + 2WΛ‖_nuc = tr M^{1/2}` for a symmetric Λ, shape (*batch, 1, 1), in float64."""
@@ -79,48 +105,10 @@ class StiefelDual:
         eigenvalues = torch.linalg.eigvalsh(gram(b / scale) + self.e / scale.square())
         return scale * eigenvalues.clamp_min(0).sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
 
-    def complete(self, y: Tensor) -> Completion:
-        """The steepest of the feasible directions whose part along W is the skew part of `−y`.
-
-        Write `A = WT + Z` with T skew and `WᵀZ = 0`: that is every tangent A. Given T, the ball leaves
-        `ZᵀZ ⪯ I − TᵀT = LLᵀ`, and the best such Z is `−G⊥ L (LᵀEL)^{-1/2} Lᵀ`, which descends by
-        `tr (LᵀEL)^{1/2}`. Unlike shrinking a direction that is a little too long, this loses nothing
-        to first order: near the optimum the gap falls with the square of the error in T.
-
-        `y` has shape (*batch, n, n). Singular values of T above one (rounding) are capped.
-        """
-        eigenvalues, basis = torch.linalg.eigh(gram(skew(y)))
-        cap = eigenvalues.clamp_min(1).rsqrt()
-        t = -skew(skew(y) @ ((basis * cap.unsqueeze(-2)) @ basis.mT))
-        left = (1 - eigenvalues).clamp(0, 1).sqrt()
-        factor = basis * left.unsqueeze(-2)
-        values, vectors = torch.linalg.eigh(sym(factor.mT @ self.e @ factor))
-        turned = factor @ vectors
-        # G⊥ was rounded in the caller's dtype: below this it is noise, for a square W all of it.
-        noise = values.shape[-1] * (8 * torch.finfo(self.w.dtype).eps) ** 2
-        inverse = torch.where(values > noise, self.inverse_root(values), 0.0)
-        fill = (turned * inverse.unsqueeze(-2)) @ turned.mT
-        across = (values.clamp_min(0) * inverse).sum(dim=-1, keepdim=True).unsqueeze(-1)
-        return Completion(t, fill, across - inner(self.k, t))
-
-    def direction(self, completion: Completion) -> Tensor:
-        """The tall direction `WT − G⊥ F` of a completion, feasible to rounding."""
-        t, fill = completion.t.to(self.w.dtype), completion.fill.to(self.w.dtype)
-        return self.feasible(self.w @ t - self.across @ fill)
-
-    def inverse_root(self, eigenvalues: Tensor, *, least: float = 0.0) -> Tensor:
-        """`λ^{-1/2}`; bounded where λ is lost in the rounding of the caller's dtype, zero where all are.
-
-        A direction that the gradient hardly has then gets less than its full step, never more. `least`
-        bounds it further, as a part of the largest λ.
-        """
-        floor = eigenvalues[..., -1:] * max(torch.finfo(self.w.dtype).eps, least)
-        bounded = torch.maximum(eigenvalues, floor)
-        return torch.where(floor > 0, torch.where(floor > 0, bounded, 1.0).rsqrt(), 0.0)
-
     def given(self, a: Tensor) -> Tensor:
         """A tall direction of unit spectral norm in the caller's shape and norm."""
-        return self.unit * (a.mT if self.wide else a)
+        turned = a.mT if self.wide else a
+        return turned if self.unit == 1.0 else self.unit * turned
 
     def feasible(self, a: Tensor) -> Tensor:
         """The tangent part of the tall `a`, shrunk to the unit ball where it is outside."""
@@ -135,24 +123,22 @@ class StiefelDual:
         steepest `a` can be.
         """
         primal = -inner(self.gradient, a).double()
-        return divide_safely((dual - primal).clamp_min(0), dual)[..., 0, 0]
+        return relative_gap(primal, dual)
 
 
-@dataclass(frozen=True)
-class Completion:
-    """`A = WT − G⊥ F`: T skew, F = `fill` symmetric, both n×n; `descent` is `−<G, A>`, shape (*batch, 1, 1)."""
+def relative_gap(primal: Tensor, dual: Tensor) -> Tensor:
+    """`(dual − primal)/dual` of objectives of shape (*batch, 1, 1), at least 0, shape (*batch)."""
+    return ((dual - primal).clamp_min(0) / dual.clamp_min(TINY))[..., 0, 0]
 
-    t: Tensor
-    fill: Tensor
-    descent: Tensor
 
-    def or_better(self, other: Completion | None) -> Completion:
-        """Of each matrix of the batch the one that descends further."""
-        if other is None:
-            return self
-        ours = self.descent >= other.descent
-        return Completion(
-            torch.where(ours, self.t, other.t),
-            torch.where(ours, self.fill, other.fill),
-            torch.where(ours, self.descent, other.descent),
-        )
+def inverse_root(eigenvalues: Tensor, least: float) -> Tensor:
+    """`λ^{-1/2}` with every λ taken to be at least this part of the largest.
+
+    A direction that the gradient hardly has then gets less than its full step, never more.
+    """
+    largest = eigenvalues.amax(dim=-1, keepdim=True)
+    return torch.maximum(eigenvalues, least * largest).clamp_min(TINY).rsqrt()
+
+
+TINY = 1e-290
+"""Added to nothing and divided by in place of zero, in float64."""
