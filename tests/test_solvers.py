@@ -18,7 +18,15 @@ import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, ShapeError, UnsupportedPairError
 from modular_manifolds.linalg.matrices import normalise
 from modular_manifolds.linalg.symmetric import gram, skew, sym
-from modular_manifolds.solvers import TABLE, DualAscent, Lyapunov, Solver, find_solver, select
+from modular_manifolds.solvers import (
+    TABLE,
+    DualAscent,
+    Lyapunov,
+    LyapunovProducts,
+    Solver,
+    find_solver,
+    select,
+)
 from modular_manifolds.solvers.completion import complete, direction
 from modular_manifolds.solvers.solution import Solution, Status
 from modular_manifolds.solvers.stiefel_dual import StiefelDual
@@ -198,10 +206,13 @@ CONVEX = 1e-7
 
 SMALL = [(6, 3), (4, 4), (3, 5)]
 
+ITERATIVE = (Lyapunov, LyapunovProducts, DualAscent)
+"""Solvers that stop at a tolerance or at a count, and are held to their certificate."""
+
 
 @pytest.mark.parametrize("shape", SMALL, ids=cases.name)
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if not isinstance(c.solver, Lyapunov | DualAscent)], ids=cases.name
+    "case", [c for c in CASES if not isinstance(c.solver, ITERATIVE)], ids=cases.name
 )
 def test_closed_forms_agree_with_a_convex_solver(
     case: cases.SolverCase, shape: tuple[int, int]
@@ -264,6 +275,18 @@ def test_the_fixed_point_agrees_with_a_convex_solver(
     found = mm.steepest(manifold, norm, w, g, solver=tight)
     certified(best, g, found)
     assert descent(g, found) == pytest.approx(best, rel=max(AGREES, float(found.gap)))
+
+
+@pytest.mark.parametrize(("manifold", "norm"), STIEFEL, ids=cases.name)
+@pytest.mark.parametrize("shape", SMALL, ids=cases.name)
+def test_the_products_alone_are_certified_too(
+    manifold: mm.Manifold, norm: mm.Norm, shape: tuple[int, int]
+) -> None:
+    w, g = problem_of(manifold, shape)
+    best = steepest_descent_possible(manifold, norm, w, g)
+    for rounds in (1, 3, 30):
+        solver = LyapunovProducts(max_iterations=rounds)
+        certified(best, g, mm.steepest(manifold, norm, w, g, solver=solver))
 
 
 @pytest.mark.parametrize("shape", SMALL, ids=cases.name)

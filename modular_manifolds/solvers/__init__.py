@@ -6,6 +6,7 @@ from modular_manifolds.solvers.closed_form import RowTangentGradient as RowTange
 from modular_manifolds.solvers.closed_form import TangentGradient as TangentGradient
 from modular_manifolds.solvers.dual_ascent import DualAscent as DualAscent
 from modular_manifolds.solvers.lyapunov import Lyapunov as Lyapunov
+from modular_manifolds.solvers.lyapunov_products import LyapunovProducts as LyapunovProducts
 from modular_manifolds.solvers.select import TABLE as TABLE
 from modular_manifolds.solvers.select import Choice as Choice
 from modular_manifolds.solvers.select import find_solver as find_solver

@@ -56,18 +56,26 @@ def complete(problem: StiefelDual, t: Tensor) -> Completion:
 def complete_softly(problem: StiefelDual, t: Tensor) -> Completion:
     """The same by products and one Cholesky factor, with T bent into the unit ball by a polynomial.
 
-    `σ ↦ σ (1 − c σ^8)` stays below 1 up to σ = 1.5 and takes 4 % off σ = 1, where nearly all of A is
-    along W and a change of T costs least. A T beyond its reach is completed exactly.
+    A T beyond the polynomial's reach is completed exactly.
     """
-    squared = t @ t
-    fourth = squared @ squared
-    bent = skew(t - BEND * (fourth @ fourth @ t))
+    bent = bend(t)
     left = bent @ bent
     left.diagonal(dim1=-2, dim2=-1).add_(1)
     factor, failed = torch.linalg.cholesky_ex(left)
     if bool(failed.any()):
         return complete(problem, t)
     return _fill(problem, bent, factor)
+
+
+def bend(t: Tensor) -> Tensor:
+    """The skew T with its singular values brought below 1 by `σ ↦ σ (1 − c σ^8)`.
+
+    That stays below 1 up to σ = 1.5 and takes 4 % off σ = 1, where nearly all of a direction is along W and
+    a change of T costs least.
+    """
+    squared = t @ t
+    fourth = squared @ squared
+    return skew(t - BEND * (fourth @ fourth @ t))
 
 
 BEND = 0.045

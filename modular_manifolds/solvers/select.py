@@ -25,6 +25,7 @@ from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradient, TangentGradient
 from modular_manifolds.solvers.dual_ascent import DualAscent
 from modular_manifolds.solvers.lyapunov import Lyapunov
+from modular_manifolds.solvers.lyapunov_products import LyapunovProducts
 from modular_manifolds.solvers.solution import Solution
 
 TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
@@ -37,8 +38,12 @@ TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
     (Oblique, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
     (Oblique, RowRMS): (RowTangentGradient(),),  # forced weight normalisation
     (Stiefel, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
-    (Stiefel, Spectral): (Lyapunov(), DualAscent()),  # manifold Muon
-    (Stiefel, RMSOperator): (Lyapunov(), DualAscent()),  # manifold Muon, aware of the width
+    (Stiefel, Spectral): (Lyapunov(), LyapunovProducts(), DualAscent()),  # manifold Muon
+    (Stiefel, RMSOperator): (
+        Lyapunov(),
+        LyapunovProducts(),
+        DualAscent(),
+    ),  # manifold Muon, aware of the width
 }
 """The solvers of each pair, the default first. A new pair is one row here."""
 

@@ -128,7 +128,9 @@ class StiefelDual:
 
 def relative_gap(primal: Tensor, dual: Tensor) -> Tensor:
     """`(dual − primal)/dual` of objectives of shape (*batch, 1, 1), at least 0, shape (*batch)."""
-    return ((dual - primal).clamp_min(0) / dual.clamp_min(TINY))[..., 0, 0]
+    # At unit scale a dual objective is of order one, or there was no gradient.
+    short = (dual - primal).clamp_min(0) / dual.clamp_min(TINY)
+    return torch.where(dual < TINY**0.25, 0.0, short)[..., 0, 0]
 
 
 def inverse_root(eigenvalues: Tensor, least: float) -> Tensor:

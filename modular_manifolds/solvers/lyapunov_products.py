@@ -1,0 +1,119 @@
+"""The Lyapunov fixed point by matrix products alone, for accelerators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.gram_newton_schulz import inverse_root_by_products
+from modular_manifolds.linalg.matrices import inner
+from modular_manifolds.linalg.symmetric import skew, sym
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.completion import Completion, bend, direction
+from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds.solvers.stiefel_dual import TINY, StiefelDual, relative_gap
+
+
+@dataclass(frozen=True)
+class LyapunovProducts(Solver):
+    """The fixed point of `Lyapunov` where an eigendecomposition would be slow (see there and `stiefel_dual`).
+
+    `P = M^{-1/2}` comes from Polar Express on the Gram matrix M, and the correction D of
+    `D P + P D = −((K+S)P + P(K+S)ᵀ)` from a few conjugate-gradient steps, one n×n product each. The
+    completion takes two more inverse roots of the same kind. No eigenvalue is ever computed, and all
+    bounds hold all the same: P is a polynomial whose error on the spectrum is known beforehand, so
+    `tr M^{1/2} ≤ tr(P M)/(1 − ε)`.
+
+    Args:
+        tolerance: stop when the relative duality gap is at most this.
+        max_iterations: rounds at most.
+        inner_iterations: conjugate-gradient steps for each D.
+        accuracy: ε of the inverse roots; it limits the gap to about 3 ε.
+
+    Source: Zhang, Amsel, Chen, Dao, "Gram Newton–Schulz" (2026) for the roots; else as `Lyapunov`.
+    """
+
+    tolerance: float = 1e-2
+    max_iterations: int = 30
+    inner_iterations: int = 4
+    accuracy: float = 1e-4
+
+    name = "lyapunov-products"
+    reason = "it is made of matrix products, which accelerators are best at"
+
+    def solve(
+        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
+    ) -> Solution:
+        problem = StiefelDual.of(manifold, norm, point, gradient)
+        s = torch.zeros_like(problem.k)
+        if dual is not None:
+            warm = sym(problem.c) + 2 * sym(dual.double())
+            s = torch.where(self._bound(problem, warm)[1] < self._bound(problem, s)[1], warm, s)
+        best_s, best, completion, iterations = s, None, None, 0
+        while True:
+            p, bound = self._bound(problem, s)
+            best_s = s if best is None else torch.where(bound < best, s, best_s)
+            best = bound if best is None else torch.minimum(best, bound)
+            correction = self._correction(problem.k + s, p)
+            iterations += 1
+            t = skew(-(problem.k + s + correction) @ p)
+            completion = self._complete(problem, t).or_better(completion)
+            gap = relative_gap(completion.descent, best)
+            if float(gap.max()) <= self.tolerance or iterations >= self.max_iterations:
+                break
+            s = s + correction
+        converged = bool((gap <= self.tolerance).all())
+        return Solution(
+            problem.given(direction(problem, completion)),
+            Status.CONVERGED if converged else Status.NOT_CONVERGED,
+            iterations,
+            gap,
+            self.tolerance,
+            (best_s - sym(problem.c)) / 2,
+        )
+
+    def _bound(self, problem: StiefelDual, s: Tensor) -> tuple[Tensor, Tensor]:
+        """P for this S, and a bound on the dual objective there, shape (*batch, 1, 1)."""
+        b = problem.k + s
+        m = b.mT @ b + problem.e
+        p, shifted, _ = inverse_root_by_products(m, accuracy=self.accuracy, least=LEAST)
+        return p, inner(p, shifted) / (1 - self.accuracy)
+
+    def _correction(self, b: Tensor, p: Tensor) -> Tensor:
+        """D with `D P + P D = −2 sym(B P)`, by conjugate gradients from zero."""
+        residual = -2 * sym(b @ p)
+        found, search = torch.zeros_like(residual), residual
+        length = inner(residual, residual)
+        for _ in range(self.inner_iterations):
+            image = 2 * sym(search @ p)
+            step = length / inner(search, image).clamp_min(TINY)
+            found, residual = found + step * search, residual - step * image
+            after = inner(residual, residual)
+            search, length = residual + (after / length.clamp_min(TINY)) * search, after
+        return found
+
+    def _complete(self, problem: StiefelDual, t: Tensor) -> Completion:
+        """`F = H^{1/2} (H^{1/2} E H^{1/2})^{-1/2} H^{1/2}` with `H = I − TᵀT`, short by the roots' error."""
+        t = bend(t)
+        h = t @ t
+        h.diagonal(dim1=-2, dim2=-1).add_(1)
+        p, _, _ = inverse_root_by_products(h, accuracy=self.accuracy, least=LEAST)
+        # At most 1 + accuracy times the root of H; shrunk so that it is never more than the root.
+        half = sym(h @ p) / (1 + self.accuracy)
+        fill, _, size = inverse_root_by_products(
+            sym(half @ problem.e @ half), accuracy=self.accuracy, least=LEAST
+        )
+        noise = t.shape[-1] * (8 * problem.precision) ** 2
+        fill = torch.where(size > noise, sym(half @ fill @ half) / (1 + self.accuracy), 0.0)
+        largest = 1 / (LEAST * size.clamp_min(TINY).sqrt())
+        steepest = torch.where(size > noise, largest, 0.0)[..., 0, 0]
+        return Completion(t, fill, inner(problem.e, fill) - inner(problem.k, t), steepest)
+
+
+LEAST = 3e-4
+"""Singular values below this part of the largest get less than their full step; it sets how many products an
+inverse root takes."""
