@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -72,7 +72,7 @@ class Recordings:
 
     @cached_property
     def images(self) -> Images:
-        self.settings.watch("reading the images")
+        self.settings.watch("images: reading")
         folder = self.settings.data_path
         return enlarged_digits() if folder is None else images_of_cifar10(folder)
 
@@ -97,18 +97,18 @@ class Recordings:
         """The best dual objective at the first moment of each single weight."""
         found: dict[str, float] = {}
         for problem in self.single:
-            self.settings.watch(f"{problem.name}: the steepest direction in float64")
+            self.settings.watch(f"steepest direction in float64: {problem.name}")
             found[problem.name] = quality.best_dual(problem.moments[0])
         return found
 
     def _watch(self, name: str) -> Callable[[str], None]:
-        return lambda what: self.settings.watch(f"{name}: {what}")
+        return lambda what: self.settings.watch(f"training {name}: {what}")
 
 
 def manifold_muon(recordings: Recordings) -> Iterator[Row]:
     """Manifold Muon's step beside torch's Muon, AdamW and geoopt, weight by weight."""
     for problem in recordings.single:
-        recordings.settings.watch(f"manifold-muon, {problem.name}: timing")
+        recordings.settings.watch(f"manifold-muon: {problem.name}")
         yield from step_rows(problem, recordings.best[problem.name], recordings.settings)
 
 
@@ -154,26 +154,30 @@ def gaps(problem: Problem, best: float, stepper: contenders.Stepper) -> tuple[fl
     stepper.optimizer.step()
     assert isinstance(stepper.optimizer, mm.SteepestDescent)
     (diagnosis,) = stepper.optimizer.diagnoses.values()
-    return quality.true_gap(problem.moments[0], best), float(diagnosis.gap)
+    moment = problem.moments[0]
+    return quality.true_gap(moment, quality.direction(moment), best), float(diagnosis.gap)
 
 
 def dual_ascent(recordings: Recordings) -> Iterator[Row]:
     """The seed post's dual ascent beside ours; it starts afresh every step, as in the post."""
     for problem in recordings.single:
-        recordings.settings.watch(f"dual-ascent, {problem.name}: timing (may take a minute)")
+        recordings.settings.watch(f"dual-ascent: {problem.name}")
         yield seed_row(problem, recordings.best[problem.name], recordings.settings)
 
 
 def seed_row(problem: Problem, best: float, settings: Settings) -> Row:
     """The row of one weight."""
+    # One moment: the remembered direction and the best dual objective belong to the same step.
+    problem = replace(problem, moments=problem.moments[:1])
     mine = contenders.ours(problem)
     name = "dual ascent"
-    seed = contenders.ours(problem, name=name, solver="dual-ascent", warm=False)
+    remembering = quality.Remembering()
+    seed = contenders.ours(problem, name=name, solver=remembering, warm=False)
     most = 1 if problem.shape[0] * problem.shape[1] >= SLOW else 3
     timings = _timed([mine.contender(problem), seed.contender(problem, most=most)], settings)
-    moment = problem.moments[0]
     gap, _ = gaps(problem, best, mine)
-    seeds = quality.true_gap(moment, best, solver="dual-ascent", warm=False)
+    (direction,) = remembering.found
+    seeds = quality.true_gap(problem.moments[0], direction[0], best)
     ratio = timings.ratio(name, "ours")
     bar = SEED_BAR.get(problem.shape, SEED_BAR_ELSEWHERE)
     return _row(
@@ -192,7 +196,7 @@ def plain_muon(recordings: Recordings) -> Iterator[Row]:
     """Muon through this library beside torch's, at no worse orthogonality."""
     large = next(each for each in recordings.large if each.shape == (768, 3072))
     for problem in (large, recordings.deep):
-        recordings.settings.watch(f"plain-muon, {problem.name}: timing")
+        recordings.settings.watch(f"plain-muon: {problem.name}")
         yield plain_row(problem, recordings.settings)
 
 
@@ -217,7 +221,7 @@ def plain_row(problem: Problem, settings: Settings) -> Row:
 
 def whole_step(recordings: Recordings) -> Iterator[Row]:
     """The whole step of a net of many equal Stiefel layers beside torch's Muon."""
-    recordings.settings.watch("whole-step: timing")
+    recordings.settings.watch(f"whole-step: {recordings.deep.name}")
     yield whole_row(recordings.deep, recordings.settings)
 
 
@@ -285,13 +289,13 @@ def residual_drift(recordings: Recordings) -> Iterator[Row]:
         name = str(dtype).removeprefix("torch.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            net = perceptron((64, 32, 10))
+            net = perceptron((64, 16, 10))
         found = drift(
             net,
             digits_alone(),
             steps=settings.drift_steps,
             dtype=dtype,
-            watch=lambda what: settings.watch(f"drift, {what}"),
+            watch=lambda what: settings.watch(f"drift: {what}"),
         )
         yield Row(
             "drift",

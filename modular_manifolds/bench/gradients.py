@@ -21,6 +21,7 @@ from modular_manifolds.training.split import Split
 MOMENTUM = 0.95
 BATCH = 1024
 SIDE = 32
+SHIFT = 4
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,25 @@ def images_of_cifar10(folder: Path) -> Images:
 
 
 def enlarged_digits() -> Images:
-    """The bundled digits of 8×8 pixels, bilinearly enlarged to 32×32 and repeated in three channels."""
+    """The bundled digits of 8×8 pixels, bilinearly enlarged to 32×32, three channels of one digit.
+
+    Every channel is shifted by up to four pixels of its own. Enlarged alone, the images would span no
+    more than 64 dimensions and gradients have rank 64; those of photographs have full rank.
+    """
     digits = digits_alone().split
+    count = len(digits.images)
     small = digits.images.reshape(-1, 1, 8, 8)
     large = functional.interpolate(small, (SIDE, SIDE), mode="bilinear", align_corners=False)
-    flat = large.expand(-1, 3, -1, -1).reshape(len(small), -1).contiguous()
+    generator = torch.Generator().manual_seed(0)
+    shifts = torch.randint(-SHIFT, SHIFT + 1, (2, count, 3, 1), generator=generator)
+    down, right = ((torch.arange(SIDE) + each).clamp(0, SIDE - 1) for each in shifts)
+    channels = large.expand(-1, 3, -1, -1)
+    channels = channels.gather(2, down.unsqueeze(-1).expand(-1, -1, -1, SIDE))
+    channels = channels.gather(3, right.unsqueeze(-2).expand(-1, -1, SIDE, -1))
     return Images(
-        Split(flat, digits.labels),
-        "the bundled digits, enlarged from 8×8 to 3×32×32 by interpolation (--data-path takes CIFAR-10)",
+        Split(channels.reshape(count, -1).contiguous(), digits.labels),
+        "the bundled digits, enlarged from 8×8 to 3×32×32 by interpolation and shifted "
+        "(--data-path takes CIFAR-10)",
     )
 
 
@@ -130,7 +142,7 @@ def record(
     """
     found: list[tuple[str, Moment]] = []
     for step, optimizer in training(net, images, steps=steps, lr=lr, share=share, batch=batch):
-        watch(f"training, step {step + 1}/{steps}")
+        watch(f"step {step + 1}/{steps}")
         if step not in at:
             continue
         for group in optimizer.param_groups:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -65,19 +65,43 @@ def best_dual(moment: Moment) -> float:
     return problem.objective(found.dual)
 
 
-def true_gap(
-    moment: Moment, best: float, *, solver: str | mm.solvers.Solver = "auto", warm: bool = True
-) -> float:
-    """How far the step's direction falls short of `best`, as a part of it."""
-    found = mm.steepest(
+def direction(moment: Moment) -> Tensor:
+    """The direction that the default solver finds from what a step of training starts from."""
+    return mm.steepest(
         mm.Stiefel(),
         mm.Spectral(),
         moment.weights[0],
         descended(moment, 0),
-        solver=solver,
-        dual=moment.states[0].get("dual") if warm else None,
-    )
-    return (best - TallStep.of(moment).descent(found.direction)) / best
+        dual=moment.states[0].get("dual"),
+    ).direction
+
+
+def true_gap(moment: Moment, direction: Tensor, best: float) -> float:
+    """How far `direction` falls short of `best`, as a part of it."""
+    return (best - TallStep.of(moment).descent(direction)) / best
+
+
+@dataclass(frozen=True)
+class Remembering(mm.solvers.Solver):
+    """Dual ascent that keeps its last direction: a second solve of many seconds is then not needed."""
+
+    inner: mm.solvers.Solver = field(default_factory=mm.solvers.DualAscent)
+    found: list[Tensor] = field(default_factory=list, compare=False)
+
+    name = mm.solvers.DualAscent.name
+    reason = mm.solvers.DualAscent.reason
+
+    def solve(
+        self,
+        manifold: mm.Manifold,
+        norm: mm.Norm,
+        point: Tensor,
+        gradient: Tensor,
+        dual: Tensor | None,
+    ) -> mm.Solution:
+        solution = self.inner.solve(manifold, norm, point, gradient, dual)
+        self.found[:] = [solution.direction]
+        return solution
 
 
 @torch.no_grad()

@@ -33,11 +33,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of medians with the quartiles of the ratios of single rounds."""
+    """A ratio of medians with the quartiles of the ratios within a round; None below two rounds."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ class Timings:
         return median(self.seconds[name])
 
     def ratio(self, name: str, other: str) -> Ratio:
-        """`name` over `other`, over the rounds that both took part in."""
-        pairs = list(zip(self.seconds[name], self.seconds[other], strict=False))
-        each = [a / b for a, b in pairs]
-        low, _, high = quantiles(each, n=4, method="inclusive") if len(each) > 1 else each * 3
-        return Ratio(median(a for a, _ in pairs) / median(b for _, b in pairs), low, high)
+        """`name` over `other`; the quartiles are over the rounds that both took part in."""
+        each = [a / b for a, b in zip(self.seconds[name], self.seconds[other], strict=False)]
+        value = self.median(name) / self.median(other)
+        if len(each) < 2:
+            return Ratio(value, None, None)
+        low, _, high = quantiles(each, n=4, method="inclusive")
+        return Ratio(value, low, high)
 
 
 @contextmanager

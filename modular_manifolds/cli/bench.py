@@ -48,11 +48,18 @@ def bench(
         disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task("starting", total=None)
+        seen: list[str] = []
+
+        def watch(what: str) -> None:
+            progress.update(task, description=what)
+            topic = what.partition(":")[0]
+            # Where there is no terminal: a line for each topic, not for each step of a training.
+            if not console.is_terminal and seen[-1:] != [topic]:
+                seen.append(topic)
+                console.print(topic, highlight=False, soft_wrap=True)
+
         settings = Settings(
-            data_path=data_path,
-            rounds=rounds,
-            drift_steps=drift_steps,
-            watch=lambda what: progress.update(task, description=what),
+            data_path=data_path, rounds=rounds, drift_steps=drift_steps, watch=watch
         )
         report = run(settings, only=only or (), threads=threads)
     if json is not None:
