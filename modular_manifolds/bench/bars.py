@@ -14,7 +14,8 @@ import modular_manifolds as mm
 from modular_manifolds.bench import contenders, quality
 from modular_manifolds.bench.drift import drift
 from modular_manifolds.bench.gradients import (
-    Images,
+    CIFAR10,
+    ENLARGED,
     Problem,
     deep_net,
     digits_alone,
@@ -28,6 +29,7 @@ from modular_manifolds.bench.gradients import (
 from modular_manifolds.bench.memory import StepMemory, of_steps
 from modular_manifolds.bench.report import Row, amount
 from modular_manifolds.bench.timing import Contender, Ratio, Timings, interleave
+from modular_manifolds.training.split import Split
 
 MUON = "torch.optim.Muon"
 GAP = 1e-2
@@ -70,8 +72,13 @@ class Recordings:
 
     settings: Settings
 
+    @property
+    def source(self) -> str:
+        """What the images of 3072 numbers are, in words."""
+        return ENLARGED if self.settings.data_path is None else CIFAR10
+
     @cached_property
-    def images(self) -> Images:
+    def images(self) -> Split:
         self.settings.watch("images: reading")
         folder = self.settings.data_path
         return enlarged_digits() if folder is None else images_of_cifar10(folder)

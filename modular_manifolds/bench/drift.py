@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 
 import modular_manifolds as mm
-from modular_manifolds.bench.gradients import MOMENTUM, Images
+from modular_manifolds.bench.gradients import MOMENTUM
+from modular_manifolds.training.split import Split
 
 BATCH = 64
 EVERY = 10
@@ -32,7 +33,7 @@ class Drift:
 
 def drift(
     net: mm.Module,
-    images: Images,
+    images: Split,
     *,
     steps: int,
     dtype: torch.dtype,
@@ -48,14 +49,14 @@ def drift(
     geometries = dict(net.geometries())
     parameters = dict(net.named_parameters())
     generator = torch.Generator().manual_seed(0)
-    data = images.split.images.to(dtype)
+    data = images.images.to(dtype)
     seen: list[float] = []
     for step in range(steps):
         if step % max(1, steps // 20) == 0:
             watch(f"{str(dtype).removeprefix('torch.')}, step {step}/{steps}")
         chosen = torch.randint(len(data), (BATCH,), generator=generator)
         optimizer.zero_grad()
-        functional.cross_entropy(net(data[chosen]), images.split.labels[chosen]).backward()
+        functional.cross_entropy(net(data[chosen]), images.labels[chosen]).backward()
         optimizer.step()
         if step % EVERY == EVERY - 1 or steps < EVERY:
             seen.append(

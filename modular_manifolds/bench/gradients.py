@@ -22,6 +22,11 @@ MOMENTUM = 0.95
 BATCH = 1024
 SIDE = 32
 SHIFT = 4
+CIFAR10 = "CIFAR-10, 3×32×32"
+ENLARGED = (
+    "the bundled digits, enlarged from 8×8 to 3×32×32 by interpolation and shifted "
+    "(--data-path takes CIFAR-10)"
+)
 
 
 @dataclass(frozen=True)
@@ -51,26 +56,18 @@ class Problem:
         return self.moments[number % len(self.moments)]
 
 
-@dataclass(frozen=True)
-class Images:
-    """What is trained on, and a sentence that says where it is from."""
-
-    split: Split
-    source: str
-
-
-def images_of_cifar10(folder: Path) -> Images:
+def images_of_cifar10(folder: Path) -> Split:
     """CIFAR-10 from Parquet files, as `modular-manifolds train --data cifar10` reads them."""
-    return Images(load_data("cifar10", folder).train, "CIFAR-10, 3×32×32")
+    return load_data("cifar10", folder).train
 
 
-def enlarged_digits() -> Images:
+def enlarged_digits() -> Split:
     """The bundled digits of 8×8 pixels, bilinearly enlarged to 32×32, three channels of one digit.
 
     Every channel is shifted by up to four pixels of its own. Enlarged alone, the images would span no
     more than 64 dimensions and gradients have rank 64; those of photographs have full rank.
     """
-    digits = digits_alone().split
+    digits = digits_alone()
     count = len(digits.images)
     small = digits.images.reshape(-1, 1, 8, 8)
     large = functional.interpolate(small, (SIDE, SIDE), mode="bilinear", align_corners=False)
@@ -80,16 +77,12 @@ def enlarged_digits() -> Images:
     channels = large.expand(-1, 3, -1, -1)
     channels = channels.gather(2, down.unsqueeze(-1).expand(-1, -1, -1, SIDE))
     channels = channels.gather(3, right.unsqueeze(-2).expand(-1, -1, SIDE, -1))
-    return Images(
-        Split(channels.reshape(count, -1).contiguous(), digits.labels),
-        "the bundled digits, enlarged from 8×8 to 3×32×32 by interpolation and shifted "
-        "(--data-path takes CIFAR-10)",
-    )
+    return Split(channels.reshape(count, -1).contiguous(), digits.labels)
 
 
-def digits_alone() -> Images:
+def digits_alone() -> Split:
     """The bundled digits as they are: 64 numbers an image."""
-    return Images(load_data("digits").train, "the bundled digits, 8×8")
+    return load_data("digits").train
 
 
 def perceptron(sizes: Sequence[int], bond: Callable[[], mm.Module] = mm.ReLU) -> mm.Module:
@@ -103,7 +96,7 @@ def perceptron(sizes: Sequence[int], bond: Callable[[], mm.Module] = mm.ReLU) ->
 
 
 def training(
-    net: mm.Module, images: Images, *, steps: int, lr: float, share: float, batch: int = BATCH
+    net: mm.Module, images: Split, *, steps: int, lr: float, share: float, batch: int = BATCH
 ) -> Iterator[tuple[int, mm.SteepestDescent]]:
     """Train `net` by manifold Muon; stops just before each step, when the gradients are there.
 
@@ -112,21 +105,21 @@ def training(
     """
     optimizer = mm.SteepestDescent(net, lr=lr, momentum=MOMENTUM, nesterov=True)
     generator = torch.Generator().manual_seed(0)
-    classes = int(images.split.labels.max()) + 1
+    classes = int(images.labels.max()) + 1
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"], group["share"] = lr * (1 - step / steps), share
-        chosen = torch.randperm(len(images.split.labels), generator=generator)[:batch]
-        outputs = net(images.split.images[chosen])[:, :classes]
+        chosen = torch.randperm(len(images.labels), generator=generator)[:batch]
+        outputs = net(images.images[chosen])[:, :classes]
         optimizer.zero_grad()
-        functional.cross_entropy(outputs, images.split.labels[chosen]).backward()
+        functional.cross_entropy(outputs, images.labels[chosen]).backward()
         yield step, optimizer
         optimizer.step()
 
 
 def record(
     net: mm.Module,
-    images: Images,
+    images: Split,
     *,
     steps: int,
     at: Sequence[int],
@@ -135,7 +128,9 @@ def record(
     batch: int = BATCH,
     watch: Callable[[str], None] = lambda _: None,
 ) -> list[tuple[str, Moment]]:
-    """Train `net` and keep what every weight met at the steps `at`, counted from 0.
+    """Train `net` and keep what every weight met at the steps `at`, counted from 0; stop at the last.
+
+    `steps` is how long the training is that the learning rate falls over.
 
     Returns:
         The paths of the weights, each with a Moment of that weight alone, step by step.
@@ -155,6 +150,8 @@ def record(
                 share,
             )
             found.append((group["name"], moment))
+        if step == max(at):
+            break
     return found
 
 
@@ -187,18 +184,18 @@ def all_weights(found: Sequence[tuple[str, Moment]], *, name: str) -> Problem:
     return Problem(name, (out, into), together)
 
 
-def small_net(images: Images, watch: Callable[[str], None]) -> list[Problem]:
-    """The weights of an MLP 3072-128-64-10 after 10, 20 and 30 steps."""
+def small_net(images: Split, watch: Callable[[str], None]) -> list[Problem]:
+    """The weights of an MLP 3072-128-64-10 after 10, 20 and 30 of 40 steps."""
     net = _seeded((3072, 128, 64, 10), mm.ReLU)
     return one_weight_each(
-        record(net, images, steps=31, at=(10, 20, 30), lr=0.1, share=1.0, watch=watch)
+        record(net, images, steps=40, at=(10, 20, 30), lr=0.1, share=1.0, watch=watch)
     )
 
 
-def large_net(images: Images, watch: Callable[[str], None]) -> list[Problem]:
-    """The two large weights of an MLP 3072-768-768-10, near the end of 12 steps."""
+def large_net(images: Split, watch: Callable[[str], None]) -> list[Problem]:
+    """The two large weights of an MLP 3072-768-768-10, after 5, 7 and 9 of 12 steps."""
     net = _seeded((3072, 768, 768, 10), mm.ReLU)
-    found = record(net, images, steps=12, at=(7, 9, 11), lr=0.1, share=1.0, watch=watch)
+    found = record(net, images, steps=12, at=(5, 7, 9), lr=0.1, share=1.0, watch=watch)
     return [each for each in one_weight_each(found) if each.shape[0] == 768]
 
 
@@ -206,7 +203,7 @@ def deep_net(watch: Callable[[str], None]) -> Problem:
     """64 square weights of 64×64 with absolute values between them, on the digits as they are."""
     net = _seeded((64,) * 65, mm.Abs)
     found = record(
-        net, digits_alone(), steps=31, at=(10, 20, 30), lr=1.0, share=1 / 64, watch=watch
+        net, digits_alone(), steps=40, at=(10, 20, 30), lr=1.0, share=1 / 64, watch=watch
     )
     return all_weights(found, name="64 of 64×64")
 

@@ -34,7 +34,4 @@ def run(settings: Settings, *, only: Sequence[str] = (), threads: int = 2) -> Re
             if not only or name in only:
                 rows.extend(bench(recordings))
     seconds = time.perf_counter() - start
-    # Reading the images only to name them would be waste: a run of drift alone has none.
-    source = recordings.__dict__.get("images")
-    data = source.source if source is not None else "the bundled digits, 8×8"
-    return Report(Environment.here(threads=threads), data, seconds, tuple(rows))
+    return Report(Environment.here(threads=threads), recordings.source, seconds, tuple(rows))
