@@ -86,11 +86,11 @@ def test_rounds_alternate_and_only_the_step_is_timed() -> None:
 
 def test_a_slow_contender_takes_part_in_few_rounds_and_time_ends_them_all() -> None:
     clock = Clock()
-    slow, quick = clock.contender("slow", 50.0, most=1), clock.contender("quick", 1.0)
+    slow, quick = clock.contender("slow", 50.0, most=1), clock.contender("quick", 9.0, 2.0, 1.0)
     timings = interleave([quick, slow], rounds=9, seconds=20.0, clock=clock)
-    assert timings.seconds == {"quick": (1.0, 1.0, 1.0), "slow": (50.0,)}
+    assert timings.seconds == {"quick": (2.0, 1.0, 1.0), "slow": (50.0,)}
     ratio = timings.ratio("slow", "quick")
-    assert (ratio.value, ratio.low, ratio.high) == (50.0, None, None)
+    assert (ratio.value, ratio.low, ratio.high) == (25.0, None, None)
 
 
 def test_a_ratio_is_of_medians_and_its_quartiles_of_rounds() -> None:

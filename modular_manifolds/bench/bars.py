@@ -43,8 +43,8 @@ NO_TREND = 1.5
 """The last thousand residuals may be this many times the first thousand: rounding is noise."""
 ROUNDING = 1.05
 """A step's small bookkeeping tensors beside the stack itself."""
-SLOW = 128 * 128
-"""From this many entries on dual ascent takes seconds a step, and is timed in one round."""
+SLOW = 768 * 768
+"""From this many entries on dual ascent takes many seconds a step, and is timed in one round."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def seed_row(problem: Problem, best: float, settings: Settings) -> Row:
     name = "dual ascent"
     remembering = quality.Remembering()
     seed = contenders.ours(problem, name=name, solver=remembering, warm=False)
-    most = 1 if problem.shape[0] * problem.shape[1] >= SLOW else 3
+    most = 1 if problem.shape[0] * problem.shape[1] >= SLOW else None
     timings = _timed([mine.contender(problem), seed.contender(problem, most=most)], settings)
     gap, _ = gaps(problem, best, mine)
     (direction,) = remembering.found

@@ -51,11 +51,12 @@ class Timings:
         return median(self.seconds[name])
 
     def ratio(self, name: str, other: str) -> Ratio:
-        """`name` over `other`; the quartiles are over the rounds that both took part in."""
-        each = [a / b for a, b in zip(self.seconds[name], self.seconds[other], strict=False)]
-        value = self.median(name) / self.median(other)
-        if len(each) < 2:
+        """`name` over `other`, of the rounds that both took part in."""
+        pairs = list(zip(self.seconds[name], self.seconds[other], strict=False))
+        value = median(a for a, _ in pairs) / median(b for _, b in pairs)
+        if len(pairs) < 2:
             return Ratio(value, None, None)
+        each = [a / b for a, b in pairs]
         low, _, high = quantiles(each, n=4, method="inclusive")
         return Ratio(value, low, high)
 
