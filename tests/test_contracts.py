@@ -36,6 +36,7 @@ def test_the_contracts_say_what_the_design_says() -> None:
     layers = next(each["layers"] for each in contracts if each["type"] == "layers")
     assert [layer.replace("modular_manifolds.", "") for layer in layers] == [
         "cli",
+        "bench",
         "training",
         "specs",
         "optim | certificates",

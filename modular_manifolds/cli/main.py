@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from modular_manifolds.cli.bench import bench
 from modular_manifolds.cli.budget import budget
 from modular_manifolds.cli.lipschitz import lipschitz
 from modular_manifolds.cli.schema import schema
@@ -30,6 +31,7 @@ app.command()(train)
 app.command()(budget)
 app.command()(lipschitz)
 app.command()(schema)
+app.command()(bench)
 
 
 def _print_version(wanted: bool) -> None:

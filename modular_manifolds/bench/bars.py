@@ -1,0 +1,356 @@
+"""The benchmarks themselves: what is compared with what, and which bar must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import torch
+
+import modular_manifolds as mm
+from modular_manifolds.bench import contenders, quality
+from modular_manifolds.bench.drift import drift
+from modular_manifolds.bench.gradients import (
+    CIFAR10,
+    ENLARGED,
+    Problem,
+    deep_net,
+    digits_alone,
+    enlarged_digits,
+    images_of_cifar10,
+    large_net,
+    perceptron,
+    small_net,
+    training,
+)
+from modular_manifolds.bench.memory import StepMemory, of_steps
+from modular_manifolds.bench.report import Row, amount
+from modular_manifolds.bench.timing import Contender, Ratio, Timings, interleave
+from modular_manifolds.training.split import Split
+
+MUON = "torch.optim.Muon"
+GAP = 1e-2
+STEP_BAR = 1.5
+PLAIN_BAR = 0.8
+WHOLE_BAR = 0.7
+SEED_BAR: Final[dict[tuple[int, int], float]] = {(128, 3072): 100.0}
+SEED_BAR_ELSEWHERE = 30.0
+RESIDUALS: Final[dict[torch.dtype, float]] = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+NO_TREND = 1.5
+"""The last thousand residuals may be this many times the first thousand: rounding is noise."""
+ROUNDING = 1.05
+"""A step's small bookkeeping tensors beside the stack itself."""
+SLOW = 768 * 768
+"""From this many entries on dual ascent takes many seconds a step, and is timed in one round."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is told.
+
+    Args:
+        data_path: the folder with CIFAR-10's Parquet files; the bundled digits without it.
+        rounds: at most so many a comparison.
+        seconds: no further round of a comparison once its timed steps took this long, after three.
+        drift_steps: how long the weights are watched.
+        watch: is told what is being done.
+    """
+
+    data_path: Path | None = None
+    rounds: int = 30
+    seconds: float = 8.0
+    drift_steps: int = 10_000
+    watch: Callable[[str], None] = field(default=lambda _: None)
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The recorded problems, each made once, when it is first asked for."""
+
+    settings: Settings
+
+    @property
+    def source(self) -> str:
+        """What the images of 3072 numbers are, in words."""
+        return ENLARGED if self.settings.data_path is None else CIFAR10
+
+    @cached_property
+    def images(self) -> Split:
+        self.settings.watch("images: reading")
+        folder = self.settings.data_path
+        return enlarged_digits() if folder is None else images_of_cifar10(folder)
+
+    @cached_property
+    def single(self) -> tuple[Problem, ...]:
+        """One weight each, of the two MLPs."""
+        return (
+            *small_net(self.images, self._watch("3072-128-64-10")),
+            *self.large,
+        )
+
+    @cached_property
+    def large(self) -> tuple[Problem, ...]:
+        return tuple(large_net(self.images, self._watch("3072-768-768-10")))
+
+    @cached_property
+    def deep(self) -> Problem:
+        return deep_net(self._watch("64 layers of 64×64"))
+
+    @cached_property
+    def best(self) -> dict[str, float]:
+        """The best dual objective at the first moment of each single weight."""
+        found: dict[str, float] = {}
+        for problem in self.single:
+            self.settings.watch(f"steepest direction in float64: {problem.name}")
+            found[problem.name] = quality.best_dual(problem.moments[0])
+        return found
+
+    def _watch(self, name: str) -> Callable[[str], None]:
+        return lambda what: self.settings.watch(f"training {name}: {what}")
+
+
+def manifold_muon(recordings: Recordings) -> Iterator[Row]:
+    """Manifold Muon's step beside torch's Muon, AdamW and geoopt, weight by weight."""
+    for problem in recordings.single:
+        recordings.settings.watch(f"manifold-muon: {problem.name}")
+        yield from step_rows(problem, recordings.best[problem.name], recordings.settings)
+
+
+def step_rows(problem: Problem, best: float, settings: Settings) -> Iterator[Row]:
+    """The rows of one weight."""
+    mine = contenders.ours(problem)
+    geoopt = contenders.riemannian_sgd(problem)
+    others = [contenders.torch_muon(problem), contenders.torch_adamw(problem)]
+    steppers = [mine, *others, *([geoopt] if geoopt is not None else [])]
+    timings = _timed([each.contender(problem) for each in steppers], settings)
+    gap, certificate = gaps(problem, best, mine)
+    ratio = timings.ratio("ours", MUON)
+    yield _row(
+        "manifold-muon",
+        f"manifold Muon / {MUON}, {problem.name}",
+        timings,
+        MUON,
+        ratio,
+        bar=f"≤ {STEP_BAR:g} at a gap ≤ {GAP:g}",
+        met=ratio.value <= STEP_BAR and gap <= GAP,
+        note=f"gap {gap:.1e}, certified {certificate:.1e}",
+    )
+    for other in steppers[2:]:
+        yield _row(
+            "manifold-muon",
+            f"manifold Muon / {other.name}, {problem.name}",
+            timings,
+            other.name,
+            timings.ratio("ours", other.name),
+        )
+    if geoopt is None:
+        yield Row(
+            "manifold-muon",
+            f"manifold Muon / geoopt RiemannianSGD, {problem.name}",
+            ours=timings.median("ours"),
+            note=contenders.NOT_INSTALLED,
+        )
+
+
+def gaps(problem: Problem, best: float, stepper: contenders.Stepper) -> tuple[float, float]:
+    """Our relative gap at the first moment, true and as the optimizer certifies it."""
+    stepper.restore(problem.moments[0])
+    stepper.optimizer.step()
+    assert isinstance(stepper.optimizer, mm.SteepestDescent)
+    (diagnosis,) = stepper.optimizer.diagnoses.values()
+    moment = problem.moments[0]
+    return quality.true_gap(moment, quality.direction(moment), best), float(diagnosis.gap)
+
+
+def dual_ascent(recordings: Recordings) -> Iterator[Row]:
+    """The seed post's dual ascent beside ours; it starts afresh every step, as in the post."""
+    for problem in recordings.single:
+        recordings.settings.watch(f"dual-ascent: {problem.name}")
+        yield seed_row(problem, recordings.best[problem.name], recordings.settings)
+
+
+def seed_row(problem: Problem, best: float, settings: Settings) -> Row:
+    """The row of one weight."""
+    # One moment: the remembered direction and the best dual objective belong to the same step.
+    problem = replace(problem, moments=problem.moments[:1])
+    mine = contenders.ours(problem)
+    name = "dual ascent"
+    remembering = quality.Remembering()
+    seed = contenders.ours(problem, name=name, solver=remembering, warm=False)
+    most = 1 if problem.shape[0] * problem.shape[1] >= SLOW else None
+    timings = _timed([mine.contender(problem), seed.contender(problem, most=most)], settings)
+    gap, _ = gaps(problem, best, mine)
+    (direction,) = remembering.found
+    seeds = quality.true_gap(problem.moments[0], direction[0], best)
+    ratio = timings.ratio(name, "ours")
+    bar = SEED_BAR.get(problem.shape, SEED_BAR_ELSEWHERE)
+    return _row(
+        "dual-ascent",
+        f"dual ascent / manifold Muon, {problem.name}",
+        timings,
+        name,
+        ratio,
+        bar=f"≥ {bar:g} at a smaller gap",
+        met=ratio.value >= bar and gap <= seeds,
+        note=f"gap {gap:.1e}, dual ascent's {seeds:.1e}",
+    )
+
+
+def plain_muon(recordings: Recordings) -> Iterator[Row]:
+    """Muon through this library beside torch's, at no worse orthogonality."""
+    large = next(each for each in recordings.large if each.shape == (768, 3072))
+    for problem in (large, recordings.deep):
+        recordings.settings.watch(f"plain-muon: {problem.name}")
+        yield plain_row(problem, recordings.settings)
+
+
+def plain_row(problem: Problem, settings: Settings) -> Row:
+    """The row of one problem."""
+    mine = contenders.ours(problem, manifold=mm.Euclidean(), warm=False)
+    theirs = contenders.torch_muon(problem)
+    timings = _timed([each.contender(problem) for each in (mine, theirs)], settings)
+    off, theirs_off = (quality.orthogonality(each, problem.moments[0]) for each in (mine, theirs))
+    ratio = timings.ratio("ours", MUON)
+    return _row(
+        "plain-muon",
+        f"plain Muon / {MUON}, {problem.name}",
+        timings,
+        MUON,
+        ratio,
+        bar=f"≤ {PLAIN_BAR:g} at no worse orthogonality",
+        met=ratio.value <= PLAIN_BAR and off <= theirs_off,
+        note=f"off orthogonal {off:.2g}, torch's {theirs_off:.2g}",
+    )
+
+
+def whole_step(recordings: Recordings) -> Iterator[Row]:
+    """The whole step of a net of many equal Stiefel layers beside torch's Muon."""
+    recordings.settings.watch(f"whole-step: {recordings.deep.name}")
+    yield whole_row(recordings.deep, recordings.settings)
+
+
+def whole_row(problem: Problem, settings: Settings) -> Row:
+    """The row of one net."""
+    mine, theirs = contenders.ours(problem), contenders.torch_muon(problem)
+    timings = _timed([each.contender(problem) for each in (mine, theirs)], settings)
+    ratio = timings.ratio("ours", MUON)
+    return _row(
+        "whole-step",
+        f"whole step / {MUON}, {problem.name}",
+        timings,
+        MUON,
+        ratio,
+        bar=f"≤ {WHOLE_BAR:g}",
+        met=ratio.value <= WHOLE_BAR,
+    )
+
+
+def memory(recordings: Recordings) -> Iterator[Row]:
+    """What the optimizer holds between steps, and what it needs during one."""
+    deep = contenders.ours(recordings.deep)
+    deep.restore(recordings.deep.moments[0])
+    recordings.settings.watch("memory: 64 of 64×64")
+    yield from memory_rows(recordings.deep.name, of_steps(deep.optimizer))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = perceptron((3072, 128, 64, 10))
+    steps = training(net, recordings.images, steps=3, lr=0.1, share=1.0)
+    optimizer = next(optimizer for step, optimizer in steps if step == 2)
+    recordings.settings.watch("memory: 3072-128-64-10")
+    yield from memory_rows("3072-128-64-10", of_steps(optimizer))
+
+
+def memory_rows(name: str, found: StepMemory) -> Iterator[Row]:
+    """The two rows of one net."""
+    yield Row(
+        "memory",
+        f"state / momentum and one n×n dual a weight, {name}",
+        unit="B",
+        ours=found.state,
+        theirs=found.allowed_state,
+        ratio=found.state / found.allowed_state,
+        bar="≤ 1",
+        met=found.state <= found.allowed_state,
+        note=f"weights {amount(found.weights, 'B')}",
+    )
+    yield Row(
+        "memory",
+        f"transient peak of a step / that of its largest batch, {name}",
+        unit="B",
+        ours=found.transient,
+        theirs=found.largest,
+        ratio=found.transient / found.largest,
+        bar=f"≤ {ROUNDING:g}",
+        met=found.transient <= ROUNDING * found.largest,
+        note=f"{found.transient / found.weights:.1f} times the weights",
+    )
+
+
+def residual_drift(recordings: Recordings) -> Iterator[Row]:
+    """How far weights are off their manifold over a long training."""
+    settings = recordings.settings
+    for dtype, bound in RESIDUALS.items():
+        name = str(dtype).removeprefix("torch.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = perceptron((64, 16, 10))
+        found = drift(
+            net,
+            digits_alone(),
+            steps=settings.drift_steps,
+            dtype=dtype,
+            watch=lambda what: settings.watch(f"drift: {what}"),
+        )
+        yield Row(
+            "drift",
+            f"largest residual in {found.steps:,} steps, {name}",
+            unit="",
+            ours=found.largest,
+            ratio=found.growth,
+            bar=f"≤ {bound:g}, last tenth / first ≤ {NO_TREND:g}",
+            met=found.largest <= bound and found.growth <= NO_TREND,
+            note="the ratio is last / first tenth",
+        )
+
+
+BENCHES: Final[dict[str, Callable[[Recordings], Iterator[Row]]]] = {
+    "manifold-muon": manifold_muon,
+    "dual-ascent": dual_ascent,
+    "plain-muon": plain_muon,
+    "whole-step": whole_step,
+    "memory": memory,
+    "drift": residual_drift,
+}
+"""Every benchmark by the name that `--only` takes. A new one is one function and one row here."""
+
+
+def _timed(steppers: Sequence[Contender], settings: Settings) -> Timings:
+    return interleave(steppers, rounds=settings.rounds, seconds=settings.seconds)
+
+
+def _row(
+    bench: str,
+    what: str,
+    timings: Timings,
+    other: str,
+    ratio: Ratio,
+    *,
+    bar: str = "",
+    met: bool | None = None,
+    note: str = "",
+) -> Row:
+    return Row(
+        bench,
+        what,
+        ours=timings.median("ours"),
+        theirs=timings.median(other),
+        ratio=ratio.value,
+        low=ratio.low,
+        high=ratio.high,
+        bar=bar,
+        met=met,
+        note=note,
+    )

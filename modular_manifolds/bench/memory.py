@@ -1,0 +1,127 @@
+"""Memory as torch's CPU allocator reports it to the profiler, what single operations need inside included."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+
+MEASURED = "modular_manifolds.bench.measured"
+
+
+@dataclass(frozen=True)
+class Use:
+    """Bytes above what was there before: at the highest point, and what stayed."""
+
+    peak: int
+    kept: int
+
+
+def measure(run: Callable[[], object], *, prepare: Callable[[], object] = lambda: None) -> Use:
+    """What `run` allocates on the CPU, from the allocator's events in the order they came.
+
+    Every allocation of torch counts, also the work space of a decomposition; what other libraries
+    allocate for themselves does not. What `run` frees must have been allocated by it or by `prepare`,
+    which runs right before it and is not counted: of older blocks the allocator tells no size.
+    """
+    with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        prepared = prepare()
+        with record_function(MEASURED):
+            run()
+        del prepared
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        recorded.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    (span,) = (each for each in events if each.get("name") == MEASURED)
+    begin, end = span["ts"], span["ts"] + span["dur"]
+    blocks = sorted(
+        (each for each in events if each.get("name") == "[memory]" and begin <= each["ts"] <= end),
+        key=lambda event: event["args"]["Ev Idx"],
+    )
+    totals = list(itertools.accumulate((each["args"]["Bytes"] for each in blocks), initial=0))
+    return Use(max(totals), totals[-1])
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes of an optimizer beyond weights and gradients, between steps and during one.
+
+    `largest` is the transient peak of a step of its hungriest bucket alone: the weights of one shape.
+    """
+
+    weights: int
+    state: int
+    transient: int
+    largest: int
+    allowed_state: int
+
+
+def of_steps(optimizer: torch.optim.Optimizer) -> StepMemory:
+    """Measure an optimizer that has gradients and its state: what it holds, what a step needs on top.
+
+    `allowed_state` is momentum and one n×n dual a weight, n the shorter side, both as wide as the
+    weights.
+    """
+    weights: list[Tensor] = [w for group in optimizer.param_groups for w in group["params"]]
+    held = sum(_held(optimizer.state[weight]) for weight in weights)
+    allowed = sum((w.numel() + min(w.shape) ** 2) * max(4, w.element_size()) for w in weights)
+    before = {weight: optimizer.state[weight] for weight in weights}
+    # What a step replaces must stay alive, or the allocator is told to free a block it has no size of.
+    alive = [dict(value) for value in vars(optimizer).values() if isinstance(value, dict)]
+
+    def copy_state() -> None:
+        for weight, state in before.items():
+            optimizer.state[weight] = copy.deepcopy(state)
+
+    def peak() -> int:
+        found = measure(optimizer.step, prepare=copy_state).peak
+        alive.extend(dict(value) for value in vars(optimizer).values() if isinstance(value, dict))
+        for weight, state in before.items():
+            optimizer.state[weight] = state
+        return found
+
+    whole = peak()
+    gradients = [weight.grad for weight in weights]
+    alone: list[int] = []
+    for shape in dict.fromkeys(weight.shape for weight in weights):
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient if weight.shape == shape else None
+        alone.append(peak())
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    return StepMemory(size, held, whole, max(alone), allowed)
+
+
+def _held(state: dict[str, object]) -> int:
+    storages = {
+        each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
+        for each in state.values()
+        if isinstance(each, torch.Tensor)
+    }
+    return sum(storages.values())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Some builds of torch's profiler print a line when they start and stop."""
+    before = os.environ.get("KINETO_LOG_LEVEL")
+    os.environ["KINETO_LOG_LEVEL"] = "99"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["KINETO_LOG_LEVEL"]
+        else:
+            os.environ["KINETO_LOG_LEVEL"] = before

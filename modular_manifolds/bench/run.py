@@ -1,0 +1,37 @@
+"""A run of some benchmarks, from settings to a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from modular_manifolds.bench.bars import BENCHES, Recordings, Settings
+from modular_manifolds.bench.report import Environment, Report, Row
+from modular_manifolds.bench.timing import threads as thread_count
+from modular_manifolds.errors import ArgumentError
+
+
+def run(settings: Settings, *, only: Sequence[str] = (), threads: int = 2) -> Report:
+    """Run the benchmarks named in `only`, or all, with `threads` threads.
+
+    Raises:
+        ArgumentError: a name is unknown, or a number out of range. DataError: the images cannot be
+        read.
+    """
+    for name in only:
+        if name not in BENCHES:
+            raise ArgumentError(
+                "--only", f"must be one of {', '.join(BENCHES)}", repr(name), "Name one of them."
+            )
+    for name, count in (("rounds", settings.rounds), ("drift_steps", settings.drift_steps)):
+        if count < 1:
+            raise ArgumentError(name, "must be at least 1", repr(count), "Leave it out.")
+    recordings = Recordings(settings)
+    rows: list[Row] = []
+    start = time.perf_counter()
+    with thread_count(threads):
+        for name, bench in BENCHES.items():
+            if not only or name in only:
+                rows.extend(bench(recordings))
+    seconds = time.perf_counter() - start
+    return Report(Environment.here(threads=threads), recordings.source, seconds, tuple(rows))
