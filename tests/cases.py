@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 import modular_manifolds as mm
-from modular_manifolds.solvers import TABLE, DualAscent, NormSteepest, Solver
+from modular_manifolds.solvers import ADMM, TABLE, DualAscent, NormSteepest, Solver
 from modular_manifolds.testing import Sample
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (6, 3), (4, 4), (2, 3, 5, 4), (2, 3, 2, 7), (7,)]
@@ -64,7 +64,7 @@ class SolverCase:
     @property
     def scale_free(self) -> bool:
         """Whether the direction may not depend on the size of the gradient."""
-        return not (isinstance(self.solver, DualAscent) and not self.solver.normalise)
+        return not (isinstance(self.solver, DualAscent | ADMM) and not self.solver.normalise)
 
     @property
     def rooms(self) -> list[tuple[tuple[int, ...], torch.dtype]]:

@@ -21,11 +21,13 @@ from modular_manifolds.norms.max import Max
 from modular_manifolds.norms.rms_operator import RMSOperator
 from modular_manifolds.norms.row_rms import RowRMS
 from modular_manifolds.norms.spectral import Spectral
+from modular_manifolds.solvers.admm import ADMM
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradient, TangentGradient
 from modular_manifolds.solvers.dual_ascent import DualAscent
 from modular_manifolds.solvers.lyapunov import Lyapunov
 from modular_manifolds.solvers.solution import Solution
+from modular_manifolds.solvers.spel import SPEL
 
 TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
     (Euclidean, Frobenius): (NormSteepest(),),  # normalised gradient descent
@@ -37,8 +39,9 @@ TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
     (Oblique, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
     (Oblique, RowRMS): (RowTangentGradient(),),  # forced weight normalisation
     (Stiefel, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
-    (Stiefel, Spectral): (Lyapunov(), DualAscent()),  # manifold Muon
-    (Stiefel, RMSOperator): (Lyapunov(), DualAscent()),  # manifold Muon, aware of the width
+    (Stiefel, Spectral): (Lyapunov(), DualAscent(), ADMM(), SPEL()),  # manifold Muon
+    # Manifold Muon, aware of the width.
+    (Stiefel, RMSOperator): (Lyapunov(), DualAscent(), ADMM(), SPEL()),
 }
 """The solvers of each pair, the default first. A new pair is one row here."""
 
