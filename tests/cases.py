@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 import modular_manifolds as mm
-from modular_manifolds.solvers import TABLE, DualAscent, NormSteepest, Solver
+from modular_manifolds.solvers import ADMM, TABLE, DualAscent, NormSteepest, Solver
 from modular_manifolds.testing import Sample
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (6, 3), (4, 4), (2, 3, 5, 4), (2, 3, 2, 7), (7,)]
@@ -64,12 +64,14 @@ class SolverCase:
     @property
     def scale_free(self) -> bool:
         """Whether the direction may not depend on the size of the gradient."""
-        return not (isinstance(self.solver, DualAscent) and not self.solver.normalise)
+        return not (isinstance(self.solver, DualAscent | ADMM) and not self.solver.normalise)
 
     @property
     def rooms(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Solvers see matrices. A hundred rounds in bfloat16 are slow, and another radius changes little."""
-        matrices = [(shape, dtype) for shape, dtype in ROOMS if len(shape) > 1]
+        matrices = [
+            (shape, dtype) for shape, dtype in ROOMS if len(shape) > 1 and self.solver.takes(shape)
+        ]
         other_radius = self.manifold != instances(type(self.manifold))[0]
         if isinstance(self.solver, DualAscent):
             few = [((3, 6), torch.float32)]

@@ -131,7 +131,8 @@ PUBLIC = [
     "Module", "Atom", "Bond", "Manifold", "Norm", "Geometry", "Space", "ProductSpace",
     "budget", "Budget", "lipschitz", "LipschitzReport", "conditioning", "SteepestDescent",
     "msign", "steepest", "Solution", "Status",
-    "solvers.select", "solvers.TABLE", "solvers.Lyapunov", "solvers.DualAscent", "solvers.Solver",
+    "solvers.select", "solvers.TABLE", "solvers.Lyapunov", "solvers.DualAscent",
+    "solvers.ADMM", "solvers.SPEL", "solvers.Solver",
     "linalg.backend.why_not", "errors.ArgumentError",
 ]  # fmt: skip
 

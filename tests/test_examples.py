@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,21 +11,32 @@ from types import ModuleType
 import pytest
 import torch
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+import modular_manifolds as mm
+from modular_manifolds.solvers import SPEL, DualAscent, Lyapunov
+from modular_manifolds.training.split import Split
+
+ROOT = Path(__file__).parent.parent
+
+
+def example(name: str) -> ModuleType:
+    """A file of examples/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def experiment() -> ModuleType:
-    """examples/seed_experiment.py as a module."""
-    spec = importlib.util.spec_from_file_location(
-        "seed_experiment", EXAMPLES / "seed_experiment.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["seed_experiment"] = module
-    spec.loader.exec_module(module)
-    return module
+    return example("seed_experiment")
+
+
+@pytest.fixture(scope="module")
+def race() -> ModuleType:
+    return example("solver_race")
 
 
 def test_the_posts_experiment_runs_and_goes_on(experiment: ModuleType, tmp_path: Path) -> None:
@@ -56,3 +68,58 @@ def test_every_weight_steps_by_the_rate_itself(experiment: ModuleType) -> None:
     optimizer = experiment.optimizer("manifold Muon", net, 0.1)
     assert [group["share"] for group in optimizer.param_groups] == [1.0, 1.0, 1.0]
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+
+
+def solvers_of_manifold_muon() -> list[str]:
+    return [solver.name for solver in mm.solvers.TABLE[mm.Stiefel, mm.Spectral]]
+
+
+def test_solvers_race_on_gradients_from_training(race: ModuleType, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    data = Split(
+        torch.randn(40, 12, generator=generator), torch.randint(0, 3, (40,), generator=generator)
+    )
+    problems = race.record(data, sizes=(12, 6, 3), steps=4, keep=2, batch=10)
+    assert [problem.weight for problem in problems] == ["0.weight", "2.weight"] * 2
+    assert not torch.equal(problems[0].point, problems[2].point)
+    for problem in problems:
+        assert float(mm.Stiefel().residual(problem.point)) <= 1e-5
+        assert float(problem.gradient.norm()) > 0
+
+    found = race.run(problems, data="noise", budgets=(0, 2), repeats=1)
+    for weight, shape in (("0.weight", (6, 12)), ("2.weight", (3, 6))):
+        mine = [point for point in found.points if point.weight == weight]
+        assert {point.shape for point in mine} == {shape}
+        assert {point.method for point in mine} == {*solvers_of_manifold_muon(), *race.FITTED}
+        fixed = [point for point in mine if point.method == "lyapunov"]
+        assert [point.budget for point in fixed] == [0, 2]
+        assert fixed[1].gap < fixed[0].gap
+        assert all(point.milliseconds > 0 and 0 <= point.gap <= 1 for point in mine)
+
+    picture = race.write(found, tmp_path)
+    assert picture.stat().st_size > 10_000
+    assert {file.name for file in tmp_path.iterdir()} == {"solver_race.json", "solver_race.png"}
+    numbers = json.loads((tmp_path / "solver_race.json").read_text())
+    assert len(numbers["points"]) == len(found.points)
+    assert numbers["data"] == "noise"
+
+
+def test_a_budget_is_all_that_limits_a_solver_in_the_race(race: ModuleType) -> None:
+    entries = race.entries((6, 12), (0, 7))
+    assert ("lyapunov", 7, Lyapunov(tolerance=0.0, max_iterations=7)) in entries
+    assert ("dual-ascent", 7, DualAscent(tolerance=0.0, steps=7)) in entries
+    assert ("spel", None, SPEL()) in entries
+
+
+def test_digits_are_enlarged_to_the_size_of_the_network(race: ModuleType) -> None:
+    images = race.digits().images
+    assert images.shape[1] == race.SIZES[0]
+    squares = images.reshape(-1, 3, 32, 32)
+    assert torch.equal(squares[:, 0], squares[:, 2])
+    assert float(images.std()) > 1
+
+
+def test_the_figure_in_the_documentation_shows_every_solver() -> None:
+    """A new solver must race too: run the example again."""
+    numbers = json.loads((ROOT / "docs" / "figures" / "solver_race.json").read_text())
+    assert set(solvers_of_manifold_muon()) <= {point["method"] for point in numbers["points"]}

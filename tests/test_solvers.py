@@ -19,11 +19,14 @@ from modular_manifolds.errors import ArgumentError, ShapeError, UnsupportedPairE
 from modular_manifolds.linalg.matrices import normalise
 from modular_manifolds.linalg.symmetric import gram, skew, sym
 from modular_manifolds.solvers import (
+    ADMM,
+    SPEL,
     TABLE,
     DualAscent,
     Lyapunov,
     LyapunovProducts,
     Solver,
+    SquareStiefel,
     find_solver,
     select,
 )
@@ -206,7 +209,7 @@ CONVEX = 1e-7
 
 SMALL = [(6, 3), (4, 4), (3, 5)]
 
-ITERATIVE = (Lyapunov, LyapunovProducts, DualAscent)
+ITERATIVE = (Lyapunov, LyapunovProducts, SquareStiefel, DualAscent, ADMM, SPEL)
 """Solvers that stop at a tolerance or at a count, and are held to their certificate."""
 
 
@@ -308,6 +311,45 @@ def test_the_gap_of_dual_ascent_is_a_certificate(
         assert float(found.gap) <= 0.1
 
 
+@pytest.mark.parametrize("shape", [*SMALL, (5, 4)], ids=cases.name)
+@pytest.mark.parametrize(
+    ("manifold", "norm", "kind"),
+    [(*STIEFEL[0], "gaussian"), (*STIEFEL[0], "rank-one"), (*STIEFEL[1], "nearly normal")],
+    ids=cases.name,
+)
+@pytest.mark.parametrize(
+    "solver",
+    [ADMM(), ADMM(steps=0), ADMM(rho=10.0, normalise=True), SPEL(), SPEL(accuracy=0.3)],
+    ids=["admm", "no step", "normalised", "spel", "rough msign"],
+)
+def test_the_gap_of_a_baseline_is_a_certificate(
+    solver: Solver, manifold: mm.Manifold, norm: mm.Norm, kind: str, shape: tuple[int, int]
+) -> None:
+    w, g = problem_of(manifold, shape)
+    g = stiefel_gradient(w, g, kind)
+    found = mm.steepest(manifold, norm, w, g, solver=solver)
+    certified(steepest_descent_possible(manifold, norm, w, g), g, found)
+    assert found.status is Status.NOT_CERTIFIED
+    assert found.tolerance is None
+
+
+@pytest.mark.parametrize("shape", [*SMALL, (5, 4)], ids=cases.name)
+def test_admm_goes_to_the_optimum(shape: tuple[int, int]) -> None:
+    """Its multiplier always does; its direction, an msign, where the optimal `G + 2WΛ` has full rank."""
+    stiefel, spectral = mm.Stiefel(), mm.Spectral()
+    w, g = problem_of(stiefel, shape)
+    best = steepest_descent_possible(stiefel, spectral, w, g)
+    found = mm.steepest(stiefel, spectral, w, g, solver=ADMM(steps=3000))
+    certified(best, g, found)
+    assert found.dual is not None
+    objective = float(StiefelDual.of(stiefel, spectral, w, g).objective(found.dual))
+    assert objective * float(torch.linalg.matrix_norm(g)) == pytest.approx(best, rel=1e-4)
+    if shape in ((6, 3), (4, 4)):
+        assert float(found.gap) <= 1e-4
+    else:
+        assert float(found.gap) > 1e-4
+
+
 def certified(best: float, g: Tensor, found: Solution) -> None:
     """The true shortfall is not negative, and never more than the gap, to the convex solver's accuracy."""
     shortfall = 1 - descent(g, found) / best
@@ -363,8 +405,8 @@ def test_a_square_weight_needs_no_round(n: int, dtype: torch.dtype) -> None:
     stiefel = mm.Stiefel()
     w = stiefel.random((n, n), dtype=dtype)
     g = torch.randn(n, n, dtype=dtype)
-    found = mm.steepest(stiefel, mm.Spectral(), w, g)
-    assert found.iterations <= 2
+    tight = SquareStiefel(tolerance=1e-10 if dtype == torch.float64 else 1e-6)
+    found = mm.steepest(stiefel, mm.Spectral(), w, g, solver=tight)
     assert found.status is Status.CONVERGED
     k = skew(w.double().mT @ g.double())
     u, sigma, vh = torch.linalg.svd(k)
@@ -453,6 +495,87 @@ def test_dual_ascent_survives_gradients_of_every_kind() -> None:
     found = mm.steepest(stiefel, mm.Spectral(), w, torch.randn(200, 5, 4), solver=DualAscent())
     assert bool(torch.isfinite(found.direction).all())
     assert float(found.gap.max()) <= 0.5
+
+
+def plain_admm(w: Tensor, g: Tensor, *, rho: float, steps: int) -> Tensor:
+    """The multiplier after `steps`, in tall matrices, with a singular value decomposition each."""
+    multiplier = -sym(w.mT @ g) / 2
+    x = g + 2 * w @ multiplier
+    omega = torch.zeros_like(x)
+    for _ in range(steps):
+        multiplier = sym(w.mT @ (omega / rho + x - g)) / 2
+        split = g + 2 * w @ multiplier
+        u, sigma, vh = torch.linalg.svd(split - omega / rho, full_matrices=False)
+        x = (u * (sigma - 1 / rho).clamp_min(0)) @ vh
+        omega = omega + rho * (x - split)
+    return multiplier
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (4, 4), (9, 7)], ids=cases.name)
+@pytest.mark.parametrize("rho", [0.3, 4.0, 50.0])
+def test_admm_in_n_by_n_is_admm_in_tall_matrices(shape: tuple[int, int], rho: float) -> None:
+    """And its ρ acts on the gradient as it came, unless it is asked to normalise it."""
+    w, g = problem_of(mm.Stiefel(), shape)
+    size = torch.linalg.matrix_norm(g)
+    for steps in (0, 1, 2, 10):
+        for solver, scaled in (
+            (ADMM(rho=rho, steps=steps), g),
+            (ADMM(rho=rho, steps=steps, normalise=True), g / size),
+        ):
+            found = mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver=solver)
+            assert found.iterations == (0 if shape[0] == shape[1] else steps)
+            expected = plain_admm(w, scaled, rho=rho, steps=steps) / torch.linalg.matrix_norm(
+                scaled
+            )
+            torch.testing.assert_close(found.dual, expected)
+
+
+def test_admm_depends_on_the_size_of_the_gradient() -> None:
+    """1/ρ is a size of singular values: after ten steps far better at one scale than at another."""
+    w, g = problem_of(mm.Stiefel(), (64, 10))
+
+    def gap(solver: Solver, scale: float) -> float:
+        return float(mm.steepest(mm.Stiefel(), mm.Spectral(), w, scale * g, solver=solver).gap)
+
+    gaps = [gap(ADMM(), scale) for scale in (1.0, 1e-1, 1e-2, 1e-3)]
+    assert max(gaps) >= 10 * min(gaps), gaps
+    normalised = ADMM(normalise=True)
+    assert gap(normalised, 1.0) == pytest.approx(gap(normalised, 1e-3), rel=1e-6)
+
+
+def test_a_warm_start_saves_admm_steps() -> None:
+    w, g = problem_of(mm.Stiefel(), (12, 4))
+    long = mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver=ADMM(steps=300))
+    cold = mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver=ADMM(steps=1))
+    warm = mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver=ADMM(steps=1), dual=long.dual)
+    assert float(warm.gap) <= 0.1 * float(cold.gap)
+
+
+@pytest.mark.parametrize("shape", [(24, 12), (12, 24), (8, 8)], ids=cases.name)
+def test_spel_is_the_tangent_part_of_the_msign_of_the_riemannian_gradient(
+    shape: tuple[int, int],
+) -> None:
+    stiefel = mm.Stiefel()
+    w, g = problem_of(stiefel, shape)
+    found = mm.steepest(stiefel, mm.Spectral(), w, g, solver=SPEL(accuracy=1e-12))
+    tall_w, tall_g = (w, g) if shape[0] >= shape[1] else (w.mT, g.mT)
+    riemannian = tall_g - tall_w @ sym(tall_w.mT @ tall_g)
+    a = -mm.msign(riemannian, accuracy="exact")
+    tangent = a - tall_w @ sym(tall_w.mT @ a)
+    expected = tangent / torch.linalg.matrix_norm(tangent, 2).clamp_min(1)
+    torch.testing.assert_close(found.direction, expected if tall_w is w else expected.mT)
+    assert found.iterations == 0
+    # Only a square W makes this the steepest direction.
+    assert (float(found.gap) <= 1e-6) == (shape[0] == shape[1])
+
+
+def test_the_fixed_point_beats_the_baselines_of_few_steps() -> None:
+    w, g = problem_of(mm.Stiefel(), (64, 32))
+    gaps = {
+        solver: float(mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver=solver).gap)
+        for solver in ("lyapunov", "admm", "spel")
+    }
+    assert gaps["lyapunov"] <= 1e-2 < min(gaps["admm"], gaps["spel"])
 
 
 def test_the_fixed_point_beats_the_ascent() -> None:
@@ -564,7 +687,7 @@ def test_the_default_for_manifold_muon_is_the_fixed_point() -> None:
     text = str(select(mm.Stiefel(), mm.Spectral()))
     assert text == (
         "Stiefel × Spectral: lyapunov, because its step has no size to tune, it needs the fewest rounds, "
-        "and the gap is known. Also available: dual-ascent."
+        "and the gap is known. Also available: lyapunov-products, dual-ascent, admm, spel."
     )
 
 
@@ -594,10 +717,11 @@ def test_bad_arguments_are_refused_in_words() -> None:
     for solver in ("adam", Broken()):
         with pytest.raises(
             ArgumentError,
-            match="solver must be 'auto' or one of lyapunov, dual-ascent for Stiefel × Spectral, got",
+            match="solver must be 'auto' or one of lyapunov, dual-ascent, admm, spel for Stiefel × Spectral, "
+            "got",
         ):
             mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver=solver)
-    for solver in (Lyapunov(), DualAscent()):
+    for solver in (Lyapunov(), DualAscent(), ADMM(), SPEL()):
         with pytest.raises(
             UnsupportedPairError, match="manifold must be Stiefel for this solver, got Sphere"
         ):

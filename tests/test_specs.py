@@ -203,7 +203,7 @@ class TestRun:
                     "momentum": st.floats(0.01, 0.99),
                     "nesterov": st.booleans(),
                     "tangent_momentum": st.booleans(),
-                    "solver": st.sampled_from(["auto", "lyapunov", "dual-ascent"]),
+                    "solver": st.sampled_from(["auto", "lyapunov", "dual-ascent", "admm", "spel"]),
                 },
             ),
             st.fixed_dictionaries(
@@ -529,7 +529,8 @@ RUN_ERRORS = [
     (
         {"optimizer": {"name": "steepest-descent", "solver": "lyapunow"}},
         "optimizer.solver must be a known solver, got 'lyapunow'. Did you mean 'lyapunov'? Known here: "
-        "auto, norm-steepest, tangent-gradient, row-tangent-gradient, lyapunov, dual-ascent.",
+        "auto, norm-steepest, tangent-gradient, row-tangent-gradient, lyapunov, dual-ascent, "
+        "admm, spel.",
     ),
     (
         {"optimizer": {"name": "adamw", "momentum": 0.9}},

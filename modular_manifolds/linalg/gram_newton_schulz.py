@@ -17,18 +17,19 @@ TOGETHER: Final = {torch.bfloat16: 2, torch.float32: 4, torch.float64: 8}
 rounding are noise, which every step multiplies, so from time to time it is made anew from X."""
 
 
-def gram_iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
-    """What `iterate` makes of `X/‖XᵀX‖_F^{1/2}`, in the dtype of X, of shape (*batch, m, n), m ≥ n.
+def gram_iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> tuple[Tensor, Tensor]:
+    """What `iterate` makes of `X/s`, `s = ‖XᵀX‖_F^{1/2}`, in the dtype of X of shape (*batch, m, n), m ≥ n; and s.
 
     Where X is less than half again as tall as wide, one step is made on each R, which is `iterate`. With
     `R = XᵀX`: `T = aI + R(bI + cR)`, `R ← T R T`, `Q ← Q T`, and after a few steps `X ← X Q`. Two steps
-    cost two products with X and five of n×n, where `iterate` needs four and two. `‖XᵀX‖_F^{1/2}` is at
-    least the largest singular value and at most `n^{1/4}` times that: closer than `‖X‖_F`, and no pass
-    over X. The entries of X should be of size 1, so that squares neither overflow nor vanish.
+    cost two products with X and five of n×n, where `iterate` needs four and two. s is at least the
+    largest singular value and at most `n^{1/4}` times that: closer than `‖X‖_F`, and no pass over X. It
+    has shape (*batch, 1, 1). The entries of X should be of size 1, so that squares neither overflow nor vanish.
 
     Source: Zhang, Amsel, Chen, Dao, "Gram Newton–Schulz" (2026).
     """
     rows, columns = x.shape[-2:]
+    root = x.new_ones(())
     few = TOGETHER[x.dtype] if 2 * rows >= 3 * columns else 1
     for start in range(0, len(polynomials), few):
         r = _gram(x)
@@ -36,11 +37,12 @@ def gram_iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
             wide = torch.promote_types(r.dtype, torch.float32)
             squares = r.square().sum(dim=MATRIX, keepdim=True, dtype=wide)
             size = squares.sqrt().clamp_min(torch.finfo(r.dtype).tiny).to(r.dtype)
-            q = _steps(r / size, polynomials[:few]) * size.rsqrt()
+            root = size.sqrt()
+            q = _steps(r / size, polynomials[:few]) / root
         else:
             q = _steps(r, polynomials[start : start + few])
         x = product(x, q)
-    return x
+    return x, root
 
 
 LARGE: Final = 512

@@ -53,6 +53,16 @@ def schedule(accuracy: float, floor: float) -> tuple[Polynomial, ...]:
     return tuple(steps)
 
 
+@functools.cache
+def lost_below(polynomials: tuple[Polynomial, ...], floor: float) -> float:
+    """The largest `σ (1 − p(σ))` for σ in [0, floor]: what small singular values may lose of their sum, each."""
+    values = np.linspace(0.0, floor, 2001)
+    reached = values
+    for a, b, c in polynomials:
+        reached = a * reached + b * reached**3 + c * reached**5
+    return float(np.max(values * np.maximum(1.0 - reached, 0.0)))
+
+
 def nearly_orthogonal_to_orthogonal(x: Tensor) -> Tensor:
     """One cubic step `X ← 1.5 X − 0.5 X XᵀX`: squares the distance from orthogonality."""
     return iterate(x, (NEWTON_SCHULZ_CUBIC,))

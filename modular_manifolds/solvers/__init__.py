@@ -1,5 +1,6 @@
 """Steepest directions: one interface, one file a method, one table of pairs."""
 
+from modular_manifolds.solvers.admm import ADMM as ADMM
 from modular_manifolds.solvers.base import Solver as Solver
 from modular_manifolds.solvers.closed_form import NormSteepest as NormSteepest
 from modular_manifolds.solvers.closed_form import RowTangentGradient as RowTangentGradient
@@ -14,3 +15,5 @@ from modular_manifolds.solvers.select import select as select
 from modular_manifolds.solvers.select import steepest as steepest
 from modular_manifolds.solvers.solution import Solution as Solution
 from modular_manifolds.solvers.solution import Status as Status
+from modular_manifolds.solvers.spel import SPEL as SPEL
+from modular_manifolds.solvers.square_stiefel import SquareStiefel as SquareStiefel

@@ -24,6 +24,17 @@ class Solver(ABC):
     reason: ClassVar[str]
     """Why `select` would take it, as the end of a sentence that starts with its name."""
 
+    takes_any: ClassVar[bool] = True
+    """Whether it takes weights of every shape; if not, `takes` says which."""
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether it takes weights of this shape, (*batch, m, n) or (n,)."""
+        return self.takes_any or self._takes(shape)
+
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        del shape
+        return False
+
     @abstractmethod
     def solve(
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None

@@ -21,12 +21,24 @@ from modular_manifolds.norms.max import Max
 from modular_manifolds.norms.rms_operator import RMSOperator
 from modular_manifolds.norms.row_rms import RowRMS
 from modular_manifolds.norms.spectral import Spectral
+from modular_manifolds.solvers.admm import ADMM
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradient, TangentGradient
 from modular_manifolds.solvers.dual_ascent import DualAscent
 from modular_manifolds.solvers.lyapunov import Lyapunov
 from modular_manifolds.solvers.lyapunov_products import LyapunovProducts
 from modular_manifolds.solvers.solution import Solution
+from modular_manifolds.solvers.spel import SPEL
+from modular_manifolds.solvers.square_stiefel import SquareStiefel
+
+MANIFOLD_MUON: Final = (
+    SquareStiefel(),
+    Lyapunov(),
+    LyapunovProducts(),
+    DualAscent(),
+    ADMM(),
+    SPEL(),
+)
 
 TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
     (Euclidean, Frobenius): (NormSteepest(),),  # normalised gradient descent
@@ -38,14 +50,10 @@ TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
     (Oblique, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
     (Oblique, RowRMS): (RowTangentGradient(),),  # forced weight normalisation
     (Stiefel, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
-    (Stiefel, Spectral): (Lyapunov(), LyapunovProducts(), DualAscent()),  # manifold Muon
-    (Stiefel, RMSOperator): (
-        Lyapunov(),
-        LyapunovProducts(),
-        DualAscent(),
-    ),  # manifold Muon, aware of the width
+    (Stiefel, Spectral): MANIFOLD_MUON,
+    (Stiefel, RMSOperator): MANIFOLD_MUON,  # aware of the width
 }
-"""The solvers of each pair, the default first. A new pair is one row here."""
+"""The solvers of each pair; the first that takes a weight's shape is its default. A new pair is one row here."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,8 @@ def select(
 
     Args:
         manifold, norm: the pair.
-        shape: the weight's shape; refused where the manifold has no such points.
+        shape: the weight's shape; refused where the manifold has no such points. Without it, solvers for
+            particular shapes are left out.
         device: where the weight lives. Today every pair has one default on all devices.
 
     Raises:
@@ -81,8 +90,8 @@ def select(
     del device
     if shape is not None:
         manifold.check_shape(shape)
-    solvers = _solvers(manifold, norm)
-    return Choice(manifold, norm, solvers[0], tuple(solver.name for solver in solvers[1:]))
+    first, *others = [each for each in _solvers(manifold, norm) if _takes(each, shape)]
+    return Choice(manifold, norm, first, tuple(solver.name for solver in others))
 
 
 def steepest(
@@ -120,28 +129,46 @@ def steepest(
     manifold.check_shape(point.shape, argument="steepest(point)")
     w = as_matrices(point, argument="steepest(point)")
     g = as_matrices(gradient, argument="steepest(gradient)").to(w.dtype)
-    found = find_solver(manifold, norm, solver).solve(manifold, norm, w, g, dual)
+    found = find_solver(manifold, norm, solver, w.shape).solve(manifold, norm, w, g, dual)
     direction = restore(found.direction, point)
     return found if direction is found.direction else replace(found, direction=direction)
 
 
-def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -> Solver:
-    """The solver that `solver` names for this pair, or `solver` itself if it is one."""
+def find_solver(
+    manifold: Manifold,
+    norm: Norm,
+    solver: str | Solver = "auto",
+    shape: tuple[int, ...] | None = None,
+) -> Solver:
+    """The solver that `solver` names for this pair, or `solver` itself if it is one.
+
+    With a shape, `"auto"` is the first of the pair that takes it, and one by name must take it. Without, a
+    solver for particular shapes may be named, and is looked at again when the shape is known.
+
+    Raises:
+        UnsupportedPairError: no solver is known for the pair. ArgumentError: the solver named is not one of
+        the pair's, or does not take the shape.
+    """
     solvers = _solvers(manifold, norm)
     if solver == "auto":
-        return solvers[0]
-    names = [each.name for each in solvers]
-    if isinstance(solver, Solver):
-        if solver.name in names:
-            return solver
-    elif solver in names:
-        return solvers[names.index(solver)]
-    raise ArgumentError(
-        "solver",
-        f"must be 'auto' or one of {', '.join(names)} for {manifold} × {norm}",
-        repr(solver if isinstance(solver, str) else solver.name),
-        "Leave it at 'auto'.",
-    )
+        return next(each for each in solvers if _takes(each, shape))
+    given = solver.name if isinstance(solver, Solver) else solver
+    found = next((each for each in solvers if each.name == given), None)
+    found = solver if found is not None and isinstance(solver, Solver) else found
+    if found is None or (shape is not None and not found.takes(shape)):
+        names = ", ".join(each.name for each in solvers if shape is None or each.takes(shape))
+        of_shape = "" if shape is None else f" of shape {tuple(shape)}"
+        raise ArgumentError(
+            "solver",
+            f"must be 'auto' or one of {names} for {manifold} × {norm}{of_shape}",
+            repr(given),
+            "Leave it at 'auto'.",
+        )
+    return found
+
+
+def _takes(solver: Solver, shape: tuple[int, ...] | None) -> bool:
+    return solver.takes_any if shape is None else solver.takes(shape)
 
 
 def _solvers(manifold: Manifold, norm: Norm) -> tuple[Solver, ...]:
