@@ -79,6 +79,10 @@ class SolverCase:
         few = {(6, 3), (2, 3, 5, 4)}
         return [room for room in matrices if room[0] in few] if other_radius else matrices
 
+    def taken(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape, or a square one where the solver takes no other."""
+        return shape if self.solver.takes(shape) else (*shape[:-1], shape[-2] if len(shape) > 1 else 1)
+
     def sample(self, shape: tuple[int, ...], dtype: torch.dtype) -> Sample:
         return Sample(shape, dtype, accuracy=self.accuracy)
 

@@ -652,7 +652,8 @@ def test_rows_are_stepped_whatever_their_sizes() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=cases.name)
 @pytest.mark.parametrize("case", CASES, ids=cases.name)
 def test_steepest_keeps_shape_and_dtype(case: cases.SolverCase, dtype: torch.dtype) -> None:
-    for shape in ((5, 3), (4,), (2, 3, 2)):
+    shapes: tuple[tuple[int, ...], ...] = ((5, 3), (4,), (2, 3, 2))
+    for shape in (each for each in map(case.taken, shapes) if case.solver.takes(each)):
         w = case.manifold.random(shape, dtype=dtype)
         found = mm.steepest(
             case.manifold, case.norm, w, torch.randn(shape).to(dtype), solver=case.solver
@@ -662,7 +663,7 @@ def test_steepest_keeps_shape_and_dtype(case: cases.SolverCase, dtype: torch.dty
         assert found.gap.shape == shape[:-2]
 
 
-@pytest.mark.parametrize("case", CASES, ids=cases.name)
+@pytest.mark.parametrize("case", [c for c in CASES if c.solver.takes((5,))], ids=cases.name)
 def test_a_vector_is_a_column(case: cases.SolverCase) -> None:
     w = case.manifold.random((5, 1), dtype=torch.float64)
     g = torch.randn(5, 1, dtype=torch.float64)
@@ -673,8 +674,9 @@ def test_a_vector_is_a_column(case: cases.SolverCase) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=cases.name)
 def test_select_answers_which_and_why(case: cases.SolverCase) -> None:
-    choice = select(case.manifold, case.norm, (5, 3), "cpu")
-    solvers = TABLE[type(case.manifold), type(case.norm)]
+    shape = case.taken((5, 3))
+    choice = select(case.manifold, case.norm, shape, "cpu")
+    solvers = [each for each in TABLE[type(case.manifold), type(case.norm)] if each.takes(shape)]
     assert choice.solver == solvers[0]
     assert str(choice).startswith(f"{case.manifold} × {case.norm}: {solvers[0].name}, because ")
     for other in solvers[1:]:
@@ -689,6 +691,16 @@ def test_the_default_for_manifold_muon_is_the_fixed_point() -> None:
         "Stiefel × Spectral: lyapunov, because its step has no size to tune, it needs the fewest rounds, "
         "and the gap is known. Also available: lyapunov-products, dual-ascent, admm, spel."
     )
+
+
+def test_a_square_weight_gets_its_closed_form_and_no_other_shape_does() -> None:
+    pair = mm.Stiefel(), mm.Spectral()
+    assert select(*pair, (4, 4)).solver.name == "square-closed-form"
+    assert select(*pair, (7, 4, 4)).solver.name == "square-closed-form"
+    assert select(*pair, (5, 4)).solver.name == "lyapunov"
+    assert find_solver(*pair, "square-closed-form").name == "square-closed-form"
+    with pytest.raises(ArgumentError, match=r"one of lyapunov, .* of shape \(5, 4\), got 'square"):
+        find_solver(*pair, "square-closed-form", (5, 4))
 
 
 def test_a_pair_without_solver_lists_those_with_one() -> None:
@@ -717,8 +729,8 @@ def test_bad_arguments_are_refused_in_words() -> None:
     for solver in ("adam", Broken()):
         with pytest.raises(
             ArgumentError,
-            match="solver must be 'auto' or one of lyapunov, dual-ascent, admm, spel for Stiefel × Spectral, "
-            "got",
+            match="solver must be 'auto' or one of lyapunov, lyapunov-products, dual-ascent, admm, spel for Stiefel × "
+            "Spectral of shape",
         ):
             mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver=solver)
     for solver in (Lyapunov(), DualAscent(), ADMM(), SPEL()):

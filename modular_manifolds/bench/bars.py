@@ -184,7 +184,7 @@ def seed_row(problem: Problem, best: float, settings: Settings) -> Row:
     timings = _timed([mine.contender(problem), seed.contender(problem, most=most)], settings)
     gap, _ = gaps(problem, best, mine)
     (direction,) = remembering.found
-    seeds = quality.true_gap(problem.moments[0], direction[0], best)
+    seeds = quality.true_gap(problem.moments[0], direction, best)
     ratio = timings.ratio(name, "ours")
     bar = SEED_BAR.get(problem.shape, SEED_BAR_ELSEWHERE)
     return _row(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import UnsupportedPairError
+from modular_manifolds.linalg.backend import half_is_fast
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
 from modular_manifolds.linalg.matrices import MATRIX, inner, largest_entry
 from modular_manifolds.linalg.newton_schulz import (
@@ -16,7 +17,6 @@ from modular_manifolds.linalg.newton_schulz import (
     nearly_orthogonal_to_orthogonal,
     schedule,
 )
-from modular_manifolds.linalg.precision import half_is_fast
 from modular_manifolds.linalg.symmetric import skew
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
