@@ -18,10 +18,13 @@ from modular_manifolds.composition import ProductSpace as ProductSpace
 from modular_manifolds.composition import Space as Space
 from modular_manifolds.composition import VectorNorm as VectorNorm
 from modular_manifolds.linalg import msign as msign
+from modular_manifolds.manifolds import BalancedRows as BalancedRows
 from modular_manifolds.manifolds import Euclidean as Euclidean
 from modular_manifolds.manifolds import Manifold as Manifold
 from modular_manifolds.manifolds import Oblique as Oblique
 from modular_manifolds.manifolds import Product as Product
+from modular_manifolds.manifolds import SpectralBall as SpectralBall
+from modular_manifolds.manifolds import SpectralSphere as SpectralSphere
 from modular_manifolds.manifolds import Sphere as Sphere
 from modular_manifolds.manifolds import Stiefel as Stiefel
 from modular_manifolds.nn import GELU as GELU

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 import modular_manifolds as mm
+from modular_manifolds.errors import ShapeError
 from modular_manifolds.solvers import ADMM, TABLE, DualAscent, NormSteepest, Solver
 from modular_manifolds.testing import Sample
 
@@ -33,19 +34,31 @@ MANIFOLDS: list[mm.Manifold] = [
     mm.Oblique(radius=0.3),
     mm.Stiefel(),
     mm.Stiefel(radius=1.7),
+    mm.BalancedRows(),
+    mm.BalancedRows(radius=1.4),
+    mm.SpectralBall(),
+    mm.SpectralBall(radius=2.2),
+    mm.SpectralSphere(),
+    mm.SpectralSphere(radius=0.6),
 ]
 
-MSIGN_ACCURACY = 1e-3
-"""The default of `mm.msign`: the norms whose steepest direction is one promise no more."""
 
-NORMS: dict[mm.Norm, float] = {
-    mm.Frobenius(): 0.0,
-    mm.Max(): 0.0,
-    mm.Spectral(): MSIGN_ACCURACY,
-    mm.RMSOperator(): MSIGN_ACCURACY,
-    mm.RowRMS(): 0.0,
-}
-"""Each norm with the accuracy of its steepest direction."""
+def fits(manifold: mm.Manifold, shape: tuple[int, ...]) -> bool:
+    """Whether the manifold has points of this shape."""
+    try:
+        manifold.check_shape(shape)
+    except ShapeError:
+        return False
+    return True
+
+
+NORMS: list[mm.Norm] = [
+    mm.Frobenius(),
+    mm.Max(),
+    mm.Spectral(),
+    mm.RMSOperator(),
+    mm.RowRMS(),
+]
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class SolverCase:
     @property
     def accuracy(self) -> float:
         """How far a direction may be off: only a norm's own polynomial `msign` is approximate."""
-        return NORMS[self.norm] if isinstance(self.solver, NormSteepest) else 0.0
+        return self.norm.accuracy if isinstance(self.solver, NormSteepest) else 0.0
 
     @property
     def scale_free(self) -> bool:
@@ -70,7 +83,7 @@ class SolverCase:
     def rooms(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Solvers see matrices. A hundred rounds in bfloat16 are slow, and another radius changes little."""
         matrices = [
-            (shape, dtype) for shape, dtype in ROOMS if len(shape) > 1 and self.solver.takes(shape)
+            (shape, dtype) for shape, dtype in ROOMS if len(shape) > 1 and self.takes(shape)
         ]
         other_radius = self.manifold != instances(type(self.manifold))[0]
         if isinstance(self.solver, DualAscent):
@@ -79,9 +92,15 @@ class SolverCase:
         few = {(6, 3), (2, 3, 5, 4)}
         return [room for room in matrices if room[0] in few] if other_radius else matrices
 
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether the manifold has points of this shape and the solver takes them."""
+        return fits(self.manifold, shape) and self.solver.takes(shape)
+
     def taken(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape, or a square one where the solver takes no other."""
-        return shape if self.solver.takes(shape) else (*shape[:-1], shape[-2] if len(shape) > 1 else 1)
+        return (
+            shape if self.solver.takes(shape) else (*shape[:-1], shape[-2] if len(shape) > 1 else 1)
+        )
 
     def sample(self, shape: tuple[int, ...], dtype: torch.dtype) -> Sample:
         return Sample(shape, dtype, accuracy=self.accuracy)

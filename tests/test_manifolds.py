@@ -16,10 +16,16 @@ import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
 from modular_manifolds.testing import MANIFOLD_LAWS, ManifoldLaw, Sample, check_manifold
 
+LAWS = [
+    (law, manifold, shape, dtype)
+    for law in MANIFOLD_LAWS
+    for manifold in cases.MANIFOLDS
+    for shape, dtype in cases.ROOMS
+    if cases.fits(manifold, shape)
+]
 
-@pytest.mark.parametrize(("shape", "dtype"), cases.ROOMS, ids=cases.name)
-@pytest.mark.parametrize("manifold", cases.MANIFOLDS, ids=cases.name)
-@pytest.mark.parametrize("law", MANIFOLD_LAWS, ids=cases.name)
+
+@pytest.mark.parametrize(("law", "manifold", "shape", "dtype"), LAWS, ids=cases.name)
 def test_law(
     law: ManifoldLaw, manifold: mm.Manifold, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
@@ -111,6 +117,14 @@ def test_points_look_as_promised(radius: float) -> None:
     torch.testing.assert_close(rows.norm(dim=1), torch.full((6,), radius, dtype=torch.float64))
     whole = mm.Sphere(radius).random((6, 3), dtype=torch.float64)
     assert float(whole.norm()) == pytest.approx(radius)
+    balanced = mm.BalancedRows(radius).random((6, 3), dtype=torch.float64)
+    torch.testing.assert_close(balanced.norm(dim=1), torch.full((6,), radius, dtype=torch.float64))
+    torch.testing.assert_close(balanced.sum(dim=1), torch.zeros(6, dtype=torch.float64))
+    top = torch.linalg.svdvals(mm.SpectralSphere(radius).random((6, 3), dtype=torch.float64))
+    assert float(top[0]) == pytest.approx(radius)
+    assert float(top[1]) < 0.999 * radius
+    ball = torch.linalg.svdvals(mm.SpectralBall(radius).random((6, 3), dtype=torch.float64))
+    assert float(ball[0]) == pytest.approx(radius) or float(ball[0]) < radius
 
 
 def test_residuals_are_those_of_the_docstrings() -> None:
@@ -122,6 +136,12 @@ def test_residuals_are_those_of_the_docstrings() -> None:
         mm.Oblique(2.0): (x.norm(dim=1) / 2 - 1).abs().max(),
         mm.Stiefel(2.0): (x.mT @ x / 4 - eye).abs().max(),
         mm.Euclidean(): torch.zeros((), dtype=torch.float64),
+        mm.BalancedRows(2.0): torch.maximum(
+            (x.norm(dim=1) / 2 - 1).abs(), x.sum(dim=1).abs() / (2 * math.sqrt(3))
+        ).max(),
+        mm.SpectralSphere(2.0): (torch.linalg.matrix_norm(x, 2) / 2 - 1).abs(),
+        mm.SpectralBall(0.1): torch.linalg.matrix_norm(x, 2) / 0.1 - 1,
+        mm.SpectralBall(100.0): torch.zeros((), dtype=torch.float64),
     }
     for manifold, residual in expected.items():
         torch.testing.assert_close(manifold.residual(x), residual)
@@ -154,7 +174,7 @@ def test_stiefel_retracts_to_the_nearest_point_by_any_way(shape: tuple[int, int]
 def test_random_points_favour_no_direction() -> None:
     """The mean over many random points vanishes: 5 standard deviations of a mean of 4000."""
     generator = torch.Generator().manual_seed(0)
-    for manifold in (mm.Sphere(), mm.Oblique(), mm.Stiefel()):
+    for manifold in (m for m in cases.MANIFOLDS if m.compact):
         points = manifold.random((4000, 4, 3), generator=generator, dtype=torch.float64)
         assert float(points.mean(dim=0).abs().max()) <= 5 * float(points.std()) / math.sqrt(4000)
 
@@ -177,7 +197,11 @@ def test_stiefel_refuses_what_is_not_finite(bad: float) -> None:
 
 
 @pytest.mark.parametrize("radius", [0, -1.0, math.nan, math.inf, "1"])
-@pytest.mark.parametrize("kind", [mm.Sphere, mm.Oblique, mm.Stiefel], ids=cases.name)
+@pytest.mark.parametrize(
+    "kind",
+    [mm.Sphere, mm.Oblique, mm.BalancedRows, mm.Stiefel, mm.SpectralBall, mm.SpectralSphere],
+    ids=cases.name,
+)
 def test_bad_radii_are_refused(kind: type[mm.Stiefel], radius: float) -> None:
     with pytest.raises(
         ArgumentError, match=rf"{kind.__name__}\(radius\) must be finite and positive, got"
@@ -215,8 +239,10 @@ def test_manifolds_are_values() -> None:
 
 
 def test_which_manifolds_are_bounded() -> None:
-    bounded = {type(m).__name__: m.compact for m in cases.MANIFOLDS}
-    assert bounded == {"Euclidean": False, "Sphere": True, "Oblique": True, "Stiefel": True}
+    assert {type(m) for m in cases.MANIFOLDS if not m.compact} == {mm.Euclidean}
+    # Decay pulls into the ball, and shrinks what is not the largest singular value of the sphere.
+    decaying = {type(m) for m in cases.MANIFOLDS if not m.fixed_size}
+    assert decaying == {mm.Euclidean, mm.SpectralBall, mm.SpectralSphere}
 
 
 PRODUCT = mm.Product({"a": mm.Stiefel(2.0), "b": mm.Sphere(), "c": mm.Euclidean()})

@@ -21,7 +21,7 @@ from modular_manifolds.testing import NORM_LAWS, NormLaw, Sample, check_norm
 @pytest.mark.parametrize("norm", cases.NORMS, ids=cases.name)
 @pytest.mark.parametrize("law", NORM_LAWS, ids=cases.name)
 def test_law(law: NormLaw, norm: mm.Norm, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    law(norm, Sample(shape, dtype, accuracy=cases.NORMS[norm]))
+    law(norm, Sample(shape, dtype, accuracy=norm.accuracy))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def test_steepest_directions_are_those_of_the_table() -> None:
     }
     assert set(expected) == set(cases.NORMS), "a norm without a formula here"
     for norm, direction in expected.items():
-        atol = max(1e-14, 2 * cases.NORMS[norm])
+        atol = max(1e-14, 2 * norm.accuracy)
         torch.testing.assert_close(norm.steepest(g), direction, atol=atol, rtol=0)
 
 

@@ -529,8 +529,9 @@ RUN_ERRORS = [
     (
         {"optimizer": {"name": "steepest-descent", "solver": "lyapunow"}},
         "optimizer.solver must be a known solver, got 'lyapunow'. Did you mean 'lyapunov'? Known here: "
-        "auto, norm-steepest, tangent-gradient, row-tangent-gradient, lyapunov, dual-ascent, "
-        "admm, spel.",
+        "auto, norm-steepest, tangent-gradient, weighted-median, row-tangent-gradient, "
+        "square-closed-form, lyapunov, lyapunov-products, dual-ascent, admm, spel, "
+        "spectral-sphere-dual.",
     ),
     (
         {"optimizer": {"name": "adamw", "momentum": 0.9}},
@@ -562,7 +563,8 @@ NETWORK_ERRORS = [
     (
         {"type": "series", "modules": ["relu", {**LINEAR, "manifold": {"type": "stifel"}}]},
         "modules.1.manifold.type must be a known name, got 'stifel'. Did you mean 'stiefel'? "
-        "Known here: euclidean, sphere, oblique, stiefel.",
+        "Known here: euclidean, sphere, oblique, balanced_rows, stiefel, spectral_ball, "
+        "spectral_sphere.",
     ),
     (
         {"type": "series", "modules": ["relu", {**LINEAR, "norm": "spectre"}]},

@@ -24,8 +24,13 @@ class Manifold(ABC):
     """
 
     compact: ClassVar[bool] = True
-    """Whether weights on it are bounded. Weight decay does nothing on the compact ones here: each has
-    a fixed size, and the decay is normal to it."""
+    """Whether weights on it are bounded."""
+
+    fixed_size: ClassVar[bool] = True
+    """Whether weight decay would be normal to it and do nothing, as where every point has one length."""
+
+    has_boundary: ClassVar[bool] = False
+    """Whether steps may end outside and be brought back, so that retractions are first-order inside only."""
 
     def check_shape(self, shape: Sequence[int], *, argument: str = "shape") -> None:
         """Refuse a shape that has no point on this manifold."""
@@ -50,7 +55,7 @@ class Manifold(ABC):
         dtype = dtype or torch.get_default_dtype()
         wide_enough = torch.promote_types(dtype, torch.float32)
         noise = torch.randn(tuple(shape), generator=generator, dtype=wide_enough, device=device)
-        return self.project(noise).to(dtype)
+        return restore(self._from_noise(as_matrices(noise, argument="random")), noise).to(dtype)
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of the manifold in Euclidean distance (one of them where there are several)."""
@@ -76,6 +81,10 @@ class Manifold(ABC):
         """A bound on `σ_max` that holds at every point of this shape; infinite where there is none."""
         self.check_shape(shape)
         return self._largest_singular_value(_matrix_shape(shape))
+
+    def _from_noise(self, noise: Tensor) -> Tensor:
+        """A random point, from independent standard normal entries."""
+        return self._project(noise)
 
     @abstractmethod
     def _project(self, x: Tensor) -> Tensor: ...  # shape: (*batch, m, n)

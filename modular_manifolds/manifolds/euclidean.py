@@ -15,6 +15,7 @@ class Euclidean(Manifold):
     independent standard normal entries."""
 
     compact = False
+    fixed_size = False
 
     def _project(self, x: Tensor) -> Tensor:
         return x.clone()

@@ -25,6 +25,9 @@ class Norm(ABC):
     source: ClassVar[Literal["rms", "l2", "l1", "linf"]]
     target: ClassVar[Literal["rms", "l2", "l1", "linf"]]
 
+    accuracy: ClassVar[float] = 0.0
+    """By how much of itself the descent of `steepest` may fall short of the dual, or its length be off."""
+
     def value(self, x: Tensor) -> Tensor:
         """`‖X‖`, shape (*batch), in at least float32."""
         return self._value(as_matrices(x, argument=f"{self}.value(x)"))[..., 0, 0]

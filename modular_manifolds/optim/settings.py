@@ -29,7 +29,7 @@ def check_settings(
     _between("weight_decay", weight_decay, math.inf, "Pass 0 for none.")
     if weight_decay:
         for path, geometry in geometries.items():
-            if geometry.manifold.compact:
+            if geometry.manifold.fixed_size:
                 raise ArgumentError(
                     "weight_decay",
                     f"must be 0 where a weight has a fixed size: on {geometry.manifold} the decay is "

@@ -54,7 +54,7 @@ class SteepestDescent(Optimizer):
         momentum: μ in [0, 1).
         nesterov: needs momentum.
         tangent_momentum: keep the momentum tangent.
-        weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused on compact manifolds.
+        weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused where points have a fixed size.
         solver: `"auto"`, or a solver's name or `Solver` that is listed for every weight's pair.
         on_nonfinite: `"raise"`, or `"skip"` to leave out the whole step and count it in `skipped`.
 

@@ -15,5 +15,7 @@ from modular_manifolds.solvers.select import select as select
 from modular_manifolds.solvers.select import steepest as steepest
 from modular_manifolds.solvers.solution import Solution as Solution
 from modular_manifolds.solvers.solution import Status as Status
+from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual as SpectralSphereDual
 from modular_manifolds.solvers.spel import SPEL as SPEL
 from modular_manifolds.solvers.square_stiefel import SquareStiefel as SquareStiefel
+from modular_manifolds.solvers.weighted_median import WeightedMedian as WeightedMedian

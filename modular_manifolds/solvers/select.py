@@ -10,9 +10,12 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, ShapeError, UnsupportedPairError
 from modular_manifolds.linalg.matrices import as_matrices, restore
+from modular_manifolds.manifolds.balanced_rows import BalancedRows
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.euclidean import Euclidean
 from modular_manifolds.manifolds.oblique import Oblique
+from modular_manifolds.manifolds.spectral_ball import SpectralBall
+from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
 from modular_manifolds.manifolds.sphere import Sphere
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
@@ -28,8 +31,10 @@ from modular_manifolds.solvers.dual_ascent import DualAscent
 from modular_manifolds.solvers.lyapunov import Lyapunov
 from modular_manifolds.solvers.lyapunov_products import LyapunovProducts
 from modular_manifolds.solvers.solution import Solution
+from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual
 from modular_manifolds.solvers.spel import SPEL
 from modular_manifolds.solvers.square_stiefel import SquareStiefel
+from modular_manifolds.solvers.weighted_median import WeightedMedian
 
 MANIFOLD_MUON: Final = (
     SquareStiefel(),
@@ -47,11 +52,20 @@ TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
     (Euclidean, RMSOperator): (NormSteepest(),),  # Muon, aware of the width
     (Euclidean, RowRMS): (NormSteepest(),),  # Modula's embedding
     (Sphere, Frobenius): (TangentGradient(),),  # hyperspherical descent
+    (Sphere, Max): (WeightedMedian(),),  # the non-Riemannian sphere
     (Oblique, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
     (Oblique, RowRMS): (RowTangentGradient(),),  # forced weight normalisation
+    (BalancedRows, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
+    (BalancedRows, RowRMS): (RowTangentGradient(),),  # weight standardisation, Nero
     (Stiefel, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
     (Stiefel, Spectral): MANIFOLD_MUON,
     (Stiefel, RMSOperator): MANIFOLD_MUON,  # aware of the width
+    (SpectralBall, Frobenius): (NormSteepest(),),  # gradient descent, capped
+    (SpectralBall, Spectral): (NormSteepest(),),  # spectral normalisation: Muon, capped
+    (SpectralBall, RMSOperator): (NormSteepest(),),  # the same, aware of the width
+    (SpectralSphere, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
+    (SpectralSphere, Spectral): (SpectralSphereDual(),),  # Muon beside the top singular pair
+    (SpectralSphere, RMSOperator): (SpectralSphereDual(),),  # the same, aware of the width
 }
 """The solvers of each pair; the first that takes a weight's shape is its default. A new pair is one row here."""
 

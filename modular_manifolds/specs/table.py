@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from modular_manifolds.manifolds import Euclidean, Manifold, Oblique, Sphere, Stiefel
+from modular_manifolds.manifolds import (
+    BalancedRows,
+    Euclidean,
+    Manifold,
+    Oblique,
+    SpectralBall,
+    SpectralSphere,
+    Sphere,
+    Stiefel,
+)
 from modular_manifolds.nn import (
     GELU,
     Abs,
@@ -29,7 +38,10 @@ MANIFOLDS: Final[dict[str, type[Manifold]]] = {
     "euclidean": Euclidean,
     "sphere": Sphere,
     "oblique": Oblique,
+    "balanced_rows": BalancedRows,
     "stiefel": Stiefel,
+    "spectral_ball": SpectralBall,
+    "spectral_sphere": SpectralSphere,
 }
 
 NORMS: Final[dict[str, type[Norm]]] = {

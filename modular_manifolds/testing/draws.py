@@ -19,6 +19,12 @@ def draw_point(manifold: Manifold, sample: Sample, shape: tuple[int, ...] | None
     )
 
 
+def draw_inner_point(manifold: Manifold, sample: Sample) -> Tensor:
+    """The point of the sample; where the manifold has a boundary, one well inside it."""
+    point = draw_point(manifold, sample)
+    return point / 2 if manifold.has_boundary else point
+
+
 def of_the_size_of(point: Tensor, x: Tensor) -> Tensor:
     """`x` brought to the size of `point`, so that steps are counted in radii."""
     return x * (torch.linalg.vector_norm(point) / torch.linalg.vector_norm(x))

@@ -7,7 +7,12 @@ from torch import Tensor
 
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.testing.check import at_most, close, equal, finite
-from modular_manifolds.testing.draws import draw_point, of_the_size_of, tangent_of_size
+from modular_manifolds.testing.draws import (
+    draw_inner_point,
+    draw_point,
+    of_the_size_of,
+    tangent_of_size,
+)
 from modular_manifolds.testing.measure import distance, inner, size
 from modular_manifolds.testing.sample import Sample
 
@@ -81,7 +86,7 @@ def tangent_projection_is_the_slope_of_the_projection(manifold: Manifold, sample
     This ties the tangent space to the manifold: neither a space too small nor one too large passes.
     Central differences with `t = ε^{1/3}`, so the error is of the order `ε^{2/3}`.
     """
-    point = draw_point(manifold, sample)
+    point = draw_inner_point(manifold, sample)
     x = of_the_size_of(point, sample.normal("x"))
     t = sample.eps ** (1 / 3)
     slope = (manifold.project(point + t * x) - manifold.project(point - t * x)) / (2 * t)

@@ -7,14 +7,22 @@ from torch import Tensor
 
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.testing.check import at_most, close, finite
-from modular_manifolds.testing.draws import draw_point, of_the_size_of, tangent_of_size
+from modular_manifolds.testing.draws import (
+    draw_inner_point,
+    draw_point,
+    of_the_size_of,
+    tangent_of_size,
+)
 from modular_manifolds.testing.measure import distance, size
 from modular_manifolds.testing.sample import Sample
 
 
 def retraction_is_first_order(manifold: Manifold, sample: Sample) -> None:
-    """`‖retract(W, tA) − (W + tA)‖` falls as t²: at t/10 it is a fiftieth at most."""
-    point = draw_point(manifold, sample)
+    """`‖retract(W, tA) − (W + tA)‖` falls as t²: at t/10 it is a fiftieth at most.
+
+    Where the manifold has a boundary, well inside it.
+    """
+    point = draw_inner_point(manifold, sample)
     a = tangent_of_size(manifold, point, sample.normal("a"))
 
     def error(t: float) -> Tensor:

@@ -106,12 +106,12 @@ def size_of_the_gradient_does_not_matter(
 def zero_gradient_gives_zero(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """No gradient, no step; never NaN, and a certificate of 0."""
+    """No gradient, no step; never NaN, and a certificate of 0, or of what the norm promises."""
     w, g = _problems(manifold, sample)["normal"]
     found = _solve(solver, manifold, norm, w, torch.zeros_like(g))
     law = f"{_name(solver, manifold, norm)}: zero gradient"
     equal(int(found.direction.count_nonzero()), 0, f"{law}, entries that are not zero")
-    equal(int(found.gap.count_nonzero()), 0, f"{law}, gaps that are not zero")
+    at_most(found.gap, norm.accuracy, f"{law}, gap")
 
 
 def nan_is_not_hidden(solver: Solver, manifold: Manifold, norm: Norm, sample: Sample) -> None:

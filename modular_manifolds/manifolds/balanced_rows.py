@@ -1,0 +1,71 @@
+"""Each row on a sphere and of zero mean: weight standardisation as a manifold."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.errors import ShapeError
+from modular_manifolds.linalg.matrices import length, normalise
+from modular_manifolds.manifolds.base import Manifold, check_radius
+
+
+@dataclass(frozen=True)
+class BalancedRows(Manifold):
+    """`‖w_i‖₂ = radius` and `Σ_j w_ij = 0` for every row w_i, of at least two entries.
+
+    Tangent at W: `<w_i, a_i> = 0` and `Σ_j a_ij = 0` for every row. Residual: the largest over rows of
+    `|‖w_i‖₂/radius − 1|` and of `|Σ_j w_ij|/(radius √n)`. A row without a part of zero mean is projected
+    to `(1, −1, 0, …)/√2`. With the largest row as norm this is the weight standardisation of BiT
+    (Kolesnikov et al., 2020) and the constraint of Nero (Liu et al., 2021).
+    """
+
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_radius(self.radius, of=self)
+
+    def check_shape(self, shape: Sequence[int], *, argument: str = "shape") -> None:
+        super().check_shape(shape, argument=argument)
+        if len(shape) == 1 or shape[-1] < 2:
+            raise ShapeError(
+                argument,
+                f"must be (*batch, m, n) with rows of at least two entries for {self}",
+                tuple(shape),
+                "A single entry of zero mean is zero; use Oblique or Euclidean there.",
+            )
+
+    def _project(self, x: Tensor) -> Tensor:
+        # Divided first, so that the mean of entries of 1e+30 does not overflow.
+        scaled = normalise(x, dim=-1)
+        centred = _centred(scaled)
+        # What is left of a constant row is rounding, which is no direction.
+        least = 4 * torch.finfo(x.dtype).eps
+        there = ~(length(centred, dim=-1) <= least)
+        fixed = torch.zeros_like(x)
+        fixed[..., 0], fixed[..., 1] = math.sqrt(0.5), -math.sqrt(0.5)
+        # Twice: the rounding of the first mean grew with the division.
+        unit = normalise(_centred(normalise(centred, dim=-1)), dim=-1)
+        return self.radius * torch.where(there, unit, fixed)
+
+    def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
+        normal, inside = normalise(point, dim=-1), _centred(vector)
+        return inside - normal * (normal * inside).sum(dim=-1, keepdim=True)
+
+    def _retract(self, point: Tensor, step: Tensor) -> Tensor:
+        return self._project(point + step)
+
+    def _residual(self, point: Tensor) -> Tensor:
+        off = (length(point, dim=-1)[..., 0] / self.radius - 1).abs()
+        mean = point.sum(dim=-1).abs() / (self.radius * math.sqrt(point.shape[-1]))
+        return torch.maximum(off, mean).amax(dim=-1)
+
+    def _largest_singular_value(self, shape: tuple[int, int]) -> float:
+        # ‖W‖₂ ≤ ‖W‖_F = radius · √rows
+        return self.radius * math.sqrt(shape[0])
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x - x.mean(dim=-1, keepdim=True)

@@ -1,0 +1,53 @@
+"""All matrices of at most one spectral norm: spectral normalisation as a constraint."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import largest_entry
+from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.spectrum import decompose, recompose
+
+
+@dataclass(frozen=True)
+class SpectralBall(Manifold):
+    """`‖W‖₂ ≤ radius`: a set with an inside, and a boundary that steps are brought back to.
+
+    Projection and retraction cap the singular values at the radius, in float64. Every vector is tangent, also
+    at the boundary, where the retraction takes back what leads outside; so it equals `W + A` to first order
+    inside the ball only. Residual: `max(0, ‖W‖₂/radius − 1)`. Random points
+    are the projections of Gaussian ones. Weight decay pulls to the inside. Source: Miyato et al., "Spectral normalization for
+    generative adversarial networks" (2018), as a constraint.
+    """
+
+    radius: float = 1.0
+
+    fixed_size = False
+    has_boundary = True
+
+    def __post_init__(self) -> None:
+        check_radius(self.radius, of=self)
+
+    def _project(self, x: Tensor) -> Tensor:
+        u, sigma, vh, size = decompose(x)
+        cap = (self.radius / size)[..., 0]
+        inside = sigma[..., :1].unsqueeze(-1) <= cap.unsqueeze(-1)
+        # A point inside stays as it is, to the bit.
+        return torch.where(inside, x, recompose(u, torch.minimum(sigma, cap), vh, size, x))
+
+    def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
+        del point
+        return vector.clone()
+
+    def _retract(self, point: Tensor, step: Tensor) -> Tensor:
+        return self._project(point + step)
+
+    def _residual(self, point: Tensor) -> Tensor:
+        size = largest_entry(point).clamp_min(torch.finfo(point.dtype).tiny)
+        sigma = torch.linalg.svdvals(point / size)[..., 0] * size[..., 0, 0]
+        return (sigma / self.radius - 1).clamp_min(0)
+
+    def _largest_singular_value(self, shape: tuple[int, int]) -> float:
+        del shape
+        return self.radius

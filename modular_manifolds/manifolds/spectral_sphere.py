@@ -1,0 +1,63 @@
+"""All matrices of one spectral norm."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import inner, largest_entry
+from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.spectrum import decompose, recompose
+
+
+@dataclass(frozen=True)
+class SpectralSphere(Manifold):
+    """`‖W‖₂ = radius`: the largest singular value is fixed, the others lie below.
+
+    With u and v the top singular pair, a tangent A at W has `<u vᵀ, A> = 0`. Where the largest singular value
+    is repeated, the set has a corner; the pair that the decomposition gives first stands for all. Projection:
+    singular values above the radius are capped, or the largest is raised to it; zero becomes the radius
+    times the first basis matrix. Random points are Gaussian ones scaled. Retraction: the projection of `W + A`. Residual: `|‖W‖₂/radius − 1|`.
+    """
+
+    radius: float = 1.0
+
+    fixed_size = False
+
+    def __post_init__(self) -> None:
+        check_radius(self.radius, of=self)
+
+    def _from_noise(self, noise: Tensor) -> Tensor:
+        u, sigma, vh, size = decompose(noise)
+        # Scaled and not projected, which would cap nearly all singular values at the radius.
+        return recompose(u, sigma / sigma[..., :1], vh, self.radius * size / size, noise)
+
+    def _project(self, x: Tensor) -> Tensor:
+        u, sigma, vh, size = decompose(x)
+        target = (self.radius / size)[..., 0]
+        first = torch.zeros_like(sigma)
+        first[..., 0] = 1.0
+        moved = torch.where(first > 0, target, torch.minimum(sigma, target))
+        return recompose(u, moved, vh, size, x)
+
+    def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
+        pair = top_pair(point).to(vector.dtype)
+        return vector - pair * inner(pair, vector)
+
+    def _retract(self, point: Tensor, step: Tensor) -> Tensor:
+        return self._project(point + step)
+
+    def _residual(self, point: Tensor) -> Tensor:
+        size = largest_entry(point).clamp_min(torch.finfo(point.dtype).tiny)
+        sigma = torch.linalg.svdvals(point / size)[..., 0] * size[..., 0, 0]
+        return (sigma / self.radius - 1).abs()
+
+    def _largest_singular_value(self, shape: tuple[int, int]) -> float:
+        del shape
+        return self.radius
+
+
+def top_pair(point: Tensor) -> Tensor:
+    """`u vᵀ` of the largest singular value, shape (*batch, m, n), in float64."""
+    u, _, vh, _ = decompose(point)
+    return u[..., :, :1] @ vh[..., :1, :]

@@ -1,0 +1,22 @@
+"""Singular value decompositions that are safe for entries of any finite size, in float64."""
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.errors import NonFiniteError
+from modular_manifolds.linalg.matrices import largest_entry
+
+
+def decompose(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """U, σ, Vᵀ of `X/s` and s, the largest entry of X (one for a zero X), all in float64."""
+    if not bool(torch.isfinite(x).all()):
+        raise NonFiniteError("x", "must be finite", "NaN or infinity", "Look where it came from.")
+    size = largest_entry(x).double()
+    size = torch.where(size == 0, 1.0, size)
+    u, sigma, vh = torch.linalg.svd(x.double() / size, full_matrices=False)
+    return u, sigma, vh, size
+
+
+def recompose(u: Tensor, sigma: Tensor, vh: Tensor, size: Tensor, like: Tensor) -> Tensor:
+    """`s U diag(σ) Vᵀ` in the dtype of `like`."""
+    return (size * ((u * sigma.unsqueeze(-2)) @ vh)).to(like.dtype)
