@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import largest_entry
+from modular_manifolds.linalg.spectrum import decompose, recompose
 from modular_manifolds.manifolds.base import Manifold, check_radius
-from modular_manifolds.manifolds.spectrum import decompose, recompose
 
 
 @dataclass(frozen=True)

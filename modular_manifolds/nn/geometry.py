@@ -45,7 +45,11 @@ class Geometry:
             return self.manifold.random(shape, dtype=dtype)
         dtype = dtype or torch.get_default_dtype()
         noise = torch.randn(shape, dtype=torch.promote_types(dtype, torch.float32))
-        return self.manifold.project(-self.norm.steepest(noise)).to(dtype)
+        direction = -self.norm.steepest(noise)
+        # A steepest direction is of unit length to the norm's accuracy; a start is to be exact.
+        length = self.norm.value(direction)
+        unit = direction / length.reshape(length.shape + (1,) * (direction.dim() - length.dim()))
+        return self.manifold.project(unit).to(dtype)
 
     def operator_bound(
         self, shape: tuple[int, int], source: VectorNorm, target: VectorNorm

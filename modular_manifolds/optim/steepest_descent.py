@@ -230,7 +230,9 @@ class SteepestDescent(Optimizer):
         landed = step.point.squeeze(-1) if as_vectors else step.point
         found = step.solution
         points, gaps = _unstacked(landed, len(bucket)), _unstacked(found.gap, len(bucket))
-        new_duals = None if found.dual is None else _unstacked(found.dual, len(bucket))
+        # Kept to start from, in the weight's precision: the memory of one n×n matrix.
+        duals = None if found.dual is None else found.dual.to(landed.dtype)
+        new_duals = None if duals is None else _unstacked(duals, len(bucket))
         for i, (g, p) in enumerate(bucket):
             state = self.state[p]
             if new_duals is not None:
