@@ -49,6 +49,18 @@ LARGE: Final = 512
 """From this many columns on, leaving out a block that symmetry gives is worth two more calls."""
 
 
+def _commuting(a: Tensor, b: Tensor) -> Tensor:
+    """`A B` of polynomials in one symmetric matrix, which is symmetric; a quarter is left out of a large one."""
+    columns = a.shape[-1]
+    if columns < LARGE:
+        return a @ b
+    half = columns // 2
+    upper = a[..., :half, :] @ b
+    right = a[..., half:, :] @ b[..., half:]
+    lower = torch.cat((upper[..., half:].mT, right), dim=-1)
+    return torch.cat((upper, lower), dim=-2)
+
+
 def _gram(x: Tensor) -> Tensor:
     """`XᵀX`; of a large one, the block below the diagonal is the transpose of the one above."""
     columns = x.shape[-1]
@@ -90,10 +102,10 @@ def _steps(r: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     for i, (a, b, c) in enumerate(polynomials):
         inner = c * r
         inner.diagonal(dim1=-2, dim2=-1).add_(b)
-        t = r @ inner
+        t = _commuting(r, inner)
         t.diagonal(dim1=-2, dim2=-1).add_(a)
-        q = t if q is None else q @ t
+        q = t if q is None else _commuting(q, t)
         if i + 1 < len(polynomials):
-            r = t @ r @ t
+            r = _commuting(t, _commuting(r, t))
     assert q is not None
     return q

@@ -34,7 +34,7 @@ class Spectral(Norm):
         return singular_values(x).sum(dim=-1, keepdim=True).unsqueeze(-1)
 
     def _steepest(self, g: Tensor) -> Tensor:
-        return -msign(g, accuracy=MSIGN_ACCURACY, floor=MSIGN_FLOOR)
+        return msign(g, accuracy=MSIGN_ACCURACY, floor=MSIGN_FLOOR).neg_()
 
 
 def singular_values(x: Tensor) -> Tensor:
