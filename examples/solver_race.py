@@ -136,8 +136,7 @@ def entries(shape: tuple[int, int], budgets: Iterable[int]) -> list[Entry]:
     found: list[Entry] = []
     methods = {each.name: each for each in mm.solvers.TABLE[mm.Stiefel, mm.Spectral]} | FITTED
     for method, solver in methods.items():
-        takes = getattr(solver, "takes", None)
-        if takes is not None and not takes(shape):
+        if not solver.takes(shape):
             continue
         settings = {field.name for field in dataclasses.fields(solver)}
         limit = next((each for each in ("max_iterations", "steps") if each in settings), None)

@@ -18,6 +18,7 @@ import modular_manifolds as mm
 from modular_manifolds.bench.gradients import MOMENTUM, Moment, Problem
 from modular_manifolds.bench.timing import Contender
 
+MUON = "torch.optim.Muon"
 NOT_INSTALLED = "not installed: pip install 'modular-manifolds[bench]'"
 
 
@@ -88,7 +89,7 @@ def torch_muon(problem: Problem) -> Stepper:
     def restore(moment: Moment) -> None:
         _restore(optimizer, weights, moment, lambda m: {"momentum_buffer": m})
 
-    return Stepper("torch.optim.Muon", weights, optimizer, restore)
+    return Stepper(MUON, weights, optimizer, restore)
 
 
 def torch_adamw(problem: Problem) -> Stepper:

@@ -11,6 +11,7 @@ from torch import Tensor
 import modular_manifolds as mm
 from modular_manifolds.bench.contenders import Stepper
 from modular_manifolds.bench.gradients import MOMENTUM, Moment
+from modular_manifolds.linalg.symmetric import sym
 
 TIGHT = mm.solvers.Lyapunov(tolerance=1e-4, max_iterations=60)
 """Finds the dual objective that a direction is held against."""
@@ -31,14 +32,14 @@ class TallStep:
 
     def objective(self, multiplier: Tensor) -> float:
         """`‖G + 2WΛ‖_nuc`, which no tangent direction in the unit ball descends beyond."""
-        shifted = self.g + 2 * self.w @ _sym(multiplier.double())
+        shifted = self.g + 2 * self.w @ sym(multiplier.double())
         return float(torch.linalg.svdvals(shifted).sum())
 
     def descent(self, direction: Tensor) -> float:
         """`−<G, A>` of the tangent part of `direction`, shrunk into the unit ball."""
         a = direction.double()
         a = a.mT if a.shape != self.g.shape else a
-        a = a - self.w @ _sym(self.w.mT @ a)
+        a = a - self.w @ sym(self.w.mT @ a)
         longest = float(torch.linalg.eigvalsh(a.mT @ a)[-1].clamp_min(0).sqrt())
         return -float((self.g * a).sum()) / max(1.0, longest)
 
@@ -129,7 +130,3 @@ def orthogonality(stepper: Stepper, moment: Moment) -> float:
 def _spread(landed: Sequence[Tensor], length: float) -> float:
     values = torch.linalg.svdvals(torch.stack([each.detach().double() for each in landed]) / length)
     return float((values - 1).square().mean().sqrt())
-
-
-def _sym(x: Tensor) -> Tensor:
-    return (x + x.mT) / 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from modular_manifolds.bench.bars import BENCHES, Recordings, Settings
+from modular_manifolds.bench.bars import BENCHES
+from modular_manifolds.bench.recordings import Recordings, Settings
 from modular_manifolds.bench.report import Environment, Report, Row
 from modular_manifolds.bench.timing import threads as thread_count
 from modular_manifolds.errors import ArgumentError

@@ -45,6 +45,11 @@ def largest_entry(x: Tensor) -> Tensor:
     return x.abs().amax(dim=MATRIX, keepdim=True)
 
 
+def near_one(x: Tensor) -> Tensor:
+    """Each matrix divided by its largest entry, so that squares neither overflow nor vanish; zero stays zero."""
+    return x / largest_entry(x).clamp_min(torch.finfo(x.dtype).tiny)
+
+
 def divide_safely(x: Tensor, size: Tensor) -> Tensor:
     """`x / size`, and zero where `size` is zero; NaN stays NaN."""
     zero = size == 0
@@ -74,7 +79,12 @@ def more_than_rounding(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
     A gradient without a tangent part leaves rounding; divided by its own length that would be a step
     of full length in a random direction, away from a stationary point. NaN is more than rounding.
     """
-    return ~(length(x, dim=dim) <= 16 * torch.finfo(x.dtype).eps * x.shape[-1] ** 0.5)
+    return ~(length(x, dim=dim) <= projection_rounding(x))
+
+
+def projection_rounding(x: Tensor) -> float:
+    """How long the rounding is that a projection leaves of vectors of unit length, like those of `x`."""
+    return 16 * torch.finfo(x.dtype).eps * x.shape[-1] ** 0.5
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

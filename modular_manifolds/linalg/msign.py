@@ -11,7 +11,7 @@ from torch import Tensor
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.backend import Backend, half_is_fast, resolve
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
-from modular_manifolds.linalg.matrices import MATRIX, as_matrices, largest_entry, normalise, restore
+from modular_manifolds.linalg.matrices import MATRIX, as_matrices, near_one, normalise, restore
 from modular_manifolds.linalg.newton_schulz import schedule
 
 FLOOR = 1e-3
@@ -66,8 +66,7 @@ def msign(
     # After its normalisation the largest singular value is at least n^{-1/4}. A power of two below keeps
     # the number of different schedules small.
     lowest = 2.0 ** math.floor(math.log2(floor / columns**0.25))
-    near_one = tall / largest_entry(tall).clamp_min(torch.finfo(tall.dtype).tiny)
-    start = near_one.to(torch.bfloat16 if half else tall.dtype)
+    start = near_one(tall).to(torch.bfloat16 if half else tall.dtype)
     result, _ = gram_iterate(start, schedule(accuracy / 2 if half else accuracy, lowest))
     result = result.to(tall.dtype)
     return restore(result.mT if wide else result, x)

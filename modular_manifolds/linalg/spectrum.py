@@ -1,10 +1,10 @@
-"""Singular value decompositions that are safe for entries of any finite size, in float64."""
+"""Singular values and decompositions that are safe for entries of any finite size."""
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.errors import NonFiniteError
-from modular_manifolds.linalg.matrices import largest_entry
+from modular_manifolds.linalg.matrices import divide_safely, largest_entry
 
 
 def decompose(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -17,6 +17,12 @@ def decompose(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return u, sigma, vh, size
 
 
-def recompose(u: Tensor, sigma: Tensor, vh: Tensor, size: Tensor, like: Tensor) -> Tensor:
+def recompose(u: Tensor, sigma: Tensor, vh: Tensor, size: Tensor | float, like: Tensor) -> Tensor:
     """`s U diag(σ) Vᵀ` in the dtype of `like`."""
     return (size * ((u * sigma.unsqueeze(-2)) @ vh)).to(like.dtype)
+
+
+def singular_values(x: Tensor) -> Tensor:
+    """Singular values, largest first, shape (*batch, min(m, n)); safe for entries of any finite size."""
+    scale = largest_entry(x)
+    return torch.linalg.svdvals(divide_safely(x, scale)) * scale[..., 0]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import largest_entry
-from modular_manifolds.linalg.spectrum import decompose, recompose
+from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
 from modular_manifolds.manifolds.base import Manifold, check_radius
 
 
@@ -16,9 +15,10 @@ class SpectralBall(Manifold):
 
     Projection and retraction cap the singular values at the radius, in float64. Every vector is tangent, also
     at the boundary, where the retraction takes back what leads outside; so it equals `W + A` to first order
-    inside the ball only. Residual: `max(0, ‖W‖₂/radius − 1)`. Random points
-    are the projections of Gaussian ones. Weight decay pulls to the inside. Source: Miyato et al., "Spectral normalization for
-    generative adversarial networks" (2018), as a constraint.
+    inside the ball only. At the boundary the cap can make a step longer in the spectral norm than A is.
+    Residual: `max(0, ‖W‖₂/radius − 1)`. Random points are the projections of Gaussian ones. Weight decay
+    pulls to the inside. Source: Miyato et al., "Spectral normalization for generative adversarial networks"
+    (2018), as a constraint.
     """
 
     radius: float = 1.0
@@ -44,9 +44,7 @@ class SpectralBall(Manifold):
         return self._project(point + step)
 
     def _residual(self, point: Tensor) -> Tensor:
-        size = largest_entry(point).clamp_min(torch.finfo(point.dtype).tiny)
-        sigma = torch.linalg.svdvals(point / size)[..., 0] * size[..., 0, 0]
-        return (sigma / self.radius - 1).clamp_min(0)
+        return (singular_values(point)[..., 0] / self.radius - 1).clamp_min(0)
 
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
         del shape

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import inner, largest_entry
-from modular_manifolds.linalg.spectrum import decompose, recompose
+from modular_manifolds.linalg.matrices import inner
+from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
 from modular_manifolds.manifolds.base import Manifold, check_radius
 
 
@@ -17,7 +17,8 @@ class SpectralSphere(Manifold):
     With u and v the top singular pair, a tangent A at W has `<u vᵀ, A> = 0`. Where the largest singular value
     is repeated, the set has a corner; the pair that the decomposition gives first stands for all. Projection:
     singular values above the radius are capped, or the largest is raised to it; zero becomes the radius
-    times the first basis matrix. Random points are Gaussian ones scaled. Retraction: the projection of `W + A`. Residual: `|‖W‖₂/radius − 1|`.
+    times the first basis matrix. Random points are Gaussian ones scaled. Retraction: the projection of
+    `W + A`. Residual: `|‖W‖₂/radius − 1|`.
     """
 
     radius: float = 1.0
@@ -28,9 +29,9 @@ class SpectralSphere(Manifold):
         check_radius(self.radius, of=self)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        u, sigma, vh, size = decompose(noise)
+        u, sigma, vh, _ = decompose(noise)
         # Scaled and not projected, which would cap nearly all singular values at the radius.
-        return recompose(u, sigma / sigma[..., :1], vh, self.radius * size / size, noise)
+        return recompose(u, sigma / sigma[..., :1], vh, self.radius, noise)
 
     def _project(self, x: Tensor) -> Tensor:
         u, sigma, vh, size = decompose(x)
@@ -48,9 +49,7 @@ class SpectralSphere(Manifold):
         return self._project(point + step)
 
     def _residual(self, point: Tensor) -> Tensor:
-        size = largest_entry(point).clamp_min(torch.finfo(point.dtype).tiny)
-        sigma = torch.linalg.svdvals(point / size)[..., 0] * size[..., 0, 0]
-        return (sigma / self.radius - 1).abs()
+        return (singular_values(point)[..., 0] / self.radius - 1).abs()
 
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
         del shape

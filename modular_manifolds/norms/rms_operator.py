@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modular_manifolds.linalg.msign import msign
+from modular_manifolds.linalg.spectrum import singular_values
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.spectral import MSIGN_ACCURACY, MSIGN_FLOOR, singular_values
+from modular_manifolds.norms.spectral import MSIGN_ACCURACY, MSIGN_FLOOR
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ class SteepestDescent(Optimizer):
 
     def _all_finite(self, moving: list[tuple[dict[str, Any], Tensor]]) -> bool:
         gradients = [p.grad for _, p in moving if p.grad is not None]
-        finite = all_finite(gradients).tolist()
+        finite = all_finite(gradients)
         if all(finite):
             return True
         if self._on_nonfinite == "skip":
@@ -231,12 +231,11 @@ class SteepestDescent(Optimizer):
         found = step.solution
         points, gaps = _unstacked(landed, len(bucket)), _unstacked(found.gap, len(bucket))
         # Kept to start from, in the weight's precision: the memory of one n×n matrix.
-        duals = None if found.dual is None else found.dual.to(landed.dtype)
-        new_duals = None if duals is None else _unstacked(duals, len(bucket))
+        kept = None if found.dual is None else _unstacked(found.dual.to(landed.dtype), len(bucket))
         for i, (g, p) in enumerate(bucket):
             state = self.state[p]
-            if new_duals is not None:
-                state["dual"] = new_duals[i]
+            if kept is not None:
+                state["dual"] = kept[i]
             if p.dtype != landed.dtype:
                 state["master"] = points[i]
             p.copy_(points[i])

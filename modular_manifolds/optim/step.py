@@ -48,14 +48,14 @@ def decay(point: Tensor, amount: Tensor) -> Tensor:
     return point * (1 - amount.reshape(amount.shape + (1,) * (point.dim() - amount.dim())))
 
 
-def all_finite(tensors: list[Tensor]) -> Tensor:
-    """For each tensor whether all its entries are finite, as one tensor: one wait for the device.
+def all_finite(tensors: list[Tensor]) -> list[bool]:
+    """For each tensor whether all its entries are finite; one wait for the device where they are.
 
     NaN and infinity survive a sum, which is one pass. A sum of finite entries may overflow, so a sum that
     is not finite is looked at again.
     """
     sums = [each.sum(dtype=torch.promote_types(each.dtype, torch.float32)) for each in tensors]
-    finite = torch.stack(sums).isfinite()
-    if bool(finite.all()):
+    finite = torch.stack(sums).isfinite().tolist()
+    if all(finite):
         return finite
-    return torch.stack([torch.isfinite(each).all() for each in tensors])
+    return torch.stack([torch.isfinite(each).all() for each in tensors]).tolist()

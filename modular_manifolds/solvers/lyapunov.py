@@ -18,8 +18,8 @@ from modular_manifolds.solvers.completion import (
     complete_softly,
     direction,
 )
-from modular_manifolds.solvers.solution import Solution, Status
-from modular_manifolds.solvers.stiefel_dual import StiefelDual, inverse_root, relative_gap
+from modular_manifolds.solvers.solution import Solution, Status, relative_gap
+from modular_manifolds.solvers.stiefel_dual import StiefelDual, inverse_root
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class Lyapunov(Solver):
                 completion = made.or_better(completion)
                 gap = relative_gap(completion.descent, best.bound)
                 expected = float(gap.max())
-                if expected <= self.tolerance or iterations >= self.max_iterations:
+                converged = expected <= self.tolerance
+                if converged or iterations >= self.max_iterations:
                     break
             expected *= FALL
             s = at.s if iterations == 1 else s + OVER * (at.s - s)
@@ -90,7 +91,6 @@ class Lyapunov(Solver):
                 expected = min(expected, self.tolerance) if taken else expected
             b = problem.k + s
             m = b.mT @ b + problem.e
-        converged = bool((gap <= self.tolerance).all())
         return Solution(
             problem.given(direction(problem, completion)),
             Status.CONVERGED if converged else Status.NOT_CONVERGED,
@@ -109,16 +109,17 @@ class Lyapunov(Solver):
         k = v.mT @ problem.k @ v
         across = (v * (problem.e @ v)).sum(dim=-2)
         squared = k.square()
-        p = q = eigenvalues
-        bound = m
-        for i in range(3):
-            # First the eigenvalues of M, then twice the diagonal of M(S) in their basis.
-            p = inverse_root(p, max(problem.precision, (SMOOTH * self.tolerance) ** 2))
-            if i == 2:
-                break
-            q = _share(p)
-            p = (across + (squared * q.square()).sum(dim=-2)).clamp_min(0)
-            bound = p.sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
+        least = max(problem.precision, (SMOOTH * self.tolerance) ** 2)
+
+        def on_the_diagonal(values: Tensor) -> tuple[Tensor, Tensor]:
+            """From eigenvalues of M to the share of the next S, and the diagonal of M there."""
+            q = _share(inverse_root(values, least))
+            return q, (across + (squared * q.square()).sum(dim=-2)).clamp_min(0)
+
+        _, diagonal = on_the_diagonal(eigenvalues)
+        q, diagonal = on_the_diagonal(diagonal)
+        bound = diagonal.sqrt().sum(dim=-1, keepdim=True).unsqueeze(-1)
+        p = inverse_root(diagonal, least)
         s = v @ (k * (q - 1)) @ v.mT
         t = v @ (k * _share(p) * -p.unsqueeze(-2)) @ v.mT
         return _Round(sym(s), skew(t), bound)

@@ -14,8 +14,8 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.completion import Completion, bend, direction
-from modular_manifolds.solvers.solution import Solution, Status
-from modular_manifolds.solvers.stiefel_dual import TINY, StiefelDual, relative_gap
+from modular_manifolds.solvers.solution import TINY, Solution, Status, relative_gap
+from modular_manifolds.solvers.stiefel_dual import StiefelDual
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,27 @@ class LyapunovProducts(Solver):
     ) -> Solution:
         problem = StiefelDual.of(manifold, norm, point, gradient)
         s = torch.zeros_like(problem.k)
+        p, bound = self._bound(problem, s)
         if dual is not None:
             warm = sym(problem.c) + 2 * sym(dual.double())
-            s = torch.where(self._bound(problem, warm)[1] < self._bound(problem, s)[1], warm, s)
-        best_s, best, completion, iterations = s, None, None, 0
+            warm_p, warm_bound = self._bound(problem, warm)
+            better = warm_bound < bound
+            s, p = torch.where(better, warm, s), torch.where(better, warm_p, p)
+            bound = torch.minimum(warm_bound, bound)
+        best_s, best, iterations = s, bound, 0
+        completion: Completion | None = None
         while True:
-            p, bound = self._bound(problem, s)
-            best_s = s if best is None else torch.where(bound < best, s, best_s)
-            best = bound if best is None else torch.minimum(best, bound)
             correction = self._correction(problem.k + s, p)
             iterations += 1
             t = skew(-(problem.k + s + correction) @ p)
             completion = self._complete(problem, t).or_better(completion)
             gap = relative_gap(completion.descent, best)
-            if float(gap.max()) <= self.tolerance or iterations >= self.max_iterations:
+            converged = float(gap.max()) <= self.tolerance
+            if converged or iterations >= self.max_iterations:
                 break
             s = s + correction
-        converged = bool((gap <= self.tolerance).all())
+            p, bound = self._bound(problem, s)
+            best_s, best = torch.where(bound < best, s, best_s), torch.minimum(best, bound)
         return Solution(
             problem.given(direction(problem, completion)),
             Status.CONVERGED if converged else Status.NOT_CONVERGED,

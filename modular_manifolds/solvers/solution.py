@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 from torch import Tensor
 
 
@@ -48,3 +49,14 @@ class Solution:
     gap: Tensor
     tolerance: float | None = None
     dual: Tensor | None = None
+
+
+def relative_gap(primal: Tensor, dual: Tensor) -> Tensor:
+    """`(dual − primal)/dual` of objectives of shape (*batch, 1, 1), at least 0, shape (*batch)."""
+    # At unit scale a dual objective is of order one, or there was no gradient.
+    short = (dual - primal).clamp_min(0) / dual.clamp_min(TINY)
+    return torch.where(dual < TINY**0.25, 0.0, short)[..., 0, 0]
+
+
+TINY = 1e-290
+"""Added to nothing and divided by in place of zero, in float64."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +11,9 @@ from modular_manifolds.linalg.matrices import MATRIX, inner, more_than_rounding,
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.spectral_sphere import top_pair
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.rms_operator import RMSOperator
+from modular_manifolds.norms.rms_operator import RMSOperator, unit
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds.solvers.solution import Solution, Status, relative_gap
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class SpectralSphereDual(Solver):
     """`min <G, A>` subject to `‖A‖₂ ≤ 1` and `<N, A> = 0`, `N = u vᵀ` the top singular pair of W.
 
     The dual is `max over λ of −‖G + λN‖_nuc`, convex in one number, with slope `<N, msign(G + λN)>`. The root
-    of the slope lies within `|λ| ≤ ‖G‖_nuc` and is bracketed there: halving, or where the tangents of the
+    of the slope is looked for within `|λ| ≤ ‖G‖_nuc`: halving, or where the tangents of the
     two ends meet. The directions at both ends lie in the ball and have `<N, A>` of opposite sign; the mix
     of the two that has none is feasible exactly, and descends nearly as far as the dual allows.
 
@@ -41,9 +40,7 @@ class SpectralSphereDual(Solver):
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
         del dual  # the bracket closes from both sides: an end that is nearly right saves nothing
-        unit = (
-            math.sqrt(point.shape[-2] / point.shape[-1]) if isinstance(norm, RMSOperator) else 1.0
-        )
+        length = unit(point) if isinstance(norm, RMSOperator) else 1.0
         g = normalise(gradient, dim=MATRIX)
         there = more_than_rounding(manifold.tangent(point, g), dim=MATRIX)
         g, n = torch.where(there, g, 0.0).double(), top_pair(point)
@@ -53,9 +50,9 @@ class SpectralSphereDual(Solver):
         iterations = 0
         while True:
             a = _mix(low, high)
-            gap = (best + inner(g, a)).clamp_min(0) / best.clamp_min(TINY)
-            gap = torch.where(best > TINY, gap, 0.0)[..., 0, 0]
-            if float(gap.max()) <= self.tolerance or iterations >= self.max_iterations:
+            gap = relative_gap(-inner(g, a), best)
+            converged = float(gap.max()) <= self.tolerance
+            if converged or iterations >= self.max_iterations:
                 break
             if iterations % 3 == 2:
                 aim = (low.multiplier + high.multiplier) / 2
@@ -65,17 +62,13 @@ class SpectralSphereDual(Solver):
             best = torch.minimum(best, trial.objective)
             low, high = trial.where(trial.slope <= 0, low), trial.where(trial.slope > 0, high)
             iterations += 1
-        converged = bool((gap <= self.tolerance).all())
         return Solution(
-            (unit * a).to(gradient.dtype),
+            (length * a).to(gradient.dtype),
             Status.CONVERGED if converged else Status.NOT_CONVERGED,
             iterations,
             gap,
             self.tolerance,
         )
-
-
-TINY = 1e-100
 
 
 @dataclass(frozen=True)

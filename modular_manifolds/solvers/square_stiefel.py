@@ -11,7 +11,7 @@ from torch import Tensor
 from modular_manifolds.errors import UnsupportedPairError
 from modular_manifolds.linalg.backend import half_is_fast
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
-from modular_manifolds.linalg.matrices import MATRIX, inner, largest_entry
+from modular_manifolds.linalg.matrices import MATRIX, inner, near_one, projection_rounding
 from modular_manifolds.linalg.newton_schulz import (
     lost_below,
     nearly_orthogonal_to_orthogonal,
@@ -64,13 +64,13 @@ class SquareStiefel(Solver):
                 "manifold", "must be Stiefel for this solver", manifold, "Use solver='auto'."
             )
         w = point if manifold.radius == 1.0 else point / manifold.radius
-        info, columns = torch.finfo(w.dtype), w.shape[-1]
-        c = w.mT @ (gradient / largest_entry(gradient).clamp_min(info.tiny))
+        columns = w.shape[-1]
+        c = w.mT @ near_one(gradient)
         k = skew(c)
         # A gradient without a tangent part leaves rounding, which is no direction.
-        least = (16 * info.eps) ** 2 * columns * c.square().sum(dim=MATRIX, keepdim=True)
+        least = projection_rounding(w) ** 2 * c.square().sum(dim=MATRIX, keepdim=True)
         there = ~(k.square().sum(dim=MATRIX, keepdim=True) <= least)
-        k = k / largest_entry(k).clamp_min(info.tiny)
+        k = near_one(k)
         half = self.tolerance >= HALF and columns >= 256 and half_is_fast(w.device.type)
         start = k.to(torch.bfloat16 if half else k.dtype)
         accuracy = min(0.01, math.sqrt(self.tolerance / 6))

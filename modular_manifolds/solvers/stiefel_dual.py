@@ -12,19 +12,26 @@ that gradient.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.errors import UnsupportedPairError
-from modular_manifolds.linalg.matrices import MATRIX, inner, largest_entry, plus_product
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    inner,
+    largest_entry,
+    near_one,
+    plus_product,
+    projection_rounding,
+)
 from modular_manifolds.linalg.symmetric import gram, skew, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.rms_operator import RMSOperator
+from modular_manifolds.norms.rms_operator import RMSOperator, unit
+from modular_manifolds.solvers.solution import TINY, relative_gap
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,9 @@ class StiefelDual:
             raise UnsupportedPairError(
                 "manifold", "must be Stiefel for this solver", manifold, "Use solver='auto'."
             )
-        rows, columns = point.shape[-2:]
-        wide = rows < columns
+        wide = point.shape[-2] < point.shape[-1]
         w = point if manifold.radius == 1.0 else point / manifold.radius
-        # One division by a number that is never zero: a gradient of zeros stays one.
-        g = gradient / largest_entry(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        g = near_one(gradient)
         w, g = (w.mT, g.mT) if wide else (w, g)
         c = w.mT @ g
         across = plus_product(g, w, c, factor=-1.0)
@@ -72,7 +77,7 @@ class StiefelDual:
         whole = (squared + c.square().sum(dim=MATRIX, keepdim=True)).clamp_min(TINY)
         tangent = squared + within
         # A gradient without a tangent part leaves rounding, which is no direction.
-        there = ~(tangent <= (16 * torch.finfo(w.dtype).eps) ** 2 * w.shape[-1] * whole)
+        there = ~(tangent <= projection_rounding(w) ** 2 * whole)
         scale = there / whole.sqrt()
         return cls(
             w,
@@ -84,7 +89,7 @@ class StiefelDual:
             e * scale.square(),
             within / tangent.clamp_min(TINY),
             wide,
-            math.sqrt(rows / columns) if isinstance(norm, RMSOperator) else 1.0,
+            unit(point) if isinstance(norm, RMSOperator) else 1.0,
         )
 
     @property
@@ -126,13 +131,6 @@ class StiefelDual:
         return relative_gap(primal, dual)
 
 
-def relative_gap(primal: Tensor, dual: Tensor) -> Tensor:
-    """`(dual − primal)/dual` of objectives of shape (*batch, 1, 1), at least 0, shape (*batch)."""
-    # At unit scale a dual objective is of order one, or there was no gradient.
-    short = (dual - primal).clamp_min(0) / dual.clamp_min(TINY)
-    return torch.where(dual < TINY**0.25, 0.0, short)[..., 0, 0]
-
-
 def inverse_root(eigenvalues: Tensor, least: float) -> Tensor:
     """`λ^{-1/2}` with every λ taken to be at least this part of the largest.
 
@@ -140,7 +138,3 @@ def inverse_root(eigenvalues: Tensor, least: float) -> Tensor:
     """
     largest = eigenvalues.amax(dim=-1, keepdim=True)
     return torch.maximum(eigenvalues, least * largest).clamp_min(TINY).rsqrt()
-
-
-TINY = 1e-290
-"""Added to nothing and divided by in place of zero, in float64."""

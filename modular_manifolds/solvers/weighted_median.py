@@ -11,7 +11,7 @@ from modular_manifolds.linalg.matrices import MATRIX, more_than_rounding, normal
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds.solvers.solution import Solution, Status, relative_gap
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class WeightedMedian(Solver):
         a = torch.where(tied, share.clamp(-1, 1) * w.sign(), a)
         objective = (g - torch.where(multiplier.isfinite(), multiplier, 0.0) * w).abs().sum(dim=-1)
         descent = -(g * a).sum(dim=-1)
-        gap = (objective - descent).clamp_min(0) / objective.clamp_min(torch.finfo(g.dtype).tiny)
+        gap = relative_gap(descent[..., None, None], objective[..., None, None])
         # NaN would look like an entry of no ratio.
         a = torch.where(g.isnan().any(dim=-1, keepdim=True), torch.nan, a)
         direction = torch.where(there, a.reshape(gradient.shape).to(gradient.dtype), 0.0)
