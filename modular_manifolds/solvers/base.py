@@ -24,6 +24,10 @@ class Solver(ABC):
     reason: ClassVar[str]
     """Why `select` would take it, as the end of a sentence that starts with its name."""
 
+    half_the_digits: ClassVar[bool] = False
+    """Whether directions are tangent and of at most unit length to half the digits of the dtype only, not to
+    rounding: where what a gradient hardly has is magnified."""
+
     takes_any: ClassVar[bool] = True
     """Whether it takes weights of every shape; if not, `takes` says which."""
 

@@ -57,6 +57,7 @@ class Lyapunov(Solver):
     tolerance: float = 1e-2
     max_iterations: int = 30
 
+    half_the_digits = True
     name = "lyapunov"
     reason = "its step has no size to tune, it needs the fewest rounds, and the gap is known"
 

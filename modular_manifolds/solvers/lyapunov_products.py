@@ -42,6 +42,7 @@ class LyapunovProducts(Solver):
     inner_iterations: int = 4
     accuracy: float = 1e-4
 
+    half_the_digits = True
     name = "lyapunov-products"
     reason = "it is made of matrix products, which accelerators are best at"
 
