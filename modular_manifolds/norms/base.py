@@ -26,7 +26,8 @@ class Norm(ABC):
     target: ClassVar[Literal["rms", "l2", "l1", "linf"]]
 
     accuracy: ClassVar[float] = 0.0
-    """By how much of itself the descent of `steepest` may fall short of the dual, or its length be off."""
+    """How far the length of `steepest` may be from one. Its descent falls short of the dual by about as much,
+    and by more where singular values too small for it carry much of the dual."""
 
     def value(self, x: Tensor) -> Tensor:
         """`‖X‖`, shape (*batch), in at least float32."""

@@ -30,7 +30,7 @@ class NormSteepest(Solver):
     ) -> Solution:
         del manifold, point, dual
         direction = norm.steepest(gradient)
-        # Promised by the norm and not measured, which would cost a decomposition.
+        # The norm's accuracy and not measured, which would cost a decomposition: see there for its limit.
         gap = direction.new_full(direction.shape[:-2], norm.accuracy)
         return Solution(direction, Status.CONVERGED, 0, gap, tolerance=norm.accuracy)
 
