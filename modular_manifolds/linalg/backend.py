@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import platform
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -57,3 +59,37 @@ def half_is_fast(device_type: str) -> bool:
         return False
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+WIDE_ENOUGH = 128
+"""Smallest side from which a product in float32 is quicker by oneDNN."""
+
+
+def onednn_product(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """`(X, Y) ↦ X Yᵀ` by oneDNN where that is the quicker way to `A B`; None elsewhere.
+
+    torch multiplies float32 matrices on a CPU by its BLAS. Where that is MKL and the processor is not Intel's, oneDNN
+    does twice as much in a second, at the same accuracy. X must be contiguous, Y or Yᵀ too. It has no
+    derivative: where one may be recorded, it is not offered.
+    """
+    if (
+        a.dtype is not torch.float32
+        or a.dim() != 2
+        or b.dim() != 2
+        or min(a.shape[0], a.shape[1], b.shape[1]) < WIDE_ENOUGH
+        or torch.is_grad_enabled()
+        or a.device.type != "cpu"
+        or b.dtype is not torch.float32
+        or torch.compiler.is_compiling()
+    ):
+        return None
+    return _onednn()
+
+
+@functools.cache
+def _onednn() -> Callable[[Tensor, Tensor], Tensor] | None:
+    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    here = platform.machine().lower() in ("x86_64", "amd64")
+    if linear is None or not here or not torch.backends.mkldnn.is_available():
+        return None
+    return lambda x, y: linear(x, y, None, "none", [], "")

@@ -9,15 +9,22 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
-from modular_manifolds.linalg.matrices import MATRIX, product
+from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import schedule
+from modular_manifolds.linalg.products import commuting, gram_product, product
 
-TOGETHER: Final = {torch.bfloat16: 2, torch.float32: 4, torch.float64: 8}
+TOGETHER: Final = {torch.float32: 4, torch.float64: 8}
 """How many steps are made on one Gram matrix. It holds squares of singular values: those below the root of
 rounding are noise, which every step multiplies, so from time to time it is made anew from X."""
 
+IN_HALF: Final = 2
+"""The same where steps are in bfloat16. The first two are in the dtype of X: they lift small singular values
+thirtyfold, their rounding with them, and of a matrix of low rank the large ones would be turned."""
 
-def gram_iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> tuple[Tensor, Tensor]:
+
+def gram_iterate(
+    x: Tensor, polynomials: Sequence[Polynomial], *, half: bool = False
+) -> tuple[Tensor, Tensor]:
     """What `iterate` makes of `X/s`, `s = ‖XᵀX‖_F^{1/2}`, in the dtype of X of shape (*batch, m, n), m ≥ n; and s.
 
     Where X is less than half again as tall as wide, one step is made on each R, which is `iterate`. With
@@ -26,50 +33,29 @@ def gram_iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> tuple[Tensor, 
     largest singular value and at most `n^{1/4}` times that: closer than `‖X‖_F`, and no pass over X. It
     has shape (*batch, 1, 1). The entries of X should be of size 1, so that squares neither overflow nor vanish.
 
+    Args:
+        half: all but the steps on the first Gram matrix in bfloat16.
+
     Source: Zhang, Amsel, Chen, Dao, "Gram Newton–Schulz" (2026).
     """
     rows, columns = x.shape[-2:]
-    root = x.new_ones(())
-    few = TOGETHER[x.dtype] if 2 * rows >= 3 * columns else 1
+    dtype, root = x.dtype, x.new_ones(())
+    few = IN_HALF if half else TOGETHER[dtype]
+    few = few if 2 * rows >= 3 * columns else 1
     for start in range(0, len(polynomials), few):
-        r = _gram(x)
+        chosen = polynomials[start : start + few]
+        r = gram_product(x)
         if start == 0:
-            wide = torch.promote_types(r.dtype, torch.float32)
-            squares = r.square().sum(dim=MATRIX, keepdim=True, dtype=wide)
-            size = squares.sqrt().clamp_min(torch.finfo(r.dtype).tiny).to(r.dtype)
+            size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True)
+            size = size.clamp_min(torch.finfo(dtype).tiny)
             root = size.sqrt()
-            q = _steps(r / size, polynomials[:few]) / root
+            q = _steps(r.div_(size), chosen).div_(root)
         else:
-            q = _steps(r, polynomials[start : start + few])
+            q = _steps(r, chosen)
         x = product(x, q)
-    return x, root
-
-
-LARGE: Final = 512
-"""From this many columns on, leaving out a block that symmetry gives is worth two more calls."""
-
-
-def _commuting(a: Tensor, b: Tensor) -> Tensor:
-    """`A B` of polynomials in one symmetric matrix, which is symmetric; a quarter is left out of a large one."""
-    columns = a.shape[-1]
-    if columns < LARGE:
-        return a @ b
-    half = columns // 2
-    upper = a[..., :half, :] @ b
-    right = a[..., half:, :] @ b[..., half:]
-    lower = torch.cat((upper[..., half:].mT, right), dim=-1)
-    return torch.cat((upper, lower), dim=-2)
-
-
-def _gram(x: Tensor) -> Tensor:
-    """`XᵀX`; of a large one, the block below the diagonal is the transpose of the one above."""
-    columns = x.shape[-1]
-    if columns < LARGE:
-        return x.mT @ x
-    a, b = x[..., : columns // 2], x[..., columns // 2 :]
-    right = a.mT @ b
-    upper = torch.cat((_gram(a), right), dim=-1)
-    return torch.cat((upper, torch.cat((right.mT, _gram(b)), dim=-1)), dim=-2)
+        if half and x.dtype is dtype:
+            x = x.to(torch.bfloat16)
+    return x.to(dtype), root
 
 
 def inverse_root_by_products(
@@ -102,10 +88,10 @@ def _steps(r: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     for i, (a, b, c) in enumerate(polynomials):
         inner = c * r
         inner.diagonal(dim1=-2, dim2=-1).add_(b)
-        t = _commuting(r, inner)
+        t = commuting(r, inner)
         t.diagonal(dim1=-2, dim2=-1).add_(a)
-        q = t if q is None else _commuting(q, t)
+        q = t if q is None else commuting(q, t)
         if i + 1 < len(polynomials):
-            r = _commuting(t, _commuting(r, t))
+            r = commuting(t, commuting(r, t))
     assert q is not None
     return q

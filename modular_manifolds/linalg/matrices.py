@@ -42,6 +42,10 @@ def restore(matrices: Tensor, like: Tensor) -> Tensor:
 
 def largest_entry(x: Tensor) -> Tensor:
     """`max |x_ij|` of each matrix, shape (*batch, 1, 1)."""
+    if x.dim() == 2:
+        # One pass, and no memory of the size of x.
+        least, most = torch.aminmax(x if x.is_contiguous() else x.mT)
+        return torch.maximum(-least, most)[None, None]
     return x.abs().amax(dim=MATRIX, keepdim=True)
 
 
@@ -90,27 +94,3 @@ def projection_rounding(x: Tensor) -> float:
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """`<A, B> = tr(AᵀB)` of each matrix, shape (*batch, 1, 1)."""
     return (a * b).sum(dim=MATRIX, keepdim=True)
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """`A B` with b n×n, laid out in memory as A is: a transposed view gives a transposed view."""
-    return (b.mT @ a.mT).mT if _is_turned(a) else a @ b
-
-
-def plus_product(x: Tensor, a: Tensor, b: Tensor, *, factor: float = 1.0) -> Tensor:
-    """`X + factor · A B` with b n×n, in one pass over X and in its layout."""
-    if _is_turned(x):
-        return _plus(x.mT, b.mT, a.mT, factor).mT
-    return _plus(x, a, b, factor)
-
-
-def _plus(x: Tensor, a: Tensor, b: Tensor, factor: float) -> Tensor:
-    if x.dim() == 2:
-        return torch.addmm(x, a, b, alpha=factor)
-    if x.dim() == 3:
-        return torch.baddbmm(x, a, b, alpha=factor)
-    return x + factor * (a @ b)
-
-
-def _is_turned(x: Tensor) -> bool:
-    return x.stride(-1) != 1 and x.stride(-2) == 1

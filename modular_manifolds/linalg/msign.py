@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.backend import Backend, half_is_fast, resolve
+from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, near_one, normalise, restore
 from modular_manifolds.linalg.newton_schulz import schedule
@@ -63,17 +63,25 @@ def msign(
     tall = matrices.mT if wide else matrices
     columns = tall.shape[-1]
     half = accuracy >= HALF and columns >= 256 and half_is_fast(tall.device.type)
-    # After its normalisation the largest singular value is at least n^{-1/4}. A power of two below keeps
-    # the number of different schedules small.
-    lowest = 2.0 ** math.floor(math.log2(floor / columns**0.25))
-    start = near_one(tall).to(torch.bfloat16 if half else tall.dtype)
-    result, _ = gram_iterate(start, schedule(accuracy / 2 if half else accuracy, lowest))
-    result = result.to(tall.dtype)
+    polynomials = msign_schedule(accuracy, floor, columns, half=half)
+    result, _ = gram_iterate(near_one(tall), polynomials, half=half)
     return restore(result.mT if wide else result, x)
 
 
+def msign_schedule(
+    accuracy: float, floor: float, columns: int, *, half: bool
+) -> tuple[Polynomial, ...]:
+    """The polynomials that `msign` takes for a matrix of `columns`, the smaller of its sides.
+
+    After the normalisation by `‖XᵀX‖_F^{1/2}` the largest singular value is at least `columns^{-1/4}`.
+    """
+    return schedule(LEFT * accuracy if half else accuracy, floor / columns**0.25, half=half)
+
+
 HALF = 0.02
-"""From this accuracy on, half is left to the rounding of bfloat16, where the machine is fast in it."""
+"""From this accuracy on, bfloat16 is accurate enough, where the machine is fast in it."""
+LEFT = 0.5
+"""The part of the accuracy that polynomials may use up in bfloat16; the rest is its rounding's."""
 
 
 def _by_decomposition(matrices: Tensor) -> Tensor:

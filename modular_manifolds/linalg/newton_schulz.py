@@ -10,16 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.coefficients import (
-    NEWTON_SCHULZ_CUBIC,
-    NEWTON_SCHULZ_QUINTIC,
-    POLAR_EXPRESS,
-    Polynomial,
-)
+from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_CUBIC, Polynomial
+from modular_manifolds.linalg.polar_express import CUSHION, polar_express
 from modular_manifolds.linalg.symmetric import eye_like, sym
 
 LONGEST = 40
 """No stated accuracy within reach of float64 needs more steps than this."""
+BISECTIONS = 6
+"""How finely the lowest floor of a run is looked for; its logarithm is then known to a hundredth."""
 
 
 def iterate(x: Tensor, polynomials: Iterable[Polynomial]) -> Tensor:
@@ -37,30 +35,37 @@ def iterate(x: Tensor, polynomials: Iterable[Polynomial]) -> Tensor:
 
 
 @functools.cache
-def schedule(accuracy: float, floor: float) -> tuple[Polynomial, ...]:
+def schedule(accuracy: float, floor: float, *, half: bool = False) -> tuple[Polynomial, ...]:
     """The shortest run of polynomials that brings all of [floor, 1] within `accuracy` of 1.
 
-    Polar Express first, then Newton–Schulz, whose error falls cubically once it is small. Computed on
+    Of the runs of that length it is the one that begins lowest: what accuracy is left over goes to singular
+    values below the floor. `half` leaves room for the rounding of half precision between steps. Computed on
     singular values as plain numbers, so the number of steps is known before any matrix is touched.
     """
-    values = np.geomspace(floor, 1.0, 2001)
-    steps: list[Polynomial] = []
-    while np.max(np.abs(values - 1.0)) > accuracy and len(steps) < LONGEST:
-        head = POLAR_EXPRESS[len(steps)] if len(steps) < len(POLAR_EXPRESS) else None
-        a, b, c = head or NEWTON_SCHULZ_QUINTIC
-        values = a * values + b * values**3 + c * values**5
-        steps.append((a, b, c))
-    return tuple(steps)
+    cushion = CUSHION if half else 1.0
+    steps = 0
+    while polar_express(floor, steps, cushion)[1] > accuracy and steps < LONGEST:
+        steps += 1
+    lower, upper = floor / 2, floor
+    for _ in range(BISECTIONS if steps else 0):
+        middle = math.sqrt(lower * upper)
+        within = polar_express(middle, steps, cushion)[1] <= accuracy
+        lower, upper = (lower, middle) if within else (middle, upper)
+    return polar_express(upper, steps, cushion)[0]
 
 
 @functools.cache
-def lost_below(polynomials: tuple[Polynomial, ...], floor: float) -> float:
-    """The largest `σ (1 − p(σ))` for σ in [0, floor]: what small singular values may lose of their sum, each."""
+def lost_below(polynomials: tuple[Polynomial, ...], floor: float) -> tuple[float, float]:
+    """What small singular values may lose of their sum: the largest `σ (1 − p(σ))` and `σ/(1 + p(σ))` below the floor.
+
+    The first is for each of them; the second for each unit of `Σ (1 − p²)`, which the result itself shows.
+    """
     values = np.linspace(0.0, floor, 2001)
     reached = values
     for a, b, c in polynomials:
         reached = a * reached + b * reached**3 + c * reached**5
-    return float(np.max(values * np.maximum(1.0 - reached, 0.0)))
+    lost = values * np.maximum(1.0 - reached, 0.0)
+    return float(np.max(lost)), float(np.max(values / (1.0 + reached)))
 
 
 def nearly_orthogonal_to_orthogonal(x: Tensor) -> Tensor:

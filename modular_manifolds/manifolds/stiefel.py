@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import NonFiniteError
-from modular_manifolds.linalg.matrices import MATRIX, normalise, product
+from modular_manifolds.linalg.matrices import MATRIX, normalise
 from modular_manifolds.linalg.newton_schulz import inverse_root, nearly_orthogonal_to_orthogonal
+from modular_manifolds.linalg.products import commuting, gram_product, product
 from modular_manifolds.linalg.symmetric import eye_like, gram, sym
 from modular_manifolds.manifolds.base import Manifold, check_radius
 
@@ -80,15 +81,16 @@ def _polar_near(x: Tensor) -> Tensor:
     gradient does not have: then a few terms of the root in `XᵀX` beside its mean are enough, and two
     products with X in all. A step that is not of this kind is noticed by what is left over.
     """
-    r = x.mT @ x
+    r = gram_product(x)
     mean = r.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
     off = r / mean
     off.diagonal(dim1=-2, dim2=-1).sub_(1)
-    far = float(off.abs().sum(dim=-1).amax())
+    # At least the spectral norm, and nearer to it than the largest sum of a row.
+    far = float(torch.linalg.vector_norm(off, dim=MATRIX).amax())
     if far <= torch.finfo(x.dtype).eps:
         return x * mean.rsqrt()
-    if far <= NEAR:
-        return product(x, _root_near_one(off, far) * mean.rsqrt())
+    if far <= FEW:
+        return product(x, _root_near_one(off, far).mul_(mean.rsqrt()))
     largest = r.abs().sum(dim=-1).amax()
     q = inverse_root(r, largest=float(largest)) if 1 <= float(largest) <= FAR else None
     # The cubic step squares what is left, so the square root of rounding may be left.
@@ -98,19 +100,31 @@ def _polar_near(x: Tensor) -> Tensor:
     return nearly_orthogonal_to_orthogonal(x @ q)
 
 
-NEAR = 0.05
-"""Within this of the identity the series of `_root_near_one` takes few terms."""
+FEW = 0.2
+"""Within this of the identity `_root_near_one` takes few terms."""
 
 
 def _root_near_one(off: Tensor, far: float) -> Tensor:
     """`(I + X)^{-1/2} = Σ_k binom(−1/2, k) X^k` for symmetric X of norm at most `far`, to rounding."""
-    coefficients, term = [1.0], 1.0
-    while term * far ** len(coefficients) > torch.finfo(off.dtype).eps / 4:
+    least = torch.finfo(off.dtype).eps / 4
+    if 0.375 * far**2 <= least:
+        total = -0.5 * off
+        total.diagonal(dim1=-2, dim2=-1).add_(1)
+        return total
+    squared = commuting(off, off)
+    # ‖X²‖_F^{1/2} is nearer still.
+    far = min(far, float(torch.linalg.vector_norm(squared, dim=MATRIX).amax()) ** 0.5)
+    coefficients, term = [1.0, -0.5, 0.375], 0.375
+    while term * far ** len(coefficients) > least:
         term *= (len(coefficients) - 0.5) / len(coefficients)
         coefficients.append(term if len(coefficients) % 2 == 0 else -term)
-    total = coefficients[-1] * off
-    for each in coefficients[-2:0:-1]:
-        total.diagonal(dim1=-2, dim2=-1).add_(each)
-        total = total @ off
-    total.diagonal(dim1=-2, dim2=-1).add_(1)
+    # Horner in X², two coefficients at a time.
+    if len(coefficients) % 2 == 0:
+        coefficients.append(0.0)
+    total = coefficients[-1] * squared
+    for even, odd in zip(coefficients[-3::-2], coefficients[-2::-2], strict=False):
+        total.add_(off, alpha=odd)
+        total.diagonal(dim1=-2, dim2=-1).add_(even)
+        if even != 1.0:
+            total = commuting(total, squared)
     return total

@@ -16,7 +16,7 @@ class RMSOperator(Norm):
     """`√(in/out) · σ_max(X)` for X of shape (out, in), the operator norm from rms to rms.
 
     Dual `√(out/in) · Σ σ_i`; steepest direction `−√(out/in) · msign(G)`, by `msign` with an accuracy of
-    0.02. Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
+    0.1. Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
     """
 
     source = "rms"

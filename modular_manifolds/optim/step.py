@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +56,8 @@ def all_finite(tensors: list[Tensor]) -> list[bool]:
     is not finite is looked at again.
     """
     sums = [each.sum(dtype=torch.promote_types(each.dtype, torch.float32)) for each in tensors]
-    finite = torch.stack(sums).isfinite().tolist()
+    values = [float(sums[0])] if len(sums) == 1 else torch.stack(sums).tolist()
+    finite = [math.isfinite(each) for each in values]
     if all(finite):
         return finite
     return torch.stack([torch.isfinite(each).all() for each in tensors]).tolist()

@@ -17,5 +17,5 @@ from modular_manifolds.solvers.solution import Solution as Solution
 from modular_manifolds.solvers.solution import Status as Status
 from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual as SpectralSphereDual
 from modular_manifolds.solvers.spel import SPEL as SPEL
-from modular_manifolds.solvers.square_stiefel import SquareStiefel as SquareStiefel
+from modular_manifolds.solvers.skew_sign import SkewSign as SkewSign
 from modular_manifolds.solvers.weighted_median import WeightedMedian as WeightedMedian

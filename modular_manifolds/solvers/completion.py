@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import inner, plus_product, product
+from modular_manifolds.linalg.matrices import inner
+from modular_manifolds.linalg.products import plus_product, product
 from modular_manifolds.linalg.symmetric import gram, skew
 from modular_manifolds.solvers.stiefel_dual import StiefelDual, inverse_root
 

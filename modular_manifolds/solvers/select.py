@@ -33,11 +33,11 @@ from modular_manifolds.solvers.lyapunov_products import LyapunovProducts
 from modular_manifolds.solvers.solution import Solution
 from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual
 from modular_manifolds.solvers.spel import SPEL
-from modular_manifolds.solvers.square_stiefel import SquareStiefel
+from modular_manifolds.solvers.skew_sign import SkewSign
 from modular_manifolds.solvers.weighted_median import WeightedMedian
 
 MANIFOLD_MUON: Final = (
-    SquareStiefel(),
+    SkewSign(),
     Lyapunov(),
     LyapunovProducts(),
     DualAscent(),

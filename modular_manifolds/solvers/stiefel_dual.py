@@ -23,9 +23,9 @@ from modular_manifolds.linalg.matrices import (
     inner,
     largest_entry,
     near_one,
-    plus_product,
     projection_rounding,
 )
+from modular_manifolds.linalg.products import plus_product
 from modular_manifolds.linalg.symmetric import gram, skew, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel

@@ -1,0 +1,57 @@
+"""The same polynomials on a skew matrix, which stays skew: its square is all that a step needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.coefficients import Polynomial
+from modular_manifolds.linalg.matrices import MATRIX
+from modular_manifolds.linalg.products import commuting
+
+
+def skew_iterate(
+    x: Tensor, polynomials: Sequence[Polynomial], *, half: bool = False
+) -> tuple[Tensor, Tensor]:
+    """What odd polynomials make of the skew `X/s`, `s = ‖X²‖_F^{1/2}`, exactly skew; and s of shape (*batch, 1, 1).
+
+    With `Q = X²`, which is `−XᵀX`: `X ← X (aI + Q(cQ − bI))`. s is at least the largest singular value and at
+    most `n^{1/4}` times that. The entries of X should be of size 1, so that squares neither overflow nor
+    vanish.
+
+    With `half` all steps but the first are made in bfloat16. The first is not, because it lifts small singular
+    values eightfold: its rounding would be lifted with them, and of a gradient of low rank the large ones
+    would be turned.
+    """
+    dtype = x.dtype
+    root: Tensor | None = None
+    for a, b, c in polynomials:
+        square = commuting(x, x)
+        if root is None:
+            size = torch.linalg.vector_norm(square, dim=MATRIX, keepdim=True)
+            size = size.clamp_min(torch.finfo(dtype).tiny)
+            root = size.sqrt()
+            x, square = x / root, square.div_(size)
+        x = _step(x, square, a, b, c)
+        if half and x.dtype is dtype:
+            x = x.to(torch.bfloat16)
+    x = x.to(dtype)
+    return (x - x.mT).mul_(0.5), x.new_ones(()) if root is None else root
+
+
+def _step(x: Tensor, square: Tensor, a: float, b: float, c: float) -> Tensor:
+    if x.dim() == 2 and x.shape[-1] < SMALL:
+        # Few calls: where matrices are small they cost more than the products.
+        eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        return torch.addmm(x, x, square @ square.sub(eye, alpha=b / c), beta=a, alpha=c)
+    inner = square * c
+    inner.diagonal(dim1=-2, dim2=-1).sub_(b)
+    inner = commuting(square, inner)
+    inner.diagonal(dim1=-2, dim2=-1).add_(a)
+    return commuting(x, inner, sign=-1)
+
+
+SMALL = 128
+"""Below this oneDNN is not used for products, and torch's own adds a matrix in the same call."""
