@@ -15,8 +15,8 @@ class SpectralBall(Manifold):
 
     Projection and retraction cap the singular values at the radius, in float64. Every vector is tangent, also
     at the boundary, where the retraction takes back what leads outside; so it equals `W + A` to first order
-    inside the ball only. At the boundary the cap can make a step longer in the spectral norm than A is.
-    Residual: `max(0, ‖W‖₂/radius − 1)`. Random points are the projections of Gaussian ones. Weight decay
+    inside the ball only. At the boundary the cap can make a step longer than A is: in the spectral norm at
+    most twice as long, in the Frobenius norm not at all. Residual: `max(0, ‖W‖₂/radius − 1)`. Random points are the projections of Gaussian ones. Weight decay
     pulls to the inside. Source: Miyato et al., "Spectral normalization for generative adversarial networks"
     (2018), as a constraint.
     """

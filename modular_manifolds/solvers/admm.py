@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,14 +33,17 @@ class ADMM(Solver):
 
     The published code shrinks by two msigns of tall matrices a step. The same shrinking here is one
     symmetric n×n eigendecomposition in float64: X, B and U are combinations of W and G⊥, whose n×n
-    coefficients are all that changes. The direction is `−msign(G + 2WΛ)` of the last Λ, as published; its
-    tangent part is taken and shrunk into the unit ball, so that it can be certified like any other.
-    Where the optimal `G + 2WΛ` is singular, msign drops what would make it tangent, and the gap stays.
+    coefficients are all that changes. The direction is `−msign(G + 2WΛ)` of the last Λ, as published. Where the
+    optimal `G + 2WΛ` is singular, msign drops what would make it tangent, and the gap stays. `ρU` does not: after
+    every step its singular values are `min(ρσ, 1)`, and where the steps converge, `ρU` is the steepest direction.
+    Either way the tangent part is taken and shrunk into the unit ball, so that it can be certified like any other.
 
     Args:
         rho: ρ, the weight of the constraint.
-        steps: so many are taken; none for a square W without a dual, where they change nothing.
+        steps: so many are taken; none for a square W without a dual, where they do not change Λ, if that is
+            all that the direction is made of.
         normalise: bring the gradient to unit Frobenius norm first.
+        direction: made of the last Λ as published, or the multiplier ρU, which is zero before the first step.
 
     Source: S. Buchanan, "Speeding up manifold Muon with ADMM" (2025), and the code published with it.
     """
@@ -47,6 +51,7 @@ class ADMM(Solver):
     rho: float = 4.0
     steps: int = 10
     normalise: bool = False
+    direction: Literal["published", "multiplier"] = "published"
 
     name = "admm"
     reason = "it is a published way to solve the same dual in few steps, kept as a baseline"
@@ -67,7 +72,8 @@ class ADMM(Solver):
         x, u = g + _along(s), torch.zeros_like(g)
         # For a square W, `S = 0` is where the steps stay: they would only add rounding.
         square = problem.w.shape[-2] == problem.w.shape[-1]
-        steps = 0 if square and dual is None else self.steps
+        published = self.direction == "published"
+        steps = 0 if square and dual is None and published else self.steps
         for _ in range(steps):
             s = sym((x + u)[..., :n, :])
             b = g + _along(s) - u
@@ -75,12 +81,10 @@ class ADMM(Solver):
             x = b @ _function(basis, (1 - divide_safely(shrink[..., 0], sigma)).clamp_min(0))
             u = x - b
         multiplier = (s - c) / 2
-        sigma, basis = _singular(problem, g + _along(s))
-        # Singular values that are lost in the caller's rounding count as this large.
-        least = sigma[..., -1:] * torch.finfo(gradient.dtype).eps ** 0.5
-        root = _function(basis, divide_safely(torch.ones_like(sigma), sigma.maximum(least)))
-        tall = problem.gradient + problem.w @ (2 * multiplier).to(problem.w.dtype)
-        a = problem.feasible(-tall @ root.to(tall.dtype))
+        if published:
+            a = problem.feasible(_published(problem, g, s))
+        else:
+            a = problem.feasible(_tall(problem, divide_safely(u, shrink)))
         return Solution(
             problem.given(a),
             Status.NOT_CERTIFIED,
@@ -88,6 +92,23 @@ class ADMM(Solver):
             problem.gap(a, problem.objective(multiplier)),
             dual=multiplier,
         )
+
+
+def _published(problem: StiefelDual, g: Tensor, s: Tensor) -> Tensor:
+    """`−msign(G + 2WΛ)`, tall."""
+    sigma, basis = _singular(problem, g + _along(s))
+    # Singular values that are lost in the caller's rounding count as this large.
+    least = sigma[..., -1:] * problem.precision**0.5
+    root = _function(basis, divide_safely(torch.ones_like(sigma), sigma.maximum(least)))
+    tall = problem.gradient + problem.w @ (s - sym(problem.c)).to(problem.w.dtype)
+    return -tall @ root.to(tall.dtype)
+
+
+def _tall(problem: StiefelDual, x: Tensor) -> Tensor:
+    """The tall matrix with coefficients `x`."""
+    n = x.shape[-1]
+    across = (x[..., n:, :] * problem.scale).to(problem.w.dtype)
+    return problem.w @ x[..., :n, :].to(problem.w.dtype) + problem.across @ across
 
 
 def _along(s: Tensor) -> Tensor:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, more_than_rounding, normalise
+from modular_manifolds.linalg.matrices import MATRIX, inner, more_than_rounding, near_one, normalise
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
+from modular_manifolds.norms.rms_operator import RMSOperator, unit
+from modular_manifolds.norms.spectral import MSIGN_FLOOR, Spectral
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds.solvers.msign_gap import msign_gap
+from modular_manifolds.solvers.solution import Solution, Status, relative_gap
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,17 @@ class NormSteepest(Solver):
 
     Gradient descent (Frobenius), sign descent (Max), Muon (Spectral, RMSOperator), Modula's embedding
     (RowRMS).
+
+    The gap is 0 where the norm's direction is exact. Where it is an `msign` by polynomials, the gap is bounded
+    without singular values: it is at least the norm's accuracy, and more where many singular values too small for
+    the polynomials may carry much of the dual. What this leaves above the tolerance is NOT_CERTIFIED, as nothing
+    here is iterated. A direction by polynomials may be longer than one by the norm's accuracy.
+
+    Args:
+        tolerance: on the gap, where the norm's direction is approximate.
     """
+
+    tolerance: float = 0.05
 
     name = "norm-steepest"
     reason = "every direction is tangent, so the norm's own steepest direction is the answer"
@@ -30,9 +43,19 @@ class NormSteepest(Solver):
     ) -> Solution:
         del manifold, point, dual
         direction = norm.steepest(gradient)
-        # The norm's accuracy and not measured, which would cost a decomposition: see there for its limit.
-        gap = direction.new_full(direction.shape[:-2], norm.accuracy)
-        return Solution(direction, Status.CONVERGED, 0, gap, tolerance=norm.accuracy)
+        if norm.accuracy == 0.0:
+            return _exact(direction)
+        if isinstance(norm, Spectral | RMSOperator):
+            length = unit(gradient) if isinstance(norm, RMSOperator) else 1.0
+            gap = msign_gap(
+                gradient, direction, accuracy=norm.accuracy, floor=MSIGN_FLOOR, unit=length
+            )
+        else:
+            g = near_one(gradient)
+            gap = relative_gap(-inner(g, direction), norm.dual(g)[..., None, None])
+        within = bool((gap <= self.tolerance).all())
+        status = Status.CONVERGED if within else Status.NOT_CERTIFIED
+        return Solution(direction, status, 0, gap, self.tolerance)
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,15 @@ class DualAscent(Solver):
     the result depends on the size of the gradient.
 
     The post uses the last A as it is; here its tangent part is taken and shrunk into the unit ball, so
-    that it can be certified like any other. The gap is against `‖G + 2WΛ‖_nuc` of the last Λ.
+    that it can be certified like any other. The gap is against `‖G + 2WΛ‖_nuc` of the last Λ, and true. But
+    no gap can be asked for, so the status is always NOT_CERTIFIED: a residual below the tolerance means no
+    small gap.
 
     Args:
         step_size: α.
         steps: at most so many, and the length of the linear decay.
-        tolerance: on the root mean square of the tangency residual. In bfloat16 it is out of reach.
+        tolerance: on the root mean square of the tangency residual, not on the gap. In bfloat16 it is out of
+            reach.
         msign_steps: Polar Express steps in each msign.
         precision: the dtype of each msign; `"bfloat16"` as in the post, or `"input"`.
         normalise: bring the gradient to unit Frobenius norm first.
@@ -65,13 +68,12 @@ class DualAscent(Solver):
             size = length(gradient, dim=MATRIX)
         w, g = problem.w, problem.gradient * size
         multiplier = -sym(w.mT @ g) / 2 if dual is None else sym(dual.to(w.dtype)) * size
-        iterations, small = 0, False
+        iterations = 0
         a = self._msign(g + 2 * w @ multiplier)
         while iterations < self.steps:
             deviation = 2 * sym(w.mT @ a)
             root_mean_square = length(deviation, dim=MATRIX) / deviation.shape[-1]
-            small = bool((root_mean_square < self.tolerance).all())
-            if small:
+            if bool((root_mean_square < self.tolerance).all()):
                 break
             decay = 1 - iterations / self.steps
             multiplier = multiplier - self.step_size * decay * deviation
@@ -81,7 +83,7 @@ class DualAscent(Solver):
         unit_dual = divide_safely(multiplier, size)
         return Solution(
             problem.given(a),
-            Status.CONVERGED if small else Status.NOT_CERTIFIED,
+            Status.NOT_CERTIFIED,
             iterations,
             problem.gap(a, problem.objective(unit_dual)),
             dual=unit_dual,
