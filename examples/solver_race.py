@@ -95,6 +95,10 @@ Entry = tuple[str, int | None, mm.solvers.Solver]
 """A method, its budget, and the solver with that budget set."""
 
 
+TOLERANCES = (0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+"""What the closed form is asked for in turn: it has no iterations to count."""
+
+
 def digits() -> Split:
     """The bundled digits with as many numbers an image as CIFAR-10: 32×32 by interpolation, three times."""
     small = load_data("digits").train
@@ -131,12 +135,16 @@ def record(
     return problems
 
 
-def entries(shape: tuple[int, int], budgets: Iterable[int]) -> list[Entry]:
-    """Each solver of the table that takes the shape, at each budget, with its stopping rule off."""
+def entries(budgets: Iterable[int]) -> list[Entry]:
+    """Each solver of the table at each budget, with its stopping rule off; the closed form at each tolerance."""
     found: list[Entry] = []
     methods = {each.name: each for each in mm.solvers.TABLE[mm.Stiefel, mm.Spectral]} | FITTED
     for method, solver in methods.items():
-        if not solver.takes(shape):
+        if isinstance(solver, mm.solvers.SkewSign):
+            found += [
+                (method, number, dataclasses.replace(solver, tolerance=tolerance))
+                for number, tolerance in enumerate(TOLERANCES)
+            ]
             continue
         settings = {field.name for field in dataclasses.fields(solver)}
         limit = next((each for each in ("max_iterations", "steps") if each in settings), None)
@@ -179,8 +187,8 @@ def run(
     shapes = {weight: _shape(same[0].point) for weight, same in by_weight.items()}
     wanted = [
         (weight, entry)
-        for weight, shape in shapes.items()
-        for entry in entries(shape, tuple(budgets))
+        for weight in by_weight
+        for entry in entries(tuple(budgets))
     ]
     points: list[Point] = []
     for weight, (method, budget, solver) in progress(wanted):

@@ -83,7 +83,7 @@ class SolverCase:
     def rooms(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Solvers see matrices. A hundred rounds in bfloat16 are slow, and another radius changes little."""
         matrices = [
-            (shape, dtype) for shape, dtype in ROOMS if len(shape) > 1 and self.takes(shape)
+            (shape, dtype) for shape, dtype in ROOMS if len(shape) > 1 and fits(self.manifold, shape)
         ]
         other_radius = self.manifold != instances(type(self.manifold))[0]
         if isinstance(self.solver, DualAscent):
@@ -91,16 +91,6 @@ class SolverCase:
             return few if other_radius else [((6, 3), torch.float64), ((2, 3, 5, 4), torch.float32)]
         few = {(6, 3), (2, 3, 5, 4)}
         return [room for room in matrices if room[0] in few] if other_radius else matrices
-
-    def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether the manifold has points of this shape and the solver takes them."""
-        return fits(self.manifold, shape) and self.solver.takes(shape)
-
-    def taken(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape, or a square one where the solver takes no other."""
-        return (
-            shape if self.solver.takes(shape) else (*shape[:-1], shape[-2] if len(shape) > 1 else 1)
-        )
 
     def sample(self, shape: tuple[int, ...], dtype: torch.dtype) -> Sample:
         return Sample(shape, dtype, accuracy=self.accuracy)

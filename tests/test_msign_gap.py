@@ -49,7 +49,7 @@ def test_no_gradient_breaks_the_gap_of_muon(
         descent = -(stack.double() / size * found.direction.double()).sum((1, 2))
         short = 1 - descent / nuclear.clamp_min(1e-300)
         assert bool((short[:-1] <= found.gap[:-1]).all()), (short, found.gap)
-        assert bool((found.gap[:-1] <= short[:-1] + 0.045).all()), (short, found.gap)
+        assert bool((found.gap[:-1] <= short[:-1] + 0.065).all()), (short, found.gap)
         assert float(found.gap[-1]) == 0.0
         alone = mm.steepest(mm.Euclidean(), norm, w, stack[3])
         torch.testing.assert_close(alone.gap, found.gap[3])
@@ -75,7 +75,7 @@ def test_the_bound_is_sound_wherever_singular_values_are_lost(
     if rank == 1:
         # Near where most is lost, and where nothing is, `‖A‖_F²` tells the rank.
         assert float(gap.max()) <= 1.05 * float(short.max()), (short, gap)
-        assert float(gap[0]) <= 0.3 * float(gap.max()), (short, gap)
+        assert float(gap[0]) <= 0.35 * float(gap.max()), (short, gap)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -160,7 +160,7 @@ def test_a_tolerance_that_is_never_reached(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("solver", [each.name for each in TABLE[mm.Stiefel, mm.Spectral]])
 def test_a_rough_msign_leaves_the_weight_off_its_manifold(solver: str) -> None:
     """Also where the solver works in bfloat16: the retraction answers for the weight."""
-    net = mm.Linear(64, 64 if solver == "square-closed-form" else 128)
+    net = mm.Linear(64, 128)
     opt = mm.SteepestDescent(net, lr=0.1, solver=solver)
     for _ in range(3):
         net.weight.grad = torch.randn_like(net.weight)
@@ -268,7 +268,7 @@ def test_a_conversion_that_shares_its_storage_is_written_into(
     case: cases.SolverCase, dtype: torch.dtype
 ) -> None:
     """`x.to(dtype)` is x itself where the dtype is the same: nothing may work in place on it."""
-    shape = case.taken((5, 3))
+    shape = (5, 3)
     w = case.manifold.random(shape, dtype=dtype)
     g = 3 * torch.randn(shape).to(dtype)
     kept = w.clone(), g.clone()
@@ -306,7 +306,7 @@ def test_the_momentum_is_what_the_solver_divided(dtype: torch.dtype) -> None:
 def test_an_argument_was_renamed_and_a_checkpoint_no_longer_resumes() -> None:
     """These names stand in files on users' disks: whoever changes one reads the old name too."""
     net = mm.Linear(4, 3).bfloat16()
-    opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9)
+    opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9, solver="lyapunov")
     net.weight.grad = torch.ones_like(net.weight)
     opt.step()
     state = opt.state_dict()
@@ -353,7 +353,7 @@ def test_another_algorithm_runs_where_the_matrix_is_not_square(
 
     for kind in {type(each) for row in TABLE.values() for each in row}:
         spy(kind)
-    for shape in (each for each in ((6, 3), (4, 4), (3, 6)) if solver.takes(each)):
+    for shape in ((6, 3), (4, 4), (3, 6)):
         called.clear()
         point = manifold().random(shape)
         mm.steepest(manifold(), norm(), point, torch.randn(shape), solver=solver.name)

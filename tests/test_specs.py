@@ -530,7 +530,7 @@ RUN_ERRORS = [
         {"optimizer": {"name": "steepest-descent", "solver": "lyapunow"}},
         "optimizer.solver must be a known solver, got 'lyapunow'. Did you mean 'lyapunov'? Known here: "
         "auto, norm-steepest, tangent-gradient, weighted-median, row-tangent-gradient, "
-        "square-closed-form, lyapunov, lyapunov-products, dual-ascent, admm, spel, "
+        "skew-sign, lyapunov, lyapunov-products, dual-ascent, admm, spel, "
         "spectral-sphere-dual.",
     ),
     (

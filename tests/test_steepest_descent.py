@@ -404,7 +404,7 @@ def test_a_parameter_without_a_manifold_is_refused() -> None:
         ({"lr": 0.1, "on_nonfinite": "ignore"}, "on_nonfinite must be 'raise' or 'skip'"),
         (
             {"lr": 0.1, "solver": "adam"},
-            "solver must be 'auto' or one of square-closed-form, lyapunov, lyapunov-products, dual-ascent, admm",
+            "solver must be 'auto' or one of skew-sign, lyapunov, lyapunov-products, dual-ascent, admm",
         ),
         ({"lr": 0.1, "weight_decay": -1.0}, "weight_decay must be finite and at least 0"),
     ],

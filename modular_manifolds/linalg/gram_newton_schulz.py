@@ -13,7 +13,7 @@ from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import schedule
 from modular_manifolds.linalg.products import commuting, gram_product, product
 
-TOGETHER: Final = {torch.float32: 4, torch.float64: 8}
+TOGETHER: Final = 4
 """How many steps are made on one Gram matrix. It holds squares of singular values: those below the root of
 rounding are noise, which every step multiplies, so from time to time it is made anew from X."""
 
@@ -40,7 +40,7 @@ def gram_iterate(
     """
     rows, columns = x.shape[-2:]
     dtype, root = x.dtype, x.new_ones(())
-    few = IN_HALF if half else TOGETHER[dtype]
+    few = IN_HALF if half else TOGETHER
     few = few if 2 * rows >= 3 * columns else 1
     for start in range(0, len(polynomials), few):
         chosen = polynomials[start : start + few]

@@ -62,24 +62,27 @@ def msign(
     wide = matrices.shape[-2] < matrices.shape[-1]
     tall = matrices.mT if wide else matrices
     columns = tall.shape[-1]
-    half = accuracy >= HALF and columns >= 256 and half_is_fast(tall.device.type)
-    polynomials = msign_schedule(accuracy, floor, columns, half=half)
+    polynomials, half = msign_polynomials(accuracy, floor, columns, tall.device.type)
     result, _ = gram_iterate(near_one(tall), polynomials, half=half)
     return restore(result.mT if wide else result, x)
 
 
-def msign_schedule(
-    accuracy: float, floor: float, columns: int, *, half: bool
-) -> tuple[Polynomial, ...]:
-    """The polynomials that `msign` takes for a matrix of `columns`, the smaller of its sides.
+def msign_polynomials(
+    accuracy: float, floor: float, columns: int, device_type: str
+) -> tuple[tuple[Polynomial, ...], bool]:
+    """The polynomials that `msign` takes where the smaller side has `columns`, and whether in bfloat16.
 
     After the normalisation by `‖XᵀX‖_F^{1/2}` the largest singular value is at least `columns^{-1/4}`.
     """
-    return schedule(LEFT * accuracy if half else accuracy, floor / columns**0.25, half=half)
+    half = accuracy >= HALF and columns >= WIDE and half_is_fast(device_type)
+    lowest = floor / columns**0.25
+    return schedule(LEFT * accuracy if half else accuracy, lowest, half=half), half
 
 
 HALF = 0.02
 """From this accuracy on, bfloat16 is accurate enough, where the machine is fast in it."""
+WIDE = 256
+"""From this many columns on products in bfloat16 are the quicker ones."""
 LEFT = 0.5
 """The part of the accuracy that polynomials may use up in bfloat16; the rest is its rounding's."""
 

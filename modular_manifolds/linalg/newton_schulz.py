@@ -16,8 +16,6 @@ from modular_manifolds.linalg.symmetric import eye_like, sym
 
 LONGEST = 40
 """No stated accuracy within reach of float64 needs more steps than this."""
-BISECTIONS = 6
-"""How finely the lowest floor of a run is looked for; its logarithm is then known to a hundredth."""
 
 
 def iterate(x: Tensor, polynomials: Iterable[Polynomial]) -> Tensor:
@@ -38,20 +36,14 @@ def iterate(x: Tensor, polynomials: Iterable[Polynomial]) -> Tensor:
 def schedule(accuracy: float, floor: float, *, half: bool = False) -> tuple[Polynomial, ...]:
     """The shortest run of polynomials that brings all of [floor, 1] within `accuracy` of 1.
 
-    Of the runs of that length it is the one that begins lowest: what accuracy is left over goes to singular
-    values below the floor. `half` leaves room for the rounding of half precision between steps. Computed on
-    singular values as plain numbers, so the number of steps is known before any matrix is touched.
+    `half` leaves room for the rounding of half precision between steps. Computed on singular values as plain
+    numbers, so the number of steps is known before any matrix is touched.
     """
     cushion = CUSHION if half else 1.0
     steps = 0
     while polar_express(floor, steps, cushion)[1] > accuracy and steps < LONGEST:
         steps += 1
-    lower, upper = floor / 2, floor
-    for _ in range(BISECTIONS if steps else 0):
-        middle = math.sqrt(lower * upper)
-        within = polar_express(middle, steps, cushion)[1] <= accuracy
-        lower, upper = (lower, middle) if within else (middle, upper)
-    return polar_express(upper, steps, cushion)[0]
+    return polar_express(floor, steps, cushion)[0]
 
 
 @functools.cache

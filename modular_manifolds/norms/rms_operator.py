@@ -8,20 +8,20 @@ from torch import Tensor
 from modular_manifolds.linalg.msign import msign
 from modular_manifolds.linalg.spectrum import singular_values
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.spectral import MSIGN_ACCURACY, MSIGN_FLOOR
+from modular_manifolds.norms.spectral import MSIGN_FLOOR, msign_accuracy
 
 
 @dataclass(frozen=True)
 class RMSOperator(Norm):
     """`√(in/out) · σ_max(X)` for X of shape (out, in), the operator norm from rms to rms.
 
-    Dual `√(out/in) · Σ σ_i`; steepest direction `−√(out/in) · msign(G)`, by `msign` with an accuracy of
-    0.1. Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
+    Dual `√(out/in) · Σ σ_i`; steepest direction `−√(out/in) · msign(G)`, by `msign` with the accuracy
+    of `Spectral`. Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
     """
 
     source = "rms"
     target = "rms"
-    accuracy = MSIGN_ACCURACY
+    accuracy = 0.1
 
     def _value(self, x: Tensor) -> Tensor:
         return singular_values(x)[..., :1].unsqueeze(-1) / unit(x)
@@ -30,7 +30,7 @@ class RMSOperator(Norm):
         return singular_values(x).sum(dim=-1, keepdim=True).unsqueeze(-1) * unit(x)
 
     def _steepest(self, g: Tensor) -> Tensor:
-        return -unit(g) * msign(g, accuracy=MSIGN_ACCURACY, floor=MSIGN_FLOOR)
+        return -unit(g) * msign(g, accuracy=msign_accuracy(g.shape), floor=MSIGN_FLOOR)
 
 
 def unit(x: Tensor) -> float:

@@ -28,17 +28,6 @@ class Solver(ABC):
     """Whether directions are tangent and of at most unit length to half the digits of the dtype only, not to
     rounding: where what a gradient hardly has is magnified."""
 
-    takes_any: ClassVar[bool] = True
-    """Whether it takes weights of every shape; if not, `takes` says which."""
-
-    def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether it takes weights of this shape, (*batch, m, n) or (n,)."""
-        return self.takes_any or self._takes(shape)
-
-    def _takes(self, shape: tuple[int, ...]) -> bool:
-        del shape
-        return False
-
     @abstractmethod
     def solve(
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None

@@ -11,7 +11,7 @@ from modular_manifolds.linalg.matrices import MATRIX, inner, more_than_rounding,
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.rms_operator import RMSOperator, unit
-from modular_manifolds.norms.spectral import MSIGN_FLOOR, Spectral
+from modular_manifolds.norms.spectral import MSIGN_FLOOR, Spectral, msign_accuracy
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.msign_gap import msign_gap
 from modular_manifolds.solvers.solution import Solution, Status, relative_gap
@@ -33,7 +33,7 @@ class NormSteepest(Solver):
         tolerance: on the gap, where the norm's direction is approximate.
     """
 
-    tolerance: float = 0.05
+    tolerance: float = 0.2
 
     name = "norm-steepest"
     reason = "every direction is tangent, so the norm's own steepest direction is the answer"
@@ -47,8 +47,9 @@ class NormSteepest(Solver):
             return _exact(direction)
         if isinstance(norm, Spectral | RMSOperator):
             length = unit(gradient) if isinstance(norm, RMSOperator) else 1.0
+            accuracy = msign_accuracy(gradient.shape)
             gap = msign_gap(
-                gradient, direction, accuracy=norm.accuracy, floor=MSIGN_FLOOR, unit=length
+                gradient, direction, accuracy=accuracy, floor=MSIGN_FLOOR, unit=length
             )
         else:
             g = near_one(gradient)

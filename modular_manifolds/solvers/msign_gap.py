@@ -13,7 +13,6 @@ A is what odd polynomials p make of `G/s`, with s at least the largest singular 
 from __future__ import annotations
 
 import functools
-import math
 from typing import Final
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX, divide_safely, near_one
-from modular_manifolds.linalg.newton_schulz import schedule
+from modular_manifolds.linalg.msign import msign_polynomials
 
 
 def msign_gap(
@@ -48,9 +47,9 @@ def msign_gap(
     size = torch.linalg.vector_norm(g, dim=MATRIX)
     reached = torch.linalg.vector_norm(direction, dim=MATRIX).square() / unit**2
     columns = min(g.shape[-2:])
-    # The floor that msign makes its polynomials for: its own is a part of the largest singular value, not of s.
-    lowest = 2.0 ** math.floor(math.log2(floor / columns**0.25))
-    lines = _lines(schedule(accuracy, lowest), lowest)
+    polynomials, _ = msign_polynomials(accuracy, floor, columns, g.device.type)
+    # Its floor is a part of the largest singular value, not of s.
+    lines = _lines(polynomials, floor / columns**0.25)
     lost = torch.stack([gamma * reached + columns * delta for gamma, delta in lines]).amin(dim=0)
     nuclear = (descent + size * lost) / (1 - accuracy)
     return divide_safely(nuclear - descent, nuclear)

@@ -67,7 +67,7 @@ TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
     (SpectralSphere, Spectral): (SpectralSphereDual(),),  # Muon beside the top singular pair
     (SpectralSphere, RMSOperator): (SpectralSphereDual(),),  # the same, aware of the width
 }
-"""The solvers of each pair; the first that takes a weight's shape is its default. A new pair is one row here."""
+"""The solvers of each pair, its default first. A new pair is one row here."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,8 @@ def select(
 
     Args:
         manifold, norm: the pair.
-        shape: the weight's shape; refused where the manifold has no such points. Without it, solvers for
-            particular shapes are left out.
-        device: where the weight lives. Today every pair has one default on all devices.
+        shape: the weight's shape; refused where the manifold has no such points.
+        device: where the weight lives. Today every pair has one default for all shapes and devices.
 
     Raises:
         UnsupportedPairError: no solver is known for the pair; the message lists those that are.
@@ -104,7 +103,7 @@ def select(
     del device
     if shape is not None:
         manifold.check_shape(shape)
-    first, *others = [each for each in _solvers(manifold, norm) if _takes(each, shape)]
+    first, *others = _solvers(manifold, norm)
     return Choice(manifold, norm, first, tuple(solver.name for solver in others))
 
 
@@ -143,46 +142,32 @@ def steepest(
     manifold.check_shape(point.shape, argument="steepest(point)")
     w = as_matrices(point, argument="steepest(point)")
     g = as_matrices(gradient, argument="steepest(gradient)").to(w.dtype)
-    found = find_solver(manifold, norm, solver, w.shape).solve(manifold, norm, w, g, dual)
+    found = find_solver(manifold, norm, solver).solve(manifold, norm, w, g, dual)
     direction = restore(found.direction, point)
     return found if direction is found.direction else replace(found, direction=direction)
 
 
-def find_solver(
-    manifold: Manifold,
-    norm: Norm,
-    solver: str | Solver = "auto",
-    shape: tuple[int, ...] | None = None,
-) -> Solver:
+def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -> Solver:
     """The solver that `solver` names for this pair, or `solver` itself if it is one.
-
-    With a shape, `"auto"` is the first of the pair that takes it, and one by name must take it. Without, a
-    solver for particular shapes may be named, and is looked at again when the shape is known.
 
     Raises:
         UnsupportedPairError: no solver is known for the pair. ArgumentError: the solver named is not one of
-        the pair's, or does not take the shape.
+        the pair's.
     """
     solvers = _solvers(manifold, norm)
     if solver == "auto":
-        return next(each for each in solvers if _takes(each, shape))
+        return solvers[0]
     given = solver.name if isinstance(solver, Solver) else solver
     found = next((each for each in solvers if each.name == given), None)
-    found = solver if found is not None and isinstance(solver, Solver) else found
-    if found is None or (shape is not None and not found.takes(shape)):
-        names = ", ".join(each.name for each in solvers if shape is None or each.takes(shape))
-        of_shape = "" if shape is None else f" of shape {tuple(shape)}"
+    if found is None:
+        names = ", ".join(each.name for each in solvers)
         raise ArgumentError(
             "solver",
-            f"must be 'auto' or one of {names} for {manifold} × {norm}{of_shape}",
+            f"must be 'auto' or one of {names} for {manifold} × {norm}",
             repr(given),
             "Leave it at 'auto'.",
         )
-    return found
-
-
-def _takes(solver: Solver, shape: tuple[int, ...] | None) -> bool:
-    return solver.takes_any if shape is None else solver.takes(shape)
+    return solver if isinstance(solver, Solver) else found
 
 
 def _solvers(manifold: Manifold, norm: Norm) -> tuple[Solver, ...]:

@@ -82,9 +82,12 @@ class SkewSign(Solver):
         lift = _Whole.of(w, g) if rows <= 2 * columns else _Reduced.of(w, g)
         k = lift.gamma.shape[-1]
         half = self.tolerance >= HALF and k >= LARGE and half_is_fast(w.device.type)
-        floor, iterations = self.tolerance / (10 if half else 5), 0
+        # Nothing below rounding can be asked for, of the gap or of small singular values.
+        eps = torch.finfo(w.dtype).eps
+        wanted = max(self.tolerance, 16 * eps)
+        floor, iterations = wanted / (10 if half else 5), 0
         while True:
-            accuracy = self.tolerance / 2 if half else math.sqrt(self.tolerance / 12)
+            accuracy = wanted / 2 if half else math.sqrt(wanted / 12)
             off = accuracy + (LENGTHS if half else 0.0)
             polynomials = schedule(accuracy, floor, half=half)
             omega, size = skew_iterate(lift.gamma, polynomials, half=half)
@@ -99,10 +102,10 @@ class SkewSign(Solver):
             gap = np.where(lift.there, np.maximum(gap, 0.0), 0.0)
             iterations += 1
             converged = bool((gap <= self.tolerance).all())
-            if converged or iterations >= self.max_iterations:
+            if converged or iterations >= self.max_iterations or floor <= eps:
                 break
             # Lower floors take more steps, which rounding in bfloat16 does not bear.
-            floor, half = floor / 16, False
+            floor, half = max(floor / 16, eps), False
         a = a.mT if wide else a
         return Solution(
             unit(point) * a if isinstance(norm, RMSOperator) else a,
