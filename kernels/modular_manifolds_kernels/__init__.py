@@ -1,0 +1,1 @@
+"""Triton kernels for the matrix sign and the Stiefel manifold. Imports torch; Triton at the first launch."""
