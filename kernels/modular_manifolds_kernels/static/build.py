@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -22,6 +23,9 @@ from modular_manifolds_kernels.static.row import Row, failed
 
 LIMIT: Final = 60.0
 """Seconds for one compilation. Most take one or two; some that unroll would take minutes."""
+
+RAISED: Final = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\b")
+LONGEST: Final = 400
 
 
 class Compiler:
@@ -82,12 +86,15 @@ class Compiler:
         return self._process
 
     def _said(self) -> str:
-        """The last line that the process wrote to its errors: of a traceback, the exception."""
+        """The exception of the traceback that the process wrote to its errors, on one line."""
         if self._errors is None:
             return ""
         self._errors.seek(0)
-        lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
-        return lines[-1][:300] if lines else ""
+        lines = self._errors.read().splitlines()
+        # The exception's own lines: from the last one that starts at the margin with a name and a colon.
+        starts = [i for i, line in enumerate(lines) if RAISED.match(line)]
+        said = " ".join(" ".join(lines[starts[-1] :]).split()) if starts else "".join(lines[-1:])
+        return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} … {said[-LONGEST // 2 :]}"
 
     def _stop(self) -> None:
         if self._process is not None:
