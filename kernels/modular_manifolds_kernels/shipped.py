@@ -72,7 +72,7 @@ _MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
     "polynomial": ("left", "right", "out"),
     "apply": ("p", "x", "out"),
     "small_msign": ("x", "out"),
-    "narrow_msign": ("x", "out"),
+    "narrow_msign": ("x", "out", "held"),
     "stiefel_retract": ("w", "a", "out"),
     "pre_step": ("momentum", "gradient", "out"),
 }
@@ -85,7 +85,7 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
     "apply": "p x out largest squares a c n k parts tiles p_batch p_row x_batch x_row x_column"
     " out_batch out_row out_column",
     "small_msign": "x out coefficients n k steps x_batch x_row x_column out_batch out_row out_column",
-    "narrow_msign": "x out coefficients n k steps together x_batch x_row x_column"
+    "narrow_msign": "x out held coefficients n k steps x_batch x_row x_column"
     " out_batch out_row out_column",
     "stiefel_retract": "w a out residual eta n k corrections w_batch w_row w_column"
     " a_batch a_row a_column out_batch out_row out_column",
@@ -93,7 +93,7 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
     " momentum_batch momentum_row momentum_column gradient_batch gradient_row gradient_column"
     " out_batch out_row out_column",
 }
-_LOOSE: Final = ("parts", "tiles", "steps", "together", "corrections")
+_LOOSE: Final = ("parts", "tiles", "steps", "corrections")
 
 
 def _row(
@@ -160,12 +160,16 @@ def _rows_of(target: str) -> Iterator[Configuration]:
         yield _row("polynomial", "fp32", target, block=64, block_k=32, warps=4, stages=stages, SCALED=scaled)
     for block in (32, 64, 128):
         warps = 8 if block == 128 else 4
+        together = 1 if block == 128 and target in ("sm_80", "gfx942") else 3
         yield _row("small_msign", "bf16", target, block=block, block_k=block, warps=warps, stages=1)
-        yield _row("narrow_msign", "bf16", target, block=block, block_k=64, warps=warps, stages=1)
+        yield _row("narrow_msign", "bf16", target, block=block, block_k=64, warps=warps, stages=1, TOGETHER=together)
     for block in (32, 64):
-        warps = 4
+        # Three tf32 products of a block of 64 leave no registers for a second n×n matrix.
+        together = 4 if block == 32 else 1
+        strip = 16 if block == 64 and target == "sm_90" else 32
+        warps = 8 if block == 64 and target == "sm_80" else 4
         yield _row("small_msign", "fp32", target, block=block, block_k=block, warps=warps, stages=1)
-        yield _row("narrow_msign", "fp32", target, block=block, block_k=32, warps=warps, stages=1)
+        yield _row("narrow_msign", "fp32", target, block=block, block_k=strip, warps=warps, stages=1, TOGETHER=together)
         yield _row("stiefel_retract", "fp32", target, block=block, block_k=32, warps=warps, stages=1)
     yield _row("pre_step", "fp32", target, block=16, block_k=256, warps=4, stages=1, MOMENTUM=True, NESTEROV=True)
     yield _row("pre_step", "fp32", target, block=16, block_k=256, warps=4, stages=1, MOMENTUM=True, NESTEROV=False)
@@ -180,7 +184,13 @@ SHIPPED: Final[tuple[Configuration, ...]] = tuple(
 
 @functools.cache
 def choose(
-    kernel: str, dtype: Precision, target: str, *, side: int = 0, **flags: bool | int
+    kernel: str,
+    dtype: Precision,
+    target: str,
+    *,
+    side: int = 0,
+    layout: str = "rows",
+    **flags: bool | int,
 ) -> Configuration | None:
     """The row of the table for a kernel; None where no row holds a short side this long.
 
@@ -189,8 +199,8 @@ def choose(
     held = [
         row
         for row in SHIPPED
-        if (row.kernel, row.dtype, row.target) == (kernel, dtype, target)
+        if (row.kernel, row.dtype, row.target, row.layout) == (kernel, dtype, target, layout)
         and all(row.constexprs.get(name) == value for name, value in flags.items())
-        and side <= int(row.constexprs["BLOCK"])
+        and (side == 0 or side <= int(row.constexprs["BLOCK"]))
     ]
     return min(held, key=lambda row: int(row.constexprs["BLOCK"]), default=None)

@@ -41,37 +41,36 @@ def apply(
     row = tl.program_id(0) % tl.cdiv(n, BLOCK)
     column = tl.program_id(0) // tl.cdiv(n, BLOCK)
     batch = tl.program_id(1).to(tl.int64)
-    p += batch * p_batch
-    x += batch * x_batch
-    out += batch * out_batch
+    down = (row * BLOCK).to(tl.int64)
+    across = (column * BLOCK).to(tl.int64)
+    left = p + batch * p_batch + down * p_row
+    right = x + batch * x_batch + across * x_column
+    at = right + down * x_row
+    out += batch * out_batch + down * out_row + across * out_column
     lanes = tl.arange(0, BLOCK)
     inner = tl.arange(0, BLOCK_K)
     rows = row * BLOCK + lanes
     columns = column * BLOCK + lanes
-    across = columns[None, :].to(tl.int64)
-    left = p + rows[:, None].to(tl.int64) * p_row + inner[None, :]
-    right = x + inner[:, None] * x_row + across * x_column
-    step = BLOCK_K * x_row
     scale = 1.0
     if SCALED:
         scale = inverse_largest(largest + batch * parts, parts)
     tile = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, n, BLOCK_K):
         inside = inner < n - start
-        u = tl.load(left, mask=(rows[:, None] < n) & inside[None, :], other=0.0)
-        v = tl.load(right, mask=inside[:, None] & (columns[None, :] < k), other=0.0)
+        u = tl.load(left + lanes[:, None] * p_row + inner[None, :], mask=(rows[:, None] < n) & inside[None, :], other=0.0)
+        v = tl.load(right + inner[:, None] * x_row + lanes[None, :] * x_column, mask=inside[:, None] & (columns[None, :] < k), other=0.0)
         if SCALED:
             v = v.to(tl.float32) * scale
         tile = tl.dot(operand(u, HALF), operand(v, HALF), tile, input_precision=PRECISION)
         left += BLOCK_K
-        right += step
+        right += BLOCK_K * x_row
     valid = (rows[:, None] < n) & (columns[None, :] < k)
-    down = rows[:, None].to(tl.int64)
-    linear = tl.load(x + down * x_row + across * x_column, mask=valid, other=0.0).to(tl.float32)
+    at += lanes[:, None] * x_row + lanes[None, :] * x_column
+    linear = tl.load(at, mask=valid, other=0.0).to(tl.float32)
     if SCALED:
         linear *= scale
     tile = a * linear + c * tile
     if SCALED:
         tile *= tl.sqrt(inverse_length(squares + batch * tiles, tiles))
     value = tile.to(out.dtype.element_ty)
-    tl.store(out + down * out_row + across * out_column, value, mask=valid)
+    tl.store(out + lanes[:, None] * out_row + lanes[None, :] * out_column, value, mask=valid)

@@ -40,27 +40,29 @@ def gram(
     batch = tl.program_id(1).to(tl.int64)
     row, column = triangle(index)
     x += batch * x_batch
+    # Only the corner of a tile may be far away: offsets inside it fit 32 bits.
+    left = x + (row * BLOCK).to(tl.int64) * x_row
+    right = x + (column * BLOCK).to(tl.int64) * x_row
     lanes = tl.arange(0, BLOCK)
     inner = tl.arange(0, BLOCK_K)
     rows = row * BLOCK + lanes
     columns = column * BLOCK + lanes
-    left = x + rows[:, None].to(tl.int64) * x_row + inner[None, :] * x_column
-    right = x + columns[None, :].to(tl.int64) * x_row + inner[:, None] * x_column
-    step = BLOCK_K * x_column
     scale = 1.0
     if SCALED:
         scale = inverse_largest(largest + batch * parts, parts)
     tile = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
         inside = inner < k - start
-        a = tl.load(left, mask=(rows[:, None] < n) & inside[None, :], other=0.0)
-        b = tl.load(right, mask=(columns[None, :] < n) & inside[:, None], other=0.0)
+        a = tl.load(
+            left + lanes[:, None] * x_row + inner[None, :] * x_column, mask=(rows[:, None] < n) & inside[None, :], other=0.0)
+        b = tl.load(
+            right + lanes[None, :] * x_row + inner[:, None] * x_column, mask=(columns[None, :] < n) & inside[:, None], other=0.0)
         if SCALED:
             a = a.to(tl.float32) * scale
             b = b.to(tl.float32) * scale
         tile = tl.dot(operand(a, HALF), operand(b, HALF), tile, input_precision=PRECISION)
-        left += step
-        right += step
+        left += BLOCK_K * x_column
+        right += BLOCK_K * x_column
     store_mirrored(r + batch * r_batch, tile, row, column, n, r_row, BLOCK)
     if SCALED:
         # What is stored is measured. Rows and columns past the end are zero.

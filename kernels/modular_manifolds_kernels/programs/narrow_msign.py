@@ -7,31 +7,50 @@ from modular_manifolds_kernels.programs.scales import TINY, inverse_root, operan
 
 
 @triton.jit
-def steps_on_gram(r, root, coefficients, first, last, HALF: tl.constexpr, PRECISION: tl.constexpr):
-    """The polynomial in R that the steps [first, last) together multiply X by, times `root`."""
+def one_step(s, coefficients, step, root, HALF: tl.constexpr, PRECISION: tl.constexpr):
+    """`root · (a I + b S + c S²)` with the coefficients of this step."""
+    lanes = tl.arange(0, s.shape[0])
+    a = tl.load(coefficients + 3 * step)
+    b = tl.load(coefficients + 3 * step + 1)
+    c = tl.load(coefficients + 3 * step + 2)
+    t = c * tl.dot(s, s, input_precision=PRECISION) + b * s.to(tl.float32)
+    t += tl.where(lanes[:, None] == lanes[None, :], a, 0.0)
+    return operand(root * t, HALF)
+
+
+@triton.jit
+def steps_on_gram(
+    r, held, root, coefficients, first, last, HALF: tl.constexpr, PRECISION: tl.constexpr
+):
+    """The polynomial in R that the steps [first, last) together multiply X by, times `root`.
+
+    It waits in `held` between the steps, which the cache keeps near: registers have no room for it.
+    """
     lanes = tl.arange(0, r.shape[0])
-    one = tl.where(lanes[:, None] == lanes[None, :], 1.0, 0.0)
-    q = operand(one * root, HALF)
+    at = held + lanes[:, None] * r.shape[0] + lanes[None, :]
+    tl.store(at, operand(tl.where(lanes[:, None] == lanes[None, :], root, 0.0), HALF))
     s = operand(r, HALF)
     for step in range(first, last):
-        a = tl.load(coefficients + 3 * step)
-        b = tl.load(coefficients + 3 * step + 1)
-        c = tl.load(coefficients + 3 * step + 2)
-        t = tl.dot(s, s, input_precision=PRECISION)
-        t = operand(a * one + b * s.to(tl.float32) + c * t, HALF)
-        q = operand(tl.dot(t, q, input_precision=PRECISION), HALF)
-        if step + 1 < last:
-            s = operand(tl.dot(t, s, input_precision=PRECISION), HALF)
-            s = operand(tl.dot(s, t, input_precision=PRECISION), HALF)
-    return q
+        t = one_step(s, coefficients, step, 1.0, HALF, PRECISION)
+        # What other threads of this program wrote is read.
+        tl.debug_barrier()
+        q = tl.dot(tl.load(at), t, input_precision=PRECISION)
+        tl.store(at, operand(q, HALF))
+        # Also after the last step: a branch here costs registers that are not there.
+        s = operand(tl.dot(s, t, input_precision=PRECISION), HALF)
+        s = operand(tl.dot(s, t, input_precision=PRECISION), HALF)
+    tl.debug_barrier()
+    return tl.load(at)
 
 
 @triton.jit
 def multiply_strips(
     q,
     source,
+    source_row,
     source_column,
     out,
+    out_row,
     out_column,
     n,
     k,
@@ -45,14 +64,15 @@ def multiply_strips(
     strip = tl.arange(0, BLOCK_K)[None, :]
     r = tl.zeros(q.shape, tl.float32)
     for start in range(0, k, BLOCK_K):
-        columns = (start + strip).to(tl.int64)
-        valid = (rows < n) & (columns < k)
-        y = tl.load(source + columns * source_column, mask=valid, other=0.0)
+        valid = (rows < n) & (strip < k - start)
+        y = tl.load(source + rows * source_row + strip * source_column, mask=valid, other=0.0)
         y = tl.dot(q, operand(y, HALF), input_precision=PRECISION).to(out.dtype.element_ty)
-        tl.store(out + columns * out_column, y, mask=valid)
+        tl.store(out + rows * out_row + strip * out_column, y, mask=valid)
         if again:
             u = operand(y, HALF)
             r = tl.dot(u, tl.trans(u), r, input_precision=PRECISION)
+        source += BLOCK_K * source_column
+        out += BLOCK_K * out_column
     return r
 
 
@@ -60,11 +80,11 @@ def multiply_strips(
 def narrow_msign(
     x,
     out,
+    held,
     coefficients,
     n,
     k,
     steps,
-    together,
     x_batch,
     x_row,
     x_column,
@@ -75,47 +95,57 @@ def narrow_msign(
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    TOGETHER: tl.constexpr,
 ):
     """One matrix a program, n ≤ BLOCK, any k; grid (batch,).
 
-    `together` steps are made on one Gram matrix. Then `Q X` is written to `out`, and the next Gram
+    TOGETHER steps are made on one Gram matrix. Then `Q X` is written to `out`, and the next Gram
     matrix is made of what was written: it sees the rounding of Q and X, so the next steps undo it.
     """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
     strip = tl.arange(0, BLOCK_K)[None, :]
-    x += batch * x_batch + rows.to(tl.int64) * x_row
-    out += batch * out_batch + rows.to(tl.int64) * out_row
+    x += batch * x_batch
+    out += batch * out_batch
+    held += batch * BLOCK * BLOCK
 
+    at = x
     found = tl.zeros((BLOCK, BLOCK_K), tl.float32)
     for start in range(0, k, BLOCK_K):
-        columns = (start + strip).to(tl.int64)
-        valid = (rows < n) & (columns < k)
-        y = tl.load(x + columns * x_column, mask=valid, other=0.0)
+        valid = (rows < n) & (strip < k - start)
+        y = tl.load(at + rows * x_row + strip * x_column, mask=valid, other=0.0)
         found = tl.maximum(found, tl.abs(y.to(tl.float32)))
+        at += BLOCK_K * x_column
     scale = 1.0 / tl.maximum(tl.max(tl.max(found, 1), 0), TINY)
 
+    at = x
     r = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
-        columns = (start + strip).to(tl.int64)
-        valid = (rows < n) & (columns < k)
-        y = tl.load(x + columns * x_column, mask=valid, other=0.0)
+        valid = (rows < n) & (strip < k - start)
+        y = tl.load(at + rows * x_row + strip * x_column, mask=valid, other=0.0)
         u = operand(y.to(tl.float32) * scale, HALF)
         r = tl.dot(u, tl.trans(u), r, input_precision=PRECISION)
+        at += BLOCK_K * x_column
     length = inverse_root(tl.sum(tl.sum(r * r, 1), 0))
 
-    last = tl.minimum(together, steps)
-    q = steps_on_gram(
-        r * length, scale * tl.sqrt(length), coefficients, 0, last, HALF, PRECISION
-    )
+    last = tl.minimum(TOGETHER, steps)
+    root = scale * tl.sqrt(length)
+    if TOGETHER == 1:
+        q = one_step(operand(r * length, HALF), coefficients, 0, root, HALF, PRECISION)
+    else:
+        q = steps_on_gram(r * length, held, root, coefficients, 0, last, HALF, PRECISION)
     r = multiply_strips(
-        q, x, x_column, out, out_column, n, k, last < steps, HALF, PRECISION, BLOCK_K
+        q, x, x_row, x_column, out, out_row, out_column, n, k, last < steps, HALF, PRECISION, BLOCK_K
     )
-    for first in range(together, steps, together):
-        # What other threads of this program wrote is read below.
+    for first in range(TOGETHER, steps, TOGETHER):
+        last = tl.minimum(first + TOGETHER, steps)
+        if TOGETHER == 1:
+            q = one_step(operand(r, HALF), coefficients, first, 1.0, HALF, PRECISION)
+        else:
+            q = steps_on_gram(r, held, 1.0, coefficients, first, last, HALF, PRECISION)
+        # What other threads of this program wrote to `out` is read.
         tl.debug_barrier()
-        last = tl.minimum(first + together, steps)
-        q = steps_on_gram(r, 1.0, coefficients, first, last, HALF, PRECISION)
         r = multiply_strips(
-            q, out, out_column, out, out_column, n, k, last < steps, HALF, PRECISION, BLOCK_K
-        )
+            q, out, out_row, out_column, out, out_row, out_column,
+            n, k, last < steps, HALF, PRECISION, BLOCK_K,
+        )  # fmt: skip

@@ -41,19 +41,18 @@ def polynomial(
     """
     batch = tl.program_id(1).to(tl.int64)
     row, column = triangle(tl.program_id(0))
-    left += batch * left_batch
-    right += batch * right_batch
+    first = left + batch * left_batch + (row * BLOCK).to(tl.int64) * left_row
+    second = right + batch * right_batch + (column * BLOCK).to(tl.int64) * right_row
+    third = first + column * BLOCK
     lanes = tl.arange(0, BLOCK)
     inner = tl.arange(0, BLOCK_K)
     rows = row * BLOCK + lanes
     columns = column * BLOCK + lanes
-    first = left + rows[:, None].to(tl.int64) * left_row + inner[None, :]
-    second = right + columns[None, :].to(tl.int64) * right_row + inner[:, None]
     tile = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, n, BLOCK_K):
         inside = inner < n - start
-        p = tl.load(first, mask=(rows[:, None] < n) & inside[None, :], other=0.0)
-        q = tl.load(second, mask=(columns[None, :] < n) & inside[:, None], other=0.0)
+        p = tl.load(first + lanes[:, None] * left_row + inner[None, :], mask=(rows[:, None] < n) & inside[None, :], other=0.0)
+        q = tl.load(second + lanes[None, :] * right_row + inner[:, None], mask=(columns[None, :] < n) & inside[:, None], other=0.0)
         tile = tl.dot(operand(p, HALF), operand(q, HALF), tile, input_precision=PRECISION)
         first += BLOCK_K
         second += BLOCK_K
@@ -64,9 +63,7 @@ def polynomial(
         if SCALED > 1:
             c *= scale
     valid = (rows[:, None] < n) & (columns[None, :] < n)
-    linear = tl.load(
-        left + rows[:, None].to(tl.int64) * left_row + columns[None, :], mask=valid, other=0.0
-    )
+    linear = tl.load(third + lanes[:, None] * left_row + lanes[None, :], mask=valid, other=0.0)
     one = tl.where(rows[:, None] == columns[None, :], a, 0.0)
     tile = one + b * linear.to(tl.float32) + c * tile
     store_mirrored(out + batch * out_batch, tile, row, column, n, out_row, BLOCK)

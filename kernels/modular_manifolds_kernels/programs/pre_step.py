@@ -38,20 +38,25 @@ def pre_step(
     tile = tl.program_id(0)
     batch = tl.program_id(1).to(tl.int64)
     across = tl.cdiv(k, BLOCK_K)
-    rows = ((tile // across) * BLOCK + tl.arange(0, BLOCK))[:, None].to(tl.int64)
-    columns = ((tile % across) * BLOCK_K + tl.arange(0, BLOCK_K))[None, :].to(tl.int64)
-    valid = (rows < n) & (columns < k)
-    at = gradient + batch * gradient_batch + rows * gradient_row + columns * gradient_column
+    top = ((tile // across) * BLOCK).to(tl.int64)
+    left = ((tile % across) * BLOCK_K).to(tl.int64)
+    rows = tl.arange(0, BLOCK)[:, None]
+    columns = tl.arange(0, BLOCK_K)[None, :]
+    valid = (rows < n - top) & (columns < k - left)
+    at = gradient + batch * gradient_batch + top * gradient_row + left * gradient_column
+    at += rows * gradient_row + columns * gradient_column
     value = tl.load(at, mask=valid, other=0.0).to(tl.float32)
     if MOMENTUM:
-        to = momentum + batch * momentum_batch + rows * momentum_row + columns * momentum_column
+        to = momentum + batch * momentum_batch + top * momentum_row + left * momentum_column
+        to += rows * momentum_row + columns * momentum_column
         kept = tl.load(to, mask=valid, other=0.0).to(tl.float32)
         kept = mu * kept + (1.0 - mu) * value
         tl.store(to, kept.to(momentum.dtype.element_ty), mask=valid)
         if NESTEROV:
             value = mu * kept + (1.0 - mu) * value
             rounded = value.to(out.dtype.element_ty)
-            to = out + batch * out_batch + rows * out_row + columns * out_column
+            to = out + batch * out_batch + top * out_row + left * out_column
+            to += rows * out_row + columns * out_column
             tl.store(to, rounded, mask=valid)
             value = rounded.to(tl.float32)
         else:

@@ -54,11 +54,13 @@ def triangle(index):
 @triton.jit
 def store_mirrored(r, tile, row, column, n, r_row, BLOCK: tl.constexpr):
     """Write a tile of the lower triangle and its mirror image: R is symmetric bit by bit."""
-    rows = row * BLOCK + tl.arange(0, BLOCK)
-    columns = column * BLOCK + tl.arange(0, BLOCK)
+    down = tl.arange(0, BLOCK)[:, None]
+    across = tl.arange(0, BLOCK)[None, :]
+    top = row * BLOCK
+    left = column * BLOCK
     value = tile.to(r.dtype.element_ty)
-    below = (rows[:, None] >= columns[None, :]) & (rows[:, None] < n)
-    tl.store(r + rows[:, None].to(tl.int64) * r_row + columns[None, :], value, mask=below)
-    above = (rows[None, :] > columns[:, None]) & (rows[None, :] < n)
-    mirrored = r + columns[:, None].to(tl.int64) * r_row + rows[None, :]
+    below = (top + down >= left + across) & (top + down < n)
+    tl.store(r + top.to(tl.int64) * r_row + left + down * r_row + across, value, mask=below)
+    above = (top + across > left + down) & (top + across < n)
+    mirrored = r + left.to(tl.int64) * r_row + top + down * r_row + across
     tl.store(mirrored, tl.trans(value), mask=above)

@@ -30,7 +30,7 @@ def small_msign(
     rows = tl.arange(0, BLOCK)[:, None]
     columns = tl.arange(0, BLOCK_K)[None, :]
     valid = (rows < n) & (columns < k)
-    at = x + batch * x_batch + rows.to(tl.int64) * x_row + columns.to(tl.int64) * x_column
+    at = x + batch * x_batch + rows * x_row + columns * x_column
     y = tl.load(at, mask=valid, other=0.0).to(tl.float32)
     y *= 1.0 / tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), TINY)
     u = operand(y, HALF)
@@ -45,5 +45,5 @@ def small_msign(
         s = operand(r, HALF)
         p = b * r + c * tl.dot(s, s, input_precision=PRECISION)
         y = tl.dot(operand(p, HALF), u, a * y, input_precision=PRECISION)
-    to = out + batch * out_batch + rows.to(tl.int64) * out_row + columns.to(tl.int64) * out_column
+    to = out + batch * out_batch + rows * out_row + columns * out_column
     tl.store(to, y.to(out.dtype.element_ty), mask=valid)

@@ -7,6 +7,15 @@ from modular_manifolds_kernels.programs.scales import operand
 
 
 @triton.jit
+def moved(w, a, eta, rows, columns, w_row, w_column, a_row, a_column, valid):
+    """`W + ηA` on one strip."""
+    w += rows * w_row + columns * w_column
+    a += rows * a_row + columns * a_column
+    x = tl.load(w, mask=valid, other=0.0).to(tl.float32)
+    return x + eta * tl.load(a, mask=valid, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def stiefel_retract(
     w,
     a,
@@ -35,19 +44,20 @@ def stiefel_retract(
     strip = tl.arange(0, BLOCK_K)[None, :]
     across = tl.arange(0, BLOCK)[None, :]
     one = tl.where((rows == across) & (rows < n), 1.0, 0.0)
-    w += batch * w_batch + rows.to(tl.int64) * w_row
-    a += batch * a_batch + rows.to(tl.int64) * a_row
-    out += batch * out_batch + rows.to(tl.int64) * out_row
+    w += batch * w_batch
+    a += batch * a_batch
+    out += batch * out_batch
     shrink = 1.0 / tl.sqrt(1.0 + eta * eta)
 
+    point = w
+    step = a
     r = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
-        columns = (start + strip).to(tl.int64)
-        valid = (rows < n) & (columns < k)
-        x = tl.load(w + columns * w_column, mask=valid, other=0.0).to(tl.float32)
-        x += eta * tl.load(a + columns * a_column, mask=valid, other=0.0).to(tl.float32)
-        x *= shrink
+        valid = (rows < n) & (strip < k - start)
+        x = moved(point, step, eta, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
         r = tl.dot(x, tl.trans(x), r, input_precision=PRECISION)
+        point += BLOCK_K * w_column
+        step += BLOCK_K * a_column
 
     q = one
     for _ in range(0, corrections):
@@ -57,13 +67,14 @@ def stiefel_retract(
 
     r = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
-        columns = (start + strip).to(tl.int64)
-        valid = (rows < n) & (columns < k)
-        x = tl.load(w + columns * w_column, mask=valid, other=0.0).to(tl.float32)
-        x += eta * tl.load(a + columns * a_column, mask=valid, other=0.0).to(tl.float32)
-        y = tl.dot(q, x * shrink, input_precision=PRECISION).to(out.dtype.element_ty)
-        tl.store(out + columns * out_column, y, mask=valid)
+        valid = (rows < n) & (strip < k - start)
+        x = moved(w, a, eta, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
+        y = tl.dot(q, x, input_precision=PRECISION).to(out.dtype.element_ty)
+        tl.store(out + rows * out_row + strip * out_column, y, mask=valid)
         # What is stored is measured, so its rounding counts.
         z = operand(y, False)
         r = tl.dot(z, tl.trans(z), r, input_precision=PRECISION)
+        w += BLOCK_K * w_column
+        a += BLOCK_K * a_column
+        out += BLOCK_K * out_column
     tl.store(residual + batch, tl.max(tl.max(tl.abs(r - one), 1), 0))
