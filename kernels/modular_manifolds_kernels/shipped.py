@@ -158,8 +158,11 @@ def _rows_of(target: str) -> Iterator[Configuration]:
     for scaled in (0, 1, 2):
         yield _row("polynomial", "bf16", target, block=128, block_k=64, warps=8, stages=stages, SCALED=scaled)
         yield _row("polynomial", "fp32", target, block=64, block_k=32, warps=4, stages=stages, SCALED=scaled)
+    # Triton gives each warp rows of a product whose result is an operand of the next: 16 on NVIDIA, 32 on
+    # AMD. With more warps than rows several do the same work.
+    per_warp = 32 if target == "gfx942" else 16
     for block in (32, 64, 128):
-        warps = 8 if block == 128 else 4
+        warps = block // per_warp
         together = 1 if block == 128 and target in ("sm_80", "gfx942") else 3
         yield _row("small_msign", "bf16", target, block=block, block_k=block, warps=warps, stages=1)
         yield _row("narrow_msign", "bf16", target, block=block, block_k=64, warps=warps, stages=1, TOGETHER=together)
@@ -167,7 +170,7 @@ def _rows_of(target: str) -> Iterator[Configuration]:
         # Three tf32 products of a block of 64 leave no registers for a second n×n matrix.
         together = 4 if block == 32 else 1
         strip = 16 if block == 64 and target == "sm_90" else 32
-        warps = 8 if block == 64 and target == "sm_80" else 4
+        warps = block // per_warp
         yield _row("small_msign", "fp32", target, block=block, block_k=block, warps=warps, stages=1)
         yield _row("narrow_msign", "fp32", target, block=block, block_k=strip, warps=warps, stages=1, TOGETHER=together)
         yield _row("stiefel_retract", "fp32", target, block=block, block_k=32, warps=warps, stages=1)
