@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.shipped import Configuration, Precision, choose
+from modular_manifolds_kernels.shipped import TARGETS, Configuration, Precision, choose
 
 TALLEST_STRIDE = 1 << 23
 """Offsets inside a tile are 32 bits: 128 rows of at most this many entries."""
@@ -71,7 +71,7 @@ def _triangle(n: int, block: int | str | bool) -> int:
 
 
 def largest_entries(machine: Machine, x: Tensor) -> Tensor:
-    """`max |x|` of parts of each matrix, shape (batch, parts)."""
+    """`max |x|` of parts of each matrix, shape (batch, parts); X of shape (batch, m, n)."""
     row = _must(choose("pre_step", "fp32", machine.target, MOMENTUM=False, NESTEROV=False))
     return _pre_step(machine, row, x, x, x, 0.0)[0]
 
@@ -79,11 +79,21 @@ def largest_entries(machine: Machine, x: Tensor) -> Tensor:
 def pre_step_(
     machine: Machine, momentum: Tensor, gradient: Tensor, out: Tensor | None, mu: float
 ) -> tuple[Tensor, Tensor]:
-    """Update `momentum` in place; write Nesterov's combination to `out` where there is one."""
+    """Update `momentum` in place; write Nesterov's combination to `out` where there is one.
+
+    All of shape (batch, m, n). Returns `max |·|` of parts of what is descended, and the sums of the
+    squares of each part divided by its maximum, each of shape (batch, parts).
+    """
     row = _must(
         choose("pre_step", "fp32", machine.target, MOMENTUM=True, NESTEROV=out is not None)
     )
     return _pre_step(machine, row, momentum, gradient, momentum if out is None else out, mu)
+
+
+def parts_of_pre_step(m: int, n: int) -> int:
+    """How many parts the pre-step cuts a matrix m×n into; the same on every target."""
+    row = _must(choose("pre_step", "fp32", TARGETS[0], MOMENTUM=True, NESTEROV=True))
+    return _tiles(m, row.constexprs["BLOCK"]) * _tiles(n, row.constexprs["BLOCK_K"])
 
 
 def _pre_step(
@@ -94,10 +104,10 @@ def _pre_step(
     out: Tensor,
     mu: float,
 ) -> tuple[Tensor, Tensor]:
-    batch, n, k = gradient.shape
-    tiles = _tiles(n, row.constexprs["BLOCK"]) * _tiles(k, row.constexprs["BLOCK_K"])
-    largest, squares = gradient.new_empty(2, batch, tiles, dtype=torch.float32)
-    arguments = (momentum, gradient, out, largest, squares, mu, n, k)
+    batch, m, n = gradient.shape
+    tiles = parts_of_pre_step(m, n)
+    largest, squares = (gradient.new_empty(batch, tiles, dtype=torch.float32) for _ in range(2))
+    arguments = (momentum, gradient, out, largest, squares, mu, m, n)
     strides = (*momentum.stride(), *gradient.stride(), *out.stride())
     machine.launch(row, (tiles, batch), *arguments, *strides)
     return largest, squares
