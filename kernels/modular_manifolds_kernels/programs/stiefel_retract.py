@@ -49,32 +49,33 @@ def stiefel_retract(
     out += batch * out_batch
     shrink = 1.0 / tl.sqrt(1.0 + eta * eta)
 
-    point = w
-    step = a
-    r = tl.zeros((BLOCK, BLOCK), tl.float32)
-    for start in range(0, k, BLOCK_K):
-        valid = (rows < n) & (strip < k - start)
-        x = moved(point, step, eta, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
-        r = tl.dot(x, tl.trans(x), r, input_precision=PRECISION)
-        point += BLOCK_K * w_column
-        step += BLOCK_K * a_column
-
-    q = one
-    for _ in range(0, corrections):
-        t = 1.5 * one - 0.5 * r
-        q = tl.dot(t, q, input_precision=PRECISION)
-        r = tl.dot(tl.dot(t, r, input_precision=PRECISION), t, input_precision=PRECISION)
-
+    to = out
     r = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
         valid = (rows < n) & (strip < k - start)
         x = moved(w, a, eta, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
-        y = tl.dot(q, x, input_precision=PRECISION).to(out.dtype.element_ty)
-        tl.store(out + rows * out_row + strip * out_column, y, mask=valid)
+        y = x.to(out.dtype.element_ty)
+        tl.store(to + rows * out_row + strip * out_column, y, mask=valid)
         # What is stored is measured, so its rounding counts.
         z = operand(y, False)
         r = tl.dot(z, tl.trans(z), r, input_precision=PRECISION)
         w += BLOCK_K * w_column
         a += BLOCK_K * a_column
-        out += BLOCK_K * out_column
+        to += BLOCK_K * out_column
+
+    for _ in range(0, corrections):
+        q = 1.5 * one - 0.5 * r
+        # What other threads of this program wrote is read.
+        tl.debug_barrier()
+        to = out
+        r = tl.zeros((BLOCK, BLOCK), tl.float32)
+        for start in range(0, k, BLOCK_K):
+            valid = (rows < n) & (strip < k - start)
+            at = to + rows * out_row + strip * out_column
+            x = operand(tl.load(at, mask=valid, other=0.0), False)
+            y = tl.dot(q, x, input_precision=PRECISION).to(out.dtype.element_ty)
+            tl.store(at, y, mask=valid)
+            z = operand(y, False)
+            r = tl.dot(z, tl.trans(z), r, input_precision=PRECISION)
+            to += BLOCK_K * out_column
     tl.store(residual + batch, tl.max(tl.max(tl.abs(r - one), 1), 0))
