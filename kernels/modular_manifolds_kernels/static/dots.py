@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 PRODUCTS: Final = {"tf32x3": 3, "bf16x3": 3, "bf16x6": 6}
@@ -40,38 +41,54 @@ class Dot:
 
 
 @dataclass
-class _Region:
-    loop: bool
-    dots: list[Dot]
-    nested: bool = False
+class Loop:
+    """A loop of the source, or the whole kernel: its own products, without those of loops inside it."""
+
+    always: list[Dot] = field(default_factory=list)
+    perhaps: list[Dot] = field(default_factory=list)
+    """Those under a condition."""
+    inner: list[Loop] = field(default_factory=list)
+
+    def holding(self) -> Iterator[Loop]:
+        """This loop and all in it that have products of their own."""
+        for each in self.inner:
+            yield from each.holding()
+        if self.always or self.perhaps:
+            yield self
+
+    def hot(self) -> list[Loop]:
+        """The innermost loops that have products."""
+        found = [one for each in self.inner for one in each.hot()]
+        return found or list(self.holding())
+
+    def dots(self) -> list[Dot]:
+        """Its own products."""
+        return [*self.always, *self.perhaps]
 
 
-def hot_dots(ttir: str) -> list[Dot]:
-    """The products in the innermost loops that hold any; all of them where no loop does."""
-    everything: list[Dot] = []
-    hot: list[Dot] = []
-    regions: list[_Region] = []
+def read(ttir: str) -> Loop:
+    """The loops of a kernel."""
+    kernel = Loop()
+    regions: list[tuple[Loop, bool, bool]] = [(kernel, False, False)]
     for line in ttir.splitlines():
         stripped = line.split(" loc(")[0].strip()
+        loop, conditional, _ = regions[-1]
         found = DOT.search(line)
         if found:
-            dot = _dot(found)
-            everything.append(dot)
-            holding = next((each for each in reversed(regions) if each.loop), None)
-            if holding is not None:
-                holding.dots.append(dot)
-        if stripped.startswith("}") and regions:
-            closed = regions.pop()
-            if closed.loop and (closed.dots or closed.nested):
-                if not closed.nested:
-                    hot += closed.dots
-                for outer in regions:
-                    outer.nested = outer.nested or outer.loop
+            (loop.perhaps if conditional else loop.always).append(_dot(found))
+        if stripped.startswith("}") and len(regions) > 1:
+            regions.pop()
+            loop, conditional, _ = regions[-1]
         if stripped.endswith("{"):
-            # The second half of a while loop, its body, opens on the line that closes the first.
-            loop = "scf.for" in stripped or "scf.while" in stripped or stripped == "} do {"
-            regions.append(_Region(loop, []))
-    return hot or everything
+            # The body of a while loop opens on the line that closes its condition.
+            if "scf.for" in stripped or "scf.while" in stripped or stripped == "} do {":
+                within = Loop()
+                loop.inner.append(within)
+                regions.append((within, False, True))
+            else:
+                branch = "scf.if" in stripped or stripped == "} else {"
+                regions.append((loop, conditional or branch, False))
+    return kernel
 
 
 def _dot(found: re.Match[str]) -> Dot:
@@ -86,3 +103,21 @@ def _dot(found: re.Match[str]) -> Dot:
 def flops(dots: Sequence[Dot]) -> int:
     """Operations of several products together."""
     return sum(each.flops for each in dots)
+
+
+def asked_for(kernel: Loop, done: Sequence[int]) -> int:
+    """The operations that the source asks for in the loops that a compiler made of its loops.
+
+    A compiler may make two loops of one, for a condition that does not change in it: with the products
+    under the condition and without, or with an inner loop and without. Where every loop of the code is such
+    a version of a loop of the source and none of the hot ones is missing, that is `sum(done)`; otherwise
+    what the hot loops of the source hold.
+
+    Args:
+        done: operations of each hot loop of the code.
+    """
+    versions = {flops(part) for each in kernel.holding() for part in (each.always, each.dots())}
+    wanted = Counter(flops(each.dots()) for each in kernel.hot())
+    if set(done) <= versions and wanted <= Counter(done):
+        return sum(done)
+    return sum(size * times for size, times in wanted.items())

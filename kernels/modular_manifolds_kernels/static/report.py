@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from modular_manifolds_kernels.shipped import Configuration
+from modular_manifolds_kernels.shipped import SHIPPED, Configuration
 from modular_manifolds_kernels.static.checks import hard, soft, why_not_compared
 from modular_manifolds_kernels.static.row import Row, key
+from modular_manifolds_kernels.static.sass import family
 
 FILE: Final = Path(__file__).parent / "report.json"
 
@@ -30,9 +32,37 @@ def by_identity(rows: Iterable[Row]) -> dict[tuple[object, ...], Row]:
     return {each.identity: each for each in rows}
 
 
-def distinct(configurations: Iterable[Configuration]) -> list[Configuration]:
-    """Every configuration once: two size classes may share one compilation."""
-    return list({key(each): each for each in configurations}.values())
+def configurations() -> list[Configuration]:
+    """Every shipped configuration once: two size classes may share one compilation."""
+    return list({key(each): each for each in SHIPPED}.values())
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """The rows that belong to shipped configurations, in their order; rows of what is no longer shipped go."""
+    known = by_identity(rows)
+    return [known[key(each)] for each in configurations() if key(each) in known]
+
+
+Chosen = TypeVar("Chosen", Row, Configuration)
+
+
+def chosen(those: Iterable[Chosen], only: Collection[str]) -> list[Chosen]:
+    """Those that are named, by kernel, dtype and target: names of one kind are alternatives; all without names.
+
+    Raises:
+        ValueError: no shipped configuration has such a name.
+    """
+    kinds = [{getattr(each, kind) for each in SHIPPED} for kind in ("kernel", "dtype", "target")]
+    unknown = sorted(set(only).difference(*kinds))
+    if unknown:
+        known = ", ".join(name for kind in kinds for name in sorted(kind))
+        raise ValueError(f"{unknown[0]} is none of {known}")
+    wanted = [kind.intersection(only) or kind for kind in kinds]
+    return [
+        each
+        for each in those
+        if each.kernel in wanted[0] and each.dtype in wanted[1] and each.target in wanted[2]
+    ]
 
 
 def complaints(rows: Sequence[Row], before: Sequence[Row]) -> tuple[list[str], list[str]]:
@@ -57,9 +87,56 @@ def complaints(rows: Sequence[Row], before: Sequence[Row]) -> tuple[list[str], l
 
 def name(row: Row) -> str:
     """A row in a few words."""
-    return f"{row.kernel} {row.dtype} {row.target} ({choices(row)}, {row.warps} warps, {row.stages} stages)"
+    return f"{row.kernel} {row.dtype} {row.target} {choices(row)} ({row.warps} warps, {row.stages} stages)"
 
 
 def choices(row: Row) -> str:
-    """The sizes and switches of a row: `BLOCK 64, STEP 32`."""
-    return ", ".join(f"{what} {value}" for what, value in row.constexprs.items())
+    """What a row is made for: `128×64, scaled 1, columns`. Rows is the usual layout and not named."""
+    chosen = dict(row.constexprs)
+    said = [f"{chosen.pop('BLOCK', '')}×{chosen.pop('BLOCK_K', '')}"]
+    for what in ("HALF", "PRECISION"):
+        chosen.pop(what, None)
+    layouts = [what for what in chosen if what.endswith(("_row", "_column"))]
+    if any(what.endswith("_row") for what in layouts):
+        said.append("columns")
+    flags = {what: value for what, value in chosen.items() if what not in layouts}
+    said += [f"{what.lower()} {int(value)}" for what, value in flags.items() if value]
+    return ", ".join(said)
+
+
+HEADER: Final = (
+    "kernel",
+    "dtype",
+    "tile and choices",
+    "w/s",
+    "regs",
+    "spill",
+    "KiB",
+    "blocks",
+    "code",
+    "loop",
+    "matrix",
+    "ratio",
+)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row of the table; sizes of memory in KiB."""
+    first = (row.kernel, row.dtype, choices(row), f"{row.warps}/{row.stages}")
+    if row.failure is not None:
+        return (*first, *("–" for _ in HEADER[len(first) :]))
+    matrix = Counter[str]()
+    for what, count in row.matrix.items():
+        matrix[family(what)] += count
+    ratio = row.flop_ratio
+    return (
+        *first,
+        str(row.registers),
+        str(row.spill_stores),
+        f"{row.shared / 1024:.0f}",
+        str(row.resident_blocks),
+        str(row.instructions),
+        str(row.hot_loop),
+        " ".join(f"{count} {what}" for what, count in matrix.items()) or "–",
+        "–" if ratio is None else f"{ratio:.4g}",
+    )

@@ -89,11 +89,15 @@ def row(configuration: Configuration, compiled: Compiled) -> Row:
     target = TARGETS[configuration.target]
     cuda = target.backend == "cuda"
     listing = (sass.read_nvidia if cuda else sass.read_amd)(compiled.assembly)
-    hot = innermost(listing, sass.is_matrix)
-    within = [each for body in hot for each in body] or list(listing.instructions)
-    matrix = [each for each in within if sass.is_matrix(each)]
-    asked = dots.hot_dots(compiled.ttir)
+    hot = innermost(listing, sass.is_matrix) or [list(listing.instructions)]
+    matrix = [[each for each in body if sass.is_matrix(each)] for body in hot]
+    kernel = dots.read(compiled.ttir)
+    families = {expected(dot, configuration) for loop in kernel.hot() for dot in loop.dots()}
     shapes = _tensor_shapes(listing, compiled.intermediate)
+    done = [
+        sum(sass.operations(each, configuration.warps, shapes.get(id(each))) for each in body)
+        for body in matrix
+    ]
     usage = _usage(compiled) if cuda else _amd_usage(compiled)
     blocks, limiter = resident_blocks(
         target,
@@ -110,13 +114,11 @@ def row(configuration: Configuration, compiled: Compiled) -> Row:
         resident_blocks=blocks,
         limiter=limiter,
         instructions=len(listing.instructions),
-        hot_loop=len(within),
-        matrix=dict(sass.short_names(matrix)),
-        matrix_expected=sorted({e for each in asked if (e := expected(each, configuration))}),
-        flops_hot=sum(
-            sass.operations(each, configuration.warps, shapes.get(id(each))) for each in matrix
-        ),
-        flops_source=dots.flops([each for each in asked if expected(each, configuration)]),
+        hot_loop=sum(map(len, hot)),
+        matrix=dict(sass.short_names([each for body in matrix for each in body])),
+        matrix_expected=sorted(each for each in families if each is not None),
+        flops_hot=sum(done),
+        flops_source=dots.asked_for(kernel, done) if families != {None} else 0,
         copies={name: n for name in (COPIES if cuda else AMD_COPIES) if (n := listing.count(name))},
         warnings=[
             line.strip()
