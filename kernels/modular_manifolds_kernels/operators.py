@@ -12,8 +12,8 @@ from modular_manifolds_kernels import launches, naive
 from modular_manifolds_kernels.derivative import polar_gradient
 from modular_manifolds_kernels.launches import stack
 from modular_manifolds_kernels.machine import machine_of
-from modular_manifolds_kernels.msign import msign as msign_by_kernels
-from modular_manifolds_kernels.retract import stiefel_retract as retract_by_kernels
+from modular_manifolds_kernels.matrix_sign import msign as msign_by_kernels
+from modular_manifolds_kernels.retraction import stiefel_retract as retract_by_kernels
 
 NAMESPACE = "modular_manifolds_kernels"
 

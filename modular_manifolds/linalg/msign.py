@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
-from modular_manifolds.linalg.backend import Backend, half_is_fast, resolve
+from modular_manifolds.linalg.backend import Backend, half_is_fast, msign_by_kernels, resolve
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, near_one, normalise, restore
 from modular_manifolds.linalg.newton_schulz import schedule
@@ -34,7 +34,7 @@ def msign(
             value decomposition. Rounding sets a limit near 1e-6 in float32.
         floor: the promise holds for singular values of at least `floor · ‖X‖₂`. Smaller ones come out
             between 0 and 1 + accuracy: of a direction that X hardly has, less is kept.
-        backend: `"auto"`, `"torch"` or `"triton"`.
+        backend: `"auto"`, `"torch"` or `"triton"`. The kernels run on cuda; `"exact"` has none.
 
     Returns:
         A new tensor of the shape and dtype of `x`, computed in at least float32; from an accuracy of 0.02
@@ -50,7 +50,8 @@ def msign(
     Source: Amsel et al. (2025, arXiv 2505.16932) for the first steps, Newton–Schulz for the last.
     """
     matrices = as_matrices(x, argument="msign(x)")
-    resolve(backend, matrices)
+    exact = "accuracy='exact' is a decomposition, which has no kernel"
+    chosen = resolve(backend, x, no_kernel=exact if accuracy == "exact" else None)
     if accuracy == "exact":
         return restore(_by_decomposition(matrices), x)
     if not (isinstance(accuracy, float) and 1e-15 <= accuracy < 1):
@@ -62,12 +63,18 @@ def msign(
     wide = matrices.shape[-2] < matrices.shape[-1]
     tall = matrices.mT if wide else matrices
     columns = tall.shape[-1]
-    half = accuracy >= HALF and columns >= 256 and half_is_fast(tall.device.type)
+    half = accuracy >= HALF
+    if chosen == "torch":
+        half = half and columns >= 256 and half_is_fast(tall.device.type)
     # After its normalisation the largest singular value is at least n^{-1/4}. A power of two below keeps
     # the number of different schedules small.
     lowest = 2.0 ** math.floor(math.log2(floor / columns**0.25))
+    polynomials = schedule(accuracy / 2 if half else accuracy, lowest)
+    if chosen == "triton":
+        given = x.unsqueeze(-1) if x.dim() == 1 else x
+        return restore(msign_by_kernels(given, polynomials, half=half), x)
     start = near_one(tall).to(torch.bfloat16 if half else tall.dtype)
-    result, _ = gram_iterate(start, schedule(accuracy / 2 if half else accuracy, lowest))
+    result, _ = gram_iterate(start, polynomials)
     result = result.to(tall.dtype)
     return restore(result.mT if wide else result, x)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
@@ -15,7 +15,7 @@ from modular_manifolds_kernels.launches import Sizes, stack, storage, wide
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.shipped import Configuration, Precision, choose
 
-TOGETHER: Final = {"bf16": 3, "fp32": 4}
+TOGETHER: Final[Mapping[Precision, int]] = {"bf16": 2, "fp32": 4}
 """How many steps are made on one Gram matrix. It holds squares of singular values: those below the root
 of rounding are noise, which every step multiplies, so it is made anew from X after a few."""
 
