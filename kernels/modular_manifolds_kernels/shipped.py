@@ -106,6 +106,7 @@ def _row(
     warps: int,
     stages: int,
     layout: str = "rows",
+    products: str = "tf32x3",
     **flags: bool | int,
 ) -> Configuration:
     """A row of the table, with the signature that its kernel and layout give."""
@@ -113,7 +114,7 @@ def _row(
     if kernel not in ("pre_step", "stiefel_retract"):
         constexprs["HALF"] = dtype == "bf16"
     if kernel != "pre_step":
-        constexprs["PRECISION"] = "ieee" if target == "gfx942" or dtype == "bf16" else "tf32x3"
+        constexprs["PRECISION"] = "ieee" if target == "gfx942" or dtype == "bf16" else products
     constexprs |= {"BLOCK": block, "BLOCK_K": block_k}
     element = "*bf16" if dtype == "bf16" else "*fp32"
     signature: dict[str, str] = {}
@@ -152,7 +153,7 @@ def _rows_of(target: str) -> Iterator[Configuration]:
     for layout in ("rows", "columns"):
         for scaled in (False, True):
             yield _row("gram", "bf16", target, block=128, block_k=64, warps=8, stages=stages, layout=layout, SCALED=scaled)
-            yield _row("gram", "fp32", target, block=64, block_k=32, warps=4, stages=stages, layout=layout, SCALED=scaled)
+            yield _row("gram", "fp32", target, block=64, block_k=32, warps=4, stages=2 if target == "sm_100" else stages, layout=layout, SCALED=scaled)
             yield _row("apply", "bf16", target, block=128, block_k=64, warps=8, stages=stages, layout=layout, SCALED=scaled)
             yield _row("apply", "fp32", target, block=64, block_k=32, warps=4, stages=stages, layout=layout, SCALED=scaled)
     for scaled in (0, 1, 2):
@@ -164,7 +165,7 @@ def _rows_of(target: str) -> Iterator[Configuration]:
     # On sm_80 the largest blocks of small_msign spill: narrow_msign takes their matrices, in one launch too.
     for block in (32, 64, 128):
         warps = block // per_warp
-        together = 1 if block == 128 and target in ("sm_80", "gfx942") else 3
+        together = 1 if block == 128 and target in ("sm_80", "gfx942") else 2
         if (block, target) != (128, "sm_80"):
             yield _row("small_msign", "bf16", target, block=block, block_k=block, warps=warps, stages=1)
         yield _row("narrow_msign", "bf16", target, block=block, block_k=64, warps=warps, stages=1, TOGETHER=together)
@@ -173,9 +174,12 @@ def _rows_of(target: str) -> Iterator[Configuration]:
         together = 4 if block == 32 else 1
         strip = 16 if block == 64 and target in ("sm_80", "sm_90") else 32
         warps = block // per_warp
-        if (block, target) != (64, "sm_80"):
+        if (block, target) == (64, "sm_80"):
+            # tf32x3 spills here with 4 warps and repeats itself with 8: plain float32, no tensor cores.
+            yield _row("narrow_msign", "fp32", target, block=64, block_k=16, warps=8, stages=1, products="ieee", TOGETHER=1)
+        else:
             yield _row("small_msign", "fp32", target, block=block, block_k=block, warps=warps, stages=1)
-        yield _row("narrow_msign", "fp32", target, block=block, block_k=strip, warps=warps, stages=1, TOGETHER=together)
+            yield _row("narrow_msign", "fp32", target, block=block, block_k=strip, warps=warps, stages=1, TOGETHER=together)
         yield _row("stiefel_retract", "fp32", target, block=block, block_k=strip, warps=warps, stages=1)
     yield _row("pre_step", "fp32", target, block=16, block_k=256, warps=4, stages=1, MOMENTUM=True, NESTEROV=True)
     yield _row("pre_step", "fp32", target, block=16, block_k=256, warps=4, stages=1, MOMENTUM=True, NESTEROV=False)

@@ -54,19 +54,21 @@ def multiply_strips(
     out_column,
     n,
     k,
+    scale,
     again,
     HALF: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Write `Q X` to `out` strip by strip; its Gram matrix where it is needed `again`, else zero."""
+    """Write `Q X` of the scaled X to `out` strip by strip; its Gram matrix where it is needed `again`, else zero."""
     rows = tl.arange(0, q.shape[0])[:, None]
     strip = tl.arange(0, BLOCK_K)[None, :]
     r = tl.zeros(q.shape, tl.float32)
     for start in range(0, k, BLOCK_K):
         valid = (rows < n) & (strip < k - start)
         y = tl.load(source + rows * source_row + strip * source_column, mask=valid, other=0.0)
-        y = tl.dot(q, operand(y, HALF), input_precision=PRECISION).to(out.dtype.element_ty)
+        y = operand(y.to(tl.float32) * scale, HALF)
+        y = tl.dot(q, y, input_precision=PRECISION).to(out.dtype.element_ty)
         tl.store(out + rows * out_row + strip * out_column, y, mask=valid)
         if again:
             u = operand(y, HALF)
@@ -129,14 +131,15 @@ def narrow_msign(
     length = inverse_root(tl.sum(tl.sum(r * r, 1), 0))
 
     last = tl.minimum(TOGETHER, steps)
-    root = scale * tl.sqrt(length)
+    root = tl.sqrt(length)
     if TOGETHER == 1:
         q = one_step(operand(r * length, HALF), coefficients, 0, root, HALF, PRECISION)
     else:
         q = steps_on_gram(r * length, held, root, coefficients, 0, last, HALF, PRECISION)
     r = multiply_strips(
-        q, x, x_row, x_column, out, out_row, out_column, n, k, last < steps, HALF, PRECISION, BLOCK_K
-    )
+        q, x, x_row, x_column, out, out_row, out_column,
+        n, k, scale, last < steps, HALF, PRECISION, BLOCK_K,
+    )  # fmt: skip
     for first in range(TOGETHER, steps, TOGETHER):
         last = tl.minimum(first + TOGETHER, steps)
         if TOGETHER == 1:
@@ -147,5 +150,5 @@ def narrow_msign(
         tl.debug_barrier()
         r = multiply_strips(
             q, out, out_row, out_column, out, out_row, out_column,
-            n, k, last < steps, HALF, PRECISION, BLOCK_K,
+            n, k, 1.0, last < steps, HALF, PRECISION, BLOCK_K,
         )  # fmt: skip
