@@ -51,12 +51,12 @@ def _(
     return x.new_empty(x.shape)
 
 
-def _keep(context: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    context.save_for_backward(inputs[0], output)
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], output)
 
 
-def _backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-    x, u = context.saved_tensors
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    x, u = ctx.saved_tensors
     return polar_gradient(x, u, gradient).to(x.dtype), None, None, None
 
 

@@ -93,11 +93,11 @@ def narrow_msign(
     out_batch,
     out_row,
     out_column,
+    TOGETHER: tl.constexpr,
     HALF: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    TOGETHER: tl.constexpr,
 ):
     """One matrix a program, n ≤ BLOCK, any k; grid (batch,).
 
