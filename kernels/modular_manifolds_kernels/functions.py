@@ -105,9 +105,7 @@ class PreStep(NamedTuple):
         return whole.squeeze(-1) * (share.square() * self.squares).sum(dim=-1).sqrt()
 
 
-def pre_step_(
-    momentum: Tensor, gradient: Tensor, *, mu: float, nesterov: bool = False
-) -> PreStep:
+def pre_step_(momentum: Tensor, gradient: Tensor, *, mu: float, nesterov: bool = False) -> PreStep:
     """Update the momentum in place and measure what is descended, in one pass over memory.
 
     `B ← μB + (1−μ)G`; descended is B, or with Nesterov `μB + (1−μ)G` with the new B.
@@ -124,7 +122,9 @@ def pre_step_(
     _check_matrices(momentum, "pre_step_(momentum)")
     if gradient.shape != momentum.shape or gradient.device != momentum.device:
         seen = f"{tuple(gradient.shape)} on {gradient.device}"
-        raise ValueError(f"gradient must have the shape and device of momentum, got {seen}. Move it.")
+        raise ValueError(
+            f"gradient must have the shape and device of momentum, got {seen}. Move it."
+        )
     if not 0 <= mu < 1:
         raise ValueError(f"mu must lie in [0, 1), got {mu}. Pass 0.95.")
     out, largest, squares = operators.pre_step_(momentum, gradient, float(mu), nesterov)

@@ -84,9 +84,7 @@ def pre_step_(
     All of shape (batch, m, n). Returns `max |·|` of parts of what is descended, and the sums of the
     squares of each part divided by its maximum, each of shape (batch, parts).
     """
-    row = _must(
-        choose("pre_step", "fp32", machine.target, MOMENTUM=True, NESTEROV=out is not None)
-    )
+    row = _must(choose("pre_step", "fp32", machine.target, MOMENTUM=True, NESTEROV=out is not None))
     return _pre_step(machine, row, momentum, gradient, momentum if out is None else out, mu)
 
 

@@ -108,9 +108,7 @@ def _standard_form(
         r, squares = launches.gram(machine, x, precision, largest if step == 0 else None)
         sizes = Sizes(largest, squares) if step == 0 else None
         scaled = 2 if step == 0 else 0
-        p = launches.polynomial(
-            machine, r, r, (0.0, b, c), precision, sizes=sizes, scaled=scaled
-        )
+        p = launches.polynomial(machine, r, r, (0.0, b, c), precision, sizes=sizes, scaled=scaled)
         last = step + 1 == len(coefficients)
         to = out if last else launches.like(x, storage(precision))
         x = launches.apply(machine, p, x, a, 1.0, precision, out=to, sizes=sizes)
@@ -149,15 +147,11 @@ def _polynomial_in(
     product = (0.0, 0.0, 1.0)
     for step, polynomial in enumerate(coefficients):
         scaled = 2 if sizes is not None and step == 0 else 0
-        t = launches.polynomial(
-            machine, r, r, polynomial, precision, sizes=sizes, scaled=scaled
-        )
+        t = launches.polynomial(machine, r, r, polynomial, precision, sizes=sizes, scaled=scaled)
         q = t if q is None else launches.polynomial(machine, q, t, product, precision)
         if step + 1 < len(coefficients):
             once = 1 if scaled else 0
-            r = launches.polynomial(
-                machine, r, t, product, precision, sizes=sizes, scaled=once
-            )
+            r = launches.polynomial(machine, r, t, product, precision, sizes=sizes, scaled=once)
             r = launches.polynomial(machine, r, t, product, precision)
     assert q is not None, "a group holds at least one step"
     return q

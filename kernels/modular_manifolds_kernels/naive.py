@@ -50,9 +50,7 @@ def msign(x: Tensor, coefficients: Iterable[Polynomial]) -> Tensor:
     return y if wide else y.mT
 
 
-def stiefel_retract(
-    w: Tensor, a: Tensor, eta: float, corrections: int
-) -> tuple[Tensor, Tensor]:
+def stiefel_retract(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
     """`X = (W + ηA)/√(1+η²)`, then `X ← 1.5 X − 0.5 X XᵀX` as often as asked; and `max |XᵀX − I|`.
 
     W and A of shape (*batch, m, n), with orthonormal columns (rows, where wide); the residual of shape

@@ -48,7 +48,9 @@ def round_faithfully(patch: pytest.MonkeyPatch) -> None:
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
     for name in ("create_dot", "cast_impl", "binary_op"):
         if not hasattr(builder, name):
-            pytest.skip(f"this Triton's interpreter has no {name}: its rounding cannot be made right")
+            pytest.skip(
+                f"this Triton's interpreter has no {name}: its rounding cannot be made right"
+            )
     stock_dot, stock_cast, stock_binary = builder.create_dot, builder.cast_impl, builder.binary_op
 
     def create_dot(
@@ -83,7 +85,9 @@ def round_faithfully(patch: pytest.MonkeyPatch) -> None:
     # The casts have other names, bound to the stock method when the class was made.
     for name, value in vars(builder).items():
         if name in ("create_fp_ext", "create_fp_trunc") and callable(value):
-            patch.setattr(builder, name, lambda self, source, wanted: self.cast_impl(source, wanted))
+            patch.setattr(
+                builder, name, lambda self, source, wanted: self.cast_impl(source, wanted)
+            )
 
 
 def interpret_calls(patch: pytest.MonkeyPatch) -> None:

@@ -9,16 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import modular_manifolds as mm
 import modular_manifolds_kernels as kernels
 import pytest
 import torch
-from modular_manifolds.errors import BackendError
-from modular_manifolds.linalg import backend, coefficients
 from modular_manifolds_kernels import machine as machines
 from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, TARGETS, choose
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import modular_manifolds as mm
+from modular_manifolds.errors import BackendError
+from modular_manifolds.linalg import backend, coefficients
 
 
 def test_both_tables_of_coefficients_are_one() -> None:
@@ -38,7 +39,11 @@ def test_every_row_fits_its_kernel() -> None:
             assert row.signature[name] == "constexpr"
             assert name.isupper() or value == 1
         assert row.target in TARGETS
-        flags = tuple((k, v) for k, v in row.constexprs.items() if k in ("SCALED", "MOMENTUM", "NESTEROV", "BLOCK"))
+        flags = tuple(
+            (k, v)
+            for k, v in row.constexprs.items()
+            if k in ("SCALED", "MOMENTUM", "NESTEROV", "BLOCK")
+        )
         key = (row.kernel, row.dtype, row.target, row.layout, flags)
         assert key not in keys
         keys.add(key)
@@ -61,7 +66,7 @@ def test_why_not_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         x = torch.empty(2, 2, device="cuda")
         assert "torch.float64" in str(backend.why_not(x.double()))
         assert backend.why_not(x) is None
-        monkeypatch.setattr(machines.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(machines.importlib.util, "find_spec", {}.get)
         assert "Triton is not installed" in str(backend.why_not(x))
 
 
@@ -73,10 +78,10 @@ def test_old_and_unknown_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> N
             self.major, self.gcnArchName = major, name
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Some GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Some GPU")
     known = {8: "sm_80", 9: "sm_90", 10: "sm_100", 12: "sm_80"}
     for major in (7, 8, 9, 10, 11, 12, 13):
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index, m=major: Properties(m))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, m=major: Properties(m))
         machines.machine_of.cache_clear()
         with FakeTensorMode():
             reason = backend.why_not(torch.empty(2, 2, device="cuda:0"))
@@ -97,9 +102,13 @@ def test_the_door_sends_cuda_tensors_to_the_kernels() -> None:
         for name in ("auto", "triton"):
             called = calls(lambda x=x, name=name: mm.msign(x, backend=name))
             assert "modular_manifolds_kernels.msign.default" in called
-        assert "modular_manifolds_kernels.msign.default" not in calls(lambda: mm.msign(x, backend="torch"))
+        assert "modular_manifolds_kernels.msign.default" not in calls(
+            lambda: mm.msign(x, backend="torch")
+        )
         assert mm.msign(torch.empty(7, device="cuda")).shape == (7,)
-        with pytest.raises(BackendError, match="accuracy='exact' is a decomposition, which has no kernel"):
+        with pytest.raises(
+            BackendError, match="accuracy='exact' is a decomposition, which has no kernel"
+        ):
             mm.msign(x, accuracy="exact", backend="triton")
         with pytest.raises(BackendError, match=r"torch\.float64"):
             mm.msign(x.double(), backend="triton")
@@ -145,7 +154,10 @@ print("works")
 
 def test_a_machine_without_triton_imports_and_works() -> None:
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", WITHOUT_TRITON], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", WITHOUT_TRITON],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["works"]
@@ -162,6 +174,8 @@ def test_the_kernels_stand_alone() -> None:
         "w, residual = kernels.stiefel_retract(kernels.msign(x), x, eta=0.0)\n"
         "print('modular_manifolds' in sys.modules, float(residual) < 1e-3)\n"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["False", "True"]

@@ -66,7 +66,9 @@ def test_compiled_without_a_graph_break() -> None:
     for found, plain in zip(compiled(w, momentum.clone(), gradient), wanted, strict=True):
         torch.testing.assert_close(found, plain)
     x = torch.randn(5, 3, requires_grad=True)
-    torch.compile(lambda y: kernels.msign(y).sum(), fullgraph=True, backend="aot_eager")(x).backward()
+    torch.compile(lambda y: kernels.msign(y).sum(), fullgraph=True, backend="aot_eager")(
+        x
+    ).backward()
     assert x.grad is not None
     (wanted_gradient,) = torch.autograd.grad(kernels.msign(x).sum(), x)
     torch.testing.assert_close(x.grad, wanted_gradient)
@@ -83,7 +85,9 @@ def test_shapes_on_cuda_without_a_gpu() -> None:
             w, residual = kernels.stiefel_retract(x, x, eta=0.1)
             assert (w.shape, residual.shape) == (x.shape, x.shape[:-2])
             assert (w.dtype, residual.dtype) == (torch.bfloat16, torch.float32)
-            found = kernels.pre_step_(torch.empty(shape, device="cuda"), x.mT, mu=0.9, nesterov=True)
+            found = kernels.pre_step_(
+                torch.empty(shape, device="cuda"), x.mT, mu=0.9, nesterov=True
+            )
             assert found.direction.shape == shape
             assert found.largest.shape == (*shape[:-2], launches.parts_of_pre_step(*shape[-2:]))
             assert found.norm().shape == shape[:-2]
@@ -121,12 +125,16 @@ def test_the_norm_of_the_pre_step_is_safe() -> None:
     for scale in (1e-30, 1.0, 1e30):
         found = kernels.pre_step_(torch.zeros_like(g), g * scale, mu=0.0).norm()
         torch.testing.assert_close(found / scale, g.square().sum(dim=(-2, -1)).sqrt())
-    assert torch.equal(kernels.pre_step_(torch.zeros(2, 2), torch.zeros(2, 2), mu=0.5).norm(), torch.tensor(0.0))
+    assert torch.equal(
+        kernels.pre_step_(torch.zeros(2, 2), torch.zeros(2, 2), mu=0.5).norm(), torch.tensor(0.0)
+    )
 
 
 def test_arguments_are_refused_in_words() -> None:
     x = torch.randn(3, 2)
-    with pytest.raises(ValueError, match=r"must be real and floating-point .* Reshape or convert it"):
+    with pytest.raises(
+        ValueError, match=r"must be real and floating-point .* Reshape or convert it"
+    ):
         kernels.msign(torch.ones(3))
     with pytest.raises(ValueError, match="coefficients must hold at least one triple"):
         kernels.msign(x, coefficients=())

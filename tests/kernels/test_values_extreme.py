@@ -115,6 +115,11 @@ def test_every_target_computes_the_same(target: str, machine: Machine) -> None:
         x = well_conditioned(*shape).float()
         assert error(msign(there, x, POLAR_EXPRESS, precision), polar(x)) <= FLOAT32
     x = well_conditioned(65, 66).float()
-    assert error(msign(there, x, POLAR_EXPRESS[:1], "bf16"), msign(machine, x, POLAR_EXPRESS[:1], "fp32")) <= BFLOAT16
+    assert (
+        error(
+            msign(there, x, POLAR_EXPRESS[:1], "bf16"), msign(machine, x, POLAR_EXPRESS[:1], "fp32")
+        )
+        <= BFLOAT16
+    )
     w = polar(torch.randn(5, 9))
     assert float(stiefel_retract(there, w.float(), w.float(), 0.0, 1)[1]) <= 1e-6

@@ -57,8 +57,16 @@ def apply(
     tile = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, n, BLOCK_K):
         inside = inner < n - start
-        u = tl.load(left + lanes[:, None] * p_row + inner[None, :], mask=(rows[:, None] < n) & inside[None, :], other=0.0)
-        v = tl.load(right + inner[:, None] * x_row + lanes[None, :] * x_column, mask=inside[:, None] & (columns[None, :] < k), other=0.0)
+        u = tl.load(
+            left + lanes[:, None] * p_row + inner[None, :],
+            mask=(rows[:, None] < n) & inside[None, :],
+            other=0.0,
+        )
+        v = tl.load(
+            right + inner[:, None] * x_row + lanes[None, :] * x_column,
+            mask=inside[:, None] & (columns[None, :] < k),
+            other=0.0,
+        )
         if SCALED:
             v = v.to(tl.float32) * scale
         tile = tl.dot(operand(u, HALF), operand(v, HALF), tile, input_precision=PRECISION)

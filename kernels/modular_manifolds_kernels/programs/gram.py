@@ -54,9 +54,15 @@ def gram(
     for start in range(0, k, BLOCK_K):
         inside = inner < k - start
         a = tl.load(
-            left + lanes[:, None] * x_row + inner[None, :] * x_column, mask=(rows[:, None] < n) & inside[None, :], other=0.0)
+            left + lanes[:, None] * x_row + inner[None, :] * x_column,
+            mask=(rows[:, None] < n) & inside[None, :],
+            other=0.0,
+        )
         b = tl.load(
-            right + lanes[None, :] * x_row + inner[:, None] * x_column, mask=(columns[None, :] < n) & inside[:, None], other=0.0)
+            right + lanes[None, :] * x_row + inner[:, None] * x_column,
+            mask=(columns[None, :] < n) & inside[:, None],
+            other=0.0,
+        )
         if SCALED:
             a = a.to(tl.float32) * scale
             b = b.to(tl.float32) * scale

@@ -51,8 +51,16 @@ def polynomial(
     tile = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, n, BLOCK_K):
         inside = inner < n - start
-        p = tl.load(first + lanes[:, None] * left_row + inner[None, :], mask=(rows[:, None] < n) & inside[None, :], other=0.0)
-        q = tl.load(second + lanes[None, :] * right_row + inner[:, None], mask=(columns[None, :] < n) & inside[:, None], other=0.0)
+        p = tl.load(
+            first + lanes[:, None] * left_row + inner[None, :],
+            mask=(rows[:, None] < n) & inside[None, :],
+            other=0.0,
+        )
+        q = tl.load(
+            second + lanes[None, :] * right_row + inner[:, None],
+            mask=(columns[None, :] < n) & inside[:, None],
+            other=0.0,
+        )
         tile = tl.dot(operand(p, HALF), operand(q, HALF), tile, input_precision=PRECISION)
         first += BLOCK_K
         second += BLOCK_K
