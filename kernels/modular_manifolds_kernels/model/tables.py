@@ -1,0 +1,176 @@
+"""The counts as tables: what a matrix sign and an optimiser step do, beside torch's own sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from modular_manifolds_kernels.coefficients import POLAR_EXPRESS
+from modular_manifolds_kernels.model import accuracy, ours, torch_muon
+from modular_manifolds_kernels.model.launch import Launch, Total, least_seconds, total
+from modular_manifolds_kernels.model.shapes import MODELS
+from modular_manifolds_kernels.static.targets import TARGETS
+
+Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+
+FLOOR: Final = 1e-3
+"""Singular values down to this share of the normalised size are held to the accuracy."""
+LARGE: Final = ((4096, 4096), (4096, 16384))
+
+
+def steps() -> int:
+    """How many of our polynomials leave no more than the five of `torch.optim.Muon` do."""
+    theirs = accuracy.worst(accuracy.of_torch(), FLOOR)
+    return accuracy.steps_for(POLAR_EXPRESS, theirs, FLOOR)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A promise, what was counted, and the most that it may be."""
+
+    what: str
+    counted: float
+    bar: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the promise is kept."""
+        return self.counted <= self.bar
+
+
+def bars() -> list[Bar]:
+    """The promises about counts, each against `torch.optim.Muon` with its default settings."""
+    found = []
+    for (n, k), bar in zip(LARGE, (0.70, 0.50), strict=True):
+        our, their = _msign(n, k)
+        found.append(Bar(f"operations of a {n}×{k} matrix sign / torch's", our.flops / their.flops, bar))
+    for name, shapes in MODELS.items():
+        pairs = [(*_msign(*shape), count) for shape, count in shapes.items()]
+        our = sum(o.bytes * count for o, _, count in pairs)
+        their = sum(t.bytes * count for _, t, count in pairs)
+        found.append(Bar(f"bytes of the matrix signs of {name} / torch's", our / their, 0.55))
+    small = total(ours.msign_launches(96, 64, 64, steps=8))
+    found.append(Bar("launches of the matrix signs of 96 heads of 64×64", small.launches, 1))
+    narrow = total(ours.msign_launches(12, 64, 768, steps=8))
+    found.append(Bar("launches of the matrix signs of 12 heads of 64×768", narrow.launches, 1))
+    landed = total(ours.retraction_launches(12, 64, 768))
+    found.append(Bar("launches of a retraction, corrected, with residual", landed.launches, 1))
+    before = [each for each in ours.step_launches(768, 768, steps=1) if each.name == "pre_step"]
+    found.append(Bar("launches of a pre-step", len(before), 1))
+    return found
+
+
+def _msign(n: int, k: int) -> tuple[Total, Total]:
+    """Ours and torch's, of an orthogonalisation whose input a step has made: after the momentum."""
+    our = ours.step_launches(n, k, steps=steps())[1:]
+    their = torch_muon.msign_part(torch_muon.muon_step(n, k))
+    return total(our), total(their)
+
+
+def tables() -> list[Table]:
+    """Title, header and rows of each table."""
+    return [_signs(), _steps(), _launches(), _bars()]
+
+
+def _giga(value: float) -> str:
+    return f"{value / 1e9:.4g}"
+
+
+def _mega(value: float) -> str:
+    return f"{value / 1e6:.4g}"
+
+
+def _signs() -> Table:
+    sheet = TARGETS["sm_90"]
+    header = ("shape", "launches", "Gflop", "ratio", "MB", "ratio", "no copies", f"least µs, {sheet.name}")
+    rows = []
+    for shape in (*dict.fromkeys(s for shapes in MODELS.values() for s in shapes), *LARGE):
+        our = ours.step_launches(*shape, steps=steps())[1:]
+        their = torch_muon.msign_part(torch_muon.muon_step(*shape))
+        bare = torch_muon.msign_part(torch_muon.muon_step(*shape, copies=False))
+        o, t, b = total(our), total(their), total(bare)
+        least = (least_seconds(each, sheet, precision="bf16") * 1e6 for each in (our, their))
+        rows.append(
+            (
+                f"{shape[0]}×{shape[1]}",
+                f"{o.launches} / {t.launches}",
+                f"{_giga(o.flops)} / {_giga(t.flops)}",
+                f"{o.flops / t.flops:.3f}",
+                f"{_mega(o.bytes)} / {_mega(t.bytes)}",
+                f"{o.bytes / t.bytes:.3f}",
+                f"{o.bytes / b.bytes:.3f}",
+                " / ".join(f"{each:.1f}" for each in least),
+            )
+        )
+    return f"Matrix sign, {steps()} steps in bfloat16, ours / torch.optim.Muon's", header, rows
+
+
+def whole_step(shape: tuple[int, int]) -> tuple[list[Launch], list[Launch]]:
+    """All launches of a step of one weight, ours and torch's; the change of the weight is torch's in both."""
+    their = torch_muon.muon_step(*shape)
+    change = [each for each in their if f"aten::{each.name}" in torch_muon.UPDATE]
+    return [*ours.step_launches(*shape, steps=steps()), *change], their
+
+
+def _steps() -> Table:
+    header = ("model", "launches", "Gflop", "MB", "ratio", *(f"least ms, {name}" for name in TARGETS))
+    rows = []
+    for name, shapes in MODELS.items():
+        pairs = [(whole_step(shape), count) for shape, count in shapes.items()]
+        sums = [
+            [sum(getattr(total(pair[i]), what) * count for pair, count in pairs) for i in (0, 1)]
+            for what in ("launches", "flops", "bytes")
+        ]
+        least = [
+            [
+                sum(least_seconds(pair[i], target, precision="bf16") * count for pair, count in pairs)
+                for i in (0, 1)
+            ]
+            for target in TARGETS.values()
+        ]
+        rows.append(
+            (
+                name,
+                f"{sums[0][0]} / {sums[0][1]}",
+                f"{_giga(sums[1][0])} / {_giga(sums[1][1])}",
+                f"{_mega(sums[2][0])} / {_mega(sums[2][1])}",
+                f"{sums[2][0] / sums[2][1]:.3f}",
+                *(f"{a * 1e3:.3g} / {b * 1e3:.3g}" for a, b in least),
+            )
+        )
+    return "One step of all hidden weights, one after another, ours / torch's", header, rows
+
+
+def _launches() -> Table:
+    sheet = TARGETS["sm_90"]
+    rows = []
+    for shape in ((1600, 1600), (1600, 6400)):
+        launches = ours.step_launches(*shape, steps=steps())
+        # Those that differ in a few scalars are one.
+        alike = {(each.name, each.flops, round(each.bytes, -5)): each for each in launches}
+        for key, each in alike.items():
+            compute, memory = each.flops / sheet.flops["bf16"], each.bytes / sheet.bandwidth
+            rows.append(
+                (
+                    f"{shape[0]}×{shape[1]} {each.name}",
+                    str(sum((e.name, e.flops, round(e.bytes, -5)) == key for e in launches)),
+                    str(each.blocks),
+                    _giga(each.flops),
+                    _mega(each.bytes),
+                    f"{each.flops / each.bytes:.0f}",
+                    f"{max(compute, memory) * 1e6:.2f}",
+                    "products" if compute > memory else "memory",
+                )
+            )
+    header = ("launch", "times", "blocks", "Gflop", "MB", "flop/byte", f"least µs, {sheet.name}", "by")
+    return "Launch by launch", header, rows
+
+
+def _bars() -> Table:
+    found: Sequence[Bar] = bars()
+    rows = [
+        (each.what, f"{each.counted:.3g}", f"{each.bar:g}", "yes" if each.met else "NO")
+        for each in found
+    ]
+    return "Bars", ("what", "counted", "at most", "met"), rows
