@@ -14,6 +14,8 @@ from torch import Tensor
 from modular_manifolds_kernels.shipped import KERNELS, Configuration
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TRITON = importlib.util.find_spec("triton") is not None
+"""Whether Triton can be imported. Found out without importing it, once: compilers read it as a constant."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,9 @@ def why_not(x: Tensor) -> str | None:
     return _why_not_here(x.device.index)
 
 
-@torch.compiler.assume_constant_result
 def _why_not_here(index: int | None) -> str | None:
     """The part of the answer that depends on the installation and the device alone."""
-    if importlib.util.find_spec("triton") is None:
+    if not TRITON:
         return "Triton is not installed; it comes with torch's CUDA wheels"
     if not torch.cuda.is_available():
         return None

@@ -94,6 +94,22 @@ def test_shapes_on_cuda_without_a_gpu() -> None:
     assert kernels.msign(torch.empty(4, 7, 3, device="meta")).shape == (4, 7, 3)
 
 
+def test_the_choice_is_compiled_for_cuda_without_a_gpu() -> None:
+    """A graph traced for cuda holds the operator: `why_not` is read as a constant."""
+
+    class Chosen(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return kernels.msign(x) if kernels.why_not(x) is None else x
+
+    with FakeTensorMode():
+        graph = torch.export.export(
+            Chosen(), (torch.empty(6, 4, device="cuda"),), strict=True
+        ).graph
+    assert [str(node.target) for node in graph.nodes if node.op == "call_function"] == [
+        "modular_manifolds_kernels.msign.default"
+    ]
+
+
 def test_fakes_agree_with_launches(machine: Machine) -> None:
     """What the fake of the pre-step promises of its parts is what a launch returns."""
     x = torch.randn(2, 17, 300)
