@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from interpreter import interpret_calls, interpreted_machine, round_faithfully
+from interpreter import (
+    count_with_arrays,
+    interpret_calls,
+    interpreted_machine,
+    round_faithfully,
+)
 from modular_manifolds_kernels.machine import Machine
 
 
@@ -16,6 +21,7 @@ def interpreted() -> Iterator[tuple[Machine, list[str]]]:
     with pytest.MonkeyPatch.context() as patch:
         round_faithfully(patch)
         interpret_calls(patch)
+        count_with_arrays(patch)
         yield interpreted_machine()
 
 

@@ -101,6 +101,20 @@ def interpret_calls(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(jit.JITFunction, "__call__", call)
 
 
+def count_with_arrays(patch: pytest.MonkeyPatch) -> None:
+    """Let a loop count to a loaded number: older interpreters convert arrays in a way numpy has given up."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    if not hasattr(interpreter, "_patch_lang_tensor"):
+        pytest.skip("this Triton's interpreter has no _patch_lang_tensor: loops may not count")
+    stock = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, *scope: Any) -> None:
+        stock(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.squeeze())
+
+    patch.setattr(interpreter, "_patch_lang_tensor", patched)
+
+
 def interpreted_programs() -> Mapping[str, Any]:
     """The kernels by name, for the interpreter."""
     interpreter = pytest.importorskip("triton.runtime.interpreter")
