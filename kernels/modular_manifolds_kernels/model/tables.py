@@ -44,7 +44,9 @@ def bars() -> list[Bar]:
     found = []
     for (n, k), bar in zip(LARGE, (0.70, 0.50), strict=True):
         our, their = _msign(n, k)
-        found.append(Bar(f"operations of a {n}×{k} matrix sign / torch's", our.flops / their.flops, bar))
+        found.append(
+            Bar(f"operations of a {n}×{k} matrix sign / torch's", our.flops / their.flops, bar)
+        )
     for name, shapes in MODELS.items():
         pairs = [(*_msign(*shape), count) for shape, count in shapes.items()]
         our = sum(o.bytes * count for o, _, count in pairs)
@@ -70,20 +72,33 @@ def _msign(n: int, k: int) -> tuple[Total, Total]:
 
 def tables() -> list[Table]:
     """Title, header and rows of each table."""
-    return [_signs(), _steps(), _launches(), _bars()]
+    return [_signs(), _steps(), _least(), _launches(), _bars()]
 
 
 def _giga(value: float) -> str:
-    return f"{value / 1e9:.4g}"
+    return _short(value / 1e9)
 
 
 def _mega(value: float) -> str:
-    return f"{value / 1e6:.4g}"
+    return _short(value / 1e6)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _signs() -> Table:
     sheet = TARGETS["sm_90"]
-    header = ("shape", "launches", "Gflop", "ratio", "MB", "ratio", "no copies", f"least µs, {sheet.name}")
+    header = (
+        "shape",
+        "launches",
+        "Gflop",
+        "ratio",
+        "MB",
+        "ratio",
+        "no copies",
+        f"least µs, {sheet.name}",
+    )
     rows = []
     for shape in (*dict.fromkeys(s for shapes in MODELS.values() for s in shapes), *LARGE):
         our = ours.step_launches(*shape, steps=steps())[1:]
@@ -114,32 +129,50 @@ def whole_step(shape: tuple[int, int]) -> tuple[list[Launch], list[Launch]]:
 
 
 def _steps() -> Table:
-    header = ("model", "launches", "Gflop", "MB", "ratio", *(f"least ms, {name}" for name in TARGETS))
     rows = []
     for name, shapes in MODELS.items():
         pairs = [(whole_step(shape), count) for shape, count in shapes.items()]
-        sums = [
-            [sum(getattr(total(pair[i]), what) * count for pair, count in pairs) for i in (0, 1)]
-            for what in ("launches", "flops", "bytes")
-        ]
-        least = [
-            [
-                sum(least_seconds(pair[i], target, precision="bf16") * count for pair, count in pairs)
-                for i in (0, 1)
-            ]
-            for target in TARGETS.values()
-        ]
+        our, their = (_sum([(total(pair[i]), count) for pair, count in pairs]) for i in (0, 1))
         rows.append(
             (
                 name,
-                f"{sums[0][0]} / {sums[0][1]}",
-                f"{_giga(sums[1][0])} / {_giga(sums[1][1])}",
-                f"{_mega(sums[2][0])} / {_mega(sums[2][1])}",
-                f"{sums[2][0] / sums[2][1]:.3f}",
-                *(f"{a * 1e3:.3g} / {b * 1e3:.3g}" for a, b in least),
+                f"{our.launches:,} / {their.launches:,}",
+                f"{_giga(our.flops)} / {_giga(their.flops)}",
+                f"{our.flops / their.flops:.3f}",
+                f"{_mega(our.bytes)} / {_mega(their.bytes)}",
+                f"{our.bytes / their.bytes:.3f}",
             )
         )
+    header = ("model", "launches", "Gflop", "ratio", "MB", "ratio")
     return "One step of all hidden weights, one after another, ours / torch's", header, rows
+
+
+def _sum(totals: Sequence[tuple[Total, int]]) -> Total:
+    """The totals, each as often as it is done."""
+    return Total(
+        sum(each.launches * count for each, count in totals),
+        sum(each.flops * count for each, count in totals),
+        sum(each.bytes * count for each, count in totals),
+    )
+
+
+def _least() -> Table:
+    rows = []
+    for name, shapes in MODELS.items():
+        pairs = [(whole_step(shape), count) for shape, count in shapes.items()]
+        bounds = []
+        for target in TARGETS.values():
+            our, their = (
+                1e3 * sum(least_seconds(pair[i], target, precision="bf16") * n for pair, n in pairs)
+                for i in (0, 1)
+            )
+            bounds.append(f"{our:.3g} / {their:.3g}")
+        rows.append((name, *bounds))
+    return (
+        "Lower bound on such a step by data sheets, ms, ours / torch's",
+        ("model", *TARGETS),
+        rows,
+    )
 
 
 def _launches() -> Table:
@@ -163,7 +196,16 @@ def _launches() -> Table:
                     "products" if compute > memory else "memory",
                 )
             )
-    header = ("launch", "times", "blocks", "Gflop", "MB", "flop/byte", f"least µs, {sheet.name}", "by")
+    header = (
+        "launch",
+        "times",
+        "blocks",
+        "Gflop",
+        "MB",
+        "flop/byte",
+        f"least µs, {sheet.name}",
+        "by",
+    )
     return "Launch by launch", header, rows
 
 

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
 import modular_manifolds_kernels
-from modular_manifolds_kernels.shipped import Configuration
+from modular_manifolds_kernels.configuration import Configuration
 from modular_manifolds_kernels.static.compile import ENVIRONMENT
 from modular_manifolds_kernels.static.row import Row, failed
 
@@ -37,6 +38,7 @@ class Compiler:
     def __init__(self, *, limit: float = LIMIT) -> None:
         self.limit = limit
         self._process: subprocess.Popen[str] | None = None
+        self._open = ExitStack()
         self._errors: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -72,7 +74,8 @@ class Compiler:
     def _start(self) -> subprocess.Popen[str]:
         packages = str(Path(modular_manifolds_kernels.__file__).parents[1])
         path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
-        self._errors = tempfile.TemporaryFile("w+")  # closed by _stop
+        folder = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
+        self._errors = self._open.enter_context((folder / "errors").open("w+"))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "modular_manifolds_kernels.static.worker"],
             stdin=subprocess.PIPE,
@@ -102,9 +105,8 @@ class Compiler:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()
             self._process = None
-        if self._errors is not None:
-            self._errors.close()
-            self._errors = None
+        self._open.close()
+        self._errors = None
 
 
 def build(

@@ -20,7 +20,9 @@ def hard(row: Row) -> list[str]:
     found = []
     if row.spill_stores or row.spill_loads:
         found.append(f"spills {row.spill_stores} bytes and loads {row.spill_loads} of them back")
-    local = {name: n for name, n in row.copies.items() if name in ("STL", "LDL") or "scratch" in name}
+    local = {
+        name: n for name, n in row.copies.items() if name in ("STL", "LDL") or "scratch" in name
+    }
     if local:
         said = ", ".join(f"{n} {name}" for name, n in local.items())
         found.append(f"uses local memory: {said}")

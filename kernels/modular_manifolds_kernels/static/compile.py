@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from modular_manifolds_kernels.shipped import KERNELS, Configuration
+from modular_manifolds_kernels.configuration import Configuration
+from modular_manifolds_kernels.shipped import KERNELS
 from modular_manifolds_kernels.static.targets import TARGETS
 
 ENVIRONMENT: Final = {
@@ -64,9 +65,7 @@ def compile_one(configuration: Configuration) -> Compiled:
         KERNELS[configuration.kernel],
         signature=dict(configuration.signature),
         constexprs=dict(configuration.constexprs),
-        attrs={
-            (names.index(name),): [["tt.divisibility", 16]] for name in configuration.divisible
-        },
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in configuration.divisible},
     )
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -106,7 +105,7 @@ def _disassembled(cubin: bytes, triton: Path) -> tuple[str, str]:
                 text=True,
                 check=True,
             ).stdout
-            for command in (["nvdisasm", "-c"], ["cuobjdump", "-res-usage"])
+            for command in (["nvdisasm", "-c", "-ndf"], ["cuobjdump", "-res-usage"])
         ]
     return texts[0], texts[1]
 

@@ -65,13 +65,9 @@ def loops(listing: Listing) -> list[frozenset[int]]:
     ]
 
 
-def innermost(
-    listing: Listing, holds: Callable[[Instruction], bool]
-) -> list[list[Instruction]]:
+def innermost(listing: Listing, holds: Callable[[Instruction], bool]) -> list[list[Instruction]]:
     """The loops that hold such an instruction and hold no smaller loop that does, in order."""
-    holding = [
-        body for body in loops(listing) if any(holds(listing.instructions[i]) for i in body)
-    ]
+    holding = [body for body in loops(listing) if any(holds(listing.instructions[i]) for i in body)]
     inner = [body for body in holding if not any(other < body for other in holding)]
     return [[listing.instructions[i] for i in sorted(body)] for body in sorted(inner, key=min)]
 

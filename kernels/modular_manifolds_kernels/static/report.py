@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from modular_manifolds_kernels.shipped import SHIPPED, Configuration
+from modular_manifolds_kernels.configuration import Configuration
+from modular_manifolds_kernels.shipped import SHIPPED
 from modular_manifolds_kernels.static.checks import hard, soft, why_not_compared
 from modular_manifolds_kernels.static.row import Row, key
 from modular_manifolds_kernels.static.sass import family
@@ -91,17 +92,20 @@ def name(row: Row) -> str:
 
 
 def choices(row: Row) -> str:
-    """What a row is made for: `128×64, scaled 1, columns`. Rows is the usual layout and not named."""
-    chosen = dict(row.constexprs)
-    said = [f"{chosen.pop('BLOCK', '')}×{chosen.pop('BLOCK_K', '')}"]
-    for what in ("HALF", "PRECISION"):
-        chosen.pop(what, None)
-    layouts = [what for what in chosen if what.endswith(("_row", "_column"))]
-    if any(what.endswith("_row") for what in layouts):
-        said.append("columns")
-    flags = {what: value for what, value in chosen.items() if what not in layouts}
-    said += [f"{what.lower()} {int(value)}" for what, value in flags.items() if value]
-    return ", ".join(said)
+    """What a row is made for: `128×64 cols scaled`: cols where the short side is contiguous."""
+    chosen = row.constexprs
+    said = [f"{chosen.get('BLOCK')}×{chosen.get('BLOCK_K')}"]
+    if any(what.endswith("_row") for what in chosen):
+        said.append("cols")
+    if chosen.get("SCALED"):
+        said.append("scaled twice" if chosen["SCALED"] == 2 else "scaled")
+    if chosen.get("NESTEROV"):
+        said.append("nesterov")
+    elif chosen.get("MOMENTUM"):
+        said.append("momentum")
+    if "TOGETHER" in chosen:
+        said.append(f"steps {chosen['TOGETHER']}")
+    return " ".join(said)
 
 
 HEADER: Final = (
@@ -112,12 +116,14 @@ HEADER: Final = (
     "regs",
     "spill",
     "KiB",
-    "blocks",
+    "fit",
     "code",
     "loop",
     "matrix",
     "ratio",
 )
+"""Warps and stages; registers; spilled bytes; KiB of shared memory; blocks that fit on one multiprocessor;
+instructions, of them in the hot loops; matrix instructions there; their operations over the source's."""
 
 
 def cells(row: Row) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
-from modular_manifolds_kernels.shipped import Configuration
+from modular_manifolds_kernels.configuration import Configuration
 from modular_manifolds_kernels.static import dots, sass
 from modular_manifolds_kernels.static.compile import Compiled, number
 from modular_manifolds_kernels.static.flow import Instruction, Listing, innermost
@@ -64,9 +65,9 @@ class Row:
         return {name: value for name, value in held.items() if value not in (None, {}, [])}
 
     @classmethod
-    def read(cls, plain: Mapping[str, object]) -> Row:
+    def read(cls, plain: Mapping[str, Any]) -> Row:
         """The row that `plain` wrote."""
-        return cls(**plain)  # pyright checks the fields where they are written
+        return cls(**plain)
 
 
 def key(each: Row | Configuration) -> tuple[object, ...]:
@@ -108,7 +109,10 @@ def row(configuration: Configuration, compiled: Compiled) -> Row:
     )
     return Row(
         *_identity(configuration),
-        **usage,
+        registers=usage["registers"],
+        spill_stores=usage["spill_stores"],
+        spill_loads=usage["spill_loads"],
+        stack=usage["stack"],
         shared=compiled.shared,
         tensor_columns=compiled.tensor_columns,
         resident_blocks=blocks,

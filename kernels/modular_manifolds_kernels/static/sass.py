@@ -133,5 +133,6 @@ def operations(instruction: Instruction, warps: int, tensor: tuple[int, int, int
 def short_names(instructions: Sequence[Instruction]) -> Counter[str]:
     """Matrix instructions by name, without what only says where the operands lie."""
     return Counter(
-        ".".join(p for p in each.name.split(".") if p not in ("reuse", "SP")) for each in instructions
+        ".".join(p for p in each.name.split(".") if p not in ("reuse", "SP"))
+        for each in instructions
     )

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 
-from modular_manifolds_kernels.shipped import Configuration
+from modular_manifolds_kernels.configuration import Configuration
 from modular_manifolds_kernels.static.compile import compile_one
 from modular_manifolds_kernels.static.row import row
 
