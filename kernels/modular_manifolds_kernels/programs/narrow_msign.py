@@ -32,9 +32,11 @@ def steps_on_gram(
     s = operand(r, HALF)
     for step in range(first, last):
         t = one_step(s, coefficients, step, 1.0, HALF, PRECISION)
-        # What other threads of this program wrote is read.
+        # Nobody reads before all have written.
         tl.debug_barrier()
         q = tl.dot(tl.load(at), t, input_precision=PRECISION)
+        # Nobody writes before all have read.
+        tl.debug_barrier()
         tl.store(at, operand(q, HALF))
         # Also after the last step: a branch here costs registers that are not there.
         s = operand(tl.dot(s, t, input_precision=PRECISION), HALF)
@@ -69,6 +71,8 @@ def multiply_strips(
         y = tl.load(source + rows * source_row + strip * source_column, mask=valid, other=0.0)
         y = operand(y.to(tl.float32) * scale, HALF)
         y = tl.dot(q, y, input_precision=PRECISION).to(out.dtype.element_ty)
+        # Where this is done in place, nobody writes before all have read.
+        tl.debug_barrier()
         tl.store(out + rows * out_row + strip * out_column, y, mask=valid)
         if again:
             u = operand(y, HALF)
@@ -146,7 +150,7 @@ def narrow_msign(
             q = one_step(operand(r, HALF), coefficients, first, 1.0, HALF, PRECISION)
         else:
             q = steps_on_gram(r, held, 1.0, coefficients, first, last, HALF, PRECISION)
-        # What other threads of this program wrote to `out` is read.
+        # Nobody reads `out` before all have written.
         tl.debug_barrier()
         r = multiply_strips(
             q, out, out_row, out_column, out, out_row, out_column,

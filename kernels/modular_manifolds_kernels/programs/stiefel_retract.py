@@ -65,7 +65,7 @@ def stiefel_retract(
 
     for _ in range(0, corrections):
         q = 1.5 * one - 0.5 * r
-        # What other threads of this program wrote is read.
+        # Nobody reads before all have written.
         tl.debug_barrier()
         to = out
         r = tl.zeros((BLOCK, BLOCK), tl.float32)
@@ -74,6 +74,8 @@ def stiefel_retract(
             at = to + rows * out_row + strip * out_column
             x = operand(tl.load(at, mask=valid, other=0.0), False)
             y = tl.dot(q, x, input_precision=PRECISION).to(out.dtype.element_ty)
+            # In place: nobody writes before all have read.
+            tl.debug_barrier()
             tl.store(at, y, mask=valid)
             z = operand(y, False)
             r = tl.dot(z, tl.trans(z), r, input_precision=PRECISION)
