@@ -54,7 +54,8 @@ def msign(
         return out
     source, target = wide(stack(x)), wide(stack(out))
     # What is stored between two steps must not be coarser than the products.
-    held = target if precision == "bf16" or x.dtype == torch.float32 else target.float()
+    coarse = precision == "fp32" and x.dtype != torch.float32
+    held = launches.like(target, torch.float32) if coarse else target
     row = fits(source.shape[1], source.shape[2], precision, machine.target)
     if row is not None:
         _one_launch(machine, row, source, held, coefficients)
@@ -124,15 +125,25 @@ def _gram_form(
 ) -> None:
     """A few steps on `R = X Xᵀ`: `T = aI + bR + cR²`, `Q ← Q T`, `R ← T R T`; then `X ← Q X`, and again."""
     sizes: Sizes | None = None
-    together = TOGETHER[precision]
-    for start in range(0, len(coefficients), together):
-        r, squares = launches.gram(machine, x, precision, largest if start == 0 else None)
-        sizes = Sizes(largest, squares) if start == 0 else None
-        group = coefficients[start : start + together]
-        q = _polynomial_in(machine, r, group, precision, sizes)
-        last = start + together >= len(coefficients)
+    for group in _groups(len(coefficients), TOGETHER[precision]):
+        first, last = group.start == 0, group.stop == len(coefficients)
+        r, squares = launches.gram(machine, x, precision, largest if first else None)
+        sizes = Sizes(largest, squares) if first else None
+        q = _polynomial_in(machine, r, coefficients[group.start : group.stop], precision, sizes)
         to = out if last else launches.like(x, storage(precision))
         x = launches.apply(machine, q, x, 0.0, 1.0, precision, out=to, sizes=sizes)
+
+
+def _groups(steps: int, together: int) -> list[range]:
+    """The steps that share a Gram matrix: 8 as 2+2+2+2, 5 as 2+3.
+
+    A last step alone joins the group before, which saves two products with X; but not the first group,
+    whose steps multiply small singular values, and the noise among their squares, the most.
+    """
+    starts = list(range(0, steps, together))
+    if steps % together == 1 and len(starts) > 2:
+        starts.pop()
+    return [range(*each) for each in zip(starts, [*starts[1:], steps], strict=True)]
 
 
 def _polynomial_in(

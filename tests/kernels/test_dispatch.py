@@ -61,6 +61,7 @@ def test_the_smallest_block_that_holds_a_matrix_is_chosen() -> None:
 
 
 def test_why_not_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
     assert "is on cpu" in str(backend.why_not(torch.ones(2, 2)))
     with FakeTensorMode():
         x = torch.empty(2, 2, device="cuda")
@@ -72,6 +73,8 @@ def test_why_not_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_old_and_unknown_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told from the architecture alone; the rows of an older one of the family serve newer ones."""
+
+    pytest.importorskip("triton")
 
     class Properties:
         def __init__(self, major: int, name: str = "") -> None:
@@ -97,6 +100,7 @@ def test_old_and_unknown_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_door_sends_cuda_tensors_to_the_kernels() -> None:
     """`auto` and `triton` take the operator, `torch` does not; an operation without kernel says so."""
+    pytest.importorskip("triton")
     with FakeTensorMode():
         x = torch.empty(3, 7, 5, device="cuda")
         for name in ("auto", "triton"):
