@@ -4,6 +4,7 @@ Tensors on cuda go through the kernels, all others through plain torch. Triton i
 launch, so this imports anywhere.
 """
 
+from modular_manifolds_kernels.coefficients import FOUR_STEPS as FOUR_STEPS
 from modular_manifolds_kernels.coefficients import POLAR_EXPRESS as POLAR_EXPRESS
 from modular_manifolds_kernels.functions import PreStep as PreStep
 from modular_manifolds_kernels.functions import msign as msign

@@ -17,10 +17,26 @@ _RAW: Final[tuple[Polynomial, ...]] = (
     (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
 )
 
-POLAR_EXPRESS: Final[tuple[Polynomial, ...]] = (
-    *((a / _SAFETY, b / _SAFETY**3, c / _SAFETY**5) for a, b, c in _RAW),
-    (1.875, -1.25, 0.375),
-)
+
+def _shrunk(raw: tuple[Polynomial, ...]) -> tuple[Polynomial, ...]:
+    return tuple((a / _SAFETY, b / _SAFETY**3, c / _SAFETY**5) for a, b, c in raw)
+
+
+POLAR_EXPRESS: Final[tuple[Polynomial, ...]] = (*_shrunk(_RAW), (1.875, -1.25, 0.375))
 """Amsel, Persson, Musco, Gower, "The Polar Express" (2025, arXiv 2505.16932): optimal for singular
 values in [1e-3, 1], in this order. All but the last are shrunk by 1.01 as the paper advises, so that
 rounding in half precision cannot push a singular value past the stable range."""
+
+FOUR_STEPS: Final[tuple[Polynomial, ...]] = (
+    *_shrunk(
+        (
+            (8.405177706456072, -24.850807291013716, 18.42461702858357),
+            (4.07717411748317, -3.0350424167195, 0.5722070525540575),
+            (3.605791397455818, -2.6996329797670997, 0.5340115004951561),
+        )
+    ),
+    (2.6177330845098274, -1.9412888952818121, 0.4486398450192728),
+)
+"""The same construction, four steps for singular values in [1/400, 1]: all come within 0.27 of 1, where the
+five steps of `torch.optim.Muon` leave 0.318. Below, less is kept than by those: the slope at zero is 314,
+theirs 485."""

@@ -125,25 +125,15 @@ def _gram_form(
 ) -> None:
     """A few steps on `R = X Xᵀ`: `T = aI + bR + cR²`, `Q ← Q T`, `R ← T R T`; then `X ← Q X`, and again."""
     sizes: Sizes | None = None
-    for group in _groups(len(coefficients), TOGETHER[precision]):
-        first, last = group.start == 0, group.stop == len(coefficients)
+    together = TOGETHER[precision]
+    for start in range(0, len(coefficients), together):
+        group = coefficients[start : start + together]
+        first, last = start == 0, start + together >= len(coefficients)
         r, squares = launches.gram(machine, x, precision, largest if first else None)
         sizes = Sizes(largest, squares) if first else None
-        q = _polynomial_in(machine, r, coefficients[group.start : group.stop], precision, sizes)
+        q = _polynomial_in(machine, r, group, precision, sizes)
         to = out if last else launches.like(x, storage(precision))
         x = launches.apply(machine, q, x, 0.0, 1.0, precision, out=to, sizes=sizes)
-
-
-def _groups(steps: int, together: int) -> list[range]:
-    """The steps that share a Gram matrix: 8 as 2+2+2+2, 5 as 2+3.
-
-    A last step alone joins the group before, which saves two products with X; but not the first group,
-    whose steps multiply small singular values, and the noise among their squares, the most.
-    """
-    starts = list(range(0, steps, together))
-    if steps % together == 1 and len(starts) > 2:
-        starts.pop()
-    return [range(*each) for each in zip(starts, [*starts[1:], steps], strict=True)]
 
 
 def _polynomial_in(

@@ -23,15 +23,3 @@ def of_torch() -> tuple[Polynomial, ...]:
     defaults = torch.optim.Muon([weight]).defaults
     a, b, c = defaults["ns_coefficients"]
     return ((a, b, c),) * defaults["ns_steps"]
-
-
-def steps_for(ours: Sequence[Polynomial], error: float, floor: float) -> int:
-    """How many of our polynomials, from the first, bring [floor, 1] at least this close to 1.
-
-    Raises:
-        ValueError: all of them do not.
-    """
-    for steps in range(len(ours) + 1):
-        if worst(ours[:steps], floor) <= error:
-            return steps
-    raise ValueError(f"{len(ours)} steps leave {worst(ours, floor):.3g}, more than {error:.3g}")
