@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
 from matrices import BFLOAT16, FLOAT32, error, polar, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS, launches
+from modular_manifolds_kernels.coefficients import Polynomial
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.matrix_sign import msign
 from modular_manifolds_kernels.retraction import stiefel_retract
 from modular_manifolds_kernels.shipped import TARGETS, Precision
+from torch import Tensor
+
+import modular_manifolds as mm
+from modular_manifolds.linalg import backend
 
 ROUTES: list[tuple[tuple[int, int], Precision]] = [
     ((20, 17), "fp32"), ((17, 90), "fp32"), ((40, 90), "fp32"), ((65, 66), "fp32"), ((65, 100), "fp32"),
@@ -58,7 +64,7 @@ def test_the_same_input_gives_the_same_bits(
     assert torch.equal(stack[1], first)
 
 
-@pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
+@pytest.mark.parametrize(("shape", "precision"), [*ROUTES, ((130, 200), "bf16")], ids=str)
 def test_small_singular_values_do_no_harm(
     machine: Machine, shape: tuple[int, int], precision: Precision
 ) -> None:
@@ -123,3 +129,33 @@ def test_every_target_computes_the_same(target: str, machine: Machine) -> None:
     )
     w = polar(torch.randn(5, 9))
     assert float(stiefel_retract(there, w.float(), w.float(), 0.0, 1)[1]) <= 1e-6
+
+
+@pytest.mark.parametrize("accuracy", [0.02, 1e-3, 1e-5])
+@pytest.mark.parametrize("shape", [(30, 40), (17, 150), (66, 65)], ids=str)
+def test_the_librarys_promise_holds_by_kernels(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], accuracy: float
+) -> None:
+    """`mm.msign` brings singular values of a thousandth of the largest within its accuracy of one."""
+
+    def by_interpreter(
+        x: Tensor, *, coefficients: Sequence[Polynomial], precision: Precision
+    ) -> Tensor:
+        asked.append(precision)
+        return msign(machine, x, coefficients, precision)
+
+    asked: list[Precision] = []
+    monkeypatch.setattr(backend.kernels, "msign", by_interpreter)
+    monkeypatch.setattr(backend.kernels, "why_not", lambda _: None)
+    x = well_conditioned(*shape, lowest=1e-3).float()
+    values = torch.linalg.svdvals(mm.msign(x, accuracy=accuracy, backend="triton").double())
+    assert asked == ["bf16" if accuracy == 0.02 else "fp32"]
+    assert float((values - 1).abs().max()) <= accuracy
+
+
+def test_strides_beyond_32_bits_are_copied() -> None:
+    """Offsets inside a tile are 32 bits, so a matrix whose rows lie too far apart is brought together."""
+    far = torch.empty_strided((4, 3), (launches.TALLEST_STRIDE, 1), device="meta")
+    near = torch.empty_strided((4, 3), (launches.TALLEST_STRIDE - 1, 1), device="meta")
+    assert launches.stack(far).stride()[1:] == (3, 1)
+    assert launches.stack(near).stride()[1:] == near.stride()
