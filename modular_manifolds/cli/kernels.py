@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from modular_manifolds.errors import ArgumentError, BackendError
+from modular_manifolds.errors import ArgumentError
 
 if TYPE_CHECKING:
     from modular_manifolds_kernels.static import Row
@@ -44,12 +44,8 @@ def kernels(
 
     No accelerator is needed. Without --compile the stored report is checked, which takes no compiler.
     """
-    try:
-        from modular_manifolds_kernels import static
-    except ModuleNotFoundError as error:
-        raise BackendError(
-            "kernels", "needs the package modular_manifolds_kernels", "none", "Install the wheel."
-        ) from error
+    from modular_manifolds_kernels import static
+
     console = Console()
     if model:
         show_model(console)
