@@ -98,7 +98,7 @@ def choices(row: Row) -> str:
     if any(what.endswith("_row") for what in chosen):
         said.append("cols")
     if chosen.get("SCALED"):
-        said.append("scaled twice" if chosen["SCALED"] == 2 else "scaled")
+        said.append("scaled²" if chosen["SCALED"] == 2 else "scaled")
     if chosen.get("NESTEROV"):
         said.append("nesterov")
     elif chosen.get("MOMENTUM"):
