@@ -70,6 +70,24 @@ def test_operations_and_bytes_of_the_launches_of_one_step() -> None:
         assert each.bytes == pytest.approx(matrices * matrix, rel=1e-3)
 
 
+def test_a_long_matrix_is_read_by_its_gram_matrix_and_by_the_last_product_alone() -> None:
+    n, k = 1024, 4096
+    _, gram, *inside, apply = model.step_launches(n, k, steps=2)
+    assert gram.flops == 36 * 2 * 128 * 128 * k
+    assert apply.flops == 2 * n * n * k
+    assert named(inside) == 5 * ["polynomial"]
+    assert {each.flops for each in inside} == {36 * 2 * 128 * 128 * n}
+    assert (gram.bytes, apply.bytes) == pytest.approx(
+        (2 * (n * k + n * n), 2 * (2 * n * k + n * n)), 1e-3
+    )
+
+
+def test_without_a_pre_step_the_largest_entry_costs_a_pass_that_only_reads() -> None:
+    (before, *_) = model.msign_launches(1, 512, 1024, steps=1)
+    assert before.name == "pre_step"
+    assert before.bytes == pytest.approx(4 * 512 * 1024, rel=1e-2)
+
+
 def test_a_tile_past_the_edge_is_counted() -> None:
     (_, gram, *_) = model.step_launches(129, 129, steps=1)
     assert gram.flops == 3 * 2 * 128 * 128 * 192

@@ -121,6 +121,11 @@ def test_another_triton_is_held_to_the_hard_checks_only_and_says_so() -> None:
     wrong, skipped = static.complaints([worse], [GOOD])
     assert wrong == [f"{static.name(worse)}: has a stack of 8 bytes"]
     assert skipped == ["1 of 1 not compared: the report was made with Triton 3.9.0, this is 3.10.0"]
+    same = replace(worse, triton=GOOD.triton, stack=0)
+    assert static.complaints([same], [GOOD]) == (
+        [f"{static.name(same)}: registers: 200, was 100"],
+        [],
+    )
     assert static.complaints([GOOD], [])[1] == [
         "1 of 1 not compared: the report has no such row: run `modular-manifolds kernels --update`"
     ]
