@@ -185,11 +185,7 @@ def run(
     for problem in problems:
         by_weight.setdefault(problem.weight, []).append(problem)
     shapes = {weight: _shape(same[0].point) for weight, same in by_weight.items()}
-    wanted = [
-        (weight, entry)
-        for weight in by_weight
-        for entry in entries(tuple(budgets))
-    ]
+    wanted = [(weight, entry) for weight in by_weight for entry in entries(tuple(budgets))]
     points: list[Point] = []
     for weight, (method, budget, solver) in progress(wanted):
         measured = [measure(solver, problem, repeats) for problem in by_weight[weight]]

@@ -83,7 +83,9 @@ class SolverCase:
     def rooms(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Solvers see matrices. A hundred rounds in bfloat16 are slow, and another radius changes little."""
         matrices = [
-            (shape, dtype) for shape, dtype in ROOMS if len(shape) > 1 and fits(self.manifold, shape)
+            (shape, dtype)
+            for shape, dtype in ROOMS
+            if len(shape) > 1 and fits(self.manifold, shape)
         ]
         other_radius = self.manifold != instances(type(self.manifold))[0]
         if isinstance(self.solver, DualAscent):

@@ -10,6 +10,7 @@ import typer
 
 from modular_manifolds.cli.bench import bench
 from modular_manifolds.cli.budget import budget
+from modular_manifolds.cli.kernels import kernels
 from modular_manifolds.cli.lipschitz import lipschitz
 from modular_manifolds.cli.schema import schema
 from modular_manifolds.cli.train import train
@@ -32,6 +33,7 @@ app.command()(budget)
 app.command()(lipschitz)
 app.command()(schema)
 app.command()(bench)
+app.command()(kernels)
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
+import modular_manifolds_kernels as kernels
 import torch
 from torch import Tensor
 
 from modular_manifolds.errors import BackendError
+from modular_manifolds.linalg.coefficients import Polynomial
 
 Backend = Literal["auto", "torch", "triton"]
 
 
 def why_not(x: Tensor) -> str | None:
     """Why the Triton kernels cannot be used for `x`, in a sentence; None when they can."""
-    if x.device.type != "cuda":
-        return f"the tensor is on {x.device.type}, and Triton kernels run on cuda devices only"
-    if importlib.util.find_spec("modular_manifolds_kernels") is None:
-        return "this installation holds no kernel package (modular_manifolds_kernels)"
-    return "the kernel package offers no kernel for this operation yet"
+    return kernels.why_not(x)
 
 
-def resolve(backend: Backend, x: Tensor) -> Literal["torch", "triton"]:
+def resolve(
+    backend: Backend, x: Tensor, *, no_kernel: str | None = None
+) -> Literal["torch", "triton"]:
     """The backend to use for `x`: `auto` may fall back to torch, a name is used or refused.
+
+    Args:
+        backend: what was asked for.
+        x: the tensor as the caller passed it.
+        no_kernel: why this operation has no kernel, whatever the tensor; None where it has one.
 
     Raises:
         BackendError: `backend` is unknown, or is `triton` and cannot be used for `x`.
@@ -36,7 +40,7 @@ def resolve(backend: Backend, x: Tensor) -> Literal["torch", "triton"]:
         raise BackendError("backend", f"must be one of {names}", repr(backend), "Use 'auto'.")
     if backend == "torch":
         return "torch"
-    reason = why_not(x)
+    reason = no_kernel or why_not(x)
     if reason is None:
         return "triton"
     if backend == "triton":
@@ -44,6 +48,19 @@ def resolve(backend: Backend, x: Tensor) -> Literal["torch", "triton"]:
             "backend", "must be usable when asked for by name", "'triton'", f"Use 'auto': {reason}."
         )
     return "torch"
+
+
+def msign_by_kernels(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
+    """`U p(Σ) Vᵀ` for the singular values of `X/s`, `s = ‖XXᵀ‖_F^{1/2}`, where `resolve` gave `triton`.
+
+    In float32 to rounding: with products in bfloat16 from the first step on, the large singular vectors of a
+    matrix of low rank would be turned.
+
+    Args:
+        x: shape (*batch, m, n).
+        polynomials: applied in order.
+    """
+    return kernels.msign(x, coefficients=polynomials, precision="fp32")
 
 
 @functools.cache

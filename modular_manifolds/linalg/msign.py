@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
-from modular_manifolds.linalg.backend import Backend, half_is_fast, resolve
+from modular_manifolds.linalg.backend import Backend, half_is_fast, msign_by_kernels, resolve
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, near_one, normalise, restore
@@ -34,11 +34,12 @@ def msign(
             value decomposition. Rounding sets a limit near 1e-6 in float32.
         floor: the promise holds for singular values of at least `floor · ‖X‖₂`. Smaller ones come out
             between 0 and 1 + accuracy: of a direction that X hardly has, less is kept.
-        backend: `"auto"`, `"torch"` or `"triton"`.
+        backend: `"auto"`, `"torch"` or `"triton"`. The kernels run on cuda; `"exact"` has none.
 
     Returns:
         A new tensor of the shape and dtype of `x`, computed in at least float32; from an accuracy of 0.02
-        on, matrices of 256 columns and more in bfloat16 where the machine has hardware for it. Zero gives zero
+        on, matrices of 256 columns and more in bfloat16 where the machine has hardware for it, all but the
+        first one or two steps. Zero gives zero
         (with `"exact"` as well). Entries of 1e-30 and of 1e+30 give the same result; finite input
         never gives NaN.
 
@@ -47,10 +48,11 @@ def msign(
         and `accuracy="exact"` (the polynomial form does not look, so as not to wait for the device;
         it gives NaN for NaN). BackendError: the backend named cannot be used.
 
-    Source: Amsel et al. (2025, arXiv 2505.16932) for the first steps, Newton–Schulz for the last.
+    Source: Amsel et al. (2025, arXiv 2505.16932), for the accuracy and the floor asked for.
     """
     matrices = as_matrices(x, argument="msign(x)")
-    resolve(backend, matrices)
+    exact = "accuracy='exact' is a decomposition, which has no kernel"
+    chosen = resolve(backend, x, no_kernel=exact if accuracy == "exact" else None)
     if accuracy == "exact":
         return restore(_by_decomposition(matrices), x)
     if not (isinstance(accuracy, float) and 1e-15 <= accuracy < 1):
@@ -63,6 +65,9 @@ def msign(
     tall = matrices.mT if wide else matrices
     columns = tall.shape[-1]
     polynomials, half = msign_polynomials(accuracy, floor, columns, tall.device.type)
+    if chosen == "triton":
+        given = x.unsqueeze(-1) if x.dim() == 1 else x
+        return restore(msign_by_kernels(given, polynomials), x)
     result, _ = gram_iterate(near_one(tall), polynomials, half=half)
     return restore(result.mT if wide else result, x)
 

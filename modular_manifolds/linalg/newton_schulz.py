@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_CUBIC, Polynomial
-from modular_manifolds.linalg.polar_express import CUSHION, polar_express
+from modular_manifolds.linalg.polar_express import FULL, HALF, polar_express
 from modular_manifolds.linalg.symmetric import eye_like, sym
 
 LONGEST = 40
@@ -39,11 +39,11 @@ def schedule(accuracy: float, floor: float, *, half: bool = False) -> tuple[Poly
     `half` leaves room for the rounding of half precision between steps. Computed on singular values as plain
     numbers, so the number of steps is known before any matrix is touched.
     """
-    cushion = CUSHION if half else 1.0
+    room = HALF if half else FULL
     steps = 0
-    while polar_express(floor, steps, cushion)[1] > accuracy and steps < LONGEST:
+    while polar_express(floor, steps, room)[1] > accuracy and steps < LONGEST:
         steps += 1
-    return polar_express(floor, steps, cushion)[0]
+    return polar_express(floor, steps, room)[0]
 
 
 @functools.cache

@@ -4,42 +4,62 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_QUINTIC, Polynomial
 
-CUSHION: Final = 1.02
-"""In half precision every range but the first is made this much wider at both ends, so that rounding cannot
-push a singular value past where the next polynomial is stable. The paper's own 1.01 was seen to diverge in
-bfloat16 on singular values that fall evenly over three decades."""
+
+@dataclass(frozen=True)
+class Room:
+    """What a run of polynomials leaves for rounding.
+
+    Args:
+        cushion: every range but the first is made this much wider at both ends, so that rounding cannot push a
+            singular value past where the next polynomial is stable.
+        lowest: a polynomial is made for a range that begins at least at this part of its end. The best one for a
+            lower range brings the largest singular values down to nearly nothing, a difference of large
+            terms, whose rounding then turns their vectors.
+    """
+
+    cushion: float
+    lowest: float
+
+
+FULL: Final = Room(cushion=1.0, lowest=0.01)
+HALF: Final = Room(cushion=1.01, lowest=0.05)
+"""For bfloat16. Without it up to a tenth of `<X, msign(X)>` was seen to be lost, and now and then all."""
 
 CLOSE: Final = 1e-3
 """Within this of one the best polynomial is Newton–Schulz's, to all digits that matter."""
 
 
 @functools.cache
-def polar_express(floor: float, steps: int, cushion: float) -> tuple[tuple[Polynomial, ...], float]:
-    """`steps` polynomials that bring all of [floor, 1] as near to 1 as any can, and how near that is.
+def polar_express(
+    floor: float, steps: int, room: Room = FULL
+) -> tuple[tuple[Polynomial, ...], float]:
+    """`steps` polynomials that bring all of [floor, 1] near to 1, and how near that is.
 
-    Each is the minimax approximation of 1 by `a x + b x³ + c x⁵` on the range that the one before left;
-    Amsel et al. prove that no composition of the same degrees does better.
+    Each is the minimax approximation of 1 by `a x + b x³ + c x⁵` on the range that the one before left, but
+    for the room. Amsel et al. prove that without it no composition of the same degrees does better.
 
     Source: Amsel, Persson, Musco, Gower, "The Polar Express" (2025, arXiv 2505.16932), theorem 3.1.
     """
     run: list[Polynomial] = []
     low, high = floor, 1.0
+    off = 1.0 - floor
     for _ in range(steps):
         if max(1.0 - low, high - 1.0) <= CLOSE:
             polynomial = NEWTON_SCHULZ_QUINTIC
-            ends = [_at(polynomial, low), _at(polynomial, high)]
-            error = max(abs(1.0 - value) for value in ends)
+            above = abs(1.0 - _at(polynomial, high))
         else:
-            polynomial, error = _minimax(low, high)
+            polynomial, above = _minimax(max(low, room.lowest * high), high)
         run.append(polynomial)
-        low, high = (1.0 - error) / cushion, (1.0 + error) * cushion
-    return tuple(run), error if steps else 1.0 - floor
+        off = max(above, 1.0 - _at(polynomial, low))
+        low, high = (1.0 - off) / room.cushion, (1.0 + above) * room.cushion
+    return tuple(run), off
 
 
 def _minimax(low: float, high: float) -> tuple[Polynomial, float]:

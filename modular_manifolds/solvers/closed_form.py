@@ -48,9 +48,7 @@ class NormSteepest(Solver):
         if isinstance(norm, Spectral | RMSOperator):
             length = unit(gradient) if isinstance(norm, RMSOperator) else 1.0
             accuracy = msign_accuracy(gradient.shape)
-            gap = msign_gap(
-                gradient, direction, accuracy=accuracy, floor=MSIGN_FLOOR, unit=length
-            )
+            gap = msign_gap(gradient, direction, accuracy=accuracy, floor=MSIGN_FLOOR, unit=length)
         else:
             g = near_one(gradient)
             gap = relative_gap(-inner(g, direction), norm.dual(g)[..., None, None])

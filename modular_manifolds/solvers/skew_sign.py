@@ -14,7 +14,11 @@ from modular_manifolds.errors import UnsupportedPairError
 from modular_manifolds.linalg.backend import half_is_fast
 from modular_manifolds.linalg.host import Numbers, on_host, spread
 from modular_manifolds.linalg.matrices import MATRIX, inner, near_one, projection_rounding
-from modular_manifolds.linalg.newton_schulz import lost_below, schedule
+from modular_manifolds.linalg.newton_schulz import (
+    lost_below,
+    nearly_orthogonal_to_orthogonal,
+    schedule,
+)
 from modular_manifolds.linalg.products import gram_product, multiply, plus_product, product
 from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
 from modular_manifolds.linalg.symmetric import skew
@@ -50,7 +54,7 @@ class SkewSign(Solver):
     `ε = 3δ²/2` after the cubic step. The smaller ones lose at most `c s` each, c the largest
     `σ (1 − p(σ))` below f; and at most `μ s Σ (1 − p²)` together, μ the largest `σ/(1 + p(σ))`, where
     `Σ (1 − p²) ≤ k (1 + δ)² − ‖Ω‖_F²` for Γ of k columns. So `‖Γ‖_nuc ≤ (<Γ, Ω> + lost)/(1 − ε)`. Where
-    that is not enough, the floor is lowered.
+    that is not enough, the floor is lowered, and the work done in float64.
 
     Args:
         tolerance: on the relative duality gap.
@@ -78,8 +82,7 @@ class SkewSign(Solver):
         w = point if manifold.radius == 1.0 else point / manifold.radius
         g = near_one(gradient)
         w, g = (w.mT, g.mT) if wide else (w, g)
-        rows, columns = w.shape[-2:]
-        lift = _Whole.of(w, g) if rows <= 2 * columns else _Reduced.of(w, g)
+        lift = _lift(w, g)
         k = lift.gamma.shape[-1]
         half = self.tolerance >= HALF and k >= LARGE and half_is_fast(w.device.type)
         # Nothing below rounding can be asked for, of the gap or of small singular values.
@@ -104,9 +107,14 @@ class SkewSign(Solver):
             converged = bool((gap <= self.tolerance).all())
             if converged or iterations >= self.max_iterations or floor <= eps:
                 break
-            # Lower floors take more steps, which rounding in bfloat16 does not bear.
+            # Lower floors take more steps, which rounding in bfloat16 does not bear; and of a gradient of low rank
+            # the rest, all rounding in float32, is a bound no better than its root.
             floor, half = max(floor / 16, eps), False
-        a = a.mT if wide else a
+            if w.dtype is not torch.float64:
+                w, g = nearly_orthogonal_to_orthogonal(w.double()), g.double()
+                eps = torch.finfo(w.dtype).eps
+                lift = _lift(w, g)
+        a = (a.mT if wide else a).to(point.dtype)
         return Solution(
             unit(point) * a if isinstance(norm, RMSOperator) else a,
             Status.CONVERGED if converged else Status.NOT_CONVERGED,
@@ -122,9 +130,9 @@ HALF = 1e-2
 """From this tolerance on, bfloat16 is accurate enough."""
 LENGTHS = 0.02
 """What its rounding may add to the distance of a singular value from 1; the cubic step squares that."""
-TURNS = 3e-3
+TURNS = 2e-3
 """What its rounding may cost of the descent by turning singular vectors. Seen on matrices of low rank, of singular
-values that fall evenly or by a power, and Gaussian ones: at most 1.6e-3, the first step in float32."""
+values that fall evenly or by a power, and Gaussian ones: at most 1e-3."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,11 @@ class _Lift(ABC):
 
         These two are the same, but for what was added to Γ.
         """
+
+
+def _lift(w: Tensor, g: Tensor) -> _Lift:
+    rows, columns = w.shape[-2:]
+    return _Whole.of(w, g) if rows <= 2 * columns else _Reduced.of(w, g)
 
 
 @dataclass(frozen=True)
@@ -179,7 +192,9 @@ class _Reduced(_Lift):
         c = multiply(w.mT, g)
         across = plus_product(g, w, c, factor=-1.0)
         k = c - c.mT
-        along, within, part = on_host(*(torch.linalg.vector_norm(x, dim=MATRIX) for x in (c, k, across)))
+        along, within, part = on_host(
+            *(torch.linalg.vector_norm(x, dim=MATRIX) for x in (c, k, across))
+        )
         if bool((OBLIQUE * part < along).any()):
             # Of a gradient that is nearly normal little is left, with rounding of the whole in it.
             across = plus_product(across, w, multiply(w.mT, across), factor=-1.0)

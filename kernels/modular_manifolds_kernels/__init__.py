@@ -1,0 +1,13 @@
+"""Triton kernels for the matrix sign and the Stiefel manifold, usable with torch alone.
+
+Tensors on cuda go through the kernels, all others through plain torch. Triton is imported at the first
+launch, so this imports anywhere.
+"""
+
+from modular_manifolds_kernels.coefficients import FOUR_STEPS as FOUR_STEPS
+from modular_manifolds_kernels.coefficients import POLAR_EXPRESS as POLAR_EXPRESS
+from modular_manifolds_kernels.functions import PreStep as PreStep
+from modular_manifolds_kernels.functions import msign as msign
+from modular_manifolds_kernels.functions import pre_step_ as pre_step_
+from modular_manifolds_kernels.functions import stiefel_retract as stiefel_retract
+from modular_manifolds_kernels.machine import why_not as why_not

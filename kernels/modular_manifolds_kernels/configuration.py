@@ -1,0 +1,117 @@
+"""One way to compile one kernel, with the types that Triton must be told of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Precision = Literal["bf16", "fp32"]
+TARGETS: Final = ("sm_80", "sm_90", "sm_100", "gfx942")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One shipped way to compile one kernel.
+
+    Args:
+        kernel: key of `KERNELS`.
+        dtype: precision of the operands of the matrix products, `"bf16"` or `"fp32"`.
+        target: architecture, one of `TARGETS`.
+        constexprs: compile-time arguments, block sizes among them.
+        warps, stages: as Triton counts them.
+        signature: type of every argument, in order.
+        divisible: arguments known to be multiples of 16.
+        layout: `"rows"` where the long side is contiguous, `"columns"` where the short side is.
+    """
+
+    kernel: str
+    dtype: str
+    target: str
+    constexprs: Mapping[str, int | str | bool]
+    warps: int
+    stages: int
+    signature: Mapping[str, str]
+    divisible: tuple[str, ...]
+    layout: str = "rows"
+
+
+# Pointers that hold matrices in the precision of the products, those that always hold float32, scalars.
+_MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "gram": ("x", "r"),
+    "polynomial": ("left", "right", "out"),
+    "apply": ("p", "x", "out"),
+    "small_msign": ("x", "out"),
+    "narrow_msign": ("x", "out", "held"),
+    "stiefel_retract": ("w", "a", "out"),
+    "pre_step": ("momentum", "gradient", "out"),
+}
+_FLOATS: Final = ("largest", "squares", "coefficients", "residual")
+_SCALARS: Final = ("a", "b", "c", "eta", "mu")
+_ARGUMENTS: Final[Mapping[str, str]] = {
+    "gram": "x r largest squares n k x_batch x_row x_column r_batch r_row parts",
+    "polynomial": "left right out squares a b c n parts left_batch left_row right_batch right_row"
+    " out_batch out_row",
+    "apply": "p x out largest squares a c n k parts tiles p_batch p_row x_batch x_row x_column"
+    " out_batch out_row out_column",
+    "small_msign": "x out coefficients n k steps x_batch x_row x_column out_batch out_row out_column",
+    "narrow_msign": "x out held coefficients n k steps x_batch x_row x_column"
+    " out_batch out_row out_column",
+    "stiefel_retract": "w a out residual eta n k corrections w_batch w_row w_column"
+    " a_batch a_row a_column out_batch out_row out_column",
+    "pre_step": "momentum gradient out largest squares mu n k"
+    " momentum_batch momentum_row momentum_column gradient_batch gradient_row gradient_column"
+    " out_batch out_row out_column",
+}
+_LOOSE: Final = ("parts", "tiles", "steps", "corrections")
+
+
+def row(
+    kernel: str,
+    dtype: Precision,
+    target: str,
+    block: int,
+    block_k: int,
+    *,
+    warps: int,
+    stages: int,
+    layout: str = "rows",
+    products: str = "tf32x3",
+    **flags: bool | int,
+) -> Configuration:
+    """A row of the table, with the signature that its kernel and layout give."""
+    constexprs: dict[str, int | str | bool] = dict(flags)
+    if kernel not in ("pre_step", "stiefel_retract"):
+        constexprs["HALF"] = dtype == "bf16"
+    if kernel != "pre_step":
+        constexprs["PRECISION"] = "ieee" if target == "gfx942" or dtype == "bf16" else products
+    constexprs |= {"BLOCK": block, "BLOCK_K": block_k}
+    element = "*bf16" if dtype == "bf16" else "*fp32"
+    signature: dict[str, str] = {}
+    divisible: list[str] = []
+    unit = "_column" if layout == "rows" else "_row"
+    for name in _ARGUMENTS[kernel].split():
+        if name in _MATRICES[kernel]:
+            signature[name] = element
+            divisible.append(name)
+        elif name in _FLOATS:
+            signature[name] = "*fp32"
+            divisible.append(name)
+        elif name in _SCALARS:
+            signature[name] = "fp32"
+        elif name.endswith(unit) and name not in _ALWAYS_ROWS:
+            signature[name] = "constexpr"
+            constexprs[name] = 1
+        else:
+            signature[name] = "i32"
+            if name not in _LOOSE:
+                divisible.append(name)
+    for name in constexprs:
+        signature.setdefault(name, "constexpr")
+    return Configuration(
+        kernel, dtype, target, constexprs, warps, stages, signature, tuple(divisible), layout
+    )
+
+
+# Strides of symmetric matrices, whose rows are contiguous.
+_ALWAYS_ROWS: Final = ("r_row", "p_row", "left_row", "right_row")

@@ -1,0 +1,175 @@
+"""One function a kernel: shapes and strides in, a launch out. All matrices are stacks (batch, n, k), n ≤ k."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds_kernels.machine import Machine
+from modular_manifolds_kernels.shipped import TARGETS, Configuration, Precision, choose
+
+TALLEST_STRIDE = 1 << 23
+"""Offsets inside a tile are 32 bits: 128 rows of at most this many entries."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Scalars left by one launch for the next, each the sum or the maximum of parts of one matrix.
+
+    Args:
+        largest: `max |x|` of each part, shape (batch, parts).
+        squares: sums of squares of each part of the Gram matrix, shape (batch, tiles).
+    """
+
+    largest: Tensor
+    squares: Tensor
+
+
+def stack(x: Tensor) -> Tensor:
+    """`x` of shape (*batch, m, n) as (batch, m, n) with strides a tile can be addressed by; a view if possible."""
+    flat = x.reshape(-1, x.shape[-2], x.shape[-1])
+    return flat if max(flat.stride()[1:]) < TALLEST_STRIDE else flat.contiguous()
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` or its transposed view, the one that has at least as many columns as rows."""
+    return x if x.shape[-2] <= x.shape[-1] else x.mT
+
+
+def layout(x: Tensor) -> str:
+    """Which rows of the table are made for `x`: its short side is contiguous, or its long side."""
+    return "columns" if x.stride(-2) == 1 and x.stride(-1) != 1 else "rows"
+
+
+def like(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """An empty stack of the shape of `x`, contiguous along the side that `x` is."""
+    batch, n, k = x.shape
+    if layout(x) == "columns":
+        return torch.empty(batch, k, n, dtype=dtype, device=x.device).mT
+    return torch.empty(batch, n, k, dtype=dtype, device=x.device)
+
+
+def storage(precision: Precision) -> torch.dtype:
+    """How matrices between two launches are stored."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _must(row: Configuration | None) -> Configuration:
+    assert row is not None, "the table holds every kernel that is launched"
+    return row
+
+
+def _tiles(length: int, block: int | str | bool) -> int:
+    return -(-length // int(block))
+
+
+def _triangle(n: int, block: int | str | bool) -> int:
+    tiles = _tiles(n, block)
+    return tiles * (tiles + 1) // 2
+
+
+def largest_entries(machine: Machine, x: Tensor) -> Tensor:
+    """`max |x|` of parts of each matrix, shape (batch, parts); X of shape (batch, m, n)."""
+    row = _must(choose("pre_step", "fp32", machine.target, MOMENTUM=False, NESTEROV=False))
+    return _pre_step(machine, row, x, x, x, 0.0)[0]
+
+
+def pre_step_(
+    machine: Machine, momentum: Tensor, gradient: Tensor, out: Tensor | None, mu: float
+) -> tuple[Tensor, Tensor]:
+    """Update `momentum` in place; write Nesterov's combination to `out` where there is one.
+
+    All of shape (batch, m, n). Returns `max |·|` of parts of what is descended, and the sums of the
+    squares of each part divided by its maximum, each of shape (batch, parts).
+    """
+    row = _must(choose("pre_step", "fp32", machine.target, MOMENTUM=True, NESTEROV=out is not None))
+    return _pre_step(machine, row, momentum, gradient, momentum if out is None else out, mu)
+
+
+def parts_of_pre_step(m: int, n: int) -> int:
+    """How many parts the pre-step cuts a matrix m×n into; the same on every target."""
+    row = _must(choose("pre_step", "fp32", TARGETS[0], MOMENTUM=True, NESTEROV=True))
+    return _tiles(m, row.constexprs["BLOCK"]) * _tiles(n, row.constexprs["BLOCK_K"])
+
+
+def _pre_step(
+    machine: Machine,
+    row: Configuration,
+    momentum: Tensor,
+    gradient: Tensor,
+    out: Tensor,
+    mu: float,
+) -> tuple[Tensor, Tensor]:
+    batch, m, n = gradient.shape
+    tiles = parts_of_pre_step(m, n)
+    largest, squares = (gradient.new_empty(batch, tiles, dtype=torch.float32) for _ in range(2))
+    arguments = (momentum, gradient, out, largest, squares, mu, m, n)
+    strides = (*momentum.stride(), *gradient.stride(), *out.stride())
+    machine.launch(row, (tiles, batch), *arguments, *strides)
+    return largest, squares
+
+
+def gram(
+    machine: Machine, x: Tensor, precision: Precision, largest: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`X Xᵀ`; with `largest`, that of X divided by its largest entry, and the sums of squares of its parts."""
+    batch, n, k = x.shape
+    scaled = largest is not None
+    row = _must(choose("gram", precision, machine.target, layout=layout(x), SCALED=scaled))
+    tiles = _triangle(n, row.constexprs["BLOCK"])
+    r = torch.empty(batch, n, n, dtype=storage(precision), device=x.device)
+    squares = torch.empty(batch, tiles, dtype=torch.float32, device=x.device)
+    parts = squares if largest is None else largest
+    strides = (*x.stride(), *r.stride()[:2], parts.shape[1])
+    machine.launch(row, (tiles, batch), x, r, parts, squares, n, k, *strides)
+    return r, squares
+
+
+def polynomial(
+    machine: Machine,
+    left: Tensor,
+    right: Tensor,
+    coefficients: tuple[float, float, float],
+    precision: Precision,
+    *,
+    sizes: Sizes | None = None,
+    scaled: int = 0,
+) -> Tensor:
+    """`a I + b A + c A B`; A is divided by its length where `scaled` is 1, A and B where it is 2."""
+    batch, n, _ = left.shape
+    row = _must(choose("polynomial", precision, machine.target, SCALED=scaled))
+    out = torch.empty(batch, n, n, dtype=storage(precision), device=left.device)
+    grid = (_triangle(n, row.constexprs["BLOCK"]), batch)
+    # Where nothing is scaled the pointer is not read.
+    squares = out if sizes is None else sizes.squares
+    parts = 0 if sizes is None else sizes.squares.shape[1]
+    strides = (*left.stride()[:2], *right.stride()[:2], *out.stride()[:2])
+    machine.launch(row, grid, left, right, out, squares, *coefficients, n, parts, *strides)
+    return out
+
+
+def apply(
+    machine: Machine,
+    p: Tensor,
+    x: Tensor,
+    a: float,
+    c: float,
+    precision: Precision,
+    *,
+    out: Tensor,
+    sizes: Sizes | None = None,
+) -> Tensor:
+    """Write `a X + c P X` to `out`; with `sizes`, X is normalised first."""
+    batch, n, k = x.shape
+    scaled = sizes is not None
+    row = _must(choose("apply", precision, machine.target, layout=layout(x), SCALED=scaled))
+    block = row.constexprs["BLOCK"]
+    # Where nothing is scaled the pointers are not read.
+    largest, squares = (out, out) if sizes is None else (sizes.largest, sizes.squares)
+    counts = (0, 0) if sizes is None else (largest.shape[1], squares.shape[1])
+    strides = (*p.stride()[:2], *x.stride(), *out.stride())
+    grid = (_tiles(n, block) * _tiles(k, block), batch)
+    machine.launch(row, grid, p, x, out, largest, squares, a, c, n, k, *counts, *strides)
+    return out

@@ -1,0 +1,160 @@
+"""The kernels as torch operators: opaque to compilers, with shapes known to fakes, derivatives and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modular_manifolds_kernels import launches, naive
+from modular_manifolds_kernels.derivative import polar_gradient
+from modular_manifolds_kernels.launches import stack
+from modular_manifolds_kernels.machine import machine_of
+from modular_manifolds_kernels.matrix_sign import msign as msign_by_kernels
+from modular_manifolds_kernels.retraction import stiefel_retract as retract_by_kernels
+
+NAMESPACE = "modular_manifolds_kernels"
+
+
+def polynomials(flat: Sequence[float]) -> tuple[tuple[float, float, float], ...]:
+    """The list of an operator's schema as triples."""
+    return tuple((flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3))
+
+
+@torch.library.custom_op(f"{NAMESPACE}::msign", mutates_args=())
+def msign(
+    x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
+) -> Tensor:
+    """`naive.msign` in at least float32, on machines that run no kernels."""
+    del precision, largest
+    computed = x.to(torch.promote_types(x.dtype, torch.float32))
+    return naive.msign(computed, polynomials(coefficients)).to(x.dtype).contiguous()
+
+
+@msign.register_kernel("cuda")
+def _(
+    x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
+) -> Tensor:
+    device = x.device.index
+    with torch.cuda.device(device):
+        kind = "bf16" if precision == "bf16" else "fp32"
+        return msign_by_kernels(machine_of(device), x, polynomials(coefficients), kind, largest)
+
+
+@msign.register_fake
+def _(
+    x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
+) -> Tensor:
+    del coefficients, precision, largest
+    return x.new_empty(x.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], output)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    x, u = ctx.saved_tensors
+    return polar_gradient(x, u, gradient).to(x.dtype), None, None, None
+
+
+msign.register_autograd(_backward, setup_context=_keep)
+
+
+@msign.register_vmap
+def _(
+    info: Any,
+    in_dims: tuple[Any, ...],
+    x: Tensor,
+    coefficients: Sequence[float],
+    precision: str,
+    largest: Tensor | None = None,
+) -> tuple[Tensor, int]:
+    del info, largest
+    return msign(x.movedim(in_dims[0], 0), coefficients, precision), 0
+
+
+@torch.library.custom_op(f"{NAMESPACE}::stiefel_retract", mutates_args=())
+def stiefel_retract(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
+    """`naive.stiefel_retract` in at least float32, on machines that run no kernels."""
+    dtype = torch.promote_types(w.dtype, torch.float32)
+    landed, _ = naive.stiefel_retract(w.to(dtype), a.to(dtype), eta, corrections)
+    stored = landed.to(w.dtype).contiguous()
+    # The residual is that of what is stored.
+    _, residual = naive.stiefel_retract(stored.to(dtype), torch.zeros_like(a, dtype=dtype), 0.0, 0)
+    return stored, residual
+
+
+@stiefel_retract.register_kernel("cuda")
+def _(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
+    with torch.cuda.device(w.device.index):
+        return retract_by_kernels(machine_of(w.device.index), w, a, eta, corrections)
+
+
+@stiefel_retract.register_fake
+def _(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
+    del a, eta, corrections
+    dtype = torch.promote_types(w.dtype, torch.float32)
+    return w.new_empty(w.shape), w.new_empty(w.shape[:-2], dtype=dtype)
+
+
+@stiefel_retract.register_vmap
+def _(
+    info: Any, in_dims: tuple[Any, ...], w: Tensor, a: Tensor, eta: float, corrections: int
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    w, a = (
+        x.unsqueeze(0).expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
+        for x, d in zip((w, a), in_dims[:2], strict=True)
+    )
+    return stiefel_retract(w, a, eta, corrections), (0, 0)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::pre_step_", mutates_args=("momentum",))
+def pre_step_(
+    momentum: Tensor, gradient: Tensor, mu: float, nesterov: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`naive.pre_step` into `momentum`, on machines that run no kernels: one part a matrix.
+
+    Returns Nesterov's combination (empty without), `max |·|` of parts of what is descended, and the sums
+    of the squares of each part divided by its maximum.
+    """
+    dtype = torch.promote_types(momentum.dtype, torch.float32)
+    kept, descended = naive.pre_step(momentum.to(dtype), gradient.to(dtype), mu, nesterov=nesterov)
+    momentum.copy_(kept)
+    descended = descended.to(gradient.dtype) if nesterov else momentum
+    largest = descended.abs().amax(dim=(-2, -1), keepdim=True).to(torch.float32)
+    scaled = descended / largest.clamp_min(torch.finfo(torch.float32).tiny)
+    squares = scaled.square().sum(dim=(-2, -1), keepdim=True).to(torch.float32)
+    out = descended.contiguous() if nesterov else gradient.new_empty(0)
+    return out, largest.squeeze(-1), squares.squeeze(-1)
+
+
+@pre_step_.register_kernel("cuda")
+def _(
+    momentum: Tensor, gradient: Tensor, mu: float, nesterov: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.cuda.device(momentum.device.index):
+        machine = machine_of(momentum.device.index)
+        # A view, never a copy: it is written to.
+        kept = momentum.view(-1, *momentum.shape[-2:])
+        out = torch.empty_like(gradient, memory_format=torch.contiguous_format)
+        to = stack(out) if nesterov else None
+        sizes = launches.pre_step_(machine, kept, stack(gradient), to, mu)
+        largest, squares = (x.reshape(*momentum.shape[:-2], -1) for x in sizes)
+        return out if nesterov else gradient.new_empty(0), largest, squares
+
+
+@pre_step_.register_fake
+def _(
+    momentum: Tensor, gradient: Tensor, mu: float, nesterov: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    del mu
+    parts = 1
+    if momentum.device.type == "cuda":
+        parts = launches.parts_of_pre_step(momentum.shape[-2], momentum.shape[-1])
+    largest, squares = (
+        momentum.new_empty((*momentum.shape[:-2], parts), dtype=torch.float32) for _ in range(2)
+    )
+    return gradient.new_empty(gradient.shape if nesterov else 0), largest, squares

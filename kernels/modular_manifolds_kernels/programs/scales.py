@@ -1,0 +1,66 @@
+"""Scalars that one launch leaves for the next, and the last rounding before a matrix product."""
+
+import triton
+import triton.language as tl
+
+TINY = tl.constexpr(1.1754943508222875e-38)
+CHUNK = tl.constexpr(1024)
+
+
+@triton.jit
+def operand(tile, HALF: tl.constexpr):
+    """A tile as an operand of `tl.dot`: bfloat16 or float32. The only place that rounds."""
+    return tile.to(tl.float32).to(tl.bfloat16) if HALF else tile.to(tl.float32)
+
+
+@triton.jit
+def inverse_largest(largest, count):
+    """`1 / max |x|` of one matrix from the maxima of its parts; finite for zero."""
+    lanes = tl.arange(0, CHUNK)
+    found = tl.zeros((CHUNK,), tl.float32)
+    for start in range(0, count, CHUNK):
+        inside = start + lanes < count
+        found = tl.maximum(found, tl.load(largest + start + lanes, mask=inside, other=0.0))
+    return 1.0 / tl.maximum(tl.max(found, 0), TINY)
+
+
+@triton.jit
+def inverse_length(squares, count):
+    """`1 / ‖R‖_F` of one matrix from the sums of squares of its parts, in a fixed order; one for zero."""
+    lanes = tl.arange(0, CHUNK)
+    total = tl.zeros((CHUNK,), tl.float32)
+    for start in range(0, count, CHUNK):
+        inside = start + lanes < count
+        total += tl.load(squares + start + lanes, mask=inside, other=0.0)
+    return inverse_root(tl.sum(total, 0))
+
+
+@triton.jit
+def inverse_root(total):
+    """`total^{-1/2}`, and one for zero: a zero matrix stays zero."""
+    return 1.0 / tl.sqrt(tl.where(total == 0.0, 1.0, total))
+
+
+@triton.jit
+def triangle(index):
+    """Row and column, column ≤ row, of the tile with this number in the lower triangle."""
+    row = ((tl.sqrt(8.0 * index + 1.0) - 1.0) * 0.5).to(tl.int32)
+    # The root is rounded: step back or forth where it missed the row.
+    row = tl.where(row * (row + 1) // 2 > index, row - 1, row)
+    row = tl.where((row + 1) * (row + 2) // 2 <= index, row + 1, row)
+    return row, index - row * (row + 1) // 2
+
+
+@triton.jit
+def store_mirrored(r, tile, row, column, n, r_row, BLOCK: tl.constexpr):
+    """Write a tile of the lower triangle and its mirror image: R is symmetric bit by bit."""
+    down = tl.arange(0, BLOCK)[:, None]
+    across = tl.arange(0, BLOCK)[None, :]
+    top = row * BLOCK
+    left = column * BLOCK
+    value = tile.to(r.dtype.element_ty)
+    below = (top + down >= left + across) & (top + down < n)
+    tl.store(r + top.to(tl.int64) * r_row + left + down * r_row + across, value, mask=below)
+    above = (top + across > left + down) & (top + across < n)
+    mirrored = r + left.to(tl.int64) * r_row + top + down * r_row + across
+    tl.store(mirrored, tl.trans(value), mask=above)

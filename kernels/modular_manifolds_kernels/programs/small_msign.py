@@ -1,0 +1,49 @@
+"""The whole matrix sign of a matrix that fits on the chip: loaded once, stored once."""
+
+import triton
+import triton.language as tl
+
+from modular_manifolds_kernels.programs.scales import TINY, inverse_root, operand
+
+
+@triton.jit
+def small_msign(
+    x,
+    out,
+    coefficients,
+    n,
+    k,
+    steps,
+    x_batch,
+    x_row,
+    x_column,
+    out_batch,
+    out_row,
+    out_column,
+    HALF: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """One matrix a program, n ≤ BLOCK and k ≤ BLOCK_K, the rest of the block zero; grid (batch,)."""
+    batch = tl.program_id(0).to(tl.int64)
+    rows = tl.arange(0, BLOCK)[:, None]
+    columns = tl.arange(0, BLOCK_K)[None, :]
+    valid = (rows < n) & (columns < k)
+    at = x + batch * x_batch + rows * x_row + columns * x_column
+    y = tl.load(at, mask=valid, other=0.0).to(tl.float32)
+    y *= 1.0 / tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), TINY)
+    u = operand(y, HALF)
+    r = tl.dot(u, tl.trans(u), input_precision=PRECISION)
+    y *= tl.sqrt(inverse_root(tl.sum(tl.sum(r * r, 1), 0)))
+    for step in range(0, steps):
+        a = tl.load(coefficients + 3 * step)
+        b = tl.load(coefficients + 3 * step + 1)
+        c = tl.load(coefficients + 3 * step + 2)
+        u = operand(y, HALF)
+        r = tl.dot(u, tl.trans(u), input_precision=PRECISION)
+        s = operand(r, HALF)
+        p = b * r + c * tl.dot(s, s, input_precision=PRECISION)
+        y = tl.dot(operand(p, HALF), u, a * y, input_precision=PRECISION)
+    to = out + batch * out_batch + rows * out_row + columns * out_column
+    tl.store(to, y.to(out.dtype.element_ty), mask=valid)

@@ -1,0 +1,83 @@
+"""Retraction to the Stiefel manifold with its correction, and what is left of it, in one launch."""
+
+import triton
+import triton.language as tl
+
+from modular_manifolds_kernels.programs.scales import operand
+
+
+@triton.jit
+def moved(w, a, eta, rows, columns, w_row, w_column, a_row, a_column, valid):
+    """`W + ηA` on one strip."""
+    w += rows * w_row + columns * w_column
+    a += rows * a_row + columns * a_column
+    x = tl.load(w, mask=valid, other=0.0).to(tl.float32)
+    return x + eta * tl.load(a, mask=valid, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def stiefel_retract(
+    w,
+    a,
+    out,
+    residual,
+    eta,
+    n,
+    k,
+    corrections,
+    w_batch,
+    w_row,
+    w_column,
+    a_batch,
+    a_row,
+    a_column,
+    out_batch,
+    out_row,
+    out_column,
+    PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """One matrix a program, n ≤ BLOCK, any k; grid (batch,)."""
+    batch = tl.program_id(0).to(tl.int64)
+    rows = tl.arange(0, BLOCK)[:, None]
+    strip = tl.arange(0, BLOCK_K)[None, :]
+    across = tl.arange(0, BLOCK)[None, :]
+    one = tl.where((rows == across) & (rows < n), 1.0, 0.0)
+    w += batch * w_batch
+    a += batch * a_batch
+    out += batch * out_batch
+    shrink = 1.0 / tl.sqrt(1.0 + eta * eta)
+
+    to = out
+    r = tl.zeros((BLOCK, BLOCK), tl.float32)
+    for start in range(0, k, BLOCK_K):
+        valid = (rows < n) & (strip < k - start)
+        x = moved(w, a, eta, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
+        y = x.to(out.dtype.element_ty)
+        tl.store(to + rows * out_row + strip * out_column, y, mask=valid)
+        # What is stored is measured, so its rounding counts.
+        z = operand(y, False)
+        r = tl.dot(z, tl.trans(z), r, input_precision=PRECISION)
+        w += BLOCK_K * w_column
+        a += BLOCK_K * a_column
+        to += BLOCK_K * out_column
+
+    for _ in range(0, corrections):
+        q = 1.5 * one - 0.5 * r
+        # Nobody reads before all have written.
+        tl.debug_barrier()
+        to = out
+        r = tl.zeros((BLOCK, BLOCK), tl.float32)
+        for start in range(0, k, BLOCK_K):
+            valid = (rows < n) & (strip < k - start)
+            at = to + rows * out_row + strip * out_column
+            x = operand(tl.load(at, mask=valid, other=0.0), False)
+            y = tl.dot(q, x, input_precision=PRECISION).to(out.dtype.element_ty)
+            # In place: nobody writes before all have read.
+            tl.debug_barrier()
+            tl.store(at, y, mask=valid)
+            z = operand(y, False)
+            r = tl.dot(z, tl.trans(z), r, input_precision=PRECISION)
+            to += BLOCK_K * out_column
+    tl.store(residual + batch, tl.max(tl.max(tl.abs(r - one), 1), 0))

@@ -1,0 +1,134 @@
+"""The committed table: every way in which a kernel is compiled, and so every way in which it runs."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from modular_manifolds_kernels.configuration import TARGETS as TARGETS
+from modular_manifolds_kernels.configuration import Configuration as Configuration
+from modular_manifolds_kernels.configuration import Precision as Precision
+from modular_manifolds_kernels.configuration import row
+
+
+class _Programs(Mapping[str, Any]):
+    """The Triton functions by name, imported when first asked for: Triton may be missing."""
+
+    names = (
+        "gram",
+        "polynomial",
+        "apply",
+        "small_msign",
+        "narrow_msign",
+        "stiefel_retract",
+        "pre_step",
+    )
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.names:
+            raise KeyError(name)
+        module = importlib.import_module(f"modular_manifolds_kernels.programs.{name}")
+        return getattr(module, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+KERNELS: Final[Mapping[str, Any]] = _Programs()
+
+
+def _rows_of(target: str) -> Iterator[Configuration]:
+    """The rows of one architecture."""
+    yield from _products(target)
+    yield from _whole_matrices(target)
+    for momentum, nesterov in ((True, True), (True, False), (False, False)):
+        yield row(
+            "pre_step", "fp32", target, 16, 256, warps=4, stages=1,
+            MOMENTUM=momentum, NESTEROV=nesterov,
+        )  # fmt: skip
+
+
+def _products(target: str) -> Iterator[Configuration]:
+    """One product a launch, of matrices of any size."""
+    deep = 2 if target == "gfx942" else 3
+    for layout in ("rows", "columns"):
+        for s in (False, True):
+            yield row(
+                "gram", "bf16", target, 128, 64, warps=8, stages=deep, layout=layout, SCALED=s
+            )
+            less = 2 if target == "sm_100" else deep
+            yield row("gram", "fp32", target, 64, 32, warps=4, stages=less, layout=layout, SCALED=s)
+            yield row(
+                "apply", "bf16", target, 128, 64, warps=8, stages=deep, layout=layout, SCALED=s
+            )
+            yield row(
+                "apply", "fp32", target, 64, 32, warps=4, stages=deep, layout=layout, SCALED=s
+            )
+    for scaled in (0, 1, 2):
+        yield row("polynomial", "bf16", target, 128, 64, warps=8, stages=deep, SCALED=scaled)
+        yield row("polynomial", "fp32", target, 64, 32, warps=4, stages=deep, SCALED=scaled)
+
+
+def _whole_matrices(target: str) -> Iterator[Configuration]:
+    """One matrix a program."""
+    # Triton gives each warp rows of a product whose result is an operand of the next: 16 on NVIDIA, 32 on
+    # AMD. With more warps than rows several do the same work.
+    per_warp = 32 if target == "gfx942" else 16
+    # On sm_80 the largest blocks of small_msign spill: narrow_msign takes their matrices, in one launch too.
+    for block in (32, 64, 128):
+        warps = block // per_warp
+        few = 1 if block == 128 and target in ("sm_80", "gfx942") else 2
+        if (block, target) != (128, "sm_80"):
+            yield row("small_msign", "bf16", target, block, block, warps=warps, stages=1)
+        yield row("narrow_msign", "bf16", target, block, 64, warps=warps, stages=1, TOGETHER=few)
+    for block in (32, 64):
+        # Three tf32 products of a block of 64 leave no registers for a second n×n matrix.
+        few = 4 if block == 32 else 1
+        strip = 16 if block == 64 and target in ("sm_80", "sm_90") else 32
+        warps = block // per_warp
+        yield row("stiefel_retract", "fp32", target, block, strip, warps=warps, stages=1)
+        products = "tf32x3"
+        if (block, target) == (64, "sm_80"):
+            # tf32x3 spills here with 4 warps and repeats itself with 8: plain float32, no tensor cores.
+            warps, products = 8, "ieee"
+        else:
+            yield row("small_msign", "fp32", target, block, block, warps=warps, stages=1)
+        yield row(
+            "narrow_msign", "fp32", target, block, strip, warps=warps, stages=1,
+            products=products, TOGETHER=few,
+        )  # fmt: skip
+
+
+SHIPPED: Final[tuple[Configuration, ...]] = tuple(
+    row for target in TARGETS for row in _rows_of(target)
+)
+"""What the dispatch chooses from, by architecture, kernel, precision, layout, flags and size."""
+
+
+@functools.cache
+def choose(
+    kernel: str,
+    dtype: Precision,
+    target: str,
+    *,
+    side: int = 0,
+    layout: str = "rows",
+    **flags: bool | int,
+) -> Configuration | None:
+    """The row of the table for a kernel; None where no row holds a short side this long.
+
+    Kernels that keep a matrix on the chip need `side ≤ BLOCK`: the smallest block that holds it.
+    """
+    held = [
+        row
+        for row in SHIPPED
+        if (row.kernel, row.dtype, row.target, row.layout) == (kernel, dtype, target, layout)
+        and all(row.constexprs.get(name) == value for name, value in flags.items())
+        and (side == 0 or side <= int(row.constexprs["BLOCK"]))
+    ]
+    return min(held, key=lambda row: int(row.constexprs["BLOCK"]), default=None)

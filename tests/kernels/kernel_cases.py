@@ -1,0 +1,141 @@
+"""One run of each kernel in each of its variants, compared with its naive specification in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from matrices import BFLOAT16, FLOAT32, error, well_conditioned
+from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive
+from modular_manifolds_kernels.launches import Sizes, like, stack, storage, wide
+from modular_manifolds_kernels.machine import Machine
+from modular_manifolds_kernels.matrix_sign import msign
+from modular_manifolds_kernels.retraction import stiefel_retract
+from modular_manifolds_kernels.shipped import Precision
+from torch import Tensor
+
+BARS: Mapping[Precision, float] = {"fp32": FLOAT32, "bf16": BFLOAT16}
+
+
+def symmetric_to_the_bit(r: Tensor) -> bool:
+    return torch.equal(r, r.mT)
+
+
+def gram(machine: Machine, x: Tensor, precision: Precision, *, scaled: bool = False) -> None:
+    """`X Xᵀ`, of X divided by its largest entry where scaled; the parts of its length as well."""
+    x = wide(stack(x))
+    found = launches.largest_entries(machine, x) if scaled else None
+    r, squares = launches.gram(machine, x, precision, found)
+    y = x.double()
+    if scaled:
+        y = y / y.abs().amax(dim=(-2, -1), keepdim=True)
+    assert error(r, naive.gram(y)) <= BARS[precision]
+    assert symmetric_to_the_bit(r)
+    if scaled:
+        assert error(squares.sum(dim=1), r.double().square().sum(dim=(-2, -1))) <= 1e-6
+
+
+def polynomial(machine: Machine, x: Tensor, precision: Precision, *, scaled: int = 0) -> None:
+    """`a I + b A + c A B`, where A and B are polynomials in one symmetric matrix."""
+    r = naive.gram(wide(stack(x)).double()).to(storage(precision))
+    other = r if scaled == 2 else naive.polynomial(r, r, 1.0, -0.5, 0.1)
+    length = r.double().square().sum(dim=(-2, -1))
+    sizes = Sizes(length, torch.stack((length / 4, 3 * length / 4), dim=1).float())
+    found = launches.polynomial(
+        machine, r, other, (2.0, -1.5, 0.7), precision, sizes=sizes, scaled=scaled
+    )
+    scale = length.rsqrt()[:, None, None]
+    a = r.double() * (scale if scaled else 1)
+    b = other.double() * (scale if scaled == 2 else 1)
+    assert error(found, naive.polynomial(a, b, 2.0, -1.5, 0.7)) <= BARS[precision]
+    assert symmetric_to_the_bit(found)
+
+
+def apply(machine: Machine, x: Tensor, precision: Precision, *, scaled: bool = False) -> None:
+    """`a X + c P X`, of X normalised where scaled."""
+    x = wide(stack(x))
+    y = x.double()
+    sizes = None
+    if scaled:
+        found = launches.largest_entries(machine, x)
+        sizes = Sizes(found, launches.gram(machine, x, precision, found)[1])
+        y = naive.normalise(y)
+    p = naive.gram(naive.normalise(x.double())).to(storage(precision))
+    out = like(x, x.dtype)
+    launches.apply(machine, p, x, 1.5, -0.5, precision, out=out, sizes=sizes)
+    assert error(out, naive.apply(p.double(), y, 1.5, -0.5)) <= BARS[precision]
+
+
+def whole_msign(machine: Machine, x: Tensor, precision: Precision) -> None:
+    """The matrix sign, by whichever launches its shape asks for."""
+    before = x.clone()
+    found = msign(machine, x, POLAR_EXPRESS, precision)
+    assert torch.equal(x, before)
+    assert found.shape == x.shape
+    assert found.dtype == x.dtype
+    half = precision == "bf16" or x.dtype != torch.float32
+    wanted = naive.msign(x.double(), POLAR_EXPRESS)
+    # What counts in half precision is that the result is orthogonal, not which bits it has.
+    if half:
+        values = torch.linalg.svdvals(found.double())
+        assert float((values - 1).abs().max()) <= BFLOAT16
+        assert error(found, wanted) <= 2 * BFLOAT16
+    else:
+        assert error(found, wanted) <= FLOAT32
+
+
+def retract(machine: Machine, shape: tuple[int, ...], corrections: int = 1) -> None:
+    """A step from a random point; the residual is that of the result."""
+    w = naive.msign(torch.randn(*shape, dtype=torch.float64), (*POLAR_EXPRESS, *POLAR_EXPRESS[-3:]))
+    a = naive.msign(torch.randn(*shape, dtype=torch.float64), POLAR_EXPRESS)
+    w, a = w.float(), a.float()
+    found, residual = stiefel_retract(machine, w, a, 0.05, corrections)
+    wanted, _ = naive.stiefel_retract(w.double(), a.double(), 0.05, corrections)
+    _, left = naive.stiefel_retract(found.double(), torch.zeros_like(w).double(), 0.0, 0)
+    assert error(found, wanted) <= FLOAT32
+    assert residual.shape == w.shape[:-2]
+    assert float((residual - left).abs().max()) <= 2e-6
+
+
+def pre_step(machine: Machine, x: Tensor, *, nesterov: bool) -> None:
+    """Momentum in place, Nesterov's combination, and the sizes of what is descended."""
+    gradient = stack(x)
+    momentum = torch.randn(gradient.shape, dtype=torch.float64).to(x.dtype)
+    kept, descended = naive.pre_step(momentum.double(), gradient.double(), 0.9, nesterov=nesterov)
+    out = torch.empty_like(momentum) if nesterov else None
+    largest, squares = launches.pre_step_(machine, momentum, gradient, out, 0.9)
+    found = momentum if out is None else out
+    bar = 1e-6 if x.dtype == torch.float32 else 1e-2
+    assert error(momentum, kept) <= bar
+    assert error(found, descended) <= bar
+    assert torch.equal(largest.amax(dim=1), found.float().abs().amax(dim=(-2, -1)))
+    length = (largest.double().square() * squares.double()).sum(dim=1).sqrt()
+    assert error(length, found.double().square().sum(dim=(-2, -1)).sqrt()) <= 1e-6
+
+
+def _x(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return well_conditioned(*shape).to(dtype)
+
+
+Case = Callable[[Machine], None]
+VARIANTS: Mapping[str, Case] = {
+    "gram": lambda m: gram(m, _x(17, 20), "fp32"),
+    "gram, scaled, several tiles": lambda m: gram(m, 1e30 * _x(65, 66), "fp32", scaled=True),
+    "gram, bfloat16": lambda m: gram(m, _x(17, 20), "bf16"),
+    "polynomial": lambda m: polynomial(m, _x(65, 70), "fp32"),
+    "polynomial, first scaled": lambda m: polynomial(m, _x(17, 20), "fp32", scaled=1),
+    "polynomial, both scaled": lambda m: polynomial(m, _x(17, 20), "bf16", scaled=2),
+    "apply": lambda m: apply(m, _x(65, 70), "fp32"),
+    "apply, scaled": lambda m: apply(m, 1e-30 * _x(17, 20), "bf16", scaled=True),
+    "small msign": lambda m: whole_msign(m, _x(17, 20), "fp32"),
+    "small msign, bfloat16": lambda m: whole_msign(m, _x(20, 17), "bf16"),
+    "narrow msign": lambda m: whole_msign(m, _x(17, 90), "fp32"),
+    "narrow msign, one step a time": lambda m: whole_msign(m, _x(40, 90), "fp32"),
+    "narrow msign, bfloat16": lambda m: whole_msign(m, _x(150, 17), "bf16"),
+    "msign, standard form": lambda m: whole_msign(m, _x(66, 67), "fp32"),
+    "msign, Gram form": lambda m: whole_msign(m, _x(66, 100), "fp32"),
+    "retract": lambda m: retract(m, (17, 40)),
+    "retract by launches": lambda m: retract(m, (67, 66), 2),
+    "pre-step": lambda m: pre_step(m, _x(17, 20), nesterov=False),
+    "pre-step, Nesterov": lambda m: pre_step(m, _x(20, 300), nesterov=True),
+}

@@ -1,0 +1,182 @@
+"""The table, the door, and machines without Triton or without a GPU."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import modular_manifolds_kernels as kernels
+import pytest
+import torch
+from modular_manifolds_kernels import machine as machines
+from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, TARGETS, choose
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import modular_manifolds as mm
+from modular_manifolds.errors import BackendError
+from modular_manifolds.linalg import backend, coefficients
+
+
+def test_both_tables_of_coefficients_are_one() -> None:
+    """The kernels may not import the library, so they hold a copy."""
+    assert kernels.POLAR_EXPRESS == coefficients.POLAR_EXPRESS
+
+
+def test_every_row_fits_its_kernel() -> None:
+    """A signature names the kernel's arguments; no two rows could be chosen for the same launch."""
+    pytest.importorskip("triton")
+    keys = set()
+    for row in SHIPPED:
+        arguments = list(inspect.signature(KERNELS[row.kernel].fn).parameters)
+        assert list(row.signature) == arguments, row.kernel
+        assert set(row.divisible) <= set(arguments)
+        for name, value in row.constexprs.items():
+            assert row.signature[name] == "constexpr"
+            assert name.isupper() or value == 1
+        assert row.target in TARGETS
+        flags = tuple(
+            (k, v)
+            for k, v in row.constexprs.items()
+            if k in ("SCALED", "MOMENTUM", "NESTEROV", "BLOCK")
+        )
+        key = (row.kernel, row.dtype, row.target, row.layout, flags)
+        assert key not in keys
+        keys.add(key)
+
+
+def test_the_smallest_block_that_holds_a_matrix_is_chosen() -> None:
+    for target in TARGETS:
+        row = choose("stiefel_retract", "fp32", target, side=17)
+        assert row is not None
+        assert row.constexprs["BLOCK"] == 32
+        row = choose("narrow_msign", "bf16", target, side=65)
+        assert row is not None
+        assert row.constexprs["BLOCK"] == 128
+        assert choose("narrow_msign", "bf16", target, side=129) is None
+
+
+def test_why_not_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    assert "is on cpu" in str(backend.why_not(torch.ones(2, 2)))
+    with FakeTensorMode():
+        x = torch.empty(2, 2, device="cuda")
+        assert "torch.float64" in str(backend.why_not(x.double()))
+        assert backend.why_not(x) is None
+        monkeypatch.setattr(machines, "TRITON", False)
+        assert "Triton is not installed" in str(backend.why_not(x))
+
+
+def test_old_and_unknown_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told from the architecture alone; the rows of an older one of the family serve newer ones."""
+
+    pytest.importorskip("triton")
+
+    class Properties:
+        def __init__(self, major: int, name: str = "") -> None:
+            self.major, self.gcnArchName = major, name
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Some GPU")
+    known = {8: "sm_80", 9: "sm_90", 10: "sm_100", 12: "sm_80"}
+    for major in (7, 8, 9, 10, 11, 12, 13):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, m=major: Properties(m))
+        machines.machine_of.cache_clear()
+        with FakeTensorMode():
+            reason = backend.why_not(torch.empty(2, 2, device="cuda:0"))
+        if major in known:
+            assert reason is None
+            assert machines.machine_of(0).target == known[major]
+        else:
+            assert "no column for Some GPU" in str(reason)
+            with pytest.raises(RuntimeError, match="no column for Some GPU"):
+                machines.machine_of(0)
+    machines.machine_of.cache_clear()
+
+
+def test_the_door_sends_cuda_tensors_to_the_kernels() -> None:
+    """`auto` and `triton` take the operator, `torch` does not; an operation without kernel says so."""
+    pytest.importorskip("triton")
+    with FakeTensorMode():
+        x = torch.empty(3, 7, 5, device="cuda")
+        for name in ("auto", "triton"):
+            called = calls(lambda x=x, name=name: mm.msign(x, backend=name))
+            assert "modular_manifolds_kernels.msign.default" in called
+        assert "modular_manifolds_kernels.msign.default" not in calls(
+            lambda: mm.msign(x, backend="torch")
+        )
+        assert mm.msign(torch.empty(7, device="cuda")).shape == (7,)
+        with pytest.raises(
+            BackendError, match="accuracy='exact' is a decomposition, which has no kernel"
+        ):
+            mm.msign(x, accuracy="exact", backend="triton")
+        with pytest.raises(BackendError, match=r"torch\.float64"):
+            mm.msign(x.double(), backend="triton")
+
+
+def calls(run: Callable[[], object]) -> list[str]:
+    """The names of the operators that a function calls."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            del types
+            names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    with Watch():
+        run()
+    return names
+
+
+WITHOUT_TRITON = """
+import sys
+
+sys.modules["triton"] = None
+import torch
+import modular_manifolds_kernels as kernels
+import modular_manifolds as mm
+x = torch.eye(4, 3)
+assert sys.modules["triton"] is None
+assert torch.allclose(kernels.msign(x), x, atol=1e-3)
+assert torch.allclose(mm.msign(x), x, atol=1e-3)
+fake = torch._subclasses.FakeTensorMode()
+with fake:
+    assert "Triton is not installed" in kernels.why_not(torch.empty(2, 2, device="cuda"))
+print("works")
+"""
+
+
+def test_a_machine_without_triton_imports_and_works() -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_TRITON],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["works"]
+
+
+def test_the_kernels_stand_alone() -> None:
+    """The package runs from its folder, without the library in reach."""
+    folder = Path(kernels.__file__).parent.parent
+    script = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(folder)!r})\n"
+        "import torch, modular_manifolds_kernels as kernels\n"
+        "x = torch.randn(3, 2)\n"
+        "w, residual = kernels.stiefel_retract(kernels.msign(x), x, eta=0.0)\n"
+        "print('modular_manifolds' in sys.modules, float(residual) < 1e-3)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["False", "True"]

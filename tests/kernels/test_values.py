@@ -1,0 +1,80 @@
+"""Every kernel, run by the interpreter, is within its bar of its naive specification in float64."""
+
+from __future__ import annotations
+
+import kernel_cases as cases
+import pytest
+import torch
+from kernel_cases import VARIANTS
+from matrices import SHAPES, well_conditioned
+from modular_manifolds_kernels.machine import Machine
+from modular_manifolds_kernels.shipped import Precision
+
+PRECISIONS: list[Precision] = ["fp32", "bf16"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant(machine: Machine, variant: str) -> None:
+    VARIANTS[variant](machine)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_of_every_size(
+    machine: Machine, shape: tuple[int, ...], precision: Precision
+) -> None:
+    x = well_conditioned(*shape).float()
+    cases.gram(machine, x, precision)
+    cases.polynomial(machine, x, precision)
+    cases.apply(machine, x, precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 5, 150)], ids=str)
+def test_msign_of_every_size(
+    machine: Machine, shape: tuple[int, ...], precision: Precision
+) -> None:
+    cases.whole_msign(machine, well_conditioned(*shape).float(), precision)
+
+
+@pytest.mark.parametrize("shape", [(132, 130), (130, 260)], ids=str)
+def test_msign_beyond_one_tile_of_bfloat16(machine: Machine, shape: tuple[int, int]) -> None:
+    cases.whole_msign(machine, well_conditioned(*shape).float(), "bf16")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(17, 17), (63, 65), (150, 20), (70, 100)], ids=str)
+def test_half_precision_inputs(
+    machine: Machine, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    for precision in PRECISIONS:
+        cases.whole_msign(machine, well_conditioned(*shape).to(dtype), precision)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (200, 30)], ids=str)
+def test_retraction_of_every_size(machine: Machine, shape: tuple[int, ...]) -> None:
+    cases.retract(machine, shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1), (17, 17), (65, 64), (3, 20, 333)], ids=str)
+def test_pre_step_of_every_size(
+    machine: Machine, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    for nesterov in (False, True):
+        cases.pre_step(machine, torch.randn(shape).to(dtype), nesterov=nesterov)
+
+
+def test_views_are_read_where_they_are(machine: Machine) -> None:
+    """Transposed, every second column, part of a larger matrix, one matrix seen as three."""
+    x = well_conditioned(40, 44).float()
+    every_second = torch.zeros(40, 88)[:, ::2].copy_(x)
+    part = torch.zeros(3, 50, 60)[1:, 3:43, 7:51].copy_(x)
+    views = [x.mT, every_second, part, x.expand(3, 40, 44), x.mT.expand(2, 44, 40)]
+    for view in views:
+        assert not view.is_contiguous()
+        cases.gram(machine, view, "fp32")
+        cases.apply(machine, view, "bf16", scaled=True)
+        cases.whole_msign(machine, view, "bf16")
+        cases.pre_step(machine, view, nesterov=True)
+    cases.whole_msign(machine, torch.zeros(70, 140)[:, ::2].copy_(well_conditioned(70, 70)), "fp32")

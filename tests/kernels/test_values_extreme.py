@@ -1,0 +1,161 @@
+"""Sizes of entries, zeros, NaN, small singular values, the same bits twice, and how many launches it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+from matrices import BFLOAT16, FLOAT32, error, polar, well_conditioned
+from modular_manifolds_kernels import POLAR_EXPRESS, launches
+from modular_manifolds_kernels.coefficients import Polynomial
+from modular_manifolds_kernels.machine import Machine
+from modular_manifolds_kernels.matrix_sign import msign
+from modular_manifolds_kernels.retraction import stiefel_retract
+from modular_manifolds_kernels.shipped import TARGETS, Precision
+from torch import Tensor
+
+import modular_manifolds as mm
+from modular_manifolds.linalg import backend
+
+ROUTES: list[tuple[tuple[int, int], Precision]] = [
+    ((20, 17), "fp32"), ((17, 90), "fp32"), ((40, 90), "fp32"), ((65, 66), "fp32"), ((65, 100), "fp32"),
+    ((20, 17), "bf16"), ((17, 150), "bf16"),
+]  # fmt: skip
+"""Each of the ways a matrix sign is computed: one launch resident, in strips, standard form, Gram form."""
+
+
+@pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
+def test_size_of_entries_does_not_matter(
+    machine: Machine, shape: tuple[int, int], precision: Precision
+) -> None:
+    """A power of two changes no bit; 1e-30, 1e+30 and sizes beside each other in a stack change little."""
+    x = well_conditioned(*shape).float()
+    plain = msign(machine, x, POLAR_EXPRESS[:3], precision)
+    for exponent in (-100, 100):
+        scaled = msign(machine, x * 2.0**exponent, POLAR_EXPRESS[:3], precision)
+        assert torch.equal(scaled, plain)
+    stack = torch.stack((x * 1e-30, x * 1e30, torch.zeros_like(x)))
+    small, large, zero = msign(machine, stack, POLAR_EXPRESS[:3], precision)
+    bar = FLOAT32 if precision == "fp32" else 2 * BFLOAT16
+    assert error(small, plain) <= bar
+    assert error(large, plain) <= bar
+    assert torch.equal(zero, torch.zeros_like(x))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
+def test_nan_gives_nan(machine: Machine, shape: tuple[int, int], precision: Precision) -> None:
+    x = well_conditioned(*shape).float()
+    x[3, 5] = torch.nan
+    assert bool(msign(machine, x, POLAR_EXPRESS[:2], precision).isnan().any())
+
+
+@pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
+def test_the_same_input_gives_the_same_bits(
+    machine: Machine, shape: tuple[int, int], precision: Precision
+) -> None:
+    """Alone, again, and beside another in a stack: no sum depends on what runs beside it."""
+    x = well_conditioned(*shape).float()
+    first = msign(machine, x, POLAR_EXPRESS[:3], precision)
+    assert torch.equal(msign(machine, x, POLAR_EXPRESS[:3], precision), first)
+    stack = msign(machine, torch.stack((x + 1, x)), POLAR_EXPRESS[:3], precision)
+    assert torch.equal(stack[1], first)
+
+
+@pytest.mark.parametrize(("shape", "precision"), [*ROUTES, ((130, 200), "bf16")], ids=str)
+def test_small_singular_values_do_no_harm(
+    machine: Machine, shape: tuple[int, int], precision: Precision
+) -> None:
+    """Down to 1e-3 of the largest: products in half precision leave them between 0 and hardly over 1.
+
+    Without a new Gram matrix after two steps this is where bfloat16 overflows.
+    """
+    x = well_conditioned(*shape, lowest=1e-3).float()
+    found = msign(machine, x, POLAR_EXPRESS, precision)
+    values = torch.linalg.svdvals(found.double())
+    assert float((values - 1).abs().max()) <= (1e-3 if precision == "fp32" else BFLOAT16)
+    # Rounding grows with the condition number.
+    assert precision == "bf16" or error(found, polar(x)) <= 1e-3
+
+
+def test_launches_of_small_batches(machine: Machine, launched: list[str]) -> None:
+    """One for a matrix sign of a stack of heads, one for a retraction with correction and residual, one for
+    the pre-step; and none for a norm when the pre-step has found it."""
+    heads = well_conditioned(6, 16, 130).float()
+    msign(machine, heads, POLAR_EXPRESS, "bf16")
+    assert launched == ["narrow_msign"]
+    launched.clear()
+    msign(machine, heads[..., :16], POLAR_EXPRESS, "fp32")
+    assert launched == ["small_msign"]
+    launched.clear()
+    w = polar(heads).float()
+    _, residual = stiefel_retract(machine, w, w, 0.0, 1)
+    assert launched == ["stiefel_retract"]
+    assert residual.shape == (6,)
+    launched.clear()
+    x = well_conditioned(65, 66).float()
+    largest, _ = launches.pre_step_(machine, x[None].clone(), x[None], None, 0.9)
+    assert launched == ["pre_step"]
+    launched.clear()
+    msign(machine, x, POLAR_EXPRESS[:2], "fp32", largest)
+    assert Counter(launched) == {"gram": 2, "polynomial": 2, "apply": 2}
+
+
+def test_launches_of_large_matrices(machine: Machine, launched: list[str]) -> None:
+    """Three a step in standard form; in Gram form X is touched twice in two steps (four in float32)."""
+    msign(machine, well_conditioned(65, 66).float(), POLAR_EXPRESS[:3], "fp32")
+    assert Counter(launched) == {"pre_step": 1, "gram": 3, "polynomial": 3, "apply": 3}
+    launched.clear()
+    msign(machine, well_conditioned(65, 100).float(), POLAR_EXPRESS[:5], "fp32")
+    # Four steps on one Gram matrix: each but the first multiplies Q, each but the last renews R by two.
+    assert Counter(launched) == {"pre_step": 1, "gram": 2, "polynomial": 5 + 3 + 6, "apply": 2}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_computes_the_same(target: str, machine: Machine) -> None:
+    """Each column of the table holds what its launches need."""
+    there = Machine(target, machine.kernels)
+    for shape, precision in ROUTES[:3]:
+        x = well_conditioned(*shape).float()
+        assert error(msign(there, x, POLAR_EXPRESS, precision), polar(x)) <= FLOAT32
+    x = well_conditioned(65, 66).float()
+    assert (
+        error(
+            msign(there, x, POLAR_EXPRESS[:1], "bf16"), msign(machine, x, POLAR_EXPRESS[:1], "fp32")
+        )
+        <= BFLOAT16
+    )
+    w = polar(torch.randn(5, 9))
+    assert float(stiefel_retract(there, w.float(), w.float(), 0.0, 1)[1]) <= 1e-6
+
+
+@pytest.mark.parametrize("accuracy", [0.02, 1e-3, 1e-5])
+@pytest.mark.parametrize("shape", [(30, 40), (17, 150), (66, 65)], ids=str)
+def test_the_librarys_promise_holds_by_kernels(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], accuracy: float
+) -> None:
+    """`mm.msign` brings singular values of a thousandth of the largest within its accuracy of one."""
+
+    def by_interpreter(
+        x: Tensor, *, coefficients: Sequence[Polynomial], precision: Precision
+    ) -> Tensor:
+        asked.append(precision)
+        return msign(machine, x, coefficients, precision)
+
+    asked: list[Precision] = []
+    monkeypatch.setattr(backend.kernels, "msign", by_interpreter)
+    monkeypatch.setattr(backend.kernels, "why_not", lambda _: None)
+    x = well_conditioned(*shape, lowest=1e-3).float()
+    values = torch.linalg.svdvals(mm.msign(x, accuracy=accuracy, backend="triton").double())
+    assert asked == ["fp32"]
+    assert float((values - 1).abs().max()) <= accuracy
+
+
+def test_strides_beyond_32_bits_are_copied() -> None:
+    """Offsets inside a tile are 32 bits, so a matrix whose rows lie too far apart is brought together."""
+    far = torch.empty_strided((4, 3), (launches.TALLEST_STRIDE, 1), device="meta")
+    near = torch.empty_strided((4, 3), (launches.TALLEST_STRIDE - 1, 1), device="meta")
+    assert launches.stack(far).stride()[1:] == (3, 1)
+    assert launches.stack(near).stride()[1:] == near.stride()

@@ -1,0 +1,161 @@
+"""Manifold Muon's closed form: its value, its certificate, and the polynomials and products it is made of."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import modular_manifolds as mm
+from modular_manifolds.linalg import backend
+from modular_manifolds.linalg.newton_schulz import schedule
+from modular_manifolds.linalg.polar_express import FULL, HALF, Room, polar_express
+from modular_manifolds.linalg.products import commuting, gram_product, multiply, plus_product
+from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
+from modular_manifolds.solvers import SkewSign, Status
+
+STIEFEL, SPECTRAL = mm.Stiefel(), mm.Spectral()
+KINDS = ("Gaussian", "rank two", "uneven", "nearly normal")
+
+
+def gradient(kind: str, w: Tensor) -> Tensor:
+    g = torch.randn_like(w)
+    small = min(w.shape)
+    match kind:
+        case "rank two":
+            return g[:, :2] @ torch.randn(2, w.shape[1], dtype=w.dtype)
+        case "uneven":
+            return g * torch.logspace(0, -6, w.shape[1], dtype=w.dtype)
+        case "nearly normal":
+            c = torch.randn(small, small, dtype=w.dtype)
+            return 1e-3 * g + (w @ (c + c.mT) if w.shape[1] == small else (c + c.mT) @ w)
+        case _:
+            return g
+
+
+def value(w: Tensor, g: Tensor) -> float:
+    """`½ ‖G Wᵀ − W Gᵀ‖_nuc` of tall matrices in float64."""
+    w, g = (x.double() if x.shape[0] >= x.shape[1] else x.double().mT for x in (w, g))
+    # Its rank is at most 2n: what matters is in the span of W and G.
+    basis = torch.linalg.qr(torch.cat((w, g), dim=1))[0]
+    w, g = basis.mT @ w, basis.mT @ g
+    return float(torch.linalg.svdvals(g @ w.mT - w @ g.mT).sum() / 2)
+
+
+@pytest.mark.parametrize(
+    "shape", [(5, 1), (4, 4), (9, 9), (7, 5), (12, 4), (3, 11)], ids=cases.name
+)
+def test_the_steepest_descent_is_half_a_nuclear_norm(shape: tuple[int, int]) -> None:
+    w = STIEFEL.random(shape, dtype=torch.float64)
+    g = torch.randn(shape, dtype=torch.float64)
+    found = mm.steepest(STIEFEL, SPECTRAL, w, g, solver=SkewSign(tolerance=1e-9))
+    assert found.status is Status.CONVERGED
+    assert -float((g * found.direction).sum()) == pytest.approx(value(w, g), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+@pytest.mark.parametrize("shape", [(40, 36), (64, 20), (20, 64), (9, 9)], ids=cases.name)
+def test_the_gap_is_a_bound_for_gradients_of_every_kind(
+    shape: tuple[int, int], tolerance: float, dtype: torch.dtype, kind: str
+) -> None:
+    w = STIEFEL.random(shape, dtype=dtype)
+    g = gradient(kind, w)
+    check(w, g, SkewSign(tolerance=tolerance))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(520, 520), (270, 700)], ids=cases.name)
+def test_the_gap_is_a_bound_in_half_precision(shape: tuple[int, int], kind: str) -> None:
+    """From 512 columns of Γ on, where the machine is fast in bfloat16; elsewhere this is float32."""
+    w = STIEFEL.random(shape)
+    check(w, gradient(kind, w), SkewSign())
+
+
+def check(w: Tensor, g: Tensor, solver: SkewSign) -> None:
+    found = mm.steepest(STIEFEL, SPECTRAL, w, g, solver=solver)
+    a = found.direction.double()
+    short = 1 + float((g.double() * a).sum()) / value(w, g)
+    assert found.status is Status.CONVERGED, found.gap
+    assert short <= float(found.gap) + 1e-6
+    assert float(torch.linalg.matrix_norm(a, 2)) <= 1 + 1e-4
+    along = (w.double().mT @ a) if w.shape[0] >= w.shape[1] else (w.double() @ a.mT)
+    assert float((along + along.mT).abs().max()) <= 3e-4
+
+
+def test_a_radius_and_the_rms_norm_change_the_length_only() -> None:
+    w, g = STIEFEL.random((6, 20)), torch.randn(6, 20)
+    plain = mm.steepest(STIEFEL, SPECTRAL, w, g).direction
+    radius = mm.Stiefel(radius=2.5)
+    torch.testing.assert_close(mm.steepest(radius, SPECTRAL, 2.5 * w, g).direction, plain)
+    scaled = mm.steepest(radius, mm.RMSOperator(), 2.5 * w, g).direction
+    torch.testing.assert_close(scaled, (6 / 20) ** 0.5 * plain)
+
+
+@pytest.mark.parametrize("room", [FULL, HALF])
+@pytest.mark.parametrize("floor", [1e-6, 1e-3, 0.02, 0.3, 0.9995])
+def test_a_run_of_polynomials_reaches_what_it_says(floor: float, room: Room) -> None:
+    """On a fine grid of its range."""
+    for steps in range(1, 9):
+        run, off = polar_express(floor, steps, room)
+        x = np.geomspace(floor, 1.0, 20_001)
+        for a, b, c in run:
+            x = a * x + b * x**3 + c * x**5
+        assert len(run) == steps
+        assert np.abs(x - 1).max() <= off + 1e-7
+        assert off <= 1 - floor
+
+
+def test_the_first_polynomial_is_the_published_one() -> None:
+    """Amsel et al. list it for singular values from 1e-3 on, with a factor of safety that is divided out."""
+    (first, *_), _ = polar_express(1e-3, 1, FULL)
+    assert first == pytest.approx((8.2872, -23.5959, 17.3004), rel=0.08)
+
+
+def test_half_precision_turns_no_vectors() -> None:
+    """A run that is best without rounding would lose a tenth of this descent."""
+    x = torch.randn(512, 512)
+    x = x - x.mT
+    omega, _ = skew_iterate(x / x.abs().max(), schedule(5e-3, 1e-3, half=True), half=True)
+    assert torch.equal(omega.mT, -omega)
+    omega = 1.5 * omega + 0.5 * omega @ omega @ omega
+    short = 1 - float((x * omega).sum() / torch.linalg.svdvals(x).sum())
+    assert abs(short) <= 2e-3
+
+
+@pytest.mark.parametrize("size", [129, 513])
+def test_products_are_products(size: int) -> None:
+    """In every layout, with gradients recorded and without, and where a quarter is left out."""
+    a, b = torch.randn(size, 140), torch.randn(140, size)
+    views = [(a, b), (a.mT.contiguous().mT, b), (a, b.mT.contiguous().mT)]
+    views += [(a.mT.contiguous().mT, b.mT.contiguous().mT), (torch.cat((a, a), 1)[:, :140], b)]
+    skew = torch.randn(size, size)
+    skew = skew - skew.mT
+    for recorded in (True, False):
+        with torch.set_grad_enabled(recorded):
+            for x, y in views:
+                torch.testing.assert_close(multiply(x, y), a @ b, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(gram_product(b), b.mT @ b, atol=1e-4, rtol=1e-4)
+            square = commuting(skew, skew)
+            torch.testing.assert_close(square, skew @ skew, atol=1e-3, rtol=1e-4)
+            third = commuting(skew, square, sign=-1)
+            torch.testing.assert_close(third, skew @ skew @ skew, atol=0.1, rtol=1e-4)
+            added = plus_product(a.mT, a.mT, skew, factor=-2.0)
+            torch.testing.assert_close(added, a.mT - 2 * a.mT @ skew, atol=1e-3, rtol=1e-4)
+
+
+def test_onednn_is_offered_only_where_no_derivative_may_be_recorded() -> None:
+    a = torch.randn(128, 128)
+    assert backend.onednn_product(a, a) is None
+    with torch.no_grad():
+        offered = backend.onednn_product(a, a)
+        assert backend.onednn_product(a[:100], a) is None
+        assert backend.onednn_product(a.double(), a.double()) is None
+        assert backend.onednn_product(a.expand(2, 128, 128), a) is None
+    if offered is None:
+        pytest.skip("this build of torch has no oneDNN product for float32 on this processor")
+    with torch.no_grad():
+        torch.testing.assert_close(offered(a, a), a @ a.mT, atol=1e-4, rtol=1e-4)
