@@ -25,8 +25,8 @@ from modular_manifolds.solvers import (
     DualAscent,
     Lyapunov,
     LyapunovProducts,
-    Solver,
     SkewSign,
+    Solver,
     find_solver,
     select,
 )

@@ -13,9 +13,9 @@ from modular_manifolds.solvers.select import Choice as Choice
 from modular_manifolds.solvers.select import find_solver as find_solver
 from modular_manifolds.solvers.select import select as select
 from modular_manifolds.solvers.select import steepest as steepest
+from modular_manifolds.solvers.skew_sign import SkewSign as SkewSign
 from modular_manifolds.solvers.solution import Solution as Solution
 from modular_manifolds.solvers.solution import Status as Status
 from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual as SpectralSphereDual
 from modular_manifolds.solvers.spel import SPEL as SPEL
-from modular_manifolds.solvers.skew_sign import SkewSign as SkewSign
 from modular_manifolds.solvers.weighted_median import WeightedMedian as WeightedMedian

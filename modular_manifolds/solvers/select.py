@@ -30,10 +30,10 @@ from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradie
 from modular_manifolds.solvers.dual_ascent import DualAscent
 from modular_manifolds.solvers.lyapunov import Lyapunov
 from modular_manifolds.solvers.lyapunov_products import LyapunovProducts
+from modular_manifolds.solvers.skew_sign import SkewSign
 from modular_manifolds.solvers.solution import Solution
 from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual
 from modular_manifolds.solvers.spel import SPEL
-from modular_manifolds.solvers.skew_sign import SkewSign
 from modular_manifolds.solvers.weighted_median import WeightedMedian
 
 MANIFOLD_MUON: Final = (
