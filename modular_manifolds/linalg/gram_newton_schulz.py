@@ -13,18 +13,12 @@ from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import schedule
 from modular_manifolds.linalg.products import commuting, gram_product, product
 
-TOGETHER: Final = 4
+TOGETHER: Final = {torch.bfloat16: 2, torch.float32: 4, torch.float64: 4}
 """How many steps are made on one Gram matrix. It holds squares of singular values: those below the root of
 rounding are noise, which every step multiplies, so from time to time it is made anew from X."""
 
-IN_HALF: Final = 2
-"""The same where steps are in bfloat16. The first two are in the dtype of X: they lift small singular values
-thirtyfold, their rounding with them, and of a matrix of low rank the large ones would be turned."""
 
-
-def gram_iterate(
-    x: Tensor, polynomials: Sequence[Polynomial], *, half: bool = False
-) -> tuple[Tensor, Tensor]:
+def gram_iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> tuple[Tensor, Tensor]:
     """What `iterate` makes of `X/s`, `s = ‖XᵀX‖_F^{1/2}`, in the dtype of X of shape (*batch, m, n), m ≥ n; and s.
 
     Where X is less than half again as tall as wide, one step is made on each R, which is `iterate`. With
@@ -33,29 +27,26 @@ def gram_iterate(
     largest singular value and at most `n^{1/4}` times that: closer than `‖X‖_F`, and no pass over X. It
     has shape (*batch, 1, 1). The entries of X should be of size 1, so that squares neither overflow nor vanish.
 
-    Args:
-        half: all but the steps on the first Gram matrix in bfloat16.
-
     Source: Zhang, Amsel, Chen, Dao, "Gram Newton–Schulz" (2026).
     """
     rows, columns = x.shape[-2:]
     dtype, root = x.dtype, x.new_ones(())
-    few = IN_HALF if half else TOGETHER
-    few = few if 2 * rows >= 3 * columns else 1
+    few = TOGETHER[dtype] if 2 * rows >= 3 * columns else 1
     for start in range(0, len(polynomials), few):
         chosen = polynomials[start : start + few]
         r = gram_product(x)
         if start == 0:
-            size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True)
-            size = size.clamp_min(torch.finfo(dtype).tiny)
+            wide = torch.promote_types(dtype, torch.float32)
+            size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True, dtype=wide)
+            # Not rounded to half precision: R/s² must be the Gram matrix of X/s, or its largest eigenvalue leaves
+            # the range of the polynomials.
+            size = size.clamp_min(torch.finfo(wide).tiny)
             root = size.sqrt()
             q = _steps(r.div_(size), chosen).div_(root)
         else:
             q = _steps(r, chosen)
         x = product(x, q)
-        if half and x.dtype is dtype:
-            x = x.to(torch.bfloat16)
-    return x.to(dtype), root
+    return x, root
 
 
 def inverse_root_by_products(

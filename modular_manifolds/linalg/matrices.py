@@ -49,9 +49,19 @@ def largest_entry(x: Tensor) -> Tensor:
     return x.abs().amax(dim=MATRIX, keepdim=True)
 
 
-def near_one(x: Tensor) -> Tensor:
-    """Each matrix divided by its largest entry, so that squares neither overflow nor vanish; zero stays zero."""
-    return x / largest_entry(x).clamp_min(torch.finfo(x.dtype).tiny)
+def near_one(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """A copy of each matrix with its largest entry between 1/2 and 1, so that squares neither overflow nor vanish.
+
+    It is divided by a power of two: exactly, so in a coarser `dtype` rounding is that of the entries alone.
+    Zero stays zero.
+    """
+    exponent = torch.frexp(largest_entry(x)).exponent
+    # In two parts, because 2^-e of the smallest numbers is out of range.
+    first = exponent // 2
+    scaled = x.clone() if dtype is None else x.to(dtype, copy=True)
+    for part in (-first, first - exponent):
+        scaled.mul_(torch.exp2(part.to(scaled.dtype)))
+    return scaled
 
 
 def divide_safely(x: Tensor, size: Tensor) -> Tensor:

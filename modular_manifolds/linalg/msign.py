@@ -37,9 +37,8 @@ def msign(
         backend: `"auto"`, `"torch"` or `"triton"`. The kernels run on cuda; `"exact"` has none.
 
     Returns:
-        A new tensor of the shape and dtype of `x`, computed in at least float32; from an accuracy of 0.02
-        on, matrices of 256 columns and more in bfloat16 where the machine has hardware for it, all but the
-        first one or two steps. Zero gives zero
+        A new tensor of the shape and dtype of `x`, computed in at least float32; from an accuracy of 0.05
+        on, matrices of 256 columns and more in bfloat16 where the machine has hardware for it, Zero gives zero
         (with `"exact"` as well). Entries of 1e-30 and of 1e+30 give the same result; finite input
         never gives NaN.
 
@@ -68,7 +67,10 @@ def msign(
     if chosen == "triton":
         given = x.unsqueeze(-1) if x.dim() == 1 else x
         return restore(msign_by_kernels(given, polynomials), x)
-    result, _ = gram_iterate(near_one(tall), polynomials, half=half)
+    result, _ = gram_iterate(
+        near_one(tall, dtype=torch.bfloat16 if half else tall.dtype), polynomials
+    )
+    result = result.to(tall.dtype)
     return restore(result.mT if wide else result, x)
 
 
@@ -84,7 +86,7 @@ def msign_polynomials(
     return schedule(LEFT * accuracy if half else accuracy, lowest, half=half), half
 
 
-HALF = 0.02
+HALF = 0.05
 """From this accuracy on, bfloat16 is accurate enough, where the machine is fast in it."""
 WIDE = 256
 """From this many columns on products in bfloat16 are the quicker ones."""

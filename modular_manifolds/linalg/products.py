@@ -46,8 +46,8 @@ def commuting(a: Tensor, b: Tensor, *, sign: int = 1) -> Tensor:
         return multiply(a, b)
     half = columns // 2
     whole = torch.empty_like(a)
-    whole[..., :half, :] = multiply(a[..., :half, :], b)
-    whole[..., half:, half:] = multiply(a[..., half:, :], b[..., half:])
+    _into(whole[..., :half, :], a[..., :half, :], b)
+    _into(whole[..., half:, half:], a[..., half:, :], b[..., half:])
     return _mirror(whole, half, sign)
 
 
@@ -63,6 +63,14 @@ def gram_product(x: Tensor) -> Tensor:
     whole[..., :half, half:] = multiply(left.mT, right)
     whole[..., half:, half:] = gram_product(right)
     return _mirror(whole, half, 1)
+
+
+def _into(there: Tensor, a: Tensor, b: Tensor) -> None:
+    """Put `A B` there, without a copy where torch can."""
+    if there.is_contiguous() and not torch.is_grad_enabled() and onednn_product(a, b) is None:
+        torch.matmul(a, b, out=there)
+    else:
+        there.copy_(multiply(a, b))
 
 
 def _mirror(whole: Tensor, half: int, sign: int) -> Tensor:

@@ -22,24 +22,22 @@ def skew_iterate(
     most `n^{1/4}` times that. The entries of X should be of size 1, so that squares neither overflow nor
     vanish.
 
-    With `half` all steps but the first are made in bfloat16. The first is not, because it lifts small singular
-    values eightfold: its rounding would be lifted with them, and of a gradient of low rank the large ones
-    would be turned.
+    With `half` the steps are made in bfloat16.
     """
     dtype = x.dtype
     root: Tensor | None = None
+    x = x.to(torch.bfloat16) if half else x
     for a, b, c in polynomials:
         large = x.shape[-1] >= LARGE
         r = commuting(x, x).neg_() if large else multiply(x.mT, x)
         if root is None:
-            size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True)
+            size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True, dtype=dtype)
             size = size.clamp_min(torch.finfo(dtype).tiny)
-            root = size.sqrt()
-            x, r = x / root, r.div_(size)
+            root = length = size.sqrt()
+            # In bfloat16 X is a copy already.
+            x, r = x.div_(length) if half else x / length, r.div_(size)
         x = _step(x, r, a, b, c)
         x = (x - x.mT).mul_(0.5) if large else x
-        if half and x.dtype is dtype:
-            x = x.to(torch.bfloat16)
     x = x.to(dtype)
     return (x - x.mT).mul_(0.5), x.new_ones(()) if root is None else root
 

@@ -16,7 +16,7 @@ from modular_manifolds.solvers.solution import Solution
 
 @dataclass(frozen=True)
 class Step:
-    """Where the weights land, and the solution that led there."""
+    """Where the weights land, and the solution that led there, its direction at the length of the step."""
 
     point: Tensor
     solution: Solution
@@ -41,7 +41,8 @@ def take(
     """
     solution = steepest(geometry.manifold, geometry.norm, point, gradient, solver=solver, dual=dual)
     scale = length.reshape(length.shape + (1,) * (point.dim() - length.dim())).to(point.dtype)
-    return Step(geometry.manifold.retract(point, scale * solution.direction), solution)
+    # The direction is nobody else's: its memory is used again.
+    return Step(geometry.manifold.retract(point, solution.direction.mul_(scale)), solution)
 
 
 def decay(point: Tensor, amount: Tensor) -> Tensor:

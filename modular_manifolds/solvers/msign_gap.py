@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
-from modular_manifolds.linalg.matrices import MATRIX, divide_safely, near_one
+from modular_manifolds.linalg.matrices import MATRIX, divide_safely
 from modular_manifolds.linalg.msign import msign_polynomials
 
 
@@ -29,7 +29,7 @@ def msign_gap(
 ) -> Tensor:
     """A bound on `1 − |<G, A>|/(u ‖G‖_nuc)` for `A = ± u msign(G, accuracy=ε, floor=…)`.
 
-    Takes a scaled copy of G, `<G, A>` and two Frobenius norms, `‖G‖_F` in place of the smaller s: passes over
+    Takes `<G, A>` and two Frobenius norms, `‖G‖_F` in place of the smaller s: passes over
     memory, no product of matrices, and nothing waits for the device.
 
     Args:
@@ -39,15 +39,15 @@ def msign_gap(
         unit: u.
 
     Returns:
-        Shape (*batch), in the dtype of G; zero for a zero gradient. As true as the promise of `msign`, whose accuracy
+        Shape (*batch), in float64; zero for a zero gradient. As true as the promise of `msign`, whose accuracy
         counts rounding in.
     """
-    g = near_one(gradient)
-    descent = torch.einsum("...ij,...ij->...", g, direction).abs() / unit
-    size = torch.linalg.vector_norm(g, dim=MATRIX)
-    reached = torch.linalg.vector_norm(direction, dim=MATRIX).square() / unit**2
-    columns = min(g.shape[-2:])
-    polynomials, _ = msign_polynomials(accuracy, floor, columns, g.device.type)
+    # In float64, where squares of no finite float32 overflow or vanish.
+    size = torch.linalg.vector_norm(gradient, dim=MATRIX, dtype=torch.float64)
+    descent = torch.einsum("...ij,...ij->...", gradient, direction).abs().double() / unit
+    reached = torch.linalg.vector_norm(direction, dim=MATRIX).double().square() / unit**2
+    columns = min(gradient.shape[-2:])
+    polynomials, _ = msign_polynomials(accuracy, floor, columns, gradient.device.type)
     # Its floor is a part of the largest singular value, not of s.
     lines = _lines(polynomials, floor / columns**0.25)
     lost = torch.stack([gamma * reached + columns * delta for gamma, delta in lines]).amin(dim=0)

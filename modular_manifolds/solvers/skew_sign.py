@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modular_manifolds.errors import UnsupportedPairError
 from modular_manifolds.linalg.backend import half_is_fast
-from modular_manifolds.linalg.host import Numbers, on_host, spread
+from modular_manifolds.linalg.host import on_host, spread
 from modular_manifolds.linalg.matrices import MATRIX, inner, near_one, projection_rounding
 from modular_manifolds.linalg.newton_schulz import (
     lost_below,
@@ -143,7 +144,7 @@ class _Lift(ABC):
 
     w: Tensor  # (*batch, m, n)
     gamma: Tensor  # (*batch, k, k)
-    there: Numbers  # one a matrix
+    there: NDArray[np.bool_]  # one a matrix
 
     @abstractmethod
     def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -247,7 +248,7 @@ def _factor(e: Tensor) -> tuple[Tensor, Tensor | float]:
     added, more = np.zeros_like(size), 1.5 * eps * size + eps**2
     for _ in range(4):
         step = spread(more, e)
-        e.diagonal(dim1=-2, dim2=-1).add_(step if isinstance(step, float) else step[..., 0])
+        e.diagonal(dim1=-2, dim2=-1).add_(step[..., 0] if isinstance(step, Tensor) else step)
         added = added + more
         factor, info = torch.linalg.cholesky_ex(e, upper=True)
         (failed,) = on_host(info)
