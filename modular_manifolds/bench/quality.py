@@ -101,7 +101,8 @@ class Remembering(mm.solvers.Solver):
         dual: Tensor | None,
     ) -> mm.Solution:
         solution = self.inner.solve(manifold, norm, point, gradient, dual)
-        self.found[:] = [solution.direction]
+        # The step writes into the direction that it is given.
+        self.found[:] = [solution.direction.clone()]
         return solution
 
 

@@ -50,17 +50,15 @@ def resolve(
     return "torch"
 
 
-def msign_by_kernels(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
+def msign_by_kernels(x: Tensor, polynomials: Sequence[Polynomial], *, half: bool) -> Tensor:
     """`U p(Σ) Vᵀ` for the singular values of `X/s`, `s = ‖XXᵀ‖_F^{1/2}`, where `resolve` gave `triton`.
-
-    In float32 to rounding: with products in bfloat16 from the first step on, the large singular vectors of a
-    matrix of low rank would be turned.
 
     Args:
         x: shape (*batch, m, n).
-        polynomials: applied in order.
+        polynomials: applied in order; with `half` they must leave room for its rounding.
+        half: products in bfloat16 with sums in float32; otherwise float32 to rounding.
     """
-    return kernels.msign(x, coefficients=polynomials, precision="fp32")
+    return kernels.msign(x, coefficients=polynomials, precision="bf16" if half else "fp32")
 
 
 @functools.cache

@@ -66,7 +66,7 @@ def msign(
     polynomials, half = msign_polynomials(accuracy, floor, columns, tall.device.type)
     if chosen == "triton":
         given = x.unsqueeze(-1) if x.dim() == 1 else x
-        return restore(msign_by_kernels(given, polynomials), x)
+        return restore(msign_by_kernels(given, polynomials, half=half), x)
     result, _ = gram_iterate(
         near_one(tall, dtype=torch.bfloat16 if half else tall.dtype), polynomials
     )

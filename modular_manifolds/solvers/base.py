@@ -32,4 +32,7 @@ class Solver(ABC):
     def solve(
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
-        """The steepest direction at `point`; `dual` warm-starts an iterative solver, others ignore it."""
+        """The steepest direction at `point`; `dual` warm-starts an iterative solver, others ignore it.
+
+        The direction is the caller's, who may write into it.
+        """
