@@ -53,15 +53,13 @@ def near_one(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """A copy of each matrix with its largest entry between 1/2 and 1, so that squares neither overflow nor vanish.
 
     It is divided by a power of two: exactly, so in a coarser `dtype` rounding is that of the entries alone.
-    Zero stays zero.
+    Zero stays zero. At the ends of what a dtype can hold the factor ends too; entries are then between 2^-25 and 4 in
+    float32, which is as good.
     """
-    exponent = torch.frexp(largest_entry(x)).exponent
-    # In two parts, because 2^-e of the smallest numbers is out of range.
-    first = exponent // 2
-    scaled = x.clone() if dtype is None else x.to(dtype, copy=True)
-    for part in (-first, first - exponent):
-        scaled.mul_(torch.exp2(part.to(scaled.dtype)))
-    return scaled
+    furthest = 126 if x.dtype is torch.float32 else 1022
+    exponent = torch.frexp(largest_entry(x)).exponent.clamp(-furthest, furthest)
+    scale = torch.exp2(-exponent.to(x.dtype))
+    return x * scale if dtype is None else x.to(dtype, copy=True).mul_(scale.to(dtype))
 
 
 def divide_safely(x: Tensor, size: Tensor) -> Tensor:
