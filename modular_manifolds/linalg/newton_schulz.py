@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -46,18 +47,34 @@ def schedule(accuracy: float, floor: float, *, half: bool = False) -> tuple[Poly
     return polar_express(floor, steps, room)[0]
 
 
-@functools.cache
-def lost_below(polynomials: tuple[Polynomial, ...], floor: float) -> tuple[float, float]:
-    """What small singular values may lose of their sum: the largest `σ (1 − p(σ))` and `σ/(1 + p(σ))` below the floor.
+@dataclass(frozen=True)
+class Reach:
+    """What a run of polynomials p does to singular values σ in [0, 1], as plain numbers.
 
-    The first is for each of them; the second for each unit of `Σ (1 − p²)`, which the result itself shows.
+    Args:
+        off: the largest `|1 − p(σ)|` from the floor on.
+        each: the largest `σ (1 − p(σ))` below it: what a small singular value may lose of their sum.
+        share: the largest `σ/(1 + p(σ))` below it: the same for each unit of `Σ (1 − p²)`, which the result shows.
     """
-    values = np.linspace(0.0, floor, 2001)
-    reached = values
-    for a, b, c in polynomials:
-        reached = a * reached + b * reached**3 + c * reached**5
-    lost = values * np.maximum(1.0 - reached, 0.0)
-    return float(np.max(lost)), float(np.max(values / (1.0 + reached)))
+
+    off: float
+    each: float
+    share: float
+
+    @classmethod
+    @functools.cache
+    def of(cls, polynomials: tuple[Polynomial, ...], floor: float) -> Reach:
+        below, above = np.linspace(0.0, floor, 2001), np.geomspace(floor, 1.0, 4001)
+        reached, rest = below, above
+        for a, b, c in polynomials:
+            reached = a * reached + b * reached**3 + c * reached**5
+            rest = a * rest + b * rest**3 + c * rest**5
+        lost = below * np.maximum(1.0 - reached, 0.0)
+        return cls(
+            float(np.abs(1.0 - rest).max()),
+            float(lost.max()),
+            float((below / (1.0 + reached)).max()),
+        )
 
 
 def nearly_orthogonal_to_orthogonal(x: Tensor) -> Tensor:

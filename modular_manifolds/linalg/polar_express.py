@@ -17,10 +17,10 @@ class Room:
     """What a run of polynomials leaves for rounding.
 
     Args:
-        cushion: every range but the first is made this much wider at both ends, so that rounding cannot push a
-            singular value past where the next polynomial is stable.
+        cushion: every range but the first is made this much wider at both ends. The upper end is a fixed point
+            of the whole run that rounding is pushed away from, twentyfold a step.
         lowest: a polynomial is made for a range that begins at least at this part of its end. The best one for a
-            lower range brings the largest singular values down to nearly nothing, a difference of large
+            lower range brings some of the large singular values down to nearly nothing, a difference of large
             terms, whose rounding then turns their vectors.
     """
 
@@ -28,7 +28,7 @@ class Room:
     lowest: float
 
 
-FULL: Final = Room(cushion=1.0, lowest=0.01)
+FULL: Final = Room(cushion=1.0001, lowest=0.01)
 HALF: Final = Room(cushion=1.01, lowest=0.05)
 """For bfloat16. Without it up to a tenth of `<X, msign(X)>` was seen to be lost, and now and then all."""
 
@@ -58,7 +58,8 @@ def polar_express(
             polynomial, above = _minimax(max(low, room.lowest * high), high)
         run.append(polynomial)
         off = max(above, 1.0 - _at(polynomial, low))
-        low, high = (1.0 - off) / room.cushion, (1.0 + above) * room.cushion
+        cushion = room.cushion if off > CLOSE else 1.0
+        low, high = (1.0 - off) / cushion, (1.0 + above) * cushion
     return tuple(run), off
 
 

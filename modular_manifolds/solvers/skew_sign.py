@@ -16,7 +16,7 @@ from modular_manifolds.linalg.backend import half_is_fast
 from modular_manifolds.linalg.host import on_host, spread
 from modular_manifolds.linalg.matrices import MATRIX, inner, near_one, projection_rounding
 from modular_manifolds.linalg.newton_schulz import (
-    lost_below,
+    Reach,
     nearly_orthogonal_to_orthogonal,
     schedule,
 )
@@ -50,7 +50,8 @@ class SkewSign(Solver):
 
     Ω comes from polynomials (in bfloat16 where Γ is large and the machine fast in it), is made exactly skew, and a
     last cubic step in the caller's precision brings every singular value to at most 1: the direction
-    is feasible to rounding, whatever the accuracy. The gap is bounded without singular values. With p
+    is feasible to rounding, whatever the accuracy; of a gradient that lacks a rank, where `R⁻¹` magnifies the
+    rounding of G⊥, to half the digits. The gap is bounded without singular values. With p
     the polynomials on Γ/s and f the floor they are made for, every `σ ≥ f s` comes within δ of 1, and within
     `ε = 3δ²/2` after the cubic step. The smaller ones lose at most `c s` each, c the largest
     `σ (1 − p(σ))` below f; and at most `μ s Σ (1 − p²)` together, μ the largest `σ/(1 + p(σ))`, where
@@ -68,6 +69,7 @@ class SkewSign(Solver):
     tolerance: float = 1e-2
     max_iterations: int = 5
 
+    half_the_digits = True
     name = "skew-sign"
     reason = "the steepest direction is −msign(G Wᵀ − W Gᵀ) W, and its gap is known beforehand"
 
@@ -92,14 +94,15 @@ class SkewSign(Solver):
         floor, iterations = wanted / (10 if half else 5), 0
         while True:
             accuracy = wanted / 2 if half else math.sqrt(wanted / 12)
-            off = accuracy + (LENGTHS if half else 0.0)
             polynomials = schedule(accuracy, floor, half=half)
+            reach = Reach.of(polynomials, floor)
+            off = reach.off + (LENGTHS if half else 0.0)
             omega, size = skew_iterate(lift.gamma, polynomials, half=half)
             a, descents = lift.direction(omega)
             length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
             size, length, descent, most = on_host(size, length, *descents)
-            each, share = lost_below(polynomials, floor)
-            lost = size * np.clip(share * (k * (1 + off) ** 2 - length**2), 0, k * each)
+            missing = k * (1 + off) ** 2 - length**2
+            lost = size * np.clip(reach.share * missing, 0, k * reach.each)
             with np.errstate(invalid="ignore"):
                 gap = 1 - descent * (1 - 1.5 * off**2) / (most + lost)
             gap += TURNS if half else 0.0
