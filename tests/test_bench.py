@@ -171,7 +171,8 @@ def test_the_true_gap_is_independent_of_the_solver_and_small() -> None:
         moment = problem.moments[0]
         best = quality.best_dual(moment)
         gap, certificate = bars.gaps(problem, best, contenders.ours(problem))
-        assert -1e-4 < gap <= certificate + 1e-5
+        # The best dual objective known is itself above the optimum by as much as 1e-4.
+        assert -1e-4 < gap <= certificate + 1e-4
         assert certificate <= bars.GAP
         # Something that is not steepest is seen to fall short; so is a step uphill.
         tangent = mm.Stiefel().tangent(moment.weights[0], -moment.gradients[0])

@@ -11,9 +11,9 @@ from torch import Tensor
 import modular_manifolds as mm
 from modular_manifolds.linalg import backend
 from modular_manifolds.linalg.newton_schulz import schedule
-from modular_manifolds.linalg.polar_express import FULL, HALF, Room, polar_express
+from modular_manifolds.linalg.polar_express import FULL, HALF, Room, lowered, mapped, polar_express
 from modular_manifolds.linalg.products import commuting, gram_product, multiply, plus_product
-from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
+from modular_manifolds.linalg.skew_newton_schulz import exactly_skew, skew_iterate
 from modular_manifolds.solvers import SkewSign, Status
 
 STIEFEL, SPECTRAL = mm.Stiefel(), mm.Spectral()
@@ -58,7 +58,9 @@ def test_the_steepest_descent_is_half_a_nuclear_norm(shape: tuple[int, int]) -> 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
-@pytest.mark.parametrize("shape", [(40, 36), (64, 20), (20, 64), (9, 9)], ids=cases.name)
+@pytest.mark.parametrize(
+    "shape", [(40, 36), (64, 20), (20, 64), (120, 20), (9, 9), (30, 7)], ids=cases.name
+)
 def test_the_gap_is_a_bound_for_gradients_of_every_kind(
     shape: tuple[int, int], tolerance: float, dtype: torch.dtype, kind: str
 ) -> None:
@@ -111,6 +113,61 @@ def test_a_run_of_polynomials_reaches_what_it_says(floor: float, room: Room) -> 
         assert off <= 1 - floor
 
 
+@pytest.mark.parametrize("room", [FULL, HALF])
+@pytest.mark.parametrize("accuracy", [0.045, 1e-6])
+def test_a_run_goes_on_to_a_lower_floor(accuracy: float, room: Room) -> None:
+    """What is below the first floor is reached by further polynomials, and what was reached stays so."""
+    run, _ = polar_express(0.01, 4, room)
+    for floor in (0.01 / 3, 0.01 / 9):
+        longer = lowered(run, floor, accuracy, room)
+        assert longer[: len(run)] == run
+        assert len(run) < len(longer) <= len(run) + (2 if accuracy > 0.01 else 4)
+        run = longer
+        assert np.abs(mapped(run, np.geomspace(floor, 1.0, 20_001)) - 1).max() <= accuracy + 1e-7
+    assert lowered(run, floor, accuracy, room) == run
+
+
+def test_a_stack_is_looked_at_and_goes_on() -> None:
+    """One matrix of many small singular values sends the whole stack to a lower floor, not to float64."""
+    w = STIEFEL.random((3, 60, 60))
+    g = torch.randn(3, 60, 60)
+    u, _ = torch.linalg.qr(torch.randn(60, 60))
+    middle = torch.block_diag(*(torch.tensor([[0.0, -s], [s, 0.0]]) for s in (1.0, *[1e-3] * 29)))
+    g[1] = u @ middle @ u.mT @ w[1]
+    found = mm.steepest(STIEFEL, SPECTRAL, w, g)
+    assert found.status is Status.CONVERGED
+    assert 1 < found.iterations < 6
+    for i in range(3):
+        assert 1 + float((g[i] * found.direction[i]).sum()) / value(w[i], g[i]) <= found.gap[i]
+
+
+def test_a_direction_that_the_gradient_lacks_is_not_taken() -> None:
+    """Decomposed, rounding has singular vectors too; a step along them would be a random walk."""
+    w = STIEFEL.random((30, 7))
+    g = torch.randn(30, 1) @ torch.randn(1, 7)
+    for scale in (1.0, 1e-3, 1e30):
+        a = mm.steepest(STIEFEL, SPECTRAL, w, scale * g).direction
+        # Γ = ½(G Wᵀ − W Gᵀ) has rank two, so has msign(Γ) W.
+        assert torch.linalg.svdvals(a)[2] < 1e-5
+    # What it might have been worth is in the gap, and where that is too much, more digits are.
+    assert 0 < float(mm.steepest(STIEFEL, SPECTRAL, w, g).gap) < 1e-3
+    tight = mm.steepest(STIEFEL, SPECTRAL, w, g, solver=SkewSign(tolerance=1e-6))
+    assert tight.status is Status.CONVERGED
+    assert tight.iterations > 1
+
+
+@pytest.mark.parametrize("small", [3e-3, 1e-3, 1e-4])
+def test_one_look_is_honest_about_singular_values_below_the_floor(small: float) -> None:
+    w = STIEFEL.random((50, 50), dtype=torch.float64)
+    u, _ = torch.linalg.qr(torch.randn(50, 50, dtype=torch.float64))
+    pairs = [torch.tensor([[0.0, -s], [s, 0.0]]) for s in (1.0, *[small] * 24)]
+    g = u @ torch.block_diag(*pairs).double() @ u.mT @ w
+    found = mm.steepest(STIEFEL, SPECTRAL, w, g, solver=SkewSign(max_iterations=1))
+    short = 1 + float((g * found.direction).sum()) / value(w, g)
+    assert short <= float(found.gap) <= 25 * short + 3e-3
+    assert (found.status is Status.CONVERGED) == (float(found.gap) <= 1e-2)
+
+
 def test_the_first_polynomial_is_the_published_one() -> None:
     """Amsel et al. list it for singular values from 1e-3 on, with a factor of safety that is divided out."""
     (first, *_), _ = polar_express(1e-3, 1, FULL)
@@ -121,7 +178,8 @@ def test_half_precision_turns_no_vectors() -> None:
     """A run that is best without rounding would lose a tenth of this descent."""
     x = torch.randn(512, 512)
     x = x - x.mT
-    omega, _ = skew_iterate(x / x.abs().max(), schedule(5e-3, 1e-3, half=True), half=True)
+    x_run = schedule(5e-3, 1e-3, half=True)
+    omega = exactly_skew(skew_iterate(x / x.abs().max(), x_run, half=True)[0], x.dtype)
     assert torch.equal(omega.mT, -omega)
     omega = 1.5 * omega + 0.5 * omega @ omega @ omega
     short = 1 - float((x * omega).sum() / torch.linalg.svdvals(x).sum())

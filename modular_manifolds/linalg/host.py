@@ -12,8 +12,8 @@ Numbers = NDArray[np.float64]
 
 def on_host(*numbers: Tensor) -> tuple[Numbers, ...]:
     """Each tensor of one number a matrix as a flat array; one wait for the device for all of them."""
-    if numbers[0].numel() == 1:
-        return tuple(np.array([float(each)], dtype=np.float64) for each in numbers)
+    if numbers[0].numel() == 1 and numbers[0].is_cpu:
+        return tuple(np.array([float(each)]) for each in numbers)
     stacked = torch.stack([each.detach().reshape(-1).double() for each in numbers])
     return tuple(stacked.cpu().numpy())
 

@@ -31,13 +31,20 @@ def as_matrices(x: Tensor, *, argument: str) -> Tensor:
             "Pass a vector or a matrix, or a stack of matrices.",
         )
     matrices = x.unsqueeze(-1) if x.dim() == 1 else x
-    return matrices.to(torch.promote_types(x.dtype, torch.float32))
+    return at_least_float32(matrices)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32 where its dtype is coarser."""
+    if x.dtype is torch.float32 or x.dtype is torch.float64:
+        return x
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def restore(matrices: Tensor, like: Tensor) -> Tensor:
     """Give `matrices` the shape and dtype of `like`: undoes `as_matrices`."""
     shaped = matrices.squeeze(-1) if like.dim() == 1 else matrices
-    return shaped.to(like.dtype)
+    return shaped if shaped.dtype is like.dtype else shaped.to(like.dtype)
 
 
 def largest_entry(x: Tensor) -> Tensor:
@@ -60,6 +67,20 @@ def near_one(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     exponent = torch.frexp(largest_entry(x)).exponent.clamp(-furthest, furthest)
     scale = torch.exp2(-exponent.to(x.dtype))
     return x * scale if dtype is None else x.to(dtype, copy=True).mul_(scale.to(dtype))
+
+
+MODERATE = 2.0**20
+"""Matrices between this length and its inverse have products of four that neither overflow nor vanish in float32."""
+
+
+def of_moderate_size(x: Tensor) -> Tensor:
+    """X itself where it is one matrix in the host's memory, of moderate length; else as `near_one` makes it.
+
+    Finding the largest entry, a power of two, and multiplying by it is more than the length of a small matrix.
+    """
+    if x.dim() == 2 and x.is_cpu and 1 / MODERATE < float(torch.linalg.vector_norm(x)) < MODERATE:
+        return x
+    return near_one(x)
 
 
 def divide_safely(x: Tensor, size: Tensor) -> Tensor:

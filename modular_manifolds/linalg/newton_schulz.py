@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_CUBIC, Polynomial
-from modular_manifolds.linalg.polar_express import FULL, HALF, polar_express
+from modular_manifolds.linalg.polar_express import FULL, HALF, mapped, polar_express
 from modular_manifolds.linalg.symmetric import eye_like, sym
 
 LONGEST = 40
@@ -65,13 +65,10 @@ class Reach:
     @functools.cache
     def of(cls, polynomials: tuple[Polynomial, ...], floor: float) -> Reach:
         below, above = np.linspace(0.0, floor, 2001), np.geomspace(floor, 1.0, 4001)
-        reached, rest = below, above
-        for a, b, c in polynomials:
-            reached = a * reached + b * reached**3 + c * reached**5
-            rest = a * rest + b * rest**3 + c * rest**5
+        reached = mapped(polynomials, below)
         lost = below * np.maximum(1.0 - reached, 0.0)
         return cls(
-            float(np.abs(1.0 - rest).max()),
+            float(np.abs(1.0 - mapped(polynomials, above)).max()),
             float(lost.max()),
             float((below / (1.0 + reached)).max()),
         )

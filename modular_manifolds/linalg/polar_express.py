@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_QUINTIC, Polynomial
 
@@ -61,6 +62,34 @@ def polar_express(
         cushion = room.cushion if off > CLOSE else 1.0
         low, high = (1.0 - off) / cushion, (1.0 + above) * cushion
     return tuple(run), off
+
+
+@functools.cache
+def lowered(
+    run: tuple[Polynomial, ...], floor: float, accuracy: float, room: Room
+) -> tuple[Polynomial, ...]:
+    """`run` and what it takes after it to bring all of [floor, 1] within `accuracy` of 1.
+
+    Each polynomial is the best one for what those before it made of the range.
+    """
+    reached = mapped(run, np.geomspace(floor, 1.0, 4001))
+    low, high = float(reached.min()), float(reached.max())
+    off = max(1.0 - low, high - 1.0)
+    if off <= accuracy:
+        return run
+    if off <= CLOSE:
+        following = NEWTON_SCHULZ_QUINTIC
+    else:
+        low, high = low / room.cushion, high * room.cushion
+        following, _ = _minimax(max(low, room.lowest * high), high)
+    return lowered((*run, following), floor, accuracy, room)
+
+
+def mapped(run: tuple[Polynomial, ...], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the run makes of these singular values."""
+    for a, b, c in run:
+        values = a * values + b * values**3 + c * values**5
+    return values
 
 
 def _minimax(low: float, high: float) -> tuple[Polynomial, float]:

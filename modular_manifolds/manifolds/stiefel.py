@@ -1,5 +1,6 @@
 """Orthonormal columns (rows, where the matrix is wide): all singular values equal."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.matrices import MATRIX, normalise
 from modular_manifolds.linalg.newton_schulz import inverse_root, nearly_orthogonal_to_orthogonal
-from modular_manifolds.linalg.products import commuting, gram_product, product
+from modular_manifolds.linalg.products import combined, commuting, gram_product, product
 from modular_manifolds.linalg.symmetric import eye_like, gram, sym
 from modular_manifolds.manifolds.base import Manifold, check_radius
 
@@ -82,6 +83,10 @@ def _polar_near(x: Tensor) -> Tensor:
     products with X in all. A step that is not of this kind is noticed by what is left over.
     """
     r = gram_product(x)
+    if x.dim() == 2 and x.is_cpu and x.numel() <= SMALL:
+        landed = _land_in_few_calls(x, r)
+        if landed is not None:
+            return landed
     mean = r.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
     off = r / mean
     off.diagonal(dim1=-2, dim2=-1).sub_(1)
@@ -98,6 +103,25 @@ def _polar_near(x: Tensor) -> Tensor:
     if q is None or not bool((q @ r @ q - eye_like(r)).abs().sum(dim=-1).amax() < near):
         return _nearest_orthonormal(x)
     return nearly_orthogonal_to_orthogonal(x @ q)
+
+
+SMALL = 128 * 128
+"""Up to so many entries one matrix in the host's memory costs less by its products than by the calls they take."""
+
+
+def _land_in_few_calls(x: Tensor, r: Tensor) -> Tensor | None:
+    """The same with `R = XᵀX` where three terms of the root are enough; None where they are not."""
+    mean = float(r.trace()) / r.shape[-1]
+    off = r * (1 / mean) if mean > 0 else r
+    off.diagonal().sub_(1)
+    far = float(torch.linalg.vector_norm(off))
+    least, scale = torch.finfo(x.dtype).eps / 4, mean**-0.5 if mean > 0 else math.nan
+    if 0.375 * far**2 <= least:
+        return combined(x, x, off, beta=scale, alpha=-0.5 * scale)
+    if 0.3125 * far**3 <= least:
+        twice = torch.addmm(off, off, off, beta=-0.5, alpha=0.375)
+        return combined(x, x, twice, beta=scale, alpha=scale)
+    return None
 
 
 FEW = 0.2

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.linalg.matrices import at_least_float32
 from modular_manifolds.nn.module import Module
 from modular_manifolds.optim.groups import groups_of, weights_of
 from modular_manifolds.optim.settings import check_settings
@@ -216,17 +217,19 @@ class SteepestDescent(Optimizer):
         geometry = self._geometries[group["name"]]
         point = _stacked([self._in_full(p) for _, p in bucket])
         gradient = _stacked([self._descended(g, p) for g, p in bucket]).to(point.dtype)
-        lengths = point.new_tensor([g["lr"] * g["share"] for g, _ in bucket])
+        lengths = [g["lr"] * g["share"] for g, _ in bucket]
         if any(g["weight_decay"] for g, _ in bucket):
-            point = decay(point, lengths * point.new_tensor([g["weight_decay"] for g, _ in bucket]))
+            rates = [
+                length * g["weight_decay"] for length, (g, _) in zip(lengths, bucket, strict=True)
+            ]
+            point = decay(point, _numbers(rates, point))
         duals = [self.state[p].get("dual") for _, p in bucket]
         dual = _stacked([d for d in duals if d is not None]) if duals[0] is not None else None
         as_vectors = bucket[0][1].dim() == 1  # a stack of vectors: each is a matrix of one column
         if as_vectors:
             point, gradient = point.unsqueeze(-1), gradient.unsqueeze(-1)
-        if len(bucket) == 1:
-            lengths = lengths[0]
-        step = take(geometry, point, gradient, lengths, solver=self._solver, dual=dual)
+        length = _numbers(lengths, point)
+        step = take(geometry, point, gradient, length, solver=self._solver, dual=dual)
         landed = step.point.squeeze(-1) if as_vectors else step.point
         found = step.solution
         points, gaps = _unstacked(landed, len(bucket)), _unstacked(found.gap, len(bucket))
@@ -249,7 +252,7 @@ class SteepestDescent(Optimizer):
 
     def _in_full(self, p: Tensor) -> Tensor:
         """The weight in at least float32: its master copy, but for entries that somebody has changed since."""
-        full = p.to(torch.promote_types(p.dtype, torch.float32))
+        full = at_least_float32(p)
         master = self.state[p].get("master")
         return full if master is None else torch.where(master.to(p.dtype) == p, master, full)
 
@@ -257,7 +260,7 @@ class SteepestDescent(Optimizer):
         """What the solver descends: the gradient, or its momentum. The state's buffer is updated."""
         assert p.grad is not None
         mu = group["momentum"]
-        gradient = p.grad.to(torch.promote_types(p.dtype, torch.float32))
+        gradient = at_least_float32(p.grad)
         if mu == 0:
             return gradient
         state = self.state[p]
@@ -270,6 +273,11 @@ class SteepestDescent(Optimizer):
 def _stacked(tensors: list[Tensor]) -> Tensor:
     """One tensor with a batch dimension, or the tensor itself where there is but one."""
     return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+
+
+def _numbers(numbers: list[float], like: Tensor) -> Tensor | float:
+    """One number for each tensor of a stack, or the number itself where there is but one."""
+    return numbers[0] if len(numbers) == 1 else like.new_tensor(numbers)
 
 
 def _unstacked(tensor: Tensor, count: int) -> list[Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.matrices import at_least_float32
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.select import steepest
@@ -26,7 +27,7 @@ def take(
     geometry: Geometry,
     point: Tensor,
     gradient: Tensor,
-    length: Tensor,
+    length: Tensor | float,
     *,
     solver: str | Solver = "auto",
     dual: Tensor | None = None,
@@ -36,18 +37,25 @@ def take(
     Args:
         geometry: manifold and norm of the weights.
         point, gradient: shape (*batch, m, n) or (n,).
-        length: the length of the step in the norm, shape (*batch).
+        length: the length of the step in the norm, shape (*batch), or a number for one weight.
         solver, dual: as in `steepest`.
     """
     solution = steepest(geometry.manifold, geometry.norm, point, gradient, solver=solver, dual=dual)
-    scale = length.reshape(length.shape + (1,) * (point.dim() - length.dim())).to(point.dtype)
     # The direction is nobody else's: its memory is used again.
-    return Step(geometry.manifold.retract(point, solution.direction.mul_(scale)), solution)
+    direction = solution.direction.mul_(_factor(length, point))
+    return Step(geometry.manifold.retract(point, direction), solution)
 
 
-def decay(point: Tensor, amount: Tensor) -> Tensor:
-    """`(1 − amount) · W`, decoupled weight decay; `amount` has shape (*batch)."""
-    return point * (1 - amount.reshape(amount.shape + (1,) * (point.dim() - amount.dim())))
+def decay(point: Tensor, amount: Tensor | float) -> Tensor:
+    """`(1 − amount) · W`, decoupled weight decay; `amount` has shape (*batch), or is a number for one weight."""
+    return point * (1 - _factor(amount, point))
+
+
+def _factor(numbers: Tensor | float, like: Tensor) -> Tensor | float:
+    """Numbers of shape (*batch) as factors for the weights `like`."""
+    if not isinstance(numbers, Tensor):
+        return numbers
+    return numbers.reshape(numbers.shape + (1,) * (like.dim() - numbers.dim())).to(like.dtype)
 
 
 def all_finite(tensors: list[Tensor]) -> list[bool]:
@@ -56,7 +64,7 @@ def all_finite(tensors: list[Tensor]) -> list[bool]:
     NaN and infinity survive a sum, which is one pass. A sum of finite entries may overflow, so a sum that
     is not finite is looked at again.
     """
-    sums = [each.sum(dtype=torch.promote_types(each.dtype, torch.float32)) for each in tensors]
+    sums = [at_least_float32(each).sum() for each in tensors]
     values = [float(sums[0])] if len(sums) == 1 else torch.stack(sums).tolist()
     finite = [math.isfinite(each) for each in values]
     if all(finite):
