@@ -31,9 +31,23 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def plus_product(x: Tensor, a: Tensor, b: Tensor, *, factor: float = 1.0) -> Tensor:
     """`X + factor · A B` with b n×n, in the layout of X."""
+    return combined(x, a, b, beta=1.0, alpha=factor)
+
+
+def combined(x: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> Tensor:
+    """`beta · X + alpha · A B` in the layout of X."""
     if _is_turned(x):
-        return _plus(x.mT, b.mT, a.mT, factor).mT
-    return _plus(x, a, b, factor)
+        return combined(x.mT, b.mT, a.mT, beta=beta, alpha=alpha).mT
+    if onednn_product(a, b) is not None:
+        # The factor goes to the smaller one, the sum into the memory of the product.
+        small = a.numel() <= b.numel()
+        a, b = (alpha * a, b) if small else (a, alpha * b)
+        return multiply(a, b).add_(x, alpha=beta)
+    if x.dim() == 2:
+        return torch.addmm(x, a, b, beta=beta, alpha=alpha)
+    if x.dim() == 3:
+        return torch.baddbmm(x, a, b, beta=beta, alpha=alpha)
+    return beta * x + alpha * (a @ b)
 
 
 def commuting(a: Tensor, b: Tensor, *, sign: int = 1) -> Tensor:
@@ -77,30 +91,6 @@ def _mirror(whole: Tensor, half: int, sign: int) -> Tensor:
     upper = whole[..., :half, half:].mT
     whole[..., half:, :half] = upper if sign > 0 else -upper
     return whole
-
-
-def combined(x: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> Tensor:
-    """`beta · X + alpha · A B` in the layout of X, in one call where torch has one that is quick."""
-    if _is_turned(x):
-        return combined(x.mT, b.mT, a.mT, beta=beta, alpha=alpha).mT
-    if x.dim() == 2 and onednn_product(a, b) is None:
-        return torch.addmm(x, a, b, beta=beta, alpha=alpha)
-    if x.dim() == 3:
-        return torch.baddbmm(x, a, b, beta=beta, alpha=alpha)
-    return multiply(a, b).mul_(alpha).add_(x, alpha=beta)
-
-
-def _plus(x: Tensor, a: Tensor, b: Tensor, factor: float) -> Tensor:
-    if onednn_product(a, b) is not None:
-        # The factor goes to the smaller one, the sum into the memory of the product.
-        small = a.numel() <= b.numel()
-        a, b = (factor * a, b) if small else (a, factor * b)
-        return multiply(a, b).add_(x)
-    if x.dim() == 2:
-        return torch.addmm(x, a, b, alpha=factor)
-    if x.dim() == 3:
-        return torch.baddbmm(x, a, b, alpha=factor)
-    return x + factor * (a @ b)
 
 
 def _is_turned(x: Tensor) -> bool:
