@@ -6,7 +6,7 @@ import kernel_cases as cases
 import pytest
 import torch
 from kernel_cases import VARIANTS
-from matrices import SHAPES, well_conditioned
+from matrices import SHAPES, polar, well_conditioned
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.shipped import Precision
 
@@ -54,6 +54,39 @@ def test_half_precision_inputs(
 @pytest.mark.parametrize("shape", [*SHAPES, (200, 30)], ids=str)
 def test_retraction_of_every_size(machine: Machine, shape: tuple[int, ...]) -> None:
     cases.retract(machine, shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(17, 40), (100, 70)], ids=str)
+def test_retraction_of_weights_in_half_precision(
+    machine: Machine, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    for corrections in (0, 1):
+        cases.retract(machine, shape, corrections, dtype)
+
+
+@pytest.mark.parametrize(
+    "shape", [(65, 65), (96, 200), (127, 127), (128, 300), (2, 66, 70)], ids=str
+)
+def test_two_tiles_of_every_size(
+    machine: Machine, launched: list[str], shape: tuple[int, ...]
+) -> None:
+    """One launch each, and what lies past the edge of a matrix does not matter."""
+    cases.whole_msign(machine, well_conditioned(*shape).float(), "fp32")
+    cases.retract(machine, shape)
+    assert launched == ["tiled_msign", "tiled_retract"]
+
+
+def test_two_tiles_of_views(machine: Machine) -> None:
+    """Transposed, every second column, part of a larger matrix, one matrix seen as two."""
+    x = polar(torch.randn(66, 68)).float()
+    every_second = torch.zeros(66, 136)[:, ::2].copy_(x)
+    part = torch.zeros(2, 70, 80)[1:, 2:68, 7:75].copy_(x)
+    for view in (x.mT, every_second, part, x.expand(2, 66, 68)):
+        assert not view.is_contiguous()
+        # The direction has other strides than the point.
+        cases.retract_of(machine, view, torch.randn(view.shape) / 10)
+    cases.whole_msign(machine, well_conditioned(70, 105).float().mT, "fp32")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
