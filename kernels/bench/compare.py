@@ -84,7 +84,15 @@ def polar(x: Tensor) -> Tensor:
 
 def checks(device: torch.device) -> Iterator[Checked]:
     """Public functions everywhere; on a GPU single products too."""
-    for shape in ((3, 17, 17), (5, 64, 64), (2, 100, 70), (4, 64, 768), (3, 128, 300), (300, 300), (200, 700)):
+    for shape in (
+        (3, 17, 17),
+        (5, 64, 64),
+        (2, 100, 70),
+        (4, 64, 768),
+        (3, 128, 300),
+        (300, 300),
+        (200, 700),
+    ):
         x = drawn(*shape, device=device)
         name = "×".join(map(str, shape))
         error = relative(kernels.msign(x, precision="fp32"), polar(x))

@@ -144,11 +144,8 @@ VARIANTS: Mapping[str, Case] = {
     "narrow msign, bfloat16": lambda m: whole_msign(m, _x(150, 17), "bf16"),
     "tiled msign, one step a time": lambda m: whole_msign(m, _x(66, 67), "fp32"),
     "tiled msign": lambda m: whole_msign(m, _x(100, 66), "fp32"),
-    "msign, standard form": lambda m: whole_msign(m, _x(129, 130), "fp32"),
-    "msign, Gram form": lambda m: whole_msign(m, _x(129, 200), "fp32"),
     "retract": lambda m: retract(m, (17, 40)),
     "tiled retract": lambda m: retract(m, (67, 66), 2),
-    "retract by launches": lambda m: retract(m, (130, 129), 2),
     "pre-step": lambda m: pre_step(m, _x(17, 20), nesterov=False),
     "pre-step, Nesterov": lambda m: pre_step(m, _x(20, 300), nesterov=True),
 }

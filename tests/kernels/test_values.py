@@ -42,6 +42,10 @@ def test_msign_beyond_one_tile_of_bfloat16(machine: Machine, shape: tuple[int, i
     cases.whole_msign(machine, well_conditioned(*shape).float(), "bf16")
 
 
+def test_retraction_beyond_one_launch(machine: Machine) -> None:
+    cases.retract(machine, (130, 129), 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(17, 17), (63, 65), (150, 20), (70, 100)], ids=str)
 def test_half_precision_inputs(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from matrices import BFLOAT16, FLOAT32, error, polar, well_conditioned
-from modular_manifolds_kernels import POLAR_EXPRESS, launches
+from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive
 from modular_manifolds_kernels.coefficients import Polynomial
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.matrix_sign import msign
@@ -115,12 +115,17 @@ def test_launches_of_small_batches(machine: Machine, launched: list[str]) -> Non
 
 def test_launches_of_large_matrices(machine: Machine, launched: list[str]) -> None:
     """Three a step in standard form; in Gram form X is touched twice in two steps (four in float32)."""
-    msign(machine, well_conditioned(129, 130).float(), POLAR_EXPRESS[:3], "fp32")
+    x = well_conditioned(129, 130).float()
+    found = msign(machine, x, POLAR_EXPRESS[:3], "fp32")
     assert Counter(launched) == {"pre_step": 1, "gram": 3, "polynomial": 3, "apply": 3}
+    assert error(found, naive.msign(x.double(), POLAR_EXPRESS[:3])) <= FLOAT32
     launched.clear()
-    msign(machine, well_conditioned(129, 200).float(), POLAR_EXPRESS[:5], "fp32")
+    x = well_conditioned(129, 200, lowest=1e-3).float()
+    found = msign(machine, x, POLAR_EXPRESS[:5], "fp32")
     # Four steps on one Gram matrix: each but the first multiplies Q, each but the last renews R by two.
     assert Counter(launched) == {"pre_step": 1, "gram": 2, "polynomial": 5 + 3 + 6, "apply": 2}
+    # Rounding grows with the condition number.
+    assert error(found, naive.msign(x.double(), POLAR_EXPRESS[:5])) <= 1e-3
 
 
 @pytest.mark.parametrize("target", TARGETS)

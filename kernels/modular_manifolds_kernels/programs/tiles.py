@@ -7,6 +7,7 @@ Every function ends with a barrier: nobody reads before all have written.
 import triton
 import triton.language as tl
 
+
 @triton.jit
 def tile_product(
     left,
