@@ -84,7 +84,15 @@ def polar(x: Tensor) -> Tensor:
 
 def checks(device: torch.device) -> Iterator[Checked]:
     """Public functions everywhere; on a GPU single products too."""
-    for shape in ((3, 17, 17), (5, 64, 64), (2, 100, 70), (4, 64, 768), (300, 300), (200, 700)):
+    for shape in (
+        (3, 17, 17),
+        (5, 64, 64),
+        (2, 100, 70),
+        (4, 64, 768),
+        (3, 128, 300),
+        (300, 300),
+        (200, 700),
+    ):
         x = drawn(*shape, device=device)
         name = "×".join(map(str, shape))
         error = relative(kernels.msign(x, precision="fp32"), polar(x))
@@ -95,7 +103,7 @@ def checks(device: torch.device) -> Iterator[Checked]:
         )
         same = torch.equal(kernels.msign(x, precision="bf16"), kernels.msign(x, precision="bf16"))
         yield Checked(f"msign {name} twice, same bits", 0.0 if same else 1.0, 0.0)
-    for shape in ((4, 64, 768), (2, 50, 32), (300, 200)):
+    for shape in ((4, 64, 768), (2, 50, 32), (3, 300, 128), (300, 200)):
         w, a = polar(drawn(*shape, device=device)).float(), drawn(*shape, device=device)
         found, residual = kernels.stiefel_retract(w, a, eta=0.01)
         exact, _ = naive.stiefel_retract(w.double(), a.double(), 0.01, 1)

@@ -43,7 +43,9 @@ _MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
     "apply": ("p", "x", "out"),
     "small_msign": ("x", "out"),
     "narrow_msign": ("x", "out", "held"),
+    "tiled_msign": ("x", "out", "held"),
     "stiefel_retract": ("w", "a", "out"),
+    "tiled_retract": ("w", "a", "out", "held"),
     "pre_step": ("momentum", "gradient", "out"),
 }
 _FLOATS: Final = ("largest", "squares", "coefficients", "residual")
@@ -57,13 +59,19 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
     "small_msign": "x out coefficients n k steps x_batch x_row x_column out_batch out_row out_column",
     "narrow_msign": "x out held coefficients n k steps x_batch x_row x_column"
     " out_batch out_row out_column",
+    "tiled_msign": "x out held coefficients n k width steps together x_batch x_row x_column"
+    " out_batch out_row out_column",
     "stiefel_retract": "w a out residual eta n k corrections w_batch w_row w_column"
+    " a_batch a_row a_column out_batch out_row out_column",
+    "tiled_retract": "w a out held residual eta n k width corrections w_batch w_row w_column"
     " a_batch a_row a_column out_batch out_row out_column",
     "pre_step": "momentum gradient out largest squares mu n k"
     " momentum_batch momentum_row momentum_column gradient_batch gradient_row gradient_column"
     " out_batch out_row out_column",
 }
-_LOOSE: Final = ("parts", "tiles", "steps", "corrections")
+_LOOSE: Final = ("parts", "tiles", "steps", "together", "corrections")
+_FLOAT32_ONLY: Final = ("stiefel_retract", "tiled_msign", "tiled_retract", "pre_step")
+"""Kernels that are not compiled for operands in half precision."""
 
 
 def row(
@@ -81,7 +89,7 @@ def row(
 ) -> Configuration:
     """A row of the table, with the signature that its kernel and layout give."""
     constexprs: dict[str, int | str | bool] = dict(flags)
-    if kernel not in ("pre_step", "stiefel_retract"):
+    if kernel not in _FLOAT32_ONLY:
         constexprs["HALF"] = dtype == "bf16"
     if kernel != "pre_step":
         constexprs["PRECISION"] = "ieee" if target == "gfx942" or dtype == "bf16" else products

@@ -56,6 +56,18 @@ def storage(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
+def scratch(row: Configuration, x: Tensor, *, squares: int) -> tuple[Tensor, int]:
+    """What a program in tiles works on: X of whole tiles and a few square matrices, of each in the stack.
+
+    Returns the room, and how wide X is in it.
+    """
+    batch, _, k = x.shape
+    side, tile = int(row.constexprs["BLOCK"]), int(row.constexprs["TILE"])
+    width = -(-k // tile) * tile
+    held = torch.empty(batch, side, width + squares * side, dtype=torch.float32, device=x.device)
+    return held, width
+
+
 def _must(row: Configuration | None) -> Configuration:
     assert row is not None, "the table holds every kernel that is launched"
     return row

@@ -28,7 +28,13 @@ def fits(n: int, k: int, precision: Precision, target: str) -> Configuration | N
     whole = choose("small_msign", precision, target, side=k)
     if whole is not None or k > LONGEST:
         return whole
-    return choose("narrow_msign", precision, target, side=n)
+    narrow = choose("narrow_msign", precision, target, side=n)
+    return narrow or choose("tiled_msign", precision, target, side=n)
+
+
+def long(n: int, k: int) -> bool:
+    """Whether a matrix n×k is worth the Gram form: at least half again as long as wide."""
+    return 2 * k >= 3 * n
 
 
 def msign(
@@ -53,17 +59,18 @@ def msign(
     if x.numel() == 0:
         return out
     source, target = wide(stack(x)), wide(stack(out))
+    row = fits(source.shape[1], source.shape[2], precision, machine.target)
     # What is stored between two steps must not be coarser than the products.
     coarse = precision == "fp32" and x.dtype != torch.float32
-    held = launches.like(target, torch.float32) if coarse else target
-    row = fits(source.shape[1], source.shape[2], precision, machine.target)
+    between = row is None or row.kernel == "narrow_msign"
+    held = launches.like(target, torch.float32) if coarse and between else target
     if row is not None:
         _one_launch(machine, row, source, held, coefficients)
     else:
         if largest is None:
             largest = launches.largest_entries(machine, stack(x))
         parts = largest.reshape(source.shape[0], -1)
-        iterate = _gram_form if 2 * source.shape[2] >= 3 * source.shape[1] else _standard_form
+        iterate = _gram_form if long(source.shape[1], source.shape[2]) else _standard_form
         iterate(machine, source, held, coefficients, precision, parts)
     if held is not target:
         target.copy_(held)
@@ -79,9 +86,16 @@ def _one_launch(
 ) -> None:
     batch, n, k = x.shape
     table = _on_device(tuple(coefficients), x.device)
-    sizes = (n, k, len(coefficients), *x.stride(), *out.stride())
+    strides = (*x.stride(), *out.stride())
+    sizes = (n, k, len(coefficients), *strides)
     if row.kernel == "small_msign":
         machine.launch(row, (batch,), x, out, table, *sizes)
+        return
+    if row.kernel == "tiled_msign":
+        held, width = launches.scratch(row, x, squares=4)
+        together = TOGETHER["fp32"] if long(n, k) else 1
+        counts = (n, k, width, len(coefficients), together)
+        machine.launch(row, (batch,), x, out, held, table, *counts, *strides)
         return
     block = int(row.constexprs["BLOCK"])
     dtype = torch.bfloat16 if row.constexprs["HALF"] else torch.float32

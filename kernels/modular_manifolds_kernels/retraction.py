@@ -8,12 +8,16 @@ from torch import Tensor
 from modular_manifolds_kernels import launches
 from modular_manifolds_kernels.launches import stack, wide
 from modular_manifolds_kernels.machine import Machine
+from modular_manifolds_kernels.matrix_sign import LONGEST
 from modular_manifolds_kernels.shipped import Configuration, choose
 
 
-def fits(n: int, target: str) -> Configuration | None:
-    """The row of the kernel that takes a whole matrix with this short side; None where none does."""
-    return choose("stiefel_retract", "fp32", target, side=n)
+def fits(n: int, k: int, target: str) -> Configuration | None:
+    """The row of the kernel that takes a whole matrix n×k, n ≤ k, in one launch; None where none does."""
+    whole = choose("stiefel_retract", "fp32", target, side=n)
+    if whole is not None or k > LONGEST:
+        return whole
+    return choose("tiled_retract", "fp32", target, side=n)
 
 
 def stiefel_retract(
@@ -26,13 +30,17 @@ def stiefel_retract(
     out = torch.empty(w.shape, dtype=w.dtype, device=w.device)
     point, step, target = wide(stack(w)), wide(stack(a)), wide(stack(out))
     batch, n, k = point.shape
-    row = fits(n, machine.target)
+    row = fits(n, k, machine.target)
     if row is None:
         residual = _by_launches(machine, point, step, target, eta, corrections)
     else:
         residual = torch.empty(batch, dtype=torch.float32, device=w.device)
         strides = (*point.stride(), *step.stride(), *target.stride())
-        arguments = (point, step, target, residual, eta, n, k, corrections)
+        if row.kernel == "stiefel_retract":
+            arguments = (point, step, target, residual, eta, n, k, corrections)
+        else:
+            held, width = launches.scratch(row, point, squares=1)
+            arguments = (point, step, target, held, residual, eta, n, k, width, corrections)
         machine.launch(row, (batch,), *arguments, *strides)
     return out, residual.reshape(w.shape[:-2])
 

@@ -22,7 +22,9 @@ class _Programs(Mapping[str, Any]):
         "apply",
         "small_msign",
         "narrow_msign",
+        "tiled_msign",
         "stiefel_retract",
+        "tiled_retract",
         "pre_step",
     )
 
@@ -102,6 +104,9 @@ def _whole_matrices(target: str) -> Iterator[Configuration]:
             "narrow_msign", "fp32", target, block, strip, warps=warps, stages=1,
             products=products, TOGETHER=few,
         )  # fmt: skip
+    # In float32 nothing of a side of 128 fits in registers: it is gone through in tiles.
+    for kernel in ("tiled_msign", "tiled_retract"):
+        yield row(kernel, "fp32", target, 128, 16, warps=4, stages=2, TILE=64)
 
 
 SHIPPED: Final[tuple[Configuration, ...]] = tuple(

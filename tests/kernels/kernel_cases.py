@@ -84,15 +84,25 @@ def whole_msign(machine: Machine, x: Tensor, precision: Precision) -> None:
         assert error(found, wanted) <= FLOAT32
 
 
-def retract(machine: Machine, shape: tuple[int, ...], corrections: int = 1) -> None:
-    """A step from a random point; the residual is that of the result."""
+def retract(
+    machine: Machine,
+    shape: tuple[int, ...],
+    corrections: int = 1,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """A step from a random point; the residual is that of the result, as it is stored."""
     w = naive.msign(torch.randn(*shape, dtype=torch.float64), (*POLAR_EXPRESS, *POLAR_EXPRESS[-3:]))
     a = naive.msign(torch.randn(*shape, dtype=torch.float64), POLAR_EXPRESS)
-    w, a = w.float(), a.float()
+    retract_of(machine, w.to(dtype), a.to(dtype), corrections)
+
+
+def retract_of(machine: Machine, w: Tensor, a: Tensor, corrections: int = 1) -> None:
+    """The same from this point in this direction."""
     found, residual = stiefel_retract(machine, w, a, 0.05, corrections)
     wanted, _ = naive.stiefel_retract(w.double(), a.double(), 0.05, corrections)
     _, left = naive.stiefel_retract(found.double(), torch.zeros_like(w).double(), 0.0, 0)
-    assert error(found, wanted) <= FLOAT32
+    assert found.dtype == w.dtype
+    assert error(found, wanted) <= (FLOAT32 if w.dtype == torch.float32 else BFLOAT16)
     assert residual.shape == w.shape[:-2]
     assert float((residual - left).abs().max()) <= 2e-6
 
@@ -132,10 +142,10 @@ VARIANTS: Mapping[str, Case] = {
     "narrow msign": lambda m: whole_msign(m, _x(17, 90), "fp32"),
     "narrow msign, one step a time": lambda m: whole_msign(m, _x(40, 90), "fp32"),
     "narrow msign, bfloat16": lambda m: whole_msign(m, _x(150, 17), "bf16"),
-    "msign, standard form": lambda m: whole_msign(m, _x(66, 67), "fp32"),
-    "msign, Gram form": lambda m: whole_msign(m, _x(66, 100), "fp32"),
+    "tiled msign, one step a time": lambda m: whole_msign(m, _x(66, 67), "fp32"),
+    "tiled msign": lambda m: whole_msign(m, _x(100, 66), "fp32"),
     "retract": lambda m: retract(m, (17, 40)),
-    "retract by launches": lambda m: retract(m, (67, 66), 2),
+    "tiled retract": lambda m: retract(m, (67, 66), 2),
     "pre-step": lambda m: pre_step(m, _x(17, 20), nesterov=False),
     "pre-step, Nesterov": lambda m: pre_step(m, _x(20, 300), nesterov=True),
 }

@@ -13,7 +13,8 @@ import modular_manifolds_kernels as kernels
 import pytest
 import torch
 from modular_manifolds_kernels import machine as machines
-from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, TARGETS, choose
+from modular_manifolds_kernels import matrix_sign, retraction
+from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, TARGETS, Precision, choose
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -58,6 +59,28 @@ def test_the_smallest_block_that_holds_a_matrix_is_chosen() -> None:
         assert row is not None
         assert row.constexprs["BLOCK"] == 128
         assert choose("narrow_msign", "bf16", target, side=129) is None
+
+
+def test_a_short_side_up_to_128_is_one_launch_in_either_precision() -> None:
+    """Unless the long side is worth many programs."""
+    wanted: list[tuple[int, int, Precision, str]] = [
+        (64, 65, "fp32", "narrow_msign"),
+        (65, 65, "fp32", "tiled_msign"),
+        (128, 4096, "fp32", "tiled_msign"),
+        (128, 4096, "bf16", "narrow_msign"),
+    ]
+    for target in TARGETS:
+        for n, k, precision, kernel in wanted:
+            row = matrix_sign.fits(n, k, precision, target)
+            assert row is not None
+            assert row.kernel == kernel
+        for n, k, kernel in ((64, 9000, "stiefel_retract"), (65, 4096, "tiled_retract")):
+            row = retraction.fits(n, k, target)
+            assert row is not None
+            assert row.kernel == kernel
+        for n, k in ((129, 129), (128, 4097)):
+            assert matrix_sign.fits(n, k, "fp32", target) is None
+            assert retraction.fits(n, k, target) is None
 
 
 def test_why_not_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from modular_manifolds_kernels import FOUR_STEPS, POLAR_EXPRESS, model
+from modular_manifolds_kernels.machine import Machine
+from modular_manifolds_kernels.matrix_sign import msign
 from modular_manifolds_kernels.model import accuracy
 from modular_manifolds_kernels.model.launch import Launch
+from modular_manifolds_kernels.retraction import stiefel_retract
 from modular_manifolds_kernels.static.targets import TARGETS
 
 from modular_manifolds.cli.main import main
@@ -56,6 +61,37 @@ def test_the_counted_launches_are_those_that_the_kernels_make() -> None:
     assert named(model.msign_launches(7, 64, 64, steps=8)) == ["small_msign"]
     assert named(model.msign_launches(7, 1024, 64, steps=8)) == ["narrow_msign"]
     assert named(model.retraction_launches(7, 768, 64)) == ["stiefel_retract"]
+    assert named(model.msign_launches(7, 128, 100, steps=8, precision="fp32")) == ["tiled_msign"]
+    assert named(model.retraction_launches(7, 128, 3072)) == ["tiled_retract"]
+
+
+@pytest.mark.parametrize(("n", "k"), [(66, 67), (66, 100), (128, 210)])
+def test_the_products_counted_in_tiles_are_those_that_are_made(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, n: int, k: int
+) -> None:
+    builder = pytest.importorskip("triton.runtime.interpreter").InterpreterBuilder
+    stock = builder.create_dot
+    made: list[int] = []
+
+    def create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        made.append(2 * a.data.shape[0] * a.data.shape[1] * b.data.shape[1])
+        return stock(self, a, b, *rest)
+
+    monkeypatch.setattr(builder, "create_dot", create_dot)
+    x = torch.randn(2, n, k)
+    for run, counted in (
+        (
+            lambda: msign(machine, x, POLAR_EXPRESS[:6], "fp32"),
+            model.msign_launches(2, n, k, steps=6, precision="fp32"),
+        ),
+        (
+            lambda: stiefel_retract(machine, x, x, 0.1, 1),
+            model.retraction_launches(2, n, k),
+        ),
+    ):
+        made.clear()
+        run()
+        assert [each.flops for each in counted] == [sum(made)]
 
 
 def test_operations_and_bytes_of_the_launches_of_one_step() -> None:

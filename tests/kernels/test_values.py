@@ -6,9 +6,12 @@ import kernel_cases as cases
 import pytest
 import torch
 from kernel_cases import VARIANTS
-from matrices import SHAPES, well_conditioned
+from matrices import SHAPES, polar, well_conditioned
+from modular_manifolds_kernels import POLAR_EXPRESS, launches
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.shipped import Precision
+from modular_manifolds_kernels.matrix_sign import msign
+from modular_manifolds_kernels.shipped import Configuration, Precision
+from torch import Tensor
 
 PRECISIONS: list[Precision] = ["fp32", "bf16"]
 
@@ -42,6 +45,10 @@ def test_msign_beyond_one_tile_of_bfloat16(machine: Machine, shape: tuple[int, i
     cases.whole_msign(machine, well_conditioned(*shape).float(), "bf16")
 
 
+def test_retraction_beyond_one_launch(machine: Machine) -> None:
+    cases.retract(machine, (130, 129), 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(17, 17), (63, 65), (150, 20), (70, 100)], ids=str)
 def test_half_precision_inputs(
@@ -54,6 +61,65 @@ def test_half_precision_inputs(
 @pytest.mark.parametrize("shape", [*SHAPES, (200, 30)], ids=str)
 def test_retraction_of_every_size(machine: Machine, shape: tuple[int, ...]) -> None:
     cases.retract(machine, shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(17, 40), (100, 70)], ids=str)
+def test_retraction_of_weights_in_half_precision(
+    machine: Machine, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    for corrections in (0, 1):
+        cases.retract(machine, shape, corrections, dtype)
+
+
+@pytest.mark.parametrize(
+    "shape", [(65, 65), (96, 200), (127, 127), (128, 300), (2, 66, 70)], ids=str
+)
+def test_two_tiles_of_every_size(
+    machine: Machine, launched: list[str], shape: tuple[int, ...]
+) -> None:
+    """One launch each, and what lies past the edge of a matrix does not matter."""
+    cases.whole_msign(machine, well_conditioned(*shape).float(), "fp32")
+    cases.retract(machine, shape)
+    assert launched == ["tiled_msign", "tiled_retract"]
+
+
+def test_two_tiles_of_views(machine: Machine) -> None:
+    """Transposed, every second column, part of a larger matrix, one matrix seen as two."""
+    x = polar(torch.randn(66, 68)).float()
+    every_second = torch.zeros(66, 136)[:, ::2].copy_(x)
+    part = torch.full((2, 70, 80), torch.nan)[1:, 2:68, 7:75].copy_(x)
+    for view in (x.mT, every_second, part, x.expand(2, 66, 68)):
+        assert not view.is_contiguous()
+        # The direction has other strides than the point.
+        cases.retract_of(machine, view, torch.randn(view.shape) / 10)
+    cases.whole_msign(
+        machine,
+        torch.full((71, 120), torch.nan)[1:, 5:110].copy_(well_conditioned(70, 105)).mT,
+        "fp32",
+    )
+
+
+def test_symmetric_matrices_in_tiles_are_so_to_the_bit(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a program works on, looked at after it: the sums of a tile do not come in the order of its mirror image."""
+    stock = launches.scratch
+    rooms: list[tuple[Tensor, int]] = []
+
+    def scratch(row: Configuration, x: Tensor, *, squares: int) -> tuple[Tensor, int]:
+        rooms.append(stock(row, x, squares=squares))
+        return rooms[-1]
+
+    monkeypatch.setattr(launches, "scratch", scratch)
+    msign(machine, well_conditioned(1, 100, 170).float(), POLAR_EXPRESS[:3], "fp32")
+    cases.retract(machine, (1, 100, 110))
+    for room, width in rooms:
+        flat = room.flatten()[128 * width :]
+        for square in flat.reshape(-1, 128, 128):
+            assert bool(square.any())
+            assert cases.symmetric_to_the_bit(square)
+            assert not bool(square[100:].any())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -14,7 +14,7 @@ from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.matrix_sign import msign
 from modular_manifolds_kernels.model.launch import Launch
 from modular_manifolds_kernels.retraction import stiefel_retract
-from modular_manifolds_kernels.shipped import SHIPPED
+from modular_manifolds_kernels.shipped import SHIPPED, Precision
 
 READS: Final[Mapping[str, tuple[str, ...]]] = {
     "gram": ("x", "largest"),
@@ -22,7 +22,9 @@ READS: Final[Mapping[str, tuple[str, ...]]] = {
     "apply": ("p", "x", "largest", "squares"),
     "small_msign": ("x", "coefficients"),
     "narrow_msign": ("x", "coefficients"),
+    "tiled_msign": ("x", "coefficients"),
     "stiefel_retract": ("w", "a"),
+    "tiled_retract": ("w", "a"),
     "pre_step": ("momentum", "gradient"),
 }
 WRITES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -31,7 +33,9 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "apply": ("out",),
     "small_msign": ("out",),
     "narrow_msign": ("out",),
+    "tiled_msign": ("out",),
     "stiefel_retract": ("out", "residual"),
+    "tiled_retract": ("out", "residual"),
     "pre_step": ("momentum", "out", "largest", "squares"),
 }
 """The tensors that a kernel reads and writes, by its arguments' names. What a kernel writes and reads again
@@ -103,6 +107,8 @@ def _tile_flops(name: str, given: Mapping[str, Any]) -> int:
         return product(k)
     if name in ("polynomial", "apply"):
         return product(n)
+    if "TILE" in given:
+        return _tiled_flops(name, given)
     square, strips = 2 * block**3, product(k)
     if name == "stiefel_retract":
         return strips + given["corrections"] * 2 * strips
@@ -117,6 +123,25 @@ def _tile_flops(name: str, given: Mapping[str, Any]) -> int:
     return strips + groups * strips + (groups - 1) * strips + inside
 
 
+def _tiled_flops(name: str, given: Mapping[str, Any]) -> int:
+    """The same of a kernel that goes through its matrix in tiles."""
+    n, k, tile, strip = given["n"], given["k"], given["TILE"], given["BLOCK_K"]
+    height = -(-n // tile)
+
+    def symmetric(depth: int) -> int:
+        return height * (height + 1) // 2 * 2 * tile * tile * (-(-depth // strip) * strip)
+
+    across = tile // 2
+    apply = 2 * given["BLOCK"] * (-(-k // across) * across) * (-(-n // strip) * strip)
+    if name == "tiled_retract":
+        return given["corrections"] * (symmetric(k) + apply) + symmetric(k)
+    steps, together = given["steps"], given["together"]
+    groups = -(-steps // together)
+    # The first step on a Gram matrix makes T; each further one U, S, T and Q T.
+    inside = groups * symmetric(n) + (steps - groups) * 4 * symmetric(n)
+    return groups * (symmetric(k) + apply) + inside
+
+
 def size_of(tensor: Tensor) -> int:
     """Bytes of a tensor's entries."""
     return tensor.numel() * tensor.element_size()
@@ -129,15 +154,20 @@ def machine(target: str) -> tuple[Machine, list[Launch]]:
 
 
 def msign_launches(
-    *shape: int, steps: int, target: str = "sm_90", dtype: torch.dtype = torch.float32
+    *shape: int,
+    steps: int,
+    target: str = "sm_90",
+    dtype: torch.dtype = torch.float32,
+    precision: Precision = "bf16",
 ) -> list[Launch]:
-    """The launches of one matrix sign in bfloat16 products, of a stack (*batch, m, n).
+    """The launches of one matrix sign, of a stack (*batch, m, n).
 
     Args:
         dtype: of the input and the result.
+        precision: of the operands of the products.
     """
     held, launches = machine(target)
-    msign(held, torch.empty(shape, dtype=dtype, device="meta"), POLAR_EXPRESS[:steps], "bf16")
+    msign(held, torch.empty(shape, dtype=dtype, device="meta"), POLAR_EXPRESS[:steps], precision)
     return launches
 
 

@@ -55,8 +55,12 @@ def bars() -> list[Bar]:
     found.append(Bar("launches of the matrix signs of 96 heads of 64×64", small.launches, 1))
     narrow = total(ours.msign_launches(12, 64, 768, steps=8))
     found.append(Bar("launches of the matrix signs of 12 heads of 64×768", narrow.launches, 1))
+    tiled = total(ours.msign_launches(12, 128, 128, steps=8, precision="fp32"))
+    found.append(Bar("launches of the same of 12 of 128×128 in float32", tiled.launches, 1))
     landed = total(ours.retraction_launches(12, 64, 768))
     found.append(Bar("launches of a retraction, corrected, with residual", landed.launches, 1))
+    large = total(ours.retraction_launches(3072, 128))
+    found.append(Bar("launches of the same of 3072×128", large.launches, 1))
     before = [each for each in ours.step_launches(768, 768, steps=1) if each.name == "pre_step"]
     found.append(Bar("launches of a pre-step", len(before), 1))
     return found

@@ -103,6 +103,8 @@ def choices(row: Row) -> str:
         said.append("nesterov")
     elif chosen.get("MOMENTUM"):
         said.append("momentum")
+    if "TILE" in chosen:
+        said.append(f"tiles {chosen['TILE']}")
     if "TOGETHER" in chosen:
         said.append(f"steps {chosen['TOGETHER']}")
     return " ".join(said)
