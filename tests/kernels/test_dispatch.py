@@ -7,19 +7,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import modular_manifolds_kernels as kernels
 import pytest
 import torch
 from modular_manifolds_kernels import machine as machines
 from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, TARGETS, choose
+from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import modular_manifolds as mm
 from modular_manifolds.errors import BackendError
 from modular_manifolds.linalg import backend, coefficients
+from modular_manifolds.linalg.backend import Backend
 
 
 def test_both_tables_of_coefficients_are_one() -> None:
@@ -116,6 +118,26 @@ def test_the_door_sends_cuda_tensors_to_the_kernels() -> None:
             mm.msign(x, accuracy="exact", backend="triton")
         with pytest.raises(BackendError, match=r"torch\.float64"):
             mm.msign(x.double(), backend="triton")
+
+
+def test_the_door_is_compiled_without_a_graph_break() -> None:
+    """A graph traced for cuda holds the kernels' operator, or torch's own products where these were asked for."""
+    pytest.importorskip("triton")
+
+    class Chosen(torch.nn.Module):
+        def __init__(self, name: Backend) -> None:
+            super().__init__()
+            self.name: Backend = name
+
+        def forward(self, x: Tensor) -> Tensor:
+            return mm.msign(x, backend=self.name)
+
+    with FakeTensorMode():
+        x = torch.empty(6, 4, device="cuda")
+        for name in get_args(Backend):
+            graph = torch.export.export(Chosen(name), (x,), strict=True).graph
+            targets = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+            assert ("modular_manifolds_kernels.msign.default" in targets) == (name != "torch")
 
 
 def calls(run: Callable[[], object]) -> list[str]:
