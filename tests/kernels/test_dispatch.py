@@ -12,8 +12,12 @@ from typing import Any, get_args
 import modular_manifolds_kernels as kernels
 import pytest
 import torch
+from modular_manifolds_kernels import POLAR_EXPRESS
 from modular_manifolds_kernels import machine as machines
-from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, TARGETS, choose
+from modular_manifolds_kernels.machine import Machine
+from modular_manifolds_kernels.matrix_sign import msign
+from modular_manifolds_kernels.retraction import stiefel_retract
+from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, TARGETS, Configuration, choose
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -98,6 +102,31 @@ def test_old_and_unknown_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> N
             with pytest.raises(RuntimeError, match="no column for Some GPU"):
                 machines.machine_of(0)
     machines.machine_of.cache_clear()
+
+
+def test_a_stack_may_be_deeper_than_a_grid_is_high(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's second and third axes end at 65,535: grids have the first one alone, whose end is told in words."""
+    grids: dict[str, tuple[int, ...]] = {}
+
+    def launch(self: Machine, row: Configuration, grid: tuple[int, ...], *rest: object) -> None:
+        del self, rest
+        assert len(grid) == 1
+        grids[row.kernel] = min(grid, grids.get(row.kernel, grid))
+
+    deep = 70_000
+    machine = Machine("sm_90", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(Machine, "launch", launch)
+        for n, k in ((9, 9), (9, 100), (65, 66), (65, 130)):
+            msign(machine, torch.empty(deep, n, k, device="meta"), POLAR_EXPRESS, "fp32")
+        w = torch.empty(deep, 9, 100, device="meta")
+        stiefel_retract(machine, w, w, 0.1, 1)
+    assert set(grids) == set(KERNELS)
+    assert all(grid >= (deep,) for grid in grids.values())
+    with pytest.raises(
+        ValueError, match=r"at most 2,147,483,647 programs .* got 2,147,483,648\. Pass"
+    ):
+        machine.launch(SHIPPED[0], (1 << 31,))
 
 
 def test_the_door_sends_cuda_tensors_to_the_kernels() -> None:
