@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from functools import partial
 
 import cases
 import pytest
@@ -10,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, BackendError, NonFiniteError, ShapeError
@@ -21,6 +24,12 @@ from modular_manifolds.linalg.coefficients import (
 )
 from modular_manifolds.linalg.newton_schulz import inverse_root, iterate, schedule
 from modular_manifolds.linalg.symmetric import gram
+
+# `mm.linalg.msign` is the function.
+msign_module = importlib.import_module("modular_manifolds.linalg.msign")
+
+COMPILED = ("eager", "aot_eager")
+"""Compilers that need no C++ compiler; the graph is the same for all of them."""
 
 
 def orthonormal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -202,6 +211,64 @@ def test_a_backend_asked_for_by_name_is_used_or_refused() -> None:
         BackendError, match="backend must be one of auto, torch, triton, got 'cuda'"
     ):
         mm.msign(x, backend="cuda")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("compiler", COMPILED)
+@pytest.mark.parametrize("chosen", ["auto", "torch"])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (2, 5, 7)], ids=cases.name)
+def test_compiled_without_a_graph_break(
+    shape: tuple[int, ...], chosen: backend.Backend, compiler: str
+) -> None:
+    """With the same bits: the polynomials are those of eager code."""
+    torch.compiler.reset()
+    x = torch.randn(shape)
+    compiled = torch.compile(partial(mm.msign, backend=chosen), fullgraph=True, backend=compiler)
+    assert torch.equal(compiled(x), mm.msign(x, backend=chosen))
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_compiled_for_every_size_and_accuracy(dynamic: bool | None) -> None:
+    """Sizes and accuracies that a compiler has made symbolic choose the polynomials all the same."""
+    torch.compiler.reset()
+    compiled = torch.compile(mm.msign, fullgraph=True, backend="eager", dynamic=dynamic)
+    for shape in [(9, 4), (8, 5), (3, 7), (2, 9, 4), (3, 9, 4)]:
+        x = torch.randn(shape)
+        assert torch.equal(compiled(x), mm.msign(x))
+    for accuracy in (1e-2, 0.1, 1e-5):
+        assert torch.equal(compiled(x, accuracy=accuracy), mm.msign(x, accuracy=accuracy))
+
+
+def test_compiled_in_bfloat16_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.reset()
+    monkeypatch.setattr(msign_module, "half_is_fast", lambda device_type: device_type == "cpu")
+    x = torch.randn(256, 256)
+    compiled = torch.compile(partial(mm.msign, accuracy=0.1), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), mm.msign(x, accuracy=0.1))
+    assert float((torch.linalg.svdvals(compiled(x)) - 1).abs().max()) > 1e-3
+
+
+def test_its_derivative_is_that_of_differences() -> None:
+    """Of the polynomials, compiled or not."""
+    torch.compiler.reset()
+    x = with_values(torch.tensor([1.0, 0.7, 0.4]), 5).requires_grad_()
+    assert torch.autograd.gradcheck(mm.msign, (x,))
+    (expected,) = torch.autograd.grad(mm.msign(x).square()[0, 0], x)
+    compiled = torch.compile(mm.msign, fullgraph=True, backend="aot_eager")
+    (found,) = torch.autograd.grad(compiled(x).square()[0, 0], x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_shapes_are_known_without_storage() -> None:
+    """For fakes on cuda, whether or not a kernel would run, and on meta."""
+    for shape in [(6, 6), (9, 4), (2, 3, 64, 768), (5,)]:
+        for dtype in (torch.float32, torch.bfloat16, torch.float64):
+            with FakeTensorMode():
+                x = torch.empty(shape, device="cuda", dtype=dtype)
+                for name in ("auto", "torch"):
+                    found = mm.msign(x, backend=name)
+                    assert (found.shape, found.dtype, found.device) == (x.shape, dtype, x.device)
+            found = mm.msign(torch.empty(shape, device="meta", dtype=dtype))
+            assert (found.shape, found.dtype, found.device.type) == (shape, dtype, "meta")
 
 
 @pytest.mark.parametrize("polynomial", [NEWTON_SCHULZ_CUBIC, NEWTON_SCHULZ_QUINTIC])

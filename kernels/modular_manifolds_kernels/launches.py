@@ -10,8 +10,8 @@ from torch import Tensor
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.shipped import TARGETS, Configuration, Precision, choose
 
-TALLEST_STRIDE = 1 << 23
-"""Offsets inside a tile are 32 bits: 128 rows of at most this many entries."""
+WIDEST_TILE = 256
+"""No tile has a longer side."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,33 @@ class Sizes:
 
 
 def stack(x: Tensor) -> Tensor:
-    """`x` of shape (*batch, m, n) as (batch, m, n) with strides a tile can be addressed by; a view if possible."""
+    """`x` of shape (*batch, m, n) as (batch, m, n) with strides a tile can be addressed by; a view if possible.
+
+    Raises:
+        ValueError: its rows are too long for that.
+    """
     flat = x.reshape(-1, x.shape[-2], x.shape[-1])
-    return flat if max(flat.stride()[1:]) < TALLEST_STRIDE else flat.contiguous()
+    return addressable(flat if _fits_32_bits(flat) else flat.contiguous())
+
+
+def addressable(x: Tensor) -> Tensor:
+    """`x` of shape (batch, m, n) itself.
+
+    Raises:
+        ValueError: offsets inside a tile of it would not fit 32 bits.
+    """
+    if not _fits_32_bits(x):
+        raise ValueError(
+            f"a tile of at most {WIDEST_TILE} rows and columns must span fewer than 2³¹ entries on cuda,"
+            f" got a {x.shape[1]:,}×{x.shape[2]:,} matrix with strides {x.stride()[1:]}."
+            " Pass it with the long side first, contiguous."
+        )
+    return x
+
+
+def _fits_32_bits(x: Tensor) -> bool:
+    sides = zip(x.shape[1:], x.stride()[1:], strict=True)
+    return sum((min(size, WIDEST_TILE) - 1) * stride for size, stride in sides) < 1 << 31
 
 
 def wide(x: Tensor) -> Tensor:
@@ -119,7 +143,7 @@ def _pre_step(
     largest, squares = (gradient.new_empty(batch, tiles, dtype=torch.float32) for _ in range(2))
     arguments = (momentum, gradient, out, largest, squares, mu, m, n)
     strides = (*momentum.stride(), *gradient.stride(), *out.stride())
-    machine.launch(row, (tiles, batch), *arguments, *strides)
+    machine.launch(row, (batch * tiles,), *arguments, *strides)
     return largest, squares
 
 
@@ -135,7 +159,7 @@ def gram(
     squares = torch.empty(batch, tiles, dtype=torch.float32, device=x.device)
     parts = squares if largest is None else largest
     strides = (*x.stride(), *r.stride()[:2], parts.shape[1])
-    machine.launch(row, (tiles, batch), x, r, parts, squares, n, k, *strides)
+    machine.launch(row, (batch * tiles,), x, r, parts, squares, n, k, *strides)
     return r, squares
 
 
@@ -153,7 +177,7 @@ def polynomial(
     batch, n, _ = left.shape
     row = _must(choose("polynomial", precision, machine.target, SCALED=scaled))
     out = torch.empty(batch, n, n, dtype=storage(precision), device=left.device)
-    grid = (_triangle(n, row.constexprs["BLOCK"]), batch)
+    grid = (batch * _triangle(n, row.constexprs["BLOCK"]),)
     # Where nothing is scaled the pointer is not read.
     squares = out if sizes is None else sizes.squares
     parts = 0 if sizes is None else sizes.squares.shape[1]
@@ -182,6 +206,6 @@ def apply(
     largest, squares = (out, out) if sizes is None else (sizes.largest, sizes.squares)
     counts = (0, 0) if sizes is None else (largest.shape[1], squares.shape[1])
     strides = (*p.stride()[:2], *x.stride(), *out.stride())
-    grid = (_tiles(n, block) * _tiles(k, block), batch)
+    grid = (batch * _tiles(n, block) * _tiles(k, block),)
     machine.launch(row, grid, p, x, out, largest, squares, a, c, n, k, *counts, *strides)
     return out

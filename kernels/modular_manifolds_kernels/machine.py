@@ -17,6 +17,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TRITON = importlib.util.find_spec("triton") is not None
 """Whether Triton can be imported. Found out without importing it, once: compilers read it as a constant."""
 
+MOST_PROGRAMS = (1 << 31) - 1
+"""The length of a grid's first axis."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -30,11 +33,20 @@ class Machine:
     target: str
     kernels: Mapping[str, Any]
 
-    def launch(self, row: Configuration, grid: tuple[int, ...], *arguments: object) -> None:
+    def launch(self, row: Configuration, grid: tuple[int], *arguments: object) -> None:
         """Launch the kernel of `row` with its compile-time arguments, warps and stages.
 
-        `arguments` are all others in order. Strides that are 1 are found out by Triton itself.
+        `arguments` are all others in order. Strides that are 1 are found out by Triton itself. A grid
+        has one axis: the others end at 65,535, and a stack may be deeper.
+
+        Raises:
+            ValueError: there are more programs than that axis has numbers for.
         """
+        if grid[0] > MOST_PROGRAMS:
+            raise ValueError(
+                f"a stack must make at most {MOST_PROGRAMS:,} programs of {row.kernel},"
+                f" got {grid[0]:,}. Pass fewer matrices at a time."
+            )
         compiled = {name: value for name, value in row.constexprs.items() if name.isupper()}
         self.kernels[row.kernel][grid](
             *arguments, **compiled, num_warps=row.warps, num_stages=row.stages

@@ -138,7 +138,7 @@ def _(
     with torch.cuda.device(momentum.device.index):
         machine = machine_of(momentum.device.index)
         # A view, never a copy: it is written to.
-        kept = momentum.view(-1, *momentum.shape[-2:])
+        kept = launches.addressable(momentum.view(-1, *momentum.shape[-2:]))
         out = torch.empty_like(gradient, memory_format=torch.contiguous_format)
         to = stack(out) if nesterov else None
         sizes = launches.pre_step_(machine, kept, stack(gradient), to, mu)

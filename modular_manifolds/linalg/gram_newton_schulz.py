@@ -42,7 +42,9 @@ def gram_iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> tuple[Tensor, 
             # the range of the polynomials.
             size = size.clamp_min(torch.finfo(wide).tiny)
             root = size.sqrt()
-            q = _steps(r.div_(size), chosen).div_(root)
+            # Where a derivative may be asked for, the norm's needs R as it was.
+            r = (r / size).to(dtype) if torch.is_grad_enabled() else r.div_(size)
+            q = _steps(r, chosen).div_(root)
         else:
             q = _steps(r, chosen)
         x = product(x, q)

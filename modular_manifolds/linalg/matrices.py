@@ -52,7 +52,7 @@ def largest_entry(x: Tensor) -> Tensor:
     if x.dim() == 2:
         # One pass, and no memory of the size of x.
         least, most = torch.aminmax(x if x.is_contiguous() else x.mT)
-        return torch.maximum(-least, most)[None, None]
+        return torch.maximum(-least, most).reshape(1, 1)
     return x.abs().amax(dim=MATRIX, keepdim=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.backend import Backend, half_is_fast, msign_by_kernels, resolve
 from modular_manifolds.linalg.coefficients import Polynomial
+from modular_manifolds.linalg.compilers import constant, plain
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, near_one, normalise, restore
 from modular_manifolds.linalg.newton_schulz import schedule
@@ -26,7 +28,8 @@ def msign(
 ) -> Tensor:
     """The nearest matrix with orthonormal columns (rows, where X is wide).
 
-    `msign(X) = U Vᵀ` with `X = U Σ Vᵀ`, also called the polar factor or the orthogonalisation of X.
+    `msign(X) = U Vᵀ` with `X = U Σ Vᵀ`, also called the polar factor or the orthogonalisation of X. By polynomials
+    it is one graph to `torch.compile`, made anew for another accuracy, floor or smaller side.
 
     Args:
         x: shape (*batch, m, n), any real floating-point dtype; a vector of length n counts as (n, 1).
@@ -62,8 +65,9 @@ def msign(
         raise ArgumentError("floor", "must lie in [1e-8, 1]", repr(floor), "Pass 1e-3.")
     wide = matrices.shape[-2] < matrices.shape[-1]
     tall = matrices.mT if wide else matrices
-    columns = tall.shape[-1]
-    polynomials, half = msign_polynomials(accuracy, floor, columns, tall.device.type)
+    # The polynomials depend on these: compiled code is for one choice of them.
+    promise, columns = (plain(accuracy), plain(floor)), operator.index(tall.shape[-1])
+    polynomials, half = msign_polynomials(*promise, columns, tall.device.type)
     if chosen == "triton":
         given = x.unsqueeze(-1) if x.dim() == 1 else x
         return restore(msign_by_kernels(given, polynomials, half=half), x)
@@ -74,6 +78,7 @@ def msign(
     return restore(result.mT if wide else result, x)
 
 
+@constant
 def msign_polynomials(
     accuracy: float, floor: float, columns: int, device_type: str
 ) -> tuple[tuple[Polynomial, ...], bool]:

@@ -7,20 +7,33 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import modular_manifolds_kernels as kernels
 import pytest
 import torch
+from modular_manifolds_kernels import POLAR_EXPRESS
 from modular_manifolds_kernels import machine as machines
 from modular_manifolds_kernels import matrix_sign, retraction
-from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, TARGETS, Precision, choose
+from modular_manifolds_kernels.machine import Machine
+from modular_manifolds_kernels.matrix_sign import msign
+from modular_manifolds_kernels.retraction import stiefel_retract
+from modular_manifolds_kernels.shipped import (
+    KERNELS,
+    SHIPPED,
+    TARGETS,
+    Configuration,
+    Precision,
+    choose,
+)
+from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import modular_manifolds as mm
 from modular_manifolds.errors import BackendError
 from modular_manifolds.linalg import backend, coefficients
+from modular_manifolds.linalg.backend import Backend
 
 
 def test_both_tables_of_coefficients_are_one() -> None:
@@ -121,6 +134,31 @@ def test_old_and_unknown_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     machines.machine_of.cache_clear()
 
 
+def test_a_stack_may_be_deeper_than_a_grid_is_high(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's second and third axes end at 65,535: grids have the first one alone, whose end is told in words."""
+    grids: dict[str, tuple[int, ...]] = {}
+
+    def launch(self: Machine, row: Configuration, grid: tuple[int, ...], *rest: object) -> None:
+        del self, rest
+        assert len(grid) == 1
+        grids[row.kernel] = min(grid, grids.get(row.kernel, grid))
+
+    deep = 70_000
+    machine = Machine("sm_90", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(Machine, "launch", launch)
+        for n, k in ((9, 9), (9, 100), (65, 66), (65, 130)):
+            msign(machine, torch.empty(deep, n, k, device="meta"), POLAR_EXPRESS, "fp32")
+        w = torch.empty(deep, 9, 100, device="meta")
+        stiefel_retract(machine, w, w, 0.1, 1)
+    assert set(grids) == set(KERNELS)
+    assert all(grid >= (deep,) for grid in grids.values())
+    with pytest.raises(
+        ValueError, match=r"at most 2,147,483,647 programs .* got 2,147,483,648\. Pass"
+    ):
+        machine.launch(SHIPPED[0], (1 << 31,))
+
+
 def test_the_door_sends_cuda_tensors_to_the_kernels() -> None:
     """`auto` and `triton` take the operator, `torch` does not; an operation without kernel says so."""
     pytest.importorskip("triton")
@@ -139,6 +177,26 @@ def test_the_door_sends_cuda_tensors_to_the_kernels() -> None:
             mm.msign(x, accuracy="exact", backend="triton")
         with pytest.raises(BackendError, match=r"torch\.float64"):
             mm.msign(x.double(), backend="triton")
+
+
+def test_the_door_is_compiled_without_a_graph_break() -> None:
+    """A graph traced for cuda holds the kernels' operator, or torch's own products where these were asked for."""
+    pytest.importorskip("triton")
+
+    class Chosen(torch.nn.Module):
+        def __init__(self, name: Backend) -> None:
+            super().__init__()
+            self.name: Backend = name
+
+        def forward(self, x: Tensor) -> Tensor:
+            return mm.msign(x, backend=self.name)
+
+    with FakeTensorMode():
+        x = torch.empty(6, 4, device="cuda")
+        for name in get_args(Backend):
+            graph = torch.export.export(Chosen(name), (x,), strict=True).graph
+            targets = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+            assert ("modular_manifolds_kernels.msign.default" in targets) == (name != "torch")
 
 
 def calls(run: Callable[[], object]) -> list[str]:

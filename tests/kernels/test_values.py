@@ -40,6 +40,16 @@ def test_msign_of_every_size(
     cases.whole_msign(machine, well_conditioned(*shape).float(), precision)
 
 
+def test_a_stack_of_several_tiles(machine: Machine) -> None:
+    """Each program finds its matrix and its tile in the one number it has."""
+    x = well_conditioned(3, 70, 140).float()
+    for scaled in (False, True):
+        cases.gram(machine, x, "fp32", scaled=scaled)
+        cases.apply(machine, x, "fp32", scaled=scaled)
+        cases.polynomial(machine, x, "fp32", scaled=int(scaled))
+    cases.pre_step(machine, torch.randn(3, 20, 300), nesterov=True)
+
+
 @pytest.mark.parametrize("shape", [(132, 130), (130, 260)], ids=str)
 def test_msign_beyond_one_tile_of_bfloat16(machine: Machine, shape: tuple[int, int]) -> None:
     cases.whole_msign(machine, well_conditioned(*shape).float(), "bf16")

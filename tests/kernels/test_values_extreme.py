@@ -168,9 +168,17 @@ def test_the_librarys_promise_holds_by_kernels(
     assert float((values - 1).abs().max()) <= accuracy
 
 
-def test_strides_beyond_32_bits_are_copied() -> None:
+def test_strides_beyond_32_bits_are_copied_or_refused() -> None:
     """Offsets inside a tile are 32 bits, so a matrix whose rows lie too far apart is brought together."""
-    far = torch.empty_strided((4, 3), (launches.TALLEST_STRIDE, 1), device="meta")
-    near = torch.empty_strided((4, 3), (launches.TALLEST_STRIDE - 1, 1), device="meta")
-    assert launches.stack(far).stride()[1:] == (3, 1)
-    assert launches.stack(near).stride()[1:] == near.stride()
+    for stride, kept in ((715_827_882, (3, 1)), (715_827_881, (715_827_881, 1))):
+        x = torch.empty_strided((4, 3), (stride, 1), device="meta")
+        assert launches.stack(x).stride()[1:] == kept
+    for shape in [(1, 1 << 32), (1 << 32, 300), (100_000, 300, 300)]:
+        x = torch.empty(shape, device="meta")
+        assert launches.stack(x).stride()[1:] == x.stride()[-2:]
+    x = torch.empty(300, 1 << 24, device="meta")
+    with pytest.raises(ValueError, match=r"fewer than 2³¹ entries .* got a 300×16,777,216 matrix"):
+        launches.stack(x)
+    # What is written to is not copied.
+    with pytest.raises(ValueError, match=r"with strides \(1, 1073741824\)"):
+        launches.addressable(torch.empty_strided((1, 4, 4), (16, 1, 1 << 30), device="meta"))

@@ -33,14 +33,17 @@ def apply(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of the result a program; grid (row tiles · column tiles, batch), neighbours share columns.
+    """One tile of the result a program; grid (batch · column tiles · row tiles,), neighbours share columns.
 
     With SCALED, X is divided by its largest entry as it is loaded, and the result by the root of the
     length of its Gram matrix, whose `tiles` sums of squares `squares` holds.
     """
-    row = tl.program_id(0) % tl.cdiv(n, BLOCK)
-    column = tl.program_id(0) // tl.cdiv(n, BLOCK)
-    batch = tl.program_id(1).to(tl.int64)
+    down_tiles = tl.cdiv(n, BLOCK)
+    count = down_tiles * tl.cdiv(k, BLOCK)
+    index = tl.program_id(0) % count
+    batch = (tl.program_id(0) // count).to(tl.int64)
+    row = index % down_tiles
+    column = index // down_tiles
     down = (row * BLOCK).to(tl.int64)
     across = (column * BLOCK).to(tl.int64)
     left = p + batch * p_batch + down * p_row

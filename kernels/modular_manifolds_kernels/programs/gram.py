@@ -31,13 +31,15 @@ def gram(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of the lower triangle a program; grid (tiles (tiles + 1) / 2, batch).
+    """One tile of the lower triangle a program; grid (batch · tiles (tiles + 1) / 2,), matrix by matrix.
 
     With SCALED, X is divided by its largest entry (from the `parts` maxima of each matrix) as it is
     loaded, and `squares` receives the sum of squares of this tile and its mirror image.
     """
-    index = tl.program_id(0)
-    batch = tl.program_id(1).to(tl.int64)
+    tiles = tl.cdiv(n, BLOCK)
+    count = tiles * (tiles + 1) // 2
+    index = tl.program_id(0) % count
+    batch = (tl.program_id(0) // count).to(tl.int64)
     row, column = triangle(index)
     x += batch * x_batch
     # Only the corner of a tile may be far away: offsets inside it fit 32 bits.
@@ -76,4 +78,4 @@ def gram(
         lower = tl.where(rows[:, None] > columns[None, :], 2.0, 1.0)
         lower = tl.where(rows[:, None] < columns[None, :], 0.0, lower)
         total = tl.sum(tl.sum(lower * stored * stored, 1), 0)
-        tl.store(squares + batch * tl.num_programs(0) + index, total)
+        tl.store(squares + batch * count + index, total)

@@ -34,13 +34,15 @@ def polynomial(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of the lower triangle a program; grid (tiles (tiles + 1) / 2, batch).
+    """One tile of the lower triangle a program; grid (batch · tiles (tiles + 1) / 2,), matrix by matrix.
 
     A is divided by the length that `squares` holds `parts` sums of where SCALED is 1, and A and B
     where it is 2. As B is symmetric, its columns are read as rows.
     """
-    batch = tl.program_id(1).to(tl.int64)
-    row, column = triangle(tl.program_id(0))
+    tiles = tl.cdiv(n, BLOCK)
+    count = tiles * (tiles + 1) // 2
+    batch = (tl.program_id(0) // count).to(tl.int64)
+    row, column = triangle(tl.program_id(0) % count)
     first = left + batch * left_batch + (row * BLOCK).to(tl.int64) * left_row
     second = right + batch * right_batch + (column * BLOCK).to(tl.int64) * right_row
     third = first + column * BLOCK

@@ -30,14 +30,15 @@ def pre_step(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile a program; grid (row tiles · column tiles, batch).
+    """One tile a program; grid (batch · row tiles · column tiles,), matrix by matrix.
 
     `largest` receives the largest entry of the tile, `squares` the sum of the squares of its entries
     divided by that. Without MOMENTUM, only these two: of the gradient.
     """
-    tile = tl.program_id(0)
-    batch = tl.program_id(1).to(tl.int64)
     across = tl.cdiv(k, BLOCK_K)
+    count = tl.cdiv(n, BLOCK) * across
+    tile = tl.program_id(0) % count
+    batch = (tl.program_id(0) // count).to(tl.int64)
     top = ((tile // across) * BLOCK).to(tl.int64)
     left = ((tile % across) * BLOCK_K).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
@@ -63,6 +64,6 @@ def pre_step(
             value = kept.to(momentum.dtype.element_ty).to(tl.float32)
     found = tl.max(tl.max(tl.abs(value), 1), 0)
     scaled = value * (1.0 / tl.maximum(found, TINY))
-    part = batch * tl.num_programs(0) + tile
+    part = batch * count + tile
     tl.store(largest + part, found)
     tl.store(squares + part, tl.sum(tl.sum(scaled * scaled, 1), 0))

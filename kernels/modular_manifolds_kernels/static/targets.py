@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+KIB: Final = 1024
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """What has to fit on one multiprocessor (NVIDIA) or compute unit (AMD), and how fast the whole part is.
 
     Sizes are in bytes, rates in flop/s and bytes/s. `registers` counts 32-bit registers for NVIDIA, and
     for AMD the registers of one lane of one SIMD. `families` names the matrix instruction by the
     precision of the operands; where a precision has none, float32 multiplies and adds do the work.
+    The defaults are what all NVIDIA machines here have in common.
 
     Source: NVIDIA, CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability";
     AMD, "CDNA 3 Instruction Set Architecture", sections 2 and 3. Rates: the data sheets named in `sheet`,
@@ -20,80 +23,62 @@ class Target:
     """
 
     name: str
-    backend: str
+    backend: str = "cuda"
     arch: int | str
-    warp: int
+    warp: int = 32
     shared_per_block: int
     shared_per_unit: int
-    shared_reserved: int
-    registers: int
-    threads: int
-    blocks: int
-    tensor_columns: int
+    shared_reserved: int = 1 * KIB
+    registers: int = 65536
+    threads: int = 2048
+    blocks: int = 32
+    tensor_columns: int = 0
     families: dict[str, str]
     sheet: str
-    units: int
     flops: dict[str, float]
     bandwidth: float
 
 
-KIB: Final = 1024
+def _families(instruction: str, *more: str) -> dict[str, str]:
+    return dict.fromkeys(("bf16", "fp16", "tf32", *more), instruction)
+
+
+def _flops(*, half: float, tf32: float, ieee: float) -> dict[str, float]:
+    return {"bf16": half, "fp16": half, "tf32": tf32, "ieee": ieee}
+
 
 TARGETS: Final[dict[str, Target]] = {
     each.name: each
     for each in (
         Target(
             name="sm_80",
-            backend="cuda",
             arch=80,
-            warp=32,
             shared_per_block=163 * KIB,
             shared_per_unit=164 * KIB,
-            shared_reserved=1 * KIB,
-            registers=65536,
-            threads=2048,
-            blocks=32,
-            tensor_columns=0,
-            families={"bf16": "HMMA", "fp16": "HMMA", "tf32": "HMMA"},
+            families=_families("HMMA"),
             sheet="NVIDIA A100 SXM 80GB",
-            units=108,
-            flops={"bf16": 312e12, "fp16": 312e12, "tf32": 156e12, "ieee": 19.5e12},
+            flops=_flops(half=312e12, tf32=156e12, ieee=19.5e12),
             bandwidth=2.039e12,
         ),
         Target(
             name="sm_90",
-            backend="cuda",
             arch=90,
-            warp=32,
             shared_per_block=227 * KIB,
             shared_per_unit=228 * KIB,
-            shared_reserved=1 * KIB,
-            registers=65536,
-            threads=2048,
-            blocks=32,
-            tensor_columns=0,
-            families={"bf16": "HGMMA", "fp16": "HGMMA", "tf32": "HGMMA"},
+            families=_families("HGMMA"),
             sheet="NVIDIA H100 SXM 80GB",
-            units=132,
-            flops={"bf16": 989.4e12, "fp16": 989.4e12, "tf32": 494.7e12, "ieee": 67e12},
+            flops=_flops(half=989.4e12, tf32=494.7e12, ieee=67e12),
             bandwidth=3.35e12,
         ),
         Target(
             name="sm_100",
-            backend="cuda",
             arch=100,
-            warp=32,
             shared_per_block=227 * KIB,
             shared_per_unit=228 * KIB,
-            shared_reserved=1 * KIB,
-            registers=65536,
-            threads=2048,
-            blocks=32,
             tensor_columns=512,
-            families={"bf16": "UTCHMMA", "fp16": "UTCHMMA", "tf32": "UTCHMMA"},
+            families=_families("UTCHMMA"),
             sheet="NVIDIA HGX B200, per GPU",
-            units=148,
-            flops={"bf16": 2250e12, "fp16": 2250e12, "tf32": 1125e12, "ieee": 80e12},
+            flops=_flops(half=2250e12, tf32=1125e12, ieee=80e12),
             bandwidth=8e12,
         ),
         Target(
@@ -105,13 +90,9 @@ TARGETS: Final[dict[str, Target]] = {
             shared_per_unit=64 * KIB,
             shared_reserved=0,
             registers=512,
-            threads=2048,
-            blocks=32,
-            tensor_columns=0,
-            families={"bf16": "MFMA", "fp16": "MFMA", "tf32": "MFMA", "ieee": "MFMA"},
+            families=_families("MFMA", "ieee"),
             sheet="AMD Instinct MI300X",
-            units=304,
-            flops={"bf16": 1307.4e12, "fp16": 1307.4e12, "tf32": 653.7e12, "ieee": 163.4e12},
+            flops=_flops(half=1307.4e12, tf32=653.7e12, ieee=163.4e12),
             bandwidth=5.3e12,
         ),
     )
