@@ -16,7 +16,7 @@ from torch.func import functional_call, jvp
 
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.space import VECTOR_NORMS, AnySpace, ProductSpace, Space
-from modular_manifolds.composition.tree import Tree, reach
+from modular_manifolds.composition.tree import Tree, reach, slope
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
@@ -65,9 +65,12 @@ ModuleLaw = Callable[[Composed, Sample], None]
 def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
     """`‖f(x) − f(y)‖_target ≤ sensitivity · ‖x − y‖_source` for inputs near and far."""
     for trial in _trials(module, sample):
-        allowed = trial.tree.signature.sensitivity * (1 + sample.tolerance)
         for x, y in _pairs(trial, sample):
             apart = _measure(y - x, trial.source)
+            within = float(
+                torch.maximum(_measure(x, trial.source), _measure(y, trial.source)).amax()
+            )
+            allowed = slope(trial.tree, within) * (1 + sample.tolerance)
             moved = _measure(_minus(module(y), module(x)), trial.target)
             # A difference of outputs carries the rounding of the outputs.
             noise = sample.eps * _measure(module(x), trial.target)
