@@ -49,9 +49,13 @@ def forward_error(
     what really arrives is added: `e' = L e + δ(‖x‖ + e)`. A sum of m parts adds `γ_{m−1}` times the sizes
     of its parts, a scale two roundings.
     """
+    return _through(net, tree, Computed(radius, 0.0, source), slope_of, dtype_of(net)).error
+
+
+def dtype_of(net: Module) -> torch.dtype:
+    """The coarsest dtype among the weights; torch's default without weights."""
     types = {parameter.dtype for parameter in net.parameters()} or {torch.get_default_dtype()}
-    dtype = max(types, key=lambda each: torch.finfo(each).eps)
-    return _through(net, tree, Computed(radius, 0.0, source), slope_of, dtype).error
+    return max(types, key=lambda each: torch.finfo(each).eps)
 
 
 def own_rounding(net: Module, leaf: Leaf, radius: float, dtype: torch.dtype) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -48,27 +47,3 @@ class Certified:
 def declared(leaf: Leaf, radius: float) -> float:
     """The bound that holds on the whole manifold."""
     return leaf.lipschitz_within(radius)
-
-
-UNBOUNDED_WEIGHT = "put its weight on Stiefel, Sphere or Oblique to get one"
-
-
-def remedy(leaf: Leaf, arriving: float, radius: float | None) -> str:
-    """What to do about a leaf without a finite bound.
-
-    Args:
-        leaf: the leaf.
-        arriving: the bound on the norm of its input.
-        radius: the bound on the norm of the network's inputs, if one was given.
-    """
-    if not math.isfinite(leaf.lipschitz_within(1.0)):
-        if leaf.weight is not None:
-            return UNBOUNDED_WEIGHT
-        return "not even for inputs of norm 1; put a module in its place that has one"
-    if radius is None:
-        return "its bound depends on the size of its input; pass radius=, the largest norm of the inputs"
-    if math.isinf(arriving):
-        return (
-            "its bound depends on the size of its input, which a module in front leaves unbounded"
-        )
-    return f"its input may be as large as {arriving:.4g}; make that smaller in front of it"

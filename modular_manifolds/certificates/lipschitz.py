@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
 from modular_manifolds.certificates.empirical import (
     largest_slope,
     points_to_try,
     slopes_of_leaves,
 )
-from modular_manifolds.certificates.forward_error import forward_error
-from modular_manifolds.certificates.leaves import UNBOUNDED_WEIGHT, Certified, declared, remedy
+from modular_manifolds.certificates.forward_error import dtype_of, forward_error, own_rounding
+from modular_manifolds.certificates.leaves import Certified, declared
 from modular_manifolds.certificates.propagation import Passage, propagate
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
 from modular_manifolds.composition.table import format_table
@@ -30,7 +31,8 @@ class LipschitzRow:
 
     `declared`, `certified` and `empirical` are as in the report, the last at what arrives at the module
     from the points that are searched; None where it takes or gives tuples, which are not searched.
-    `remedy` says what to do where there is no finite bound.
+    `remedy` says what to do where there is no finite bound. `rounding` bounds how far the module alone, as
+    torch computes it, is from the exact one for what arrives there; None without a radius.
     """
 
     path: str
@@ -39,6 +41,7 @@ class LipschitzRow:
     certified: float
     empirical: float | None = None
     remedy: str = ""
+    rounding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,24 +105,18 @@ class LipschitzReport:
 
     def advice(self) -> list[str]:
         """A sentence for every reason why a bound is infinite."""
-        unbounded = [
-            row.path
+        lines = sentences(
+            Culprit(row.path, row.label, row.remedy, math.isfinite(row.certified))
             for row in self.rows
-            if math.isfinite(row.certified) and row.remedy == UNBOUNDED_WEIGHT
+        )
+        if self.rounding is None or math.isfinite(self.rounding) or math.isinf(self.certified):
+            return lines
+        return lines + [
+            f"no bound on the rounding holds at {row.path or '(whole)'} ({row.label}): write its "
+            "rounding_within, or compute in a finer dtype"
+            for row in self.rows
+            if row.rounding is not None and math.isinf(row.rounding)
         ]
-        lines: list[str] = []
-        if unbounded:
-            lines.append(
-                f"no bound is declared, because the weights of {', '.join(unbounded)} are on an unbounded "
-                "manifold; put them on Stiefel, Sphere or Oblique to get one"
-            )
-        for row in self.rows:
-            if row.remedy and (math.isinf(row.certified) or row.remedy != UNBOUNDED_WEIGHT):
-                verb = "holds" if math.isinf(row.certified) else "is declared"
-                lines.append(
-                    f"no bound {verb} at {row.path or '(whole)'} ({row.label}): {row.remedy}"
-                )
-        return lines
 
 
 def lipschitz(
@@ -201,7 +198,7 @@ def lipschitz(
         declared=before * after * promised.slope,
         certified=before * after * proved.slope * up,
         empirical=empirical,
-        rows=tuple(_row(one, other, found, radius) for one, other in pairs),
+        rows=tuple(_row(net, one, other, found, radius) for one, other in pairs),
         radius=radius,
         rounding=rounding,
         merged=proved.merged,
@@ -240,15 +237,15 @@ def check_radius(radius: float) -> None:
 
 
 def _row(
-    promised: Passage, proved: Passage, found: dict[str, float], radius: float | None
+    net: Module, promised: Passage, proved: Passage, found: dict[str, float], radius: float | None
 ) -> LipschitzRow:
     leaf = promised.leaf
-    arriving = proved.arriving if math.isinf(proved.slope) else promised.arriving
     return LipschitzRow(
         leaf.path,
         leaf.label,
         promised.slope,
         proved.slope,
         found.get(leaf.path),
-        remedy(leaf, arriving, radius) if math.isinf(promised.slope) else "",
+        remedy_for(promised, proved, radius),
+        None if radius is None else own_rounding(net, leaf, proved.arriving, dtype_of(net)),
     )
