@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 import modular_manifolds as mm
+from modular_manifolds.certificates.forward_error import forward_error
+from modular_manifolds.certificates.leaves import declared
+from modular_manifolds.composition.tree import reach, slope
+from modular_manifolds.testing import Sample, check_module
 
 NETWORKS, PAIRS = 50, 200
 NORMS: tuple[mm.VectorNorm, ...] = get_args(mm.VectorNorm)
@@ -222,3 +226,54 @@ def test_a_type_too_coarse_for_the_sum_has_no_bound_on_its_rounding_and_is_named
         "a finer dtype"
     ]
     assert (mm.lipschitz(net).radius, mm.lipschitz(net).rounding) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        0.1 * mm.Identity(),
+        mm.Identity() + mm.Abs(),
+        mm.Sum(mm.GELU(), mm.ReLU(), mm.Identity()),
+        (mm.Identity() | 0.3 * mm.Abs()) >> 3.3 * mm.Identity(),
+        mm.GELU() >> mm.Sum(*[mm.Identity() for _ in range(40)]),
+    ],
+)
+def test_the_rounding_of_scales_and_sums_is_bounded(net: mm.Module) -> None:
+    """Alone and of tiny entries: no linear map beside them whose slack would hide theirs."""
+    exact = copy.deepcopy(net).double()
+    for scale in (1e-43, 1e-38, 1.0, 1e5):
+        for x in (scale * torch.randn(400, 1)).split(1):
+            space = mm.Space(1, "l2")
+            bound = forward_error(net, net.tree(), space, float(x.abs().amax()), declared)
+            one, other = net(x), exact(x.double())
+            if not isinstance(one, tuple):
+                one, other = (one,), (other,)
+            off = sum(float((a.double() - b).abs()) for a, b in zip(one, other, strict=True))
+            assert off <= bound
+            assert bound <= 1e-3 * scale or scale < 1e-30
+
+
+def test_an_error_grows_by_the_slope_of_what_follows() -> None:
+    """A GELU, then a map that multiplies by 100: the bound is a hundred times the GELU's and its own."""
+    big = mm.Linear(1, 1, manifold=mm.Euclidean())
+    with torch.no_grad():
+        big.weight.fill_(100.0)
+    alone = big.rounding_within(1.0, torch.float32)
+    gelu = mm.GELU().rounding_within(1.0, torch.float32)
+    start = mm.Linear(1, 1)
+    first = start.rounding_within(1.0, torch.float32)
+    report = mm.lipschitz(start >> mm.GELU() >> big, radius=1.0)
+    assert report.rounding == pytest.approx(2 * (100 * (first + gelu) + alone), rel=1e-4)
+
+
+def test_a_bound_that_depends_on_the_radius_is_tried_at_the_radius() -> None:
+    space = mm.Space(5)
+    check_module(Square(space), Sample((5,), dtype=torch.float64))
+    wrong = Square(space)
+    wrong.per_norm = 0.9
+    with pytest.raises(AssertionError, match="sensitivity bounds the slope"):
+        check_module(wrong, Sample((5,), dtype=torch.float64))
+    tree = (2.0 * Square(space) >> Square(space)).tree()
+    # 3 arrives, 2·3·3 = 18 goes on: slopes 2·3 and 18.
+    assert (slope(tree, 3.0), reach(tree, 3.0)) == (108.0, 324.0)
+    assert (slope(tree, 0.0), reach(tree, 0.0)) == (0.0, 0.0)

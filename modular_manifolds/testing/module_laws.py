@@ -67,10 +67,8 @@ def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
     for trial in _trials(module, sample):
         for x, y in _pairs(trial, sample):
             apart = _measure(y - x, trial.source)
-            within = float(
-                torch.maximum(_measure(x, trial.source), _measure(y, trial.source)).amax()
-            )
-            allowed = slope(trial.tree, within) * (1 + sample.tolerance)
+            within = torch.maximum(_measure(x, trial.source), _measure(y, trial.source))
+            allowed = _slopes(trial.tree, within) * (1 + sample.tolerance)
             moved = _measure(_minus(module(y), module(x)), trial.target)
             # A difference of outputs carries the rounding of the outputs.
             noise = sample.eps * _measure(module(x), trial.target)
@@ -167,6 +165,14 @@ def _trials(module: Composed, sample: Sample) -> Iterator[_Trial]:
             signature.source,
             "Check the modules in front of it and this one in one series.",
         )
+
+
+def _slopes(tree: Tree, within: Tensor) -> Tensor:
+    """The slope bound of each pair of inputs, of norm at most `within`."""
+    smallest, largest = (slope(tree, float(each)) for each in (within.amin(), within.amax()))
+    if smallest == largest:
+        return torch.full_like(within, largest)
+    return torch.tensor([slope(tree, float(each)) for each in within]).to(within)
 
 
 def _closed(target: AnySpace, source: Space) -> AnySpace:
