@@ -201,6 +201,8 @@ def test_the_rounding_of_one_module_stays_within_its_bound(dtype: torch.dtype) -
             mm.Identity(),
             mm.Flatten(),
         ]
+        with torch.no_grad():
+            modules[0].get_parameter("weight").mul_(0.7)
         for module in modules:
             module = module.requires_grad_(False).to(dtype)
             exact = copy.deepcopy(module).double()
@@ -232,7 +234,7 @@ def test_a_type_too_coarse_for_the_sum_has_no_bound_on_its_rounding_and_is_named
     "net",
     [
         0.1 * mm.Identity(),
-        mm.Identity() + mm.Abs(),
+        mm.Sum(mm.Identity(), mm.Abs(), mm.Identity()),
         mm.Sum(mm.GELU(), mm.ReLU(), mm.Identity()),
         (mm.Identity() | 0.3 * mm.Abs()) >> 3.3 * mm.Identity(),
         mm.GELU() >> mm.Sum(*[mm.Identity() for _ in range(40)]),
@@ -264,6 +266,15 @@ def test_an_error_grows_by_the_slope_of_what_follows() -> None:
     first = start.rounding_within(1.0, torch.float32)
     report = mm.lipschitz(start >> mm.GELU() >> big, radius=1.0)
     assert report.rounding == pytest.approx(2 * (100 * (first + gelu) + alone), rel=1e-4)
+
+
+def test_the_rounding_is_converted_at_the_ends() -> None:
+    net = mm.Linear(4, 9)
+    own, wide = mm.lipschitz(net, radius=1.0), mm.lipschitz(net, output_norm="l1", radius=1.0)
+    assert own.rounding is not None
+    assert wide.rounding == pytest.approx(3 * own.rounding)
+    box = mm.lipschitz(net, input_norm="linf", radius=1.0)
+    assert box.rounding == pytest.approx(2 * own.rounding)
 
 
 def test_a_bound_that_depends_on_the_radius_is_tried_at_the_radius() -> None:

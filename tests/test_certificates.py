@@ -290,6 +290,21 @@ def test_the_error_of_what_was_multiplied_out_is_bounded() -> None:
         off = sum((x - y) ** 2 for row, other in pairs for x, y in zip(row, other, strict=True))
         assert 0 < off <= Fraction(found.error) ** 2
         assert found.error < 1e-12 * found.size
+    off = LinearMap(2 * torch.eye(3, dtype=torch.float64), error=1e-3)
+    for both in (
+        off.then(LinearMap(torch.eye(3).double())),
+        LinearMap(torch.eye(3).double()).then(off),
+    ):
+        assert both.error >= 1e-3
+    assert off.largest_singular_value() >= 2 + 1e-3
+
+
+def test_nothing_of_what_has_no_bound_is_nothing() -> None:
+    net = mm.Linear(4, 4, manifold=mm.Euclidean()) >> Square() >> mm.Linear(4, 4)
+    with torch.no_grad():
+        net.get_parameter("0.weight").zero_()
+    report = mm.lipschitz(net)
+    assert (report.declared, report.certified) == (math.inf, 0.0)
 
 
 def test_the_radius_that_arrives_decides() -> None:
