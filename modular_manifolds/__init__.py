@@ -7,8 +7,10 @@ from modular_manifolds import errors as errors
 from modular_manifolds import linalg as linalg
 from modular_manifolds import solvers as solvers
 from modular_manifolds import testing as testing
+from modular_manifolds.certificates import ActivationReport as ActivationReport
 from modular_manifolds.certificates import ConditioningReport as ConditioningReport
 from modular_manifolds.certificates import LipschitzReport as LipschitzReport
+from modular_manifolds.certificates import activations as activations
 from modular_manifolds.certificates import conditioning as conditioning
 from modular_manifolds.certificates import lipschitz as lipschitz
 from modular_manifolds.composition import SAME as SAME

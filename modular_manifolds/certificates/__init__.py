@@ -1,5 +1,9 @@
 """Evidence: what is guaranteed, beside what was measured."""
 
+from modular_manifolds.certificates.activations import ActivationReport as ActivationReport
+from modular_manifolds.certificates.activations import ActivationRow as ActivationRow
+from modular_manifolds.certificates.activations import Size as Size
+from modular_manifolds.certificates.activations import activations as activations
 from modular_manifolds.certificates.conditioning import ConditioningReport as ConditioningReport
 from modular_manifolds.certificates.conditioning import ConditioningRow as ConditioningRow
 from modular_manifolds.certificates.conditioning import conditioning as conditioning

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.space import Space, VectorNorm
+from modular_manifolds.certificates.leaves import module_at
+from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
+from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, leaves
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.compose import added, applied, scaled
 from modular_manifolds.nn.module import Module
 
 
@@ -19,40 +24,160 @@ def vector_norm(x: Tensor, norm: VectorNorm) -> Tensor:
     return torch.linalg.vector_norm(x, ord=order, dim=-1)
 
 
-def largest_slope(
-    net: Module,
+def rounded_down(value: float, entries: int) -> float:
+    """A quotient of norms over `entries` numbers in float64, less what its rounding may have added."""
+    return value * (1 - 4 * entries * torch.finfo(torch.float64).eps)
+
+
+def points_to_try(
+    network: Module,
     space: Space,
+    *,
+    norm: VectorNorm,
+    radius: float | None,
+    points: Tensor | None,
+    starts: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """At most `starts` of `points` in float64, or as many random ones of several sizes within `radius`.
+
+    Raises:
+        ArgumentError: a point lies outside the radius.
+    """
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    if points is None:
+        at = torch.randn(starts, space.size, generator=generator, dtype=torch.float64)
+        sizes = torch.logspace(-1, 1, starts, dtype=torch.float64).unsqueeze(-1)
+        if radius is not None:
+            # The largest lies inside by more than its norm can be rounded.
+            at = at / vector_norm(at, norm).unsqueeze(-1) * (radius * (1 - 1e-9) / 10)
+        return (at * sizes).to(device)
+    at = points.detach().to("cpu", torch.float64).flatten(1)[:starts]
+    if radius is not None and at.numel():
+        largest = float(vector_norm(at, norm).amax())
+        if largest > radius:
+            raise ArgumentError(
+                "points",
+                f"must lie within radius={radius:g} in {norm}",
+                f"a point of norm {largest:.6g}",
+                "Pass a larger radius, or other points.",
+            )
+    return at.to(device)
+
+
+def largest_slope(
+    function: Callable[[Tensor], Tensor],
+    at: Tensor,
     *,
     input_norm: VectorNorm,
     output_norm: VectorNorm,
-    points: Tensor | None,
-    starts: int,
     iterations: int,
-    seed: int,
+    generator: torch.Generator,
 ) -> float:
-    """The largest `‖J(x) v‖_out / ‖v‖_in` found over points x and directions v, in float64.
+    """The largest `‖J(x) v‖_out / ‖v‖_in` found at the points `at` (batch, features) in float64, rounded down.
 
-    At each point the direction is improved by power iteration on `JᵀJ`. Whatever v comes out, the
-    quotient is a slope that the network really has at x, up to float64 rounding. The points are
-    `points`, or random ones of several sizes.
+    At each point the direction v is improved by power iteration on `JᵀJ`. Whatever v comes out, the
+    quotient is a slope that the function really has at x.
     """
-    network = copy.deepcopy(net).double().eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    if points is None:
-        at = torch.randn(starts, space.size, generator=generator, dtype=torch.float64)
-        at = at * torch.logspace(-1, 1, starts, dtype=torch.float64).unsqueeze(-1)
-    else:
-        at = points.detach().to("cpu", torch.float64).flatten(1)[:starts]
-    at = at.to(next((p.device for p in network.parameters()), at.device))
     v = torch.randn(at.shape, generator=generator, dtype=torch.float64).to(at.device)
-    best = 0.0
-    for _ in range(iterations):
+    best, entries = 0.0, at.shape[-1]
+    # In l2 and rms no step makes the slope smaller; in l1 and linf a later one may be the best.
+    monotone = {input_norm, output_norm} <= {"l2", "rms"}
+    for _ in range(iterations if at.numel() else 0):
         v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp_min(1e-300)
-        forward = torch.func.jvp(network, (at,), (v,))[1]
+        forward = torch.func.jvp(function, (at,), (v,))[1]
         lengths = vector_norm(v, input_norm)
         slopes = torch.where(lengths > 0, vector_norm(forward, output_norm) / lengths, 0.0)
-        best = max(best, float(slopes.detach().max()))
-        v = torch.func.vjp(network, at)[1](forward)[0]
-        if not bool((v != 0).any()):
+        before, best = best, max(best, float(slopes.detach().max()))
+        entries = max(entries, forward.shape[-1])
+        v = torch.func.vjp(function, at)[1](forward)[0]
+        if (monotone and best <= before * (1 + 1e-9)) or not bool((v != 0).any()):
             break
-    return best
+    return rounded_down(best, entries)
+
+
+def traced(
+    network: Module, tree: Tree, x: Any, watch: Callable[[Leaf, Any, Any], Any] | None = None
+) -> tuple[Any, dict[str, tuple[Any, Any]]]:
+    """`network(x)` leaf by leaf, and the input and output of each leaf, by its path.
+
+    `watch(leaf, input, output)` gives back what goes on in place of the output.
+
+    Raises:
+        LookupError: a leaf stands for no module, as in a composition of one's own that names no paths.
+    """
+    seen: dict[str, tuple[Any, Any]] = {}
+
+    def through(part: Tree, x: Any) -> Any:
+        match part:
+            case Leaf():
+                module = module_at(network, part)
+                if module is None and not part.identity:
+                    raise LookupError(part.path)
+                output = x if module is None else applied(module, x)
+                output = output if watch is None else watch(part, x, output)
+                seen[part.path] = x, output
+                return output
+            case Scale():
+                return scaled(part.factor, through(part.part, x))
+            case Series():
+                for each in part.parts:
+                    x = through(each, x)
+                return x
+            case Sum():
+                return added([through(each, x) for each in part.parts])
+            case Parallel():
+                return tuple(through(each, x) for each in part.parts)
+
+    return through(tree, x), seen
+
+
+def slopes_of_leaves(
+    network: Module,
+    tree: Tree,
+    spaces: dict[str, tuple[AnySpace, AnySpace]],
+    at: Tensor,
+    *,
+    iterations: int,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """The largest slope found of each leaf, at what arrives there from the points `at`; some may be missing.
+
+    A leaf that is given a tuple is searched part by part where it takes any space, and not otherwise.
+    """
+    found: dict[str, float] = {}
+    try:
+        _, seen = traced(network, tree, at)
+    except LookupError:
+        return found
+    for leaf in leaves(tree):
+        module = module_at(network, leaf)
+        source, target = spaces[leaf.path]
+        slopes = [
+            1.0
+            if module is None
+            else largest_slope(
+                module,
+                arriving,
+                input_norm=before.norm,
+                output_norm=after.norm,
+                iterations=iterations,
+                generator=generator,
+            )
+            for arriving, before, after in _vectors(leaf, seen[leaf.path][0], source, target)
+        ]
+        if slopes:
+            found[leaf.path] = max(slopes)
+    return found
+
+
+def _vectors(
+    leaf: Leaf, x: Any, source: AnySpace, target: AnySpace
+) -> list[tuple[Tensor, Space, Space]]:
+    """The vectors of `x` with the spaces before and after; none where parts do not map to parts."""
+    if isinstance(source, Space) and isinstance(target, Space):
+        return [(x.detach(), source, target)]
+    if isinstance(source, ProductSpace) and source == target and leaf.signature.source is None:
+        parts = zip(x, source.parts, strict=True)
+        return [each for part, space in parts for each in _vectors(leaf, part, space, space)]
+    return []

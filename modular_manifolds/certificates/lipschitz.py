@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from modular_manifolds.certificates.empirical import largest_slope
-from modular_manifolds.certificates.rounding import largest_singular_value
+from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
+from modular_manifolds.certificates.empirical import (
+    largest_slope,
+    points_to_try,
+    slopes_of_leaves,
+)
+from modular_manifolds.certificates.forward_error import dtype_of, forward_error, own_rounding
+from modular_manifolds.certificates.leaves import Certified, declared
+from modular_manifolds.certificates.propagation import Passage, propagate
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
 from modular_manifolds.composition.table import format_table
-from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, leaves
-from modular_manifolds.errors import SpaceError
-from modular_manifolds.nn.module import Atom, Module, check_module
+from modular_manifolds.composition.tree import Tree
+from modular_manifolds.errors import ArgumentError, SpaceError
+from modular_manifolds.nn.module import Module, check_module
 
 
 @dataclass(frozen=True)
 class LipschitzRow:
-    """One atom or bond, in the norms of its own spaces."""
+    """One atom or bond, in the norms of its own spaces.
+
+    `declared`, `certified` and `empirical` are as in the report, the last at what arrives at the module
+    from the points that are searched; None where it takes or gives tuples, which are not searched.
+    `remedy` says what to do where there is no finite bound. `rounding` bounds how far the module alone, as
+    torch computes it, is from the exact one for what arrives there; None without a radius.
+    """
 
     path: str
     label: str
     declared: float
     certified: float
+    empirical: float | None = None
+    remedy: str = ""
+    rounding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,8 +49,13 @@ class LipschitzReport:
     """Three numbers for `‖f(x) − f(y)‖_output ≤ L ‖x − y‖_input`, and a row a module; `print` it.
 
     `declared` holds at every point of the product manifold; infinite where a manifold is unbounded.
-    `certified` holds for the weights as they are now, exact arithmetic in the forward pass assumed.
+    `certified` holds for the weights as they are now, in exact arithmetic.
     `empirical` is the largest slope found: no true bound lies below it.
+    `rounding` closes the gap to the network f̂ that torch computes in its weights' dtype:
+    `‖f̂(x) − f̂(y)‖ ≤ certified · ‖x − y‖ + rounding` for inputs of norm at most `radius`. It grows with
+    the radius, so it is None where none was given; infinite where a module does not bound its rounding.
+    `merged` names the modules that were multiplied out to one matrix, a tuple a matrix: there the
+    certified bound is below the product of the rows.
     """
 
     input_norm: VectorNorm
@@ -41,6 +64,9 @@ class LipschitzReport:
     certified: float
     empirical: float
     rows: tuple[LipschitzRow, ...]
+    radius: float | None = None
+    rounding: float | None = None
+    merged: tuple[tuple[str, ...], ...] = ()
 
     @property
     def tightness(self) -> float:
@@ -49,25 +75,48 @@ class LipschitzReport:
 
     def header(self) -> list[str]:
         """The names of the columns of `cells`."""
-        return ["module", "kind", "declared", "certified"]
+        return ["module", "kind", "declared", "certified", "empirical"]
 
     def cells(self) -> list[list[float | str]]:
-        """The rows as text and numbers, for a table."""
-        return [[r.path or "(whole)", r.label, r.declared, r.certified] for r in self.rows]
+        """The rows as text and numbers, for a table; a dash where nothing was searched."""
+        return [
+            [
+                row.path or "(whole)",
+                row.label,
+                row.declared,
+                row.certified,
+                "-" if row.empirical is None else row.empirical,
+            ]
+            for row in self.rows
+        ]
 
     def __str__(self) -> str:
-        unbounded = [row.path for row in self.rows if math.isinf(row.declared)]
         lines = [
             format_table(self.header(), self.cells()),
             f"from {self.input_norm} to {self.output_norm}: declared {self.declared:.6g}, certified "
             f"{self.certified:.6g}, empirical {self.empirical:.6g} (tightness {self.tightness:.3g})",
         ]
-        if unbounded:
+        if self.rounding is not None:
             lines.append(
-                f"no bound is declared, because the weights of {', '.join(unbounded)} are on an unbounded "
-                "manifold; put them on Stiefel, Sphere or Oblique to get one"
+                f"as computed: plus {self.rounding:.2g} for rounding, for inputs of norm at most {self.radius:g}"
             )
-        return "\n".join(lines)
+        lines.extend(f"multiplied out to one matrix: {', '.join(each)}" for each in self.merged)
+        return "\n".join([*lines, *self.advice()])
+
+    def advice(self) -> list[str]:
+        """A sentence for every reason why a bound is infinite."""
+        lines = sentences(
+            Culprit(row.path, row.label, row.remedy, math.isfinite(row.certified))
+            for row in self.rows
+        )
+        if self.rounding is None or math.isfinite(self.rounding) or math.isinf(self.certified):
+            return lines
+        return lines + [
+            f"no bound on the rounding holds at {row.path or '(whole)'} ({row.label}): write its "
+            "rounding_within, or compute in a finer dtype"
+            for row in self.rows
+            if row.rounding is not None and math.isinf(row.rounding)
+        ]
 
 
 def lipschitz(
@@ -75,6 +124,7 @@ def lipschitz(
     *,
     input_norm: VectorNorm | None = None,
     output_norm: VectorNorm | None = None,
+    radius: float | None = None,
     points: Tensor | None = None,
     starts: int = 16,
     iterations: int = 30,
@@ -84,76 +134,118 @@ def lipschitz(
 
     The bound of a series is the product of the bounds of its parts, of a parallel or a sum their sum,
     of a scale |c| times; norms are converted at the two ends only. Certified: each weight's operator
-    norm through `σ_max` in float64, rounded up, and no larger than the declared bound claims only if the
-    weight is on its manifold.
+    norm through `σ_max` in float64, rounded up; linear maps with nothing nonlinear between them, in
+    series or in a sum, are multiplied out first where that gives less. It is no larger than the declared
+    bound only if the weights are on their manifolds.
 
     Args:
         net: a network from one space to another (not from or to a tuple).
         input_norm, output_norm: l2, rms, l1 or linf; the network's own by default.
+        radius: the largest `input_norm` of an input; the bounds then hold for such inputs, modules whose
+            bound depends on the size of their input are taken at what arrives there, and the report has
+            its `rounding`. Without it the bounds hold for all inputs.
         points: inputs of shape (batch, features) at which slopes are looked for; random ones by default.
         starts, iterations, seed: effort and seed of the search for the largest slope.
 
     Raises:
-        ArgumentError: a norm is unknown or `net` is not a module of this library. SpaceError: the
-        network takes any space, or takes or gives a tuple.
+        ArgumentError: a norm is unknown, `radius` is not finite and positive or a point lies outside it,
+        or `net` is not a module of this library. SpaceError: the network takes any space, or takes or
+        gives a tuple.
     """
-    check_module(net, argument="lipschitz(net)")
-    tree = net.tree()
-    source, target = tree.signature.source, tree.signature.target
-    if not isinstance(source, Space) or not isinstance(target, Space):
-        raise SpaceError(
-            "lipschitz(net)",
-            "must map one space to one space",
-            f"{source or 'any space'} to {target}",
-            "Put an atom such as mm.Linear in front, or join the parts of the tuple with a sum.",
-        )
+    tree, source, target = one_space_to_another(net, "lipschitz(net)")
     given = source.norm if input_norm is None else input_norm
     wanted = target.norm if output_norm is None else output_norm
     check_vector_norm(given, argument="input_norm")
     check_vector_norm(wanted, argument="output_norm")
-    ends = conversion(given, source.norm, source.size) * conversion(
-        target.norm, wanted, target.size
+    if radius is not None:
+        check_radius(radius)
+    before = conversion(given, source.norm, source.size)
+    after = conversion(target.norm, wanted, target.size)
+    arriving = math.inf if radius is None else before * radius
+    now = Certified(net)
+    promised = propagate(tree, source, arriving, declared)
+    proved = propagate(tree, source, arriving, now.slope, now.matrix)
+    up = 1 + (len(proved.passages) + 4) * 2.0**-50
+
+    network = copy.deepcopy(net).double().eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    at = points_to_try(
+        network,
+        source,
+        norm=given,
+        radius=radius,
+        points=points,
+        starts=starts,
+        generator=generator,
     )
-    rows = tuple(
-        LipschitzRow(leaf.path, leaf.label, leaf.lipschitz, _certified(net, leaf))
-        for leaf in leaves(tree)
+    empirical = largest_slope(
+        network,
+        at,
+        input_norm=given,
+        output_norm=wanted,
+        iterations=iterations,
+        generator=generator,
     )
-    declared = {row.path: row.declared for row in rows}
-    certified = {row.path: row.certified for row in rows}
+    spaces = {each.leaf.path: (each.source, each.target) for each in proved.passages}
+    found = slopes_of_leaves(network, tree, spaces, at, iterations=iterations, generator=generator)
+    rounding = None
+    if radius is not None:
+        rounding = 2 * after * up * forward_error(net, tree, source, arriving, now.slope)
+    pairs = zip(promised.passages, proved.passages, strict=True)
     return LipschitzReport(
         input_norm=given,
         output_norm=wanted,
-        declared=ends * _whole(tree, declared),
-        certified=ends * _whole(tree, certified) * (1 + len(rows) * 2.0**-50),
-        empirical=largest_slope(
-            net,
-            source,
-            input_norm=given,
-            output_norm=wanted,
-            points=points,
-            starts=starts,
-            iterations=iterations,
-            seed=seed,
-        ),
-        rows=rows,
+        declared=before * after * promised.slope,
+        certified=before * after * proved.slope * up,
+        empirical=empirical,
+        rows=tuple(_row(net, one, other, found, radius) for one, other in pairs),
+        radius=radius,
+        rounding=rounding,
+        merged=proved.merged,
     )
 
 
-def _certified(net: Module, leaf: Leaf) -> float:
-    """The leaf's bound for its weight as it is now; a bond's is the one it declares."""
-    module = net.get_submodule(leaf.path) if leaf.weight is not None else None
-    if not isinstance(module, Atom):
-        return leaf.lipschitz
-    return module.lipschitz_at(largest_singular_value(module.weight))
+def one_space_to_another(net: Module, argument: str) -> tuple[Tree, Space, Space]:
+    """The tree of a network that maps vectors to vectors, and its two spaces.
+
+    Raises:
+        ArgumentError: `net` is not a module of this library. SpaceError: the network takes any space,
+        or takes or gives a tuple.
+    """
+    check_module(net, argument=argument)
+    tree = net.tree()
+    source, target = tree.signature.source, tree.signature.target
+    if not isinstance(source, Space) or not isinstance(target, Space):
+        raise SpaceError(
+            argument,
+            "must map one space to one space",
+            f"{source or 'any space'} to {target}",
+            "Put an atom such as mm.Linear in front, or join the parts of the tuple with a sum.",
+        )
+    return tree, source, target
 
 
-def _whole(tree: Tree, bounds: dict[str, float]) -> float:
-    match tree:
-        case Leaf():
-            return bounds[tree.path]
-        case Scale():
-            return abs(tree.factor) * _whole(tree.part, bounds)
-        case Series():
-            return math.prod(_whole(part, bounds) for part in tree.parts)
-        case Parallel() | Sum():
-            return math.fsum(_whole(part, bounds) for part in tree.parts)
+def check_radius(radius: float) -> None:
+    """Refuse a radius that is not finite and positive."""
+    if not (isinstance(radius, int | float) and math.isfinite(radius) and radius > 0):
+        raise ArgumentError(
+            "radius",
+            "must be finite and positive",
+            repr(radius),
+            "Pass the largest norm of the inputs, or leave it out.",
+        )
+
+
+def _row(
+    net: Module, promised: Passage, proved: Passage, found: dict[str, float], radius: float | None
+) -> LipschitzRow:
+    leaf = promised.leaf
+    return LipschitzRow(
+        leaf.path,
+        leaf.label,
+        promised.slope,
+        proved.slope,
+        found.get(leaf.path),
+        remedy_for(promised, proved, radius),
+        None if radius is None else own_rounding(net, leaf, proved.arriving, dtype_of(net)),
+    )

@@ -6,7 +6,7 @@ The tree is derived from the live network at each call, so it cannot go stale.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from modular_manifolds.composition import rules
@@ -29,6 +29,9 @@ class Leaf:
         weight: the weight's path; None for a bond.
         manifold, norm: how the weight's geometry reads in tables.
         norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs; 1 for a well-normed atom.
+        within: the slope bound for inputs of norm at most r, as a function of r; `lipschitz` for every r
+            without it. It does not count when trees are compared: `lipschitz` is its value at infinity.
+        identity: whether the module gives back its input.
     """
 
     path: str
@@ -40,6 +43,8 @@ class Leaf:
     manifold: str = ""
     norm: str = ""
     norm_constant: float = 1.0
+    within: Callable[[float], float] | None = field(default=None, compare=False, repr=False)
+    identity: bool = False
 
     def __post_init__(self) -> None:
         check_sensitivity(self.norm_constant, argument=f"{self.where}: norm_constant")
@@ -65,6 +70,16 @@ class Leaf:
     @property
     def where(self) -> str:
         return f"{self.label} at '{self.path}'" if self.path else self.label
+
+    def lipschitz_within(self, radius: float) -> float:
+        """The slope bound on the manifold for inputs of norm at most `radius`."""
+        return self.lipschitz if self.within is None else self.within(radius)
+
+    def sensitivity_within(self, radius: float) -> float:
+        """The same for a weight in its unit ball; a bond has no weight and keeps its bound."""
+        if self.weight is None:
+            return self.lipschitz_within(radius)
+        return self.signature.sensitivity
 
 
 @dataclass(frozen=True)
@@ -175,11 +190,11 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
 def reach(tree: Tree, radius: float) -> float:
     """The largest output for inputs of at most `radius`, for weights in their unit balls.
 
-    `reach(leaf, r) = s·r + ‖f(0)‖`; series compose, parallel and sum add, scale multiplies by |c|.
+    `reach(leaf, r) = s(r)·r + ‖f(0)‖`; series compose, parallel and sum add, scale multiplies by |c|.
     """
     match tree:
         case Leaf():
-            return tree.signature.sensitivity * radius + tree.offset
+            return times(tree.sensitivity_within(radius), radius) + tree.offset
         case Scale():
             return abs(tree.factor) * reach(tree.part, radius)
         case Series():
@@ -188,6 +203,31 @@ def reach(tree: Tree, radius: float) -> float:
             return radius
         case _:
             return math.fsum(reach(part, radius) for part in tree.parts)
+
+
+def slope(tree: Tree, radius: float) -> float:
+    """A Lipschitz bound for inputs of at most `radius`, for weights in their unit balls.
+
+    Each part's bound is taken at the radius that arrives there; without bonds whose bound depends on
+    it this is the sensitivity.
+    """
+    match tree:
+        case Leaf():
+            return tree.sensitivity_within(radius)
+        case Scale():
+            return abs(tree.factor) * slope(tree.part, radius)
+        case Series():
+            bound = 1.0
+            for part in tree.parts:
+                bound, radius = times(bound, slope(part, radius)), reach(part, radius)
+            return bound
+        case _:
+            return math.fsum(slope(part, radius) for part in tree.parts)
+
+
+def times(bound: float, size: float) -> float:
+    """`bound · size`, where nothing times without bound is nothing."""
+    return 0.0 if bound == 0 or size == 0 else bound * size
 
 
 def _refuse_empty(kind: str, path: str, parts: tuple[Tree, ...]) -> None:

@@ -90,7 +90,7 @@ class Sum(Compound):
         return trees.Sum(path, self.trees(path))
 
     def forward(self, x: Any) -> Any:
-        return _added([applied(part, x) for _, part in self.parts()])
+        return added([applied(part, x) for _, part in self.parts()])
 
 
 class Scale(Module):
@@ -115,7 +115,7 @@ class Scale(Module):
         return self.module.geometries(joined(path, "module"))
 
     def forward(self, x: Any) -> Any:
-        return _scaled(self.factor, applied(self.module, x))
+        return scaled(self.factor, applied(self.module, x))
 
     def arguments(self) -> dict[str, object]:
         return {"module": self.module, "factor": self.factor}
@@ -169,7 +169,7 @@ class Residual(Module):
 
     def forward(self, x: Any) -> Any:
         part = 1.0 / self.depth
-        return _added([_scaled(1.0 - part, x), _scaled(part, applied(self.block, x))])
+        return added([scaled(1.0 - part, x), scaled(part, applied(self.block, x))])
 
     def arguments(self) -> dict[str, object]:
         return {"block": self.block, "depth": self.depth}
@@ -252,16 +252,18 @@ def _parts_of(module: Module) -> list[tuple[str | None, Module]]:
     return [(None if name.isdecimal() else name, part) for name, part in module.parts()]
 
 
-def _added(outputs: list[Any]) -> Any:
+def added(outputs: list[Any]) -> Any:
+    """The sum of tensors, or of tuples part by part."""
     if isinstance(outputs[0], tuple):
-        return tuple(_added(list(parts)) for parts in zip(*outputs, strict=True))
+        return tuple(added(list(parts)) for parts in zip(*outputs, strict=True))
     total = outputs[0]
     for each in outputs[1:]:
         total = total + each
     return total
 
 
-def _scaled(factor: float, output: Any) -> Any:
+def scaled(factor: float, output: Any) -> Any:
+    """A tensor times a constant, or a tuple part by part."""
     if isinstance(output, tuple):
-        return tuple(_scaled(factor, part) for part in output)
+        return tuple(scaled(factor, part) for part in output)
     return factor * output

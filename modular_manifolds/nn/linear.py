@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -98,6 +99,22 @@ class Linear(Atom):
         assert isinstance(own.target, Space)
         shape = (self.out_features, self.in_features)
         return largest_singular_value * through_l2(shape, own.source.norm, own.target.norm)
+
+    def matrix(self) -> Tensor:
+        return self.weight
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        # |fl(Wx) − Wx| ≤ γ |W||x| in any order of summation; eps is twice the unit roundoff.
+        # Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).
+        terms = self.in_features * torch.finfo(dtype).eps
+        if terms >= 1:
+            return math.inf
+        # ‖|W|‖₂ ≤ √(‖W‖₁ ‖W‖∞), close to equality for a nonnegative matrix, and no decomposition.
+        sizes = self.weight.detach().to(torch.float64).abs()
+        columns, rows = float(sizes.sum(dim=0).amax()), float(sizes.sum(dim=1).amax())
+        rounded_up = 1 + 2.0**-52 * (self.in_features + self.out_features)
+        gamma = terms / (1 - terms)
+        return gamma * self.lipschitz_at(math.sqrt(columns * rows) * rounded_up) * radius
 
     def describe(self) -> str:
         return f"Linear({self.in_features}, {self.out_features})"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from modular_manifolds.composition.budget import allocate
@@ -157,6 +159,31 @@ class Atom(Module):
         del largest_singular_value
         return self._lipschitz
 
+    def lipschitz_within(
+        self, radius: float, *, largest_singular_value: float | None = None
+    ) -> float:
+        """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
+
+        On the whole manifold, or for any weight whose `σ_max` is at most what is given. The constants
+        without the radius by default.
+        """
+        del radius
+        if largest_singular_value is None:
+            return self._lipschitz
+        return self.lipschitz_at(largest_singular_value)
+
+    def matrix(self) -> Tensor | None:
+        """W with `f(x) = W x` for every x, in the weight's dtype; None, the default, where f is not linear."""
+        return None
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being f as torch computes it in `dtype`.
+
+        Underflow is not counted here. Infinite by default: nothing is known.
+        """
+        del radius, dtype
+        return math.inf
+
     def tree(self, path: str = "") -> Tree:
         return Leaf(
             path=path,
@@ -168,6 +195,7 @@ class Atom(Module):
             manifold=str(self._geometry.manifold),
             norm=str(self._geometry.norm),
             norm_constant=self._norm_constant,
+            within=self.lipschitz_within,
         )
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
@@ -210,10 +238,32 @@ class Bond(Module):
         self._own = Signature(0.0, float(sensitivity), source, target)
         self._offset = float(offset)
 
+    def lipschitz_within(self, radius: float) -> float:
+        """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
+
+        The sensitivity by default. A bond whose bound grows with its input overrides this; its
+        sensitivity is then the bound at radius 1.
+        """
+        del radius
+        return self._own.sensitivity
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being f as torch computes it in `dtype`.
+
+        Underflow is not counted here. Infinite by default: nothing is known.
+        """
+        del radius, dtype
+        return math.inf
+
     def tree(self, path: str = "") -> Tree:
-        bound = self._own.sensitivity
-        label = type(self).__name__
-        return Leaf(path, label, self._own, lipschitz=bound, offset=self._offset)
+        return Leaf(
+            path,
+            type(self).__name__,
+            self._own,
+            lipschitz=self.lipschitz_within(math.inf),
+            offset=self._offset,
+            within=self.lipschitz_within,
+        )
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
         del path

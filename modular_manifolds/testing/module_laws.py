@@ -16,7 +16,7 @@ from torch.func import functional_call, jvp
 
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.space import VECTOR_NORMS, AnySpace, ProductSpace, Space
-from modular_manifolds.composition.tree import Tree, reach
+from modular_manifolds.composition.tree import Tree, reach, slope
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
@@ -65,9 +65,10 @@ ModuleLaw = Callable[[Composed, Sample], None]
 def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
     """`‖f(x) − f(y)‖_target ≤ sensitivity · ‖x − y‖_source` for inputs near and far."""
     for trial in _trials(module, sample):
-        allowed = trial.tree.signature.sensitivity * (1 + sample.tolerance)
         for x, y in _pairs(trial, sample):
             apart = _measure(y - x, trial.source)
+            within = torch.maximum(_measure(x, trial.source), _measure(y, trial.source))
+            allowed = _slopes(trial.tree, within) * (1 + sample.tolerance)
             moved = _measure(_minus(module(y), module(x)), trial.target)
             # A difference of outputs carries the rounding of the outputs.
             noise = sample.eps * _measure(module(x), trial.target)
@@ -164,6 +165,14 @@ def _trials(module: Composed, sample: Sample) -> Iterator[_Trial]:
             signature.source,
             "Check the modules in front of it and this one in one series.",
         )
+
+
+def _slopes(tree: Tree, within: Tensor) -> Tensor:
+    """The slope bound of each pair of inputs, of norm at most `within`."""
+    smallest, largest = (slope(tree, float(each)) for each in (within.amin(), within.amax()))
+    if smallest == largest:
+        return torch.full_like(within, largest)
+    return torch.tensor([slope(tree, float(each)) for each in within]).to(within)
 
 
 def _closed(target: AnySpace, source: Space) -> AnySpace:

@@ -1,0 +1,247 @@
+"""The sizes of activations and gradients: what is guaranteed, beside what was measured."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
+from modular_manifolds.certificates.empirical import (
+    points_to_try,
+    rounded_down,
+    traced,
+    vector_norm,
+)
+from modular_manifolds.certificates.leaves import Certified, declared
+from modular_manifolds.certificates.lipschitz import check_radius, one_space_to_another
+from modular_manifolds.certificates.propagation import Passage, propagate
+from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
+from modular_manifolds.composition.table import format_table
+from modular_manifolds.composition.tree import Leaf, Tree
+from modular_manifolds.nn.module import Module
+
+DUALS: dict[VectorNorm, VectorNorm] = {"l2": "l2", "l1": "linf", "linf": "l1"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A bound for every point of the manifolds, one for the weights as they are, and the largest one seen.
+
+    `measured` is None where nothing could be measured.
+    """
+
+    declared: float
+    certified: float
+    measured: float | None
+
+
+@dataclass(frozen=True)
+class ActivationRow:
+    """One atom or bond: the norms of its input and output, each in its own space, and of the gradient.
+
+    `gradient` is the dual norm of the gradient at the module's output, for a gradient of unit dual norm
+    at the network's output.
+    """
+
+    path: str
+    label: str
+    input: Size
+    output: Size
+    gradient: Size
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class ActivationReport:
+    """The sizes at every module for inputs of norm at most `radius` in `norm`; `print` it to read it.
+
+    The bounds are for exact arithmetic; the measurements are in float64.
+    """
+
+    radius: float
+    norm: VectorNorm
+    rows: tuple[ActivationRow, ...]
+
+    def header(self) -> list[str]:
+        """The names of the columns of `cells`."""
+        sizes = ["declared", "certified", "measured"]
+        return ["module", "kind", "input", *sizes[1:], "output", *sizes[1:], "gradient", *sizes[1:]]
+
+    def cells(self) -> list[list[float | str]]:
+        """The rows as text and numbers, for a table: of each size the declared, certified and measured one."""
+        return [
+            [
+                row.path or "(whole)",
+                row.label,
+                *_three(row.input),
+                *_three(row.output),
+                *_three(row.gradient),
+            ]
+            for row in self.rows
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                format_table(self.header(), self.cells()),
+                f"for inputs of norm at most {self.radius:g} in {self.norm}; of input, output and gradient "
+                "the declared bound, the certified one and the largest measured",
+                *self.advice(),
+            ]
+        )
+
+    def advice(self) -> list[str]:
+        """A sentence for every reason why a bound is infinite."""
+        return sentences(
+            Culprit(row.path, row.label, row.remedy, math.isfinite(row.output.certified))
+            for row in self.rows
+        )
+
+
+def activations(
+    net: Module,
+    *,
+    radius: float | None = None,
+    points: Tensor | None = None,
+    seed: int = 0,
+) -> ActivationReport:
+    """Bound every activation of `net`, and every gradient, for inputs of norm at most `radius`.
+
+    A module of slope bound L whose inputs are within r gives outputs within `L r + ‖f(0)‖`; a gradient of
+    dual norm g at the end is at most g times the product of the slopes behind the module. Each module's
+    slope is taken at the radius that arrives there.
+
+    Args:
+        net: a network from one space to another (not from or to a tuple).
+        radius: the largest norm of an input, in the network's own input norm; that of the points by
+            default, and 1 without points.
+        points: inputs of shape (batch, features) to measure on; random ones of norm `radius` by default.
+        seed: the seed of the random inputs and output gradients.
+
+    Raises:
+        ArgumentError: `radius` is not finite and positive or a point lies outside it, or `net` is not a
+        module of this library. SpaceError: the network takes any space, or takes or gives a tuple.
+    """
+    tree, source, target = one_space_to_another(net, "activations(net)")
+    if radius is None and points is not None and points.numel():
+        given = points.detach().to("cpu", torch.float64).flatten(1)
+        radius = float(vector_norm(given, source.norm).amax()) or None
+    radius = 1.0 if radius is None else radius
+    check_radius(radius)
+    now = Certified(net)
+    promised = propagate(tree, source, radius, declared).passages
+    proved = propagate(tree, source, radius, now.slope, now.matrix).passages
+    network = copy.deepcopy(net).double().eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    at = points_to_try(
+        network,
+        source,
+        norm=source.norm,
+        radius=radius,
+        points=points,
+        starts=64 if points is None else len(points),
+        generator=generator,
+    )
+    found = _measured(network, tree, target, proved, at, generator)
+    up = 1 + (len(proved) + 4) * 2.0**-50
+    rows: list[ActivationRow] = []
+    for one, other in zip(promised, proved, strict=True):
+        measured = found.get(one.leaf.path, (None, None, None))
+        pairs = (
+            (one.arriving, other.arriving),
+            (one.leaving, other.leaving),
+            (one.gradient, other.gradient),
+        )
+        sizes = [Size(a, b * up, m) for (a, b), m in zip(pairs, measured, strict=True)]
+        remedy = remedy_for(one, other, radius)
+        rows.append(ActivationRow(one.leaf.path, one.leaf.label, *sizes, remedy=remedy))
+    return ActivationReport(radius, source.norm, tuple(rows))
+
+
+def _measured(
+    network: Module,
+    tree: Tree,
+    target: Space,
+    passages: tuple[Passage, ...],
+    at: Tensor,
+    generator: torch.Generator,
+) -> dict[str, tuple[float, float, float]]:
+    """The largest input, output and gradient of each leaf at the points; empty where none can be traced."""
+    try:
+        output, seen = traced(network, tree, at.clone().requires_grad_(), _node)
+    except LookupError:
+        return {}
+    gradients = dict.fromkeys(seen, 0.0)
+    ends = [part for path in seen for part in _parts(seen[path][1])]
+    entries = sum(end.shape[-1] for end in ends)
+    random = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    coordinate = (random == random.amax(dim=-1, keepdim=True)).to(torch.float64)
+    for direction in (random, random.sign(), coordinate) if at.numel() else ():
+        g = direction.to(output.device)
+        g = g / _dual_norm(g, target).unsqueeze(-1)
+        arriving = iter(
+            torch.autograd.grad(output, ends, g, retain_graph=True, materialize_grads=True)
+        )
+        for passage in passages:
+            path = passage.leaf.path
+            own = [next(arriving) for _ in _parts(seen[path][1])]
+            size = _largest(_dual_norm(_like(seen[path][1], own), passage.target), entries)
+            gradients[path] = max(gradients[path], size)
+    return {
+        each.leaf.path: (
+            _largest(_norm(seen[each.leaf.path][0], each.source), entries),
+            _largest(_norm(seen[each.leaf.path][1], each.target), entries),
+            gradients[each.leaf.path],
+        )
+        for each in passages
+    }
+
+
+def _node(leaf: Leaf, x: Any, output: Any) -> Any:
+    """A node of the graph for this leaf alone: an identity gives back what other modules use too."""
+    if isinstance(output, tuple):
+        return tuple(_node(leaf, x, part) for part in output)
+    return output.view_as(output)
+
+
+def _parts(x: Any) -> list[Tensor]:
+    """The vectors of a tuple, in order."""
+    return [each for part in x for each in _parts(part)] if isinstance(x, tuple) else [x]
+
+
+def _like(x: Any, vectors: list[Tensor]) -> Any:
+    """The vectors as a tuple of the same form as `x`; they are taken from the front of the list."""
+    return tuple(_like(part, vectors) for part in x) if isinstance(x, tuple) else vectors.pop(0)
+
+
+def _norm(x: Any, space: AnySpace) -> Tensor:
+    """The norm of each vector; of a tuple the sum over its parts."""
+    if isinstance(space, ProductSpace):
+        parts = zip(x, space.parts, strict=True)
+        return torch.stack([_norm(part, each) for part, each in parts]).sum(dim=0)
+    assert isinstance(space, Space)
+    return vector_norm(x.detach(), space.norm)
+
+
+def _dual_norm(g: Any, space: AnySpace) -> Tensor:
+    """The dual norm of each vector, `√d ‖g‖₂` for rms; of a tuple the largest of its parts'."""
+    if isinstance(space, ProductSpace):
+        parts = zip(g, space.parts, strict=True)
+        return torch.stack([_dual_norm(part, each) for part, each in parts]).amax(dim=0)
+    assert isinstance(space, Space)
+    if space.norm == "rms":
+        return math.sqrt(space.size) * vector_norm(g.detach(), "l2")
+    return vector_norm(g.detach(), DUALS[space.norm])
+
+
+def _largest(sizes: Tensor, entries: int) -> float:
+    return rounded_down(float(sizes.amax()), entries) if sizes.numel() else 0.0
+
+
+def _three(size: Size) -> list[float | str]:
+    return [size.declared, size.certified, "-" if size.measured is None else size.measured]

@@ -1,0 +1,68 @@
+"""What to do about a module that makes a bound infinite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from modular_manifolds.certificates.propagation import Passage
+from modular_manifolds.composition.tree import Leaf
+
+UNBOUNDED_WEIGHT = "put its weight on Stiefel, Sphere or Oblique to get one"
+
+
+def remedy(leaf: Leaf, arriving: float, radius: float | None) -> str:
+    """What to do about a leaf without a finite bound.
+
+    Args:
+        leaf: the leaf.
+        arriving: the bound on the norm of its input.
+        radius: the bound on the norm of the network's inputs, if one was given.
+    """
+    if not math.isfinite(leaf.lipschitz_within(1.0)):
+        if leaf.weight is not None:
+            return UNBOUNDED_WEIGHT
+        return "not even for inputs of norm 1; put a module in its place that has one"
+    if radius is None:
+        return "its bound depends on the size of its input; pass radius=, the largest norm of the inputs"
+    if math.isinf(arriving):
+        return (
+            "its bound depends on the size of its input, which a module in front leaves unbounded"
+        )
+    return f"its input may be as large as {arriving:.4g}; make that smaller in front of it"
+
+
+def remedy_for(promised: Passage, proved: Passage, radius: float | None) -> str:
+    """The remedy for one leaf, declared and certified; nothing where both bounds are finite."""
+    worse = proved if math.isinf(proved.slope) else promised
+    return remedy(worse.leaf, worse.arriving, radius) if math.isinf(worse.slope) else ""
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """A module without a finite bound: declared, or `certified` neither."""
+
+    path: str
+    label: str
+    remedy: str
+    certified: bool
+
+
+def sentences(culprits: Iterable[Culprit]) -> list[str]:
+    """One for all weights on unbounded manifolds, and one for every other module that has a remedy."""
+    found = [each for each in culprits if each.remedy]
+    weights = [each.path for each in found if each.certified and each.remedy == UNBOUNDED_WEIGHT]
+    lines: list[str] = []
+    if weights:
+        lines.append(
+            f"no bound is declared, because the weights of {', '.join(weights)} are on an unbounded "
+            "manifold; put them on Stiefel, Sphere or Oblique to get one"
+        )
+    for each in found:
+        if not each.certified or each.remedy != UNBOUNDED_WEIGHT:
+            verb = "is declared" if each.certified else "holds"
+            lines.append(
+                f"no bound {verb} at {each.path or '(whole)'} ({each.label}): {each.remedy}"
+            )
+    return lines
