@@ -1,8 +1,13 @@
 """Evidence: what is guaranteed, beside what was measured."""
 
+from modular_manifolds.certificates.attack import ProjectedGradient as ProjectedGradient
 from modular_manifolds.certificates.conditioning import ConditioningReport as ConditioningReport
 from modular_manifolds.certificates.conditioning import ConditioningRow as ConditioningRow
 from modular_manifolds.certificates.conditioning import conditioning as conditioning
+from modular_manifolds.certificates.input_scale import InputScale as InputScale
 from modular_manifolds.certificates.lipschitz import LipschitzReport as LipschitzReport
 from modular_manifolds.certificates.lipschitz import LipschitzRow as LipschitzRow
 from modular_manifolds.certificates.lipschitz import lipschitz as lipschitz
+from modular_manifolds.certificates.robustness import RobustnessReport as RobustnessReport
+from modular_manifolds.certificates.robustness import RobustnessRow as RobustnessRow
+from modular_manifolds.certificates.robustness import robustness as robustness
