@@ -49,12 +49,15 @@ class Downhill:
         return x
 
 
-def test_the_radius_of_a_linear_map_is_the_distance_to_the_decision_boundary() -> None:
-    weight = torch.randn(5, 7)
-    net, x = with_weight(weight), torch.randn(200, 7)
+@pytest.mark.parametrize("stretched", [False, True])
+def test_the_radius_of_a_linear_map_is_the_distance_to_the_decision_boundary(
+    stretched: bool,
+) -> None:
+    last, x = with_weight(torch.randn(5, 7)), torch.randn(200, 7)
+    net = with_weight(3.0 * torch.eye(7)) >> last if stretched else last
     labels = predicted(net, x)
     report = mm.robustness(net, x, labels)
-    w = net.weight.detach().double()
+    w = last.weight.detach().double()
     for point, label, radius in zip(x.double(), labels, report.radii, strict=True):
         gaps = [
             float((w[label] - w[j]) @ point / (w[label] - w[j]).norm())
@@ -207,6 +210,8 @@ def test_bad_arguments_are_refused_in_words() -> None:
     for bad in (labels[:3], labels[:0]):
         with pytest.raises(ShapeError, match=r"must be of shapes .* got \(5, 6\) and \(\d,\)"):
             mm.robustness(net, x, bad)
+    with pytest.raises(ShapeError, match="must have 6 features, as the network takes, got 5"):
+        mm.robustness(net, x[:, :5], labels)
     with pytest.raises(ArgumentError, match="whole numbers from 0 to 3, got 4 to 4"):
         mm.robustness(net, x, labels + 4)
     with pytest.raises(ArgumentError, match="must be finite and at least 0, got -1"):

@@ -15,6 +15,7 @@ from modular_manifolds.certificates.attack import Attack
 from modular_manifolds.certificates.input_scale import InputScale, unscaled
 from modular_manifolds.certificates.lipschitz import lipschitz
 from modular_manifolds.certificates.margins import certified_radii, forward_error, pair_bounds
+from modular_manifolds.composition.space import Space
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.errors import ArgumentError, CertificateError, NonFiniteError, ShapeError
 from modular_manifolds.nn.module import Module, check_module
@@ -134,7 +135,7 @@ def robustness(
     network = copy.deepcopy(net).double().eval().requires_grad_(False)
     device = next((each.device for each in network.parameters()), inputs.device)
     points = inputs.detach().to(device, torch.float64)
-    _check_points(points, labels)
+    _check_points(network, points, labels)
     bounds = lipschitz(network, input_norm="l2", output_norm="l2", starts=1, iterations=1)
     bound = math.inf if math.isnan(bounds.certified) else bounds.certified
     outputs = _outputs(network, points)
@@ -143,8 +144,8 @@ def robustness(
     right = outputs.argmax(dim=1) == truth
     pairs, last_weight = pair_bounds(network, bound, outputs.shape[1])
     lengths = torch.linalg.vector_norm(points.flatten(1), dim=1).cpu()
-    own = certified_radii(outputs, truth, pairs, forward_error(network, bound) * lengths)
-    own = torch.where(right, own * scaled.shortest, 0.0)
+    error = forward_error(network, bound) * lengths
+    own = certified_radii(outputs, truth, pairs, error) * scaled.shortest
     left = _attacked(network, points, truth, right, own, checked, scaled, attack)
     return RobustnessReport(
         clean=_part(right),
@@ -239,13 +240,20 @@ def _radius(value: float) -> float:
     return float(value)
 
 
-def _check_points(points: Tensor, labels: Tensor) -> None:
+def _check_points(network: Module, points: Tensor, labels: Tensor) -> None:
     if points.dim() < 2 or labels.shape != points.shape[:1] or len(labels) == 0:
         raise ShapeError(
             "robustness(inputs, labels)",
             "must be of shapes (points, features) and (points,), with at least one point",
             f"{tuple(points.shape)} and {tuple(labels.shape)}",
             "Pass a label for each input.",
+        )
+    if isinstance(network.source, Space) and points.shape[-1] != network.source.size:
+        raise ShapeError(
+            "robustness(inputs)",
+            f"must have {network.source.size} features, as the network takes",
+            points.shape[-1],
+            "Pass the data that the network was trained for.",
         )
     if not bool(torch.isfinite(points).all()):
         raise NonFiniteError(
