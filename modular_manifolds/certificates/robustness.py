@@ -288,11 +288,12 @@ def _part(which: Tensor) -> float:
 
 
 def radius_text(radius: float) -> str:
-    """A radius as people write it: 36/255 where it is a multiple of 1/255."""
+    """A radius as people write it: 36/255 where that is shorter than its decimals."""
+    short = f"{radius:.4g}"
     levels = radius * 255
-    if levels >= 1 and abs(levels - round(levels)) < 1e-9 and radius != round(radius):
+    if float(short) != radius and abs(levels - round(levels)) < 1e-9:
         return f"{round(levels)}/255"
-    return f"{radius:.4g}"
+    return short
 
 
 def _percent(part: float) -> str:

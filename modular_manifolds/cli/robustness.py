@@ -67,7 +67,7 @@ def show(console: Console, question: Question, found: RobustnessReport) -> None:
     from modular_manifolds.cli.tables import show_table
 
     console.print()
-    show_table(console, "Predictions on test examples", found.header(), found.cells())
+    show_table(console, "Predictions", found.header(), found.cells())
     for line in found.notes():
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if question.attack is None and not question.attacks:
