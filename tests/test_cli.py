@@ -126,6 +126,18 @@ def test_lipschitz_certifies_the_predictions_of_a_run(
     assert found["robustness"]["clean"] >= found["robustness"]["rows"][0]["certified"]
 
 
+def test_without_foolbox_nothing_is_attacked_and_the_output_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "foolbox", None)
+    assert main(["lipschitz", "--points", "20"]) == 0
+    out = capsys.readouterr().out
+    assert "not attacked: foolbox cannot be imported; pip install 'modular-manifolds[rob" in out
+    assert "under attack" not in out
+    assert main(["lipschitz", "--points", "20", "--attack"]) == 2
+    assert "an attack needs the library foolbox" in capsys.readouterr().err
+
+
 def test_lipschitz_says_where_a_bound_is_missing_and_what_to_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

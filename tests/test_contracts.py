@@ -81,6 +81,8 @@ FOREIGN = (
     "hypothesis",
     "cvxpy",
     "triton",
+    "foolbox",
+    "tensorboard",
 )
 
 
@@ -130,6 +132,7 @@ PUBLIC = [
     "Frobenius", "Max", "Spectral", "RMSOperator", "RowRMS", "ModularNorm",
     "Module", "Atom", "Bond", "Manifold", "Norm", "Geometry", "Space", "ProductSpace",
     "budget", "Budget", "lipschitz", "LipschitzReport", "conditioning", "SteepestDescent",
+    "robustness", "RobustnessReport", "ProjectedGradient", "InputScale",
     "msign", "steepest", "Solution", "Status",
     "solvers.select", "solvers.TABLE", "solvers.Lyapunov", "solvers.DualAscent",
     "solvers.ADMM", "solvers.SPEL", "solvers.Solver",

@@ -8,6 +8,6 @@ from modular_manifolds.certificates.input_scale import InputScale as InputScale
 from modular_manifolds.certificates.lipschitz import LipschitzReport as LipschitzReport
 from modular_manifolds.certificates.lipschitz import LipschitzRow as LipschitzRow
 from modular_manifolds.certificates.lipschitz import lipschitz as lipschitz
-from modular_manifolds.certificates.robustness import RobustnessReport as RobustnessReport
-from modular_manifolds.certificates.robustness import RobustnessRow as RobustnessRow
 from modular_manifolds.certificates.robustness import robustness as robustness
+from modular_manifolds.certificates.robustness_report import RobustnessReport as RobustnessReport
+from modular_manifolds.certificates.robustness_report import RobustnessRow as RobustnessRow

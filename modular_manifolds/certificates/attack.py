@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,8 +61,12 @@ class ProjectedGradient:
 
 
 def can_attack() -> bool:
-    """Whether the library that attacks is installed."""
-    return importlib.util.find_spec("foolbox") is not None
+    """Whether the library that attacks can be imported: it needs git on the machine as well."""
+    try:
+        _foolbox()
+    except ArgumentError:
+        return False
+    return True
 
 
 def _foolbox() -> ModuleType:

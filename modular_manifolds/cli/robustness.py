@@ -72,7 +72,7 @@ def show(console: Console, question: Question, found: RobustnessReport) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if question.attack is None and not question.attacks:
         console.print(
-            "not attacked: foolbox is not installed; pip install 'modular-manifolds[robustness]'",
+            "not attacked: foolbox cannot be imported; pip install 'modular-manifolds[robustness]'",
             soft_wrap=True,
             highlight=False,
             markup=False,

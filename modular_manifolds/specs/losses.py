@@ -24,9 +24,9 @@ class MarginSpec(Spec):
     """
 
     name: Literal["margin"]
-    temperature: Annotated[float, Field(gt=0)] = 8.0
+    temperature: Annotated[float, Field(gt=0)] = 4.0
     """How hard the loss presses on points near the margin; in 1/radius."""
-    margin: Annotated[float, Field(ge=0)] = 36 / 255
+    margin: Annotated[float, Field(ge=0)] = 0.3
     """The l2 radius that points should be certified at, in the data's own units: pixels in [0, 1]."""
 
 
