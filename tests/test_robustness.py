@@ -6,11 +6,13 @@ import dataclasses
 import importlib.util
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import modular_manifolds as mm
+from modular_manifolds.certificates.margins import forward_error
 from modular_manifolds.composition.tree import Leaf, Tree
 from modular_manifolds.errors import ArgumentError, CertificateError, NonFiniteError, ShapeError
 
@@ -104,6 +106,25 @@ def test_the_edge_of_the_radius_is_not_certified() -> None:
     assert radius < 1 / math.sqrt(2)
     assert report.certified(radius) == 0.0
     assert report.certified(math.nextafter(radius, 0)) == 1.0
+
+
+def test_the_bound_on_the_rounding_of_the_forward_pass_holds() -> None:
+    net = (mm.Linear(60, 50) >> mm.ReLU() >> mm.Linear(50, 20)).double()
+    x = torch.randn(200, 60, dtype=torch.float64)
+    first, last = (p.detach().numpy().astype(np.longdouble) for p in net.parameters())
+    exact = np.maximum(x.numpy().astype(np.longdouble) @ first.T, 0) @ last.T
+    wrong = np.linalg.norm((net(x).detach().numpy() - exact).astype(float), axis=1)
+    bound = forward_error(net, mm.lipschitz(net).certified)
+    assert 0 < (wrong / x.norm(dim=1).numpy()).max() <= bound < 1e-11
+
+
+def test_a_margin_that_rounding_may_have_made_is_not_certified() -> None:
+    net = with_weight(torch.eye(2)).double()
+    x = torch.tensor([[1 + 2.0**-52, 1.0], [1 + 2.0**-40, 1.0]], dtype=torch.float64)
+    report = mm.robustness(net, x, torch.tensor([0, 0]))
+    assert report.clean == 1.0
+    assert report.radii[0] == 0.0
+    assert 0 < report.radii[1] < 2.0**-40 / math.sqrt(2)
 
 
 def test_radii_are_in_the_units_that_the_scale_names() -> None:
