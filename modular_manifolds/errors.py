@@ -65,3 +65,7 @@ class DataError(ArgumentError):
 
 class CheckpointError(ArgumentError):
     """A checkpoint or a run directory is damaged or of another version."""
+
+
+class CertificateError(ArgumentError):
+    """Something that was certified turned out false: a declared number is wrong, or this library is."""

@@ -102,6 +102,56 @@ def test_lipschitz_of_a_run_and_of_a_declaration(capsys: pytest.CaptureFixture[s
     assert "declared 1, certified 1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("attack", ["--attack", "--no-attack"])
+def test_lipschitz_certifies_the_predictions_of_a_run(
+    attack: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if attack == "--attack":
+        pytest.importorskip("eagerpy", reason="foolbox is not installed")
+    assert main(["train", "--out", "run", *QUICK]) == 0
+    capsys.readouterr()
+    options = ["--points", "60", "--radius", "0.01", "--radius", "1/8", attack]
+    assert main(["lipschitz", "run", "--data", "digits", *options, "--json", "found.json"]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split("│") for line in out.splitlines() if "/255 " in line or " 0.01 " in line]
+    assert [row[0].strip() for row in rows] == ["0.01", "36/255", "72/255", "108/255"]
+    assert len(rows[0]) == (3 if attack == "--attack" else 2)
+    assert ("no certified point fell" in out) == (attack == "--attack")
+    assert "60 points; radii in pixels in [0, 1]; a step of 1" in out
+    assert "declared 1, certified 1" in out
+    found = json.loads(Path("found.json").read_text())
+    assert found["lipschitz"]["declared"] == pytest.approx(1.0)
+    assert [row["radius"] for row in found["robustness"]["rows"]][:2] == [0.01, 1 / 8]
+    assert len(found["robustness"]["radii"]) == 60
+    assert found["robustness"]["clean"] >= found["robustness"]["rows"][0]["certified"]
+
+
+def test_without_foolbox_nothing_is_attacked_and_the_output_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "foolbox", None)
+    assert main(["lipschitz", "--points", "20"]) == 0
+    out = capsys.readouterr().out
+    assert "not attacked: foolbox cannot be imported; pip install 'modular-manifolds[rob" in out
+    assert "under attack" not in out
+    assert main(["lipschitz", "--points", "20", "--attack"]) == 2
+    assert "an attack needs the library foolbox" in capsys.readouterr().err
+
+
+def test_lipschitz_says_where_a_bound_is_missing_and_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("run.yaml").write_text(
+        "network: {type: series, modules: [{type: linear, in_features: 64, out_features: 10, "
+        "manifold: euclidean, norm: spectral}, relu]}"
+    )
+    assert main(["lipschitz", "run.yaml", "--no-attack", "--json", "found.json"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "weights of 0 are on an unbounded manifold" in out
+    assert "put them on Stiefel" in out
+    assert json.loads(Path("found.json").read_text())["lipschitz"]["declared"] is None
+
+
 @pytest.mark.parametrize("kind", ["run", "network"])
 def test_schema_is_a_schema(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", kind]) == 0
@@ -123,6 +173,12 @@ MISTAKES = {
     "no run": (["train", "--resume", "."], "must be a run directory"),
     "resume with more": (["train", "--resume", ".", "--seed", "1"], "--resume must stand alone"),
     "unknown norm": (["lipschitz", "--input-norm", "l7"], "--input-norm must be one of"),
+    "bad radius": (["lipschitz", "--radius", "far"], "--radius must be a number of at least 0"),
+    "no points": (["lipschitz", "--points", "0"], "--points must be at least 1, got 0"),
+    "other data": (
+        ["lipschitz", "--data", "mnist"],
+        "data must be one of digits, cifar10, got 'mnist'",
+    ),
     "sizes": (
         ["train", "--set", "network.modules.0.in_features=10"],
         "must be 64 for the data set digits",

@@ -81,6 +81,8 @@ FOREIGN = (
     "hypothesis",
     "cvxpy",
     "triton",
+    "foolbox",
+    "tensorboard",
 )
 
 
@@ -130,7 +132,7 @@ PUBLIC = [
     "Frobenius", "Max", "Spectral", "RMSOperator", "RowRMS", "ModularNorm",
     "Module", "Atom", "Bond", "Manifold", "Norm", "Geometry", "Space", "ProductSpace",
     "budget", "Budget", "lipschitz", "LipschitzReport", "conditioning", "activations", "ActivationReport",
-    "SteepestDescent",
+    "robustness", "RobustnessReport", "ProjectedGradient", "InputScale", "SteepestDescent",
     "msign", "steepest", "Solution", "Status",
     "solvers.select", "solvers.TABLE", "solvers.Lyapunov", "solvers.DualAscent",
     "solvers.ADMM", "solvers.SPEL", "solvers.Solver",

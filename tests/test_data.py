@@ -31,6 +31,14 @@ def test_digits_are_real_and_split_once() -> None:
     assert not any(tuple(row) in pairs for row in data.test.images.tolist())
 
 
+def test_a_pixel_of_the_digits_is_what_its_scale_says() -> None:
+    data = load_data("digits")
+    steps = 16 * data.scale.undone(data.train.images)
+    assert (float(steps.min()), float(steps.max())) == (0.0, 16.0)
+    assert torch.equal(steps, steps.round())
+    assert data.scale.shortest == 0.25
+
+
 def test_unknown_names_and_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data must be one of digits, cifar10, got 'mnist'"):
         load_data("mnist")
@@ -90,6 +98,9 @@ def test_cifar10_is_read_normalised_and_channel_first(write: Writer, under: str)
     expected = (images / 255.0 - np.array(MEAN)) / np.array(STD)
     wanted = torch.from_numpy(expected.transpose(0, 3, 1, 2).reshape(7, -1)).float()
     torch.testing.assert_close(data.train.images, wanted, atol=1e-5, rtol=1e-5)
+    back = data.scale.undone(data.train.images).reshape(7, 3, 32, 32).permute(0, 2, 3, 1)
+    torch.testing.assert_close(back, torch.from_numpy(images / 255.0).float(), atol=1e-5, rtol=1e-5)
+    assert 0.24348 < data.scale.shortest < STD[1]
     # The second time from the library's cache.
     torch.testing.assert_close(load_data("cifar10", folder).train.images, data.train.images)
 

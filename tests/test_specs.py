@@ -397,12 +397,12 @@ class TestOverride:
             (
                 "optimzer.lr=3",
                 "optimzer must be a known key, got 'optimzer'. Did you mean 'optimizer'? Known here: "
-                "format, seed, data, network, optimizer, schedule, epochs, batch_size, checkpoint_every, threads.",
+                "format, seed, data, network, optimizer, loss, schedule, epochs, batch_size, checkpoint_every, tensorboard, threads.",
             ),
             (
                 "epoch=3",
                 "epoch must be a known key, got 'epoch'. Did you mean 'epochs'? Known here: "
-                "format, seed, data, network, optimizer, schedule, epochs, batch_size, checkpoint_every, threads.",
+                "format, seed, data, network, optimizer, loss, schedule, epochs, batch_size, checkpoint_every, tensorboard, threads.",
             ),
             (
                 "optimizer.lr=fast",

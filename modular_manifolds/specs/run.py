@@ -13,6 +13,7 @@ from modular_manifolds.errors import SpecError
 from modular_manifolds.specs.base import Spec, refused
 from modular_manifolds.specs.data import SIZES, DataSpec
 from modular_manifolds.specs.document import Document
+from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec
 from modular_manifolds.specs.network import NetworkSpec
 from modular_manifolds.specs.optimizers import OptimizerSpec, SteepestDescentSpec
 from modular_manifolds.specs.override import assign_, parse_assignment
@@ -37,6 +38,8 @@ class RunSpec(Document, Spec):
     """What learns; null for the data set's own MLP, `mlp(in_features, classes)`."""
     optimizer: OptimizerSpec = SteepestDescentSpec(name="steepest-descent")
     """How it learns."""
+    loss: LossSpec = CrossEntropySpec(name="cross-entropy")
+    """What it lowers: plain cross entropy, or one with a margin for certified accuracy."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate changes over the run: linear and cosine fall to zero."""
     epochs: Annotated[int, Field(ge=1)] = 20
@@ -45,6 +48,8 @@ class RunSpec(Document, Spec):
     """Examples a step."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two checkpoints."""
+    tensorboard: bool = False
+    """Whether to write event files for TensorBoard too; needs the extra `tensorboard`."""
     threads: Annotated[int, Field(ge=1)] | None = 1
     """Threads of torch on the CPU; null for torch's own number. Another number rounds differently."""
 

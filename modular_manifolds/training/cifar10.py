@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from modular_manifolds.certificates import InputScale
 from modular_manifolds.errors import DataError
 from modular_manifolds.training.split import Split
 
@@ -19,6 +20,14 @@ SIDE = 32
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+
+
+def cifar10_scale() -> InputScale:
+    """A pixel u in [0, 1] of a channel is seen as `(u − mean)/std` of that channel."""
+    pixels = SIDE * SIDE
+    mean = torch.tensor(MEAN, dtype=torch.float64).repeat_interleave(pixels)
+    std = torch.tensor(STD, dtype=torch.float64).repeat_interleave(pixels)
+    return InputScale(mean, std, "pixels in [0, 1]")
 
 
 def load_cifar10(folder: Path | None) -> tuple[Split, Split, tuple[str, ...]]:

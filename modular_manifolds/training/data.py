@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from modular_manifolds.certificates import InputScale
+from modular_manifolds.certificates.input_scale import unscaled
 from modular_manifolds.errors import DataError
-from modular_manifolds.training.cifar10 import load_cifar10
-from modular_manifolds.training.digits import load_digits
+from modular_manifolds.training.cifar10 import cifar10_scale, load_cifar10
+from modular_manifolds.training.digits import digits_scale, load_digits
 from modular_manifolds.training.split import Split
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set with its fixed split. `classes` are the names of the labels."""
+    """A data set with its fixed split: `classes` name the labels, `scale` says what a pixel became."""
 
     name: str
     train: Split
     test: Split
     classes: tuple[str, ...]
+    scale: InputScale = field(default_factory=unscaled)
 
     @property
     def in_features(self) -> int:
@@ -34,6 +37,12 @@ Loader = Callable[[Path | None], tuple[Split, Split, tuple[str, ...]]]
 
 LOADERS: Final[dict[str, Loader]] = {"digits": load_digits, "cifar10": load_cifar10}
 """The loader of each data set. A new one is one file and one row here (and its sizes in the specs)."""
+
+SCALES: Final[dict[str, Callable[[], InputScale]]] = {
+    "digits": digits_scale,
+    "cifar10": cifar10_scale,
+}
+"""How the loader of each data set scales pixels."""
 
 
 def load_data(name: str, path: str | Path | None = None) -> DataSet:
@@ -57,7 +66,7 @@ def load_data(name: str, path: str | Path | None = None) -> DataSet:
     train, test, classes = LOADERS[name](folder)
     for part, split in (("training", train), ("test", test)):
         _check(f"{name}'s {part} part", split, len(classes))
-    return DataSet(name, train, test, classes)
+    return DataSet(name, train, test, classes, SCALES[name]())
 
 
 def _check(what: str, split: Split, classes: int) -> None:

@@ -12,11 +12,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from modular_manifolds.certificates import InputScale
 from modular_manifolds.errors import DataError
 from modular_manifolds.training.split import Split
 
 EVERY = 5
 """Every fifth image is a test image: 359 of 1,797, the others train."""
+
+FEATURES = 64
+
+
+def digits_scale() -> InputScale:
+    """A pixel of 0 to 16 is u = pixel/16 in [0, 1], and the network sees `(u − 1/2)/(1/4)`, exactly."""
+    mean, std = torch.full((FEATURES,), 0.5), torch.full((FEATURES,), 0.25)
+    return InputScale(mean, std, "pixels in [0, 1]", slack=0.0)
 
 
 def load_digits(folder: Path | None) -> tuple[Split, Split, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from modular_manifolds.certificates import RobustnessReport
 from modular_manifolds.composition import Budget
 from modular_manifolds.nn import Module
 
@@ -104,6 +106,30 @@ def split(budget: Budget) -> str:
         axis.grid(axis="y", visible=False)
         axis.set(xlabel="share of the learning rate", title="How one learning rate is split")
         axis.margins(x=0.1)
+        return _svg(figure)
+
+
+def certified(report: RobustnessReport) -> str:
+    """Certified accuracy against the l2 radius; dots at the radii of the table."""
+    radii = sorted(each for each in report.radii if 0 < each < math.inf)
+    shown = [row.radius for row in report.rows]
+    far = 1.05 * max([*radii, *shown, 1e-12])
+    xs = [0.0, *radii, far]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 2.9), layout="constrained")
+        FigureCanvasSVG(figure)
+        axis = figure.subplots()
+        ys = [100 * report.certified(each) for each in xs]
+        # Certified accuracy falls at each point's own radius and is constant in between.
+        axis.step(xs, ys, where="post", color=COLOURS[0], lw=1.4)
+        axis.plot(shown, [100 * row.certified for row in report.rows], "o", color=COLOURS[1], ms=4)
+        axis.set(
+            xlabel=f"l2 radius ({report.unit})",
+            ylabel="accuracy (%)",
+            title="Certified accuracy",
+            xlim=(0, far),
+            ylim=(0, 102),
+        )
         return _svg(figure)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +10,16 @@ import torch
 from modular_manifolds.certificates import (
     ConditioningReport,
     LipschitzReport,
+    RobustnessReport,
     conditioning,
     lipschitz,
+    robustness,
 )
+from modular_manifolds.certificates.attack import Attack
+from modular_manifolds.certificates.robustness import RADII
 from modular_manifolds.composition import Budget
 from modular_manifolds.nn import Module, budget
+from modular_manifolds.training.data import DataSet
 
 ON_MANIFOLD = 1e-5
 """A weight closer than this to its manifold, relative to its radius, is on it."""
@@ -45,3 +51,22 @@ class Guarantees:
 def guarantees(net: Module, lr: float, points: torch.Tensor) -> Guarantees:
     """Gather the evidence about `net`; slopes are looked for at `points`."""
     return Guarantees(budget(net, lr), lipschitz(net, points=points[:32]), conditioning(net))
+
+
+def certified_predictions(
+    net: Module,
+    data: DataSet,
+    *,
+    points: int,
+    radii: Sequence[float] = RADII,
+    attack: Attack | None = None,
+) -> RobustnessReport:
+    """Certify the predictions on the first `points` test examples; radii are in the data's own units."""
+    return robustness(
+        net,
+        data.test.images[:points],
+        data.test.labels[:points],
+        radii=radii,
+        scale=data.scale,
+        attack=attack,
+    )

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import torch
-from torch.nn import functional
 
 from modular_manifolds.errors import CheckpointError, NonFiniteError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs import RunSpec, load, save
 from modular_manifolds.training.checkpoint import read_checkpoint, restore_, write_checkpoint
 from modular_manifolds.training.data import DataSet, batches
+from modular_manifolds.training.health import WeightHealth, copied, health
+from modular_manifolds.training.losses import Loss, build_loss
 from modular_manifolds.training.optimizers import build_optimizer, build_schedule
 from modular_manifolds.training.run_directory import RunDirectory
 from modular_manifolds.training.split import Split
+from modular_manifolds.training.tensorboard import recorded
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,12 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch, counted from 1: accuracies on all training and all test examples after it."""
+    """One epoch, counted from 1: accuracies on all examples after it, and the health of each weight."""
 
     epoch: int
     train_accuracy: float
     test_accuracy: float
+    weights: dict[str, WeightHealth]
 
 
 class Observer(Protocol):
@@ -64,6 +67,7 @@ class Trainer:
     initial: Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
+    loss: Loss
     finished: int = 0
     stop: Callable[[], bool] = field(default=lambda: False)
     """Asked after each step; the run writes a checkpoint and returns where it says yes."""
@@ -87,13 +91,19 @@ class Trainer:
             NonFiniteError: the loss or a gradient became NaN or infinite.
         """
         with _threads(self.spec.threads):
-            return self._run(observer)
+            if not self.spec.tensorboard:
+                return self._run(observer)
+            with recorded(observer, self.directory.tensorboard, after=self.finished) as both:
+                return self._run(both)
 
     def _run(self, observer: Observer) -> bool:
         while not self.done:
             epoch, first = divmod(self.finished, self.steps_per_epoch)
             order = batches(self.data.train, self.spec.batch_size, seed=self.spec.seed, epoch=epoch)
+            before: dict[str, torch.Tensor] | None = None
             for chosen in order[first:]:
+                if (self.finished + 1) % self.steps_per_epoch == 0:
+                    before = copied(self.net)
                 metrics = self._step(chosen, epoch)
                 self.directory.append_metrics_(vars(metrics))
                 observer.on_step(metrics)
@@ -104,8 +114,9 @@ class Trainer:
                 epoch + 1,
                 accuracy(self.net, self.data.train),
                 accuracy(self.net, self.data.test),
+                health(self.net, before),
             )
-            self.directory.append_metrics_({"step": self.finished, **vars(measured)})
+            self.directory.append_metrics_({"step": self.finished, **asdict(measured)})
             observer.on_epoch(measured)
             if self.done or self.stop() or (epoch + 1) % self.spec.checkpoint_every == 0:
                 self.save()
@@ -127,7 +138,7 @@ class Trainer:
         labels = self.data.train.labels[chosen]
         self.optimizer.zero_grad()
         outputs = self.net(self.data.train.images[chosen])
-        loss = functional.cross_entropy(outputs, labels)
+        loss = self.loss(outputs, labels)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NonFiniteError(
@@ -217,4 +228,5 @@ def _trainer(spec: RunSpec, data: DataSet, directory: RunDirectory, net: Module)
         initial=load(directory.initial),
         optimizer=optimizer,
         schedule=schedule,
+        loss=build_loss(spec.loss, net, data.scale),
     )

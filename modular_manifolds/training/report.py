@@ -12,9 +12,16 @@ import jinja2
 
 from modular_manifolds.composition.table import format_number
 from modular_manifolds.training import figures
-from modular_manifolds.training.guarantees import Guarantees, guarantees
+from modular_manifolds.training.guarantees import (
+    Guarantees,
+    certified_predictions,
+    guarantees,
+)
 from modular_manifolds.training.loop import Trainer
 from modular_manifolds.training.run_directory import write_whole
+
+POINTS = 1000
+"""Test examples whose predictions are certified for the report."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,14 @@ def write_report(trainer: Trainer) -> Guarantees:
     """Write `report.html` of a run as it stands, and return the evidence in it."""
     lr = trainer.spec.optimizer.lr
     found = guarantees(trainer.net, lr, trainer.data.test.images)
+    predictions = certified_predictions(trainer.net, trainer.data, points=POINTS)
     metrics = trainer.directory.read_metrics()
     last = next((row for row in reversed(metrics) if "test_accuracy" in row), None)
     pictures = {
         "learning": figures.learning(metrics),
         "singular_values": figures.singular_values(trainer.initial, trainer.net),
         "split": figures.split(found.budget),
+        "certified": figures.certified(predictions),
     }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("modular_manifolds.training", "assets"),
@@ -54,6 +63,8 @@ def write_report(trainer: Trainer) -> Guarantees:
         figures={name: _inline(svg) for name, svg in pictures.items()},
         budget=_table(found.budget.header(), found.budget.cells()),
         conditioning=_table(found.conditioning.header(), found.conditioning.cells()),
+        predictions=_table(predictions.header(), predictions.cells()),
+        certified_notes=predictions.notes(),
         lipschitz=_table(found.lipschitz.header(), found.lipschitz.cells()),
         run_yaml=trainer.spec.to_yaml(),
     )

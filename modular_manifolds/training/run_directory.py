@@ -12,6 +12,7 @@ from typing import Any
 
 from modular_manifolds.errors import CheckpointError, DataError
 from modular_manifolds.specs import RunSpec
+from modular_manifolds.training.tensorboard import check_tensorboard
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class RunDirectory:
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.safetensors"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The event files, where the run asks for them."""
+        return self.path / "tensorboard"
 
     @property
     def report(self) -> Path:
@@ -74,24 +80,22 @@ class RunDirectory:
     def cut_metrics_(self, step: int) -> None:
         """Drop what was written after `step`, so that a resumed run writes it again, once."""
         rows = self.read_metrics(upto=step)
-        write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        write_whole(self.metrics, "".join(as_json(row) + "\n" for row in rows))
 
     def append_metrics_(self, row: Mapping[str, Any]) -> None:
         """Add one line; numbers that JSON does not know become null."""
-        known = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in row.items()
-        }
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(known, allow_nan=False) + "\n")
+            file.write(as_json(row) + "\n")
 
 
 def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
     """A new, empty run directory with its `run.yaml`: `out`, or one named after the run and the time.
 
     Raises:
-        DataError: `out` exists and is not empty, or cannot be made.
+        DataError: `out` exists and is not empty, or cannot be made. SpecError: the run asks for
+        TensorBoard, which is not installed.
     """
+    check_tensorboard(spec.tensorboard)
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     path = out or Path("runs") / f"{spec.data.name}-{spec.optimizer.name}-{stamp}"
     number = 2
@@ -119,3 +123,20 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def as_json(value: object, *, indent: int | None = None) -> str:
+    """Data as JSON text; NaN and infinity, which JSON does not know, become null."""
+    return json.dumps(_known(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _known(value: object) -> object:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case Mapping():
+            return {key: _known(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_known(each) for each in value]
+        case _:
+            return value

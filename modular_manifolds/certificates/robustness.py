@@ -1,0 +1,217 @@
+"""Certified robustness: how many predictions no small change of the input can alter."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from modular_manifolds.certificates.attack import Attack
+from modular_manifolds.certificates.input_scale import InputScale, unscaled
+from modular_manifolds.certificates.lipschitz import lipschitz
+from modular_manifolds.certificates.margins import certified_radii, forward_error, pair_bounds
+from modular_manifolds.certificates.robustness_report import RobustnessReport, RobustnessRow
+from modular_manifolds.composition.space import Space
+from modular_manifolds.errors import ArgumentError, CertificateError, NonFiniteError, ShapeError
+from modular_manifolds.nn.module import Module, check_module
+
+RADII: Final = (36 / 255, 72 / 255, 108 / 255)
+"""The l2 radii at which CIFAR-10's certified accuracies are usually given, for pixels in [0, 1]."""
+CHUNK: Final = 1024
+"""Points in one forward pass."""
+
+
+def robustness(
+    net: Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    radii: Sequence[float] = RADII,
+    scale: InputScale | None = None,
+    attack: Attack | None = None,
+) -> RobustnessReport:
+    """Certify predictions: class c at x stays the largest output within `min_j (f_c − f_j)(x)/K[c, j]`.
+
+    K is √2 times the certified bound of the network from l2 to l2, or, where the last module is a
+    Linear W after a map of bound B and it is smaller, `‖w_c − w_j‖₂ B`. The network runs in float64; margins
+    are lowered by a bound on its rounding, and the radius is rounded down. Ties and wrong predictions
+    are certified at no radius. In float32 a network computes a slightly different function, of which
+    nothing is claimed.
+
+    Args:
+        net: a classifier; its outputs are the classes' scores.
+        inputs: as the network sees them, of shape (points, features) or (points, ...).
+        labels: whole numbers of shape (points,).
+        radii: l2 radii in the units of `scale`.
+        scale: how the inputs were scaled; radii are in the network's own units without it.
+        attack: for example `mm.ProjectedGradient()`. Each radius is attacked with the points that
+            smaller ones left right.
+
+    Raises:
+        ArgumentError: a label or a radius is out of range. ShapeError: inputs and labels do not fit.
+        NonFiniteError: inputs or outputs hold NaN or infinity. SpaceError: `mm.lipschitz` refuses the
+        network. CertificateError: the attack changed a certified prediction, so a declared number is
+        wrong.
+
+    Source: Y. Tsuzuku, I. Sato, M. Sugiyama, "Lipschitz-Margin Training" (2018), proposition 1.
+    """
+    check_module(net, argument="robustness(net)")
+    checked = tuple(sorted({_radius(each) for each in radii}))
+    scaled = unscaled() if scale is None else scale
+    network = copy.deepcopy(net).double().eval().requires_grad_(False)
+    device = next((each.device for each in network.parameters()), inputs.device)
+    points = inputs.detach().to(device, torch.float64)
+    _check_points(network, points, labels)
+    bounds = lipschitz(network, input_norm="l2", output_norm="l2", starts=1, iterations=1)
+    bound = math.inf if math.isnan(bounds.certified) else bounds.certified
+    outputs = _outputs(network, points)
+    _check_outputs(outputs, labels)
+    truth = labels.detach().to("cpu", torch.int64)
+    right = outputs.argmax(dim=1) == truth
+    pairs, last_weight = pair_bounds(network, bound, outputs.shape[1])
+    lengths = torch.linalg.vector_norm(points.flatten(1), dim=1).cpu()
+    error = forward_error(network, bound) * lengths
+    own = certified_radii(outputs, truth, pairs, error) * scaled.shortest
+    left = _attacked(network, points, truth, right, own, checked, scaled, attack)
+    return RobustnessReport(
+        clean=_part(right),
+        rows=tuple(
+            RobustnessRow(radius, _part(own > radius), survivors)
+            for radius, survivors in zip(checked, left, strict=True)
+        ),
+        radii=tuple(own.tolist()),
+        lipschitz=bound,
+        shortest=scaled.shortest,
+        unit=scaled.unit,
+        pairs=last_weight,
+        attack=None if attack is None else getattr(attack, "__name__", str(attack)),
+        unbounded=tuple(
+            f"{row.path or '(whole)'} ({row.label})"
+            for row in bounds.rows
+            if not math.isfinite(row.certified)
+        ),
+    )
+
+
+class _Scaled(nn.Module):
+    """The network as a function of what radii are measured in."""
+
+    def __init__(self, network: Module, scale: InputScale) -> None:
+        super().__init__()
+        self.network, self.scale = network, scale
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.network(self.scale.seen(u))
+
+
+def _attacked(
+    network: Module,
+    points: Tensor,
+    labels: Tensor,
+    right: Tensor,
+    own: Tensor,
+    radii: Sequence[float],
+    scale: InputScale,
+    attack: Attack | None,
+) -> list[float | None]:
+    """The part of all points that is still right after the attack at each radius."""
+    if attack is None:
+        return [None] * len(radii)
+    model = _Scaled(network, scale).eval()
+    start = scale.undone(points)
+    standing = right.clone()
+    left: list[float | None] = []
+    for radius in radii:
+        for some in standing.nonzero().flatten().split(CHUNK) if radius > 0 else ():
+            there = some.to(points.device)
+            found = attack(model, start[there], labels[some].to(points.device), radius)
+            near = _into_the_ball(found.to(start), start[there], radius)
+            with torch.no_grad():
+                kept = model(near).argmax(dim=1).cpu() == labels[some]
+            broken = some[~kept & (own[some] > radius)]
+            if len(broken):
+                raise CertificateError(
+                    f"point {int(broken[0])}",
+                    f"must keep its class within the l2 radius {float(own[broken[0]]):.6g} in {scale.unit}",
+                    f"another class within {radius:.6g}",
+                    "A declared sensitivity is wrong: hold the network's own bonds to "
+                    "mm.testing.check_module. If it has none, please report this.",
+                )
+            standing[some] = kept
+        left.append(_part(standing))
+    return left
+
+
+def _into_the_ball(found: Tensor, start: Tensor, radius: float) -> Tensor:
+    """`found` no further than `radius` from `start`: an attack's own rounding must not refute us."""
+    moved = found - start
+    lengths = torch.linalg.vector_norm(moved.flatten(1), dim=1).clamp_min(1e-300)
+    shrink = (radius * (1 - 1e-12) / lengths).clamp(max=1.0)
+    return start + moved * shrink.reshape(-1, *[1] * (moved.dim() - 1))
+
+
+@torch.no_grad()
+def _outputs(network: Module, points: Tensor) -> Tensor:
+    return torch.cat([network(some) for some in points.split(CHUNK)]).cpu()
+
+
+def _radius(value: float) -> float:
+    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+        raise ArgumentError(
+            "robustness(radii)",
+            "must be finite and at least 0",
+            value,
+            "Pass radii such as 36/255.",
+        )
+    return float(value)
+
+
+def _check_points(network: Module, points: Tensor, labels: Tensor) -> None:
+    if points.dim() < 2 or labels.shape != points.shape[:1] or len(labels) == 0:
+        raise ShapeError(
+            "robustness(inputs, labels)",
+            "must be of shapes (points, features) and (points,), with at least one point",
+            f"{tuple(points.shape)} and {tuple(labels.shape)}",
+            "Pass a label for each input.",
+        )
+    if isinstance(network.source, Space) and points.shape[-1] != network.source.size:
+        raise ShapeError(
+            "robustness(inputs)",
+            f"must have {network.source.size} features, as the network takes",
+            points.shape[-1],
+            "Pass the data that the network was trained for.",
+        )
+    if not bool(torch.isfinite(points).all()):
+        raise NonFiniteError(
+            "robustness(inputs)", "must be finite", "NaN or infinity", "Look at the data."
+        )
+
+
+def _check_outputs(outputs: Tensor, labels: Tensor) -> None:
+    if outputs.dim() != 2:
+        raise ShapeError(
+            "robustness(net)",
+            "must give outputs of shape (points, classes)",
+            tuple(outputs.shape),
+            "Put mm.Flatten() behind it.",
+        )
+    if not bool(torch.isfinite(outputs).all()):
+        raise NonFiniteError(
+            "the network's outputs", "must be finite", "NaN or infinity", "Look at its weights."
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if labels.is_floating_point() or lowest < 0 or highest >= outputs.shape[1]:
+        raise ArgumentError(
+            "robustness(labels)",
+            f"must be whole numbers from 0 to {outputs.shape[1] - 1}",
+            f"{lowest} to {highest}, {labels.dtype}",
+            "Pass the indices of the classes.",
+        )
+
+
+def _part(which: Tensor) -> float:
+    return float(which.double().mean())

@@ -1,0 +1,90 @@
+"""What is known about predictions: clean and certified accuracy, and what an attack left."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from modular_manifolds.composition.table import format_table
+
+
+@dataclass(frozen=True)
+class RobustnessRow:
+    """One radius: the part of all points that is certified there, and the part that an attack left right."""
+
+    radius: float
+    certified: float
+    attacked: float | None
+
+
+@dataclass(frozen=True)
+class RobustnessReport:
+    """Clean accuracy, and certified accuracy at l2 radii; `print` it.
+
+    `radii` are the points' own, 0 for a wrong prediction or a tie: the label of a point stays the
+    largest output at every distance below its radius. `lipschitz` is the certified bound from l2 to l2
+    in the network's own input, `shortest` how long one unit of that is in `unit` at least. `unbounded`
+    names the modules that make the bound infinite.
+    """
+
+    clean: float
+    rows: tuple[RobustnessRow, ...]
+    radii: tuple[float, ...]
+    lipschitz: float
+    shortest: float
+    unit: str
+    pairs: bool
+    attack: str | None
+    unbounded: tuple[str, ...]
+
+    def certified(self, radius: float) -> float:
+        """The part of the points that is certified at `radius`."""
+        return sum(each > radius for each in self.radii) / len(self.radii)
+
+    def header(self) -> list[str]:
+        """The names of the columns of `cells`."""
+        return ["l2 radius", "certified"] + (["under attack"] if self.attack else [])
+
+    def cells(self) -> list[list[float | str]]:
+        """The rows as text, for a table; the first is the clean accuracy."""
+        clean = _percent(self.clean)
+        cells: list[list[float | str]] = [["0 (clean)", clean, *([clean] if self.attack else [])]]
+        for row in self.rows:
+            attacked = [] if row.attacked is None else [_percent(row.attacked)]
+            cells.append([radius_text(row.radius), _percent(row.certified), *attacked])
+        return cells
+
+    def notes(self) -> list[str]:
+        """What the numbers mean, and what to do where nothing is certified."""
+        lines = [
+            f"{len(self.radii)} points; radii in {self.unit}; a step of 1 in the network's input is at least "
+            f"{self.shortest:.4g} of them; certified Lipschitz bound {self.lipschitz:.6g}",
+            "margins by the pairs of the last weight's rows"
+            if self.pairs
+            else "margins over √2 times the bound",
+        ]
+        if self.attack:
+            lines.append(f"attack: {self.attack}; no certified point fell")
+        if math.isinf(self.lipschitz):
+            culprits = ", ".join(self.unbounded) or "a product of bounds that overflows"
+            lines.append(
+                f"nothing is certified, because the bound is infinite: {culprits}; replace a bond without a "
+                "finite sensitivity by one that has it, and put weights on Stiefel or SpectralBall"
+            )
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join([format_table(self.header(), self.cells()), *self.notes()])
+
+
+def radius_text(radius: float) -> str:
+    """A radius as people write it: 36/255 where that is shorter than its decimals."""
+    short = f"{radius:.4g}"
+    levels = radius * 255
+    if float(short) != radius and abs(levels - round(levels)) < 1e-9:
+        return f"{round(levels)}/255"
+    return short
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.1f} %"

@@ -1,0 +1,96 @@
+"""The part of `modular-manifolds lipschitz` that certifies predictions on data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from modular_manifolds.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from modular_manifolds.certificates import RobustnessReport
+    from modular_manifolds.nn import Module
+    from modular_manifolds.specs import RunSpec
+
+POINTS = 1000
+"""Test examples that are certified unless another number is asked for: an attack takes its time."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked about predictions. `attack` None means where the library for it is installed."""
+
+    data: str | None
+    path: Path | None
+    radii: Sequence[str]
+    points: int | None
+    attack: bool | None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything was."""
+        return self != Question(None, None, (), None, None)
+
+    @property
+    def attacks(self) -> bool:
+        """Whether the answer comes with an attack."""
+        from modular_manifolds.certificates.attack import can_attack
+
+        return can_attack() if self.attack is None else self.attack
+
+
+def answer(net: Module, run: RunSpec, question: Question) -> RobustnessReport:
+    """Certify and attack the first test examples of the named data, the run's own without a name."""
+    from modular_manifolds.certificates.attack import ProjectedGradient
+    from modular_manifolds.certificates.robustness import RADII
+    from modular_manifolds.training.data import load_data
+    from modular_manifolds.training.guarantees import certified_predictions
+
+    radii = [*RADII, *(radius(each) for each in question.radii)]
+    points = POINTS if question.points is None else question.points
+    if points < 1:
+        raise ArgumentError("--points", "must be at least 1", points, "Pass a number such as 1000.")
+    own = question.data is None or question.data == run.data.name
+    path = question.path or (run.data.path if own else None)
+    data = load_data(question.data or run.data.name, path)
+    attack = ProjectedGradient() if question.attacks else None
+    return certified_predictions(net, data, points=points, radii=radii, attack=attack)
+
+
+def show(console: Console, question: Question, found: RobustnessReport) -> None:
+    """Print the answer to a question."""
+    from modular_manifolds.cli.tables import show_table
+
+    console.print()
+    show_table(console, "Predictions", found.header(), found.cells())
+    for line in found.notes():
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if question.attack is None and not question.attacks:
+        console.print(
+            "not attacked: foolbox cannot be imported; pip install 'modular-manifolds[robustness]'",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+
+
+def radius(text: str) -> float:
+    """`0.5` or `36/255` as a number.
+
+    Raises:
+        ArgumentError: the text is neither.
+    """
+    try:
+        value = float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        value = -1.0
+    if value < 0:
+        raise ArgumentError(
+            "--radius", "must be a number of at least 0", repr(text), "Write 0.5 or 36/255."
+        )
+    return value

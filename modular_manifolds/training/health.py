@@ -1,0 +1,59 @@
+"""The health of every weight while a run goes on, measured after each epoch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.nn import Module
+
+
+@dataclass(frozen=True)
+class WeightHealth:
+    """One weight, in float64: what says early that training goes wrong.
+
+    `largest` and `smallest` singular value and their ratio `condition` (infinite without full rank);
+    `stable_rank = ‖W‖_F² / σ_max²`; `off_manifold`, the manifold's residual relative to its radius; `update =
+    ‖ΔW‖_F / ‖W‖_F` of the epoch's last step, None where that is not known.
+    """
+
+    largest: float
+    smallest: float
+    condition: float
+    stable_rank: float
+    off_manifold: float
+    update: float | None
+
+
+def copied(net: Module) -> dict[str, Tensor]:
+    """The weights as they are now, to compare those after a step with."""
+    return {path: weight.detach().clone() for path, weight in net.named_parameters()}
+
+
+@torch.no_grad()
+def health(net: Module, before: dict[str, Tensor] | None = None) -> dict[str, WeightHealth]:
+    """Measure every weight of `net`, by path; `before` are the weights before the last step."""
+    found: dict[str, WeightHealth] = {}
+    parameters = dict(net.named_parameters())
+    for path, geometry in net.geometries():
+        weight = parameters[path].detach().double()
+        values = torch.linalg.svdvals(weight if weight.dim() > 1 else weight.unsqueeze(-1))
+        largest, smallest = float(values.amax()), float(values.amin())
+        length = float(torch.linalg.vector_norm(weight))
+        moved = None if before is None else float((weight - before[path].double()).norm())
+        found[path] = WeightHealth(
+            largest,
+            smallest,
+            condition=_ratio(largest, smallest),
+            stable_rank=_ratio(length, largest) ** 2 if largest > 0 else 0.0,
+            off_manifold=float(geometry.manifold.residual(weight).amax()),
+            update=None if moved is None else _ratio(moved, length),
+        )
+    return found
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else math.inf

@@ -1,0 +1,57 @@
+"""From the loss that a run names to a function of outputs and labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modular_manifolds.certificates import InputScale, lipschitz
+from modular_manifolds.errors import SpecError
+from modular_manifolds.nn import Module
+from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec, MarginSpec
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From outputs (batch, classes) and labels (batch,) to a number."""
+
+
+def build_loss(spec: LossSpec, net: Module, scale: InputScale) -> Loss:
+    """The loss of `spec` for `net` on data scaled by `scale`.
+
+    Raises:
+        SpecError: a margin is asked for, and the network has no declared bound to scale it with.
+    """
+    match spec:
+        case CrossEntropySpec():
+            return functional.cross_entropy
+        case MarginSpec():
+            return _margin(spec, net, scale)
+
+
+def _margin(spec: MarginSpec, net: Module, scale: InputScale) -> Loss:
+    """Source: Y. Tsuzuku, I. Sato, M. Sugiyama, "Lipschitz-Margin Training" (2018) for the offset;
+    B. Prach, C. Lampert, "Almost-Orthogonal Layers" (2022) for offset and temperature together."""
+    with torch.random.fork_rng(devices=[]):
+        declared = lipschitz(
+            net, input_norm="l2", output_norm="l2", starts=1, iterations=1
+        ).declared
+    if not (math.isfinite(declared) and declared > 0):
+        raise SpecError(
+            "loss.name",
+            "can be margin for a network with a finite declared Lipschitz bound only",
+            declared,
+            "Put every weight on a bounded manifold such as stiefel, or leave loss out.",
+        )
+    bound = declared / scale.shortest
+    offset = math.sqrt(2.0) * spec.margin
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        wanted = functional.one_hot(labels, outputs.shape[1]).to(outputs)
+        return functional.cross_entropy(
+            spec.temperature * (outputs / bound - offset * wanted), labels
+        )
+
+    return loss
