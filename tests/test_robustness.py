@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import modular_manifolds as mm
-from modular_manifolds.certificates.margins import forward_error
+from modular_manifolds.certificates.margins import rounding_of_outputs
 from modular_manifolds.errors import ArgumentError, CertificateError, NonFiniteError, ShapeError
 
 needs_foolbox = pytest.mark.skipif(
@@ -112,7 +112,7 @@ def test_the_bound_on_the_rounding_of_the_forward_pass_holds() -> None:
     first, last = (p.detach().numpy().astype(np.longdouble) for p in net.parameters())
     exact = np.maximum(x.numpy().astype(np.longdouble) @ first.T, 0) @ last.T
     wrong = np.linalg.norm((net(x).detach().numpy() - exact).astype(float), axis=1)
-    bound = forward_error(net, mm.lipschitz(net).certified)
+    bound = rounding_of_outputs(net, mm.lipschitz(net).certified)
     assert 0 < (wrong / x.norm(dim=1).numpy()).max() <= bound < 1e-11
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from modular_manifolds.certificates.rounding import largest_singular_value
 from modular_manifolds.composition.tree import Leaf
-from modular_manifolds.nn.module import Atom, Bond, Module
+from modular_manifolds.nn.leaf import Atom, Bond
+from modular_manifolds.nn.module import Module
 
 
 def module_at(net: Module, leaf: Leaf) -> Atom | Bond | None:

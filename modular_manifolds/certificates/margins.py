@@ -52,7 +52,7 @@ def pair_bounds(net: Module, bound: float, classes: int) -> tuple[Tensor, bool]:
     return torch.minimum(found, torch.where(torch.isnan(pairs), math.inf, pairs)), True
 
 
-def forward_error(net: Module, bound: float) -> float:
+def rounding_of_outputs(net: Module, bound: float) -> float:
     """An e with `‖computed f(x) − f(x)‖₂ ≤ e ‖x‖₂` for a forward pass in float64.
 
     A product with W of shape (m, n) errs by at most `n eps ‖|W| |x|‖₂ ≤ n √min(m, n) eps ‖W‖₂ ‖x‖₂`, and

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modular_manifolds.certificates.attack import Attack
 from modular_manifolds.certificates.input_scale import InputScale, unscaled
 from modular_manifolds.certificates.lipschitz import lipschitz
-from modular_manifolds.certificates.margins import certified_radii, forward_error, pair_bounds
+from modular_manifolds.certificates.margins import certified_radii, pair_bounds, rounding_of_outputs
 from modular_manifolds.certificates.robustness_report import RobustnessReport, RobustnessRow
 from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError, CertificateError, NonFiniteError, ShapeError
@@ -74,7 +74,7 @@ def robustness(
     right = outputs.argmax(dim=1) == truth
     pairs, last_weight = pair_bounds(network, bound, outputs.shape[1])
     lengths = torch.linalg.vector_norm(points.flatten(1), dim=1).cpu()
-    error = forward_error(network, bound) * lengths
+    error = rounding_of_outputs(network, bound) * lengths
     own = certified_radii(outputs, truth, pairs, error) * scaled.shortest
     left = _attacked(network, points, truth, right, own, checked, scaled, attack)
     return RobustnessReport(

@@ -13,7 +13,7 @@ from modular_manifolds.nn.compose import Scale as Scale
 from modular_manifolds.nn.compose import Series as Series
 from modular_manifolds.nn.compose import Sum as Sum
 from modular_manifolds.nn.geometry import Geometry as Geometry
+from modular_manifolds.nn.leaf import Atom as Atom
+from modular_manifolds.nn.leaf import Bond as Bond
 from modular_manifolds.nn.linear import Linear as Linear
-from modular_manifolds.nn.module import Atom as Atom
-from modular_manifolds.nn.module import Bond as Bond
 from modular_manifolds.nn.module import Module as Module

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modular_manifolds.composition.tree import Leaf, Tree
-from modular_manifolds.nn.module import Bond
+from modular_manifolds.nn.leaf import Bond
 
 
 class FixedBond(Bond):

@@ -14,8 +14,8 @@ from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.bonds import Identity
 from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.leaf import Bond
 from modular_manifolds.nn.module import (
-    Bond,
     Module,
     check_module,
     joined,

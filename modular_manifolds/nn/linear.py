@@ -13,7 +13,7 @@ from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry, through_l2
-from modular_manifolds.nn.module import Atom
+from modular_manifolds.nn.leaf import Atom
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.spectral import Spectral
 

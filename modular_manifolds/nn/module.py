@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modular_manifolds.composition.budget import allocate
-from modular_manifolds.composition.signature import Signature, check_mass, check_sensitivity
-from modular_manifolds.composition.space import SAME, AnySpace
-from modular_manifolds.composition.tree import Leaf, Tree
+from modular_manifolds.composition.space import AnySpace
+from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError, SharedWeightError
 from modular_manifolds.manifolds.product import Product
 from modular_manifolds.nn.geometry import Geometry
@@ -102,179 +99,6 @@ class Module(nn.Module, ABC):
         from modular_manifolds.nn.compose import power
 
         return power(self, times)
-
-
-class Atom(Module):
-    """A module with one weight on a manifold, measured by a norm.
-
-    To write one: call `super().__init__` with the geometry and the numbers, set `self.weight`, and
-    write `forward`, `describe` and `arguments`.
-
-    Args:
-        geometry: manifold and norm of the weight.
-        shape: the weight's shape.
-        source, target: the spaces.
-        sensitivity: a Lipschitz bound in the input for weights in their unit ball.
-        lipschitz: a Lipschitz bound at every point of the manifold; may be infinite.
-        norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs.
-        mass: the share of the learning; 0 freezes the weight.
-        offset: a bound on `‖f(0)‖`.
-    """
-
-    def __init__(
-        self,
-        *,
-        geometry: Geometry,
-        shape: tuple[int, ...],
-        source: AnySpace,
-        target: AnySpace,
-        sensitivity: float,
-        lipschitz: float,
-        norm_constant: float = 1.0,
-        mass: float = 1.0,
-        offset: float = 0.0,
-    ) -> None:
-        super().__init__()
-        check_mass(mass, argument=f"{type(self).__name__}(mass)")
-        check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
-        geometry.manifold.check_shape(shape, argument=f"{type(self).__name__} weight")
-        self._geometry = geometry
-        self._own = Signature(float(mass), float(sensitivity), source, target)
-        self._lipschitz = float(lipschitz)
-        self._norm_constant = float(norm_constant)
-        self._offset = float(offset)
-        self.weight = nn.Parameter(geometry.initial(shape).contiguous())
-
-    @property
-    def geometry(self) -> Geometry:
-        """Manifold and norm of the weight."""
-        return self._geometry
-
-    @abstractmethod
-    def describe(self) -> str:
-        """How the module reads in tables, such as `Linear(64, 10)`."""
-
-    def lipschitz_at(self, largest_singular_value: float) -> float:
-        """A Lipschitz bound for any weight whose `σ_max` is at most this; the declared one by default."""
-        del largest_singular_value
-        return self._lipschitz
-
-    def lipschitz_within(
-        self, radius: float, *, largest_singular_value: float | None = None
-    ) -> float:
-        """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
-
-        On the whole manifold, or for any weight whose `σ_max` is at most what is given. The constants
-        without the radius by default.
-        """
-        del radius
-        if largest_singular_value is None:
-            return self._lipschitz
-        return self.lipschitz_at(largest_singular_value)
-
-    def matrix(self) -> Tensor | None:
-        """W with `f(x) = W x` for every x, in the weight's dtype; None, the default, where f is not linear."""
-        return None
-
-    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being f as torch computes it in `dtype`.
-
-        Underflow is not counted here. Infinite by default: nothing is known.
-        """
-        del radius, dtype
-        return math.inf
-
-    def tree(self, path: str = "") -> Tree:
-        return Leaf(
-            path=path,
-            label=self.describe(),
-            signature=self._own,
-            lipschitz=self._lipschitz,
-            offset=self._offset,
-            weight=joined(path, "weight"),
-            manifold=str(self._geometry.manifold),
-            norm=str(self._geometry.norm),
-            norm_constant=self._norm_constant,
-            within=self.lipschitz_within,
-        )
-
-    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
-        yield joined(path, "weight"), self._geometry
-
-    def reset_parameters(self) -> None:
-        self.weight.data.copy_(self._geometry.initial(tuple(self.weight.shape), self.weight.dtype))
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """The module's function."""
-
-    def extra_repr(self) -> str:
-        return f"{self._geometry.manifold} × {self._geometry.norm}, mass={self._own.mass:g}"
-
-
-class Bond(Module):
-    """A module without a weight.
-
-    To write one: state a Lipschitz bound with its reason, and write `forward`. A bond that keeps the
-    space it is given needs no more; one that does not passes `source` and `target`.
-
-    Args:
-        sensitivity: a Lipschitz bound in the input, in every norm that the module accepts.
-        source: the space it takes; None for any.
-        target: the space it gives; SAME for the one that came in.
-        offset: a bound on `‖f(0)‖`.
-    """
-
-    def __init__(
-        self,
-        *,
-        sensitivity: float = 1.0,
-        source: AnySpace | None = None,
-        target: AnySpace = SAME,
-        offset: float = 0.0,
-    ) -> None:
-        super().__init__()
-        check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
-        self._own = Signature(0.0, float(sensitivity), source, target)
-        self._offset = float(offset)
-
-    def lipschitz_within(self, radius: float) -> float:
-        """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
-
-        The sensitivity by default. A bond whose bound grows with its input overrides this; its
-        sensitivity is then the bound at radius 1.
-        """
-        del radius
-        return self._own.sensitivity
-
-    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being f as torch computes it in `dtype`.
-
-        Underflow is not counted here. Infinite by default: nothing is known.
-        """
-        del radius, dtype
-        return math.inf
-
-    def tree(self, path: str = "") -> Tree:
-        return Leaf(
-            path,
-            type(self).__name__,
-            self._own,
-            lipschitz=self.lipschitz_within(math.inf),
-            offset=self._offset,
-            within=self.lipschitz_within,
-        )
-
-    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
-        del path
-        return iter(())
-
-    def arguments(self) -> dict[str, object]:
-        return {}
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """The module's function."""
 
 
 def check_module(module: object, *, argument: str) -> None:
