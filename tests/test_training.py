@@ -13,7 +13,7 @@ import torch
 import modular_manifolds as mm
 from modular_manifolds.errors import CheckpointError, DataError, NonFiniteError, SpecError
 from modular_manifolds.specs.losses import MarginSpec
-from modular_manifolds.training import load_data, resume, start
+from modular_manifolds.training import figures, load_data, resume, start
 from modular_manifolds.training.data import DataSet, batches
 from modular_manifolds.training.guarantees import certified_predictions
 from modular_manifolds.training.health import copied, health
@@ -135,6 +135,9 @@ def test_a_run_leaves_a_complete_directory(tmp_path: Path, data: DataSet) -> Non
         "checkpoint.safetensors",
         "report.html",
     }
+    report = (tmp_path / "run" / "report.html").read_text()
+    for path in ("0", "2", "4"):
+        assert report.count(f"<td>{path}</td>") == 2  # of the slopes and of the sizes
     rows = [
         json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]
@@ -142,6 +145,30 @@ def test_a_run_leaves_a_complete_directory(tmp_path: Path, data: DataSet) -> Non
     assert [row["epoch"] for row in rows if "test_accuracy" in row] == [1, 2, 3]
     assert len(watcher.steps) == 15
     assert len(watcher.epochs) == 3
+
+
+class Square(mm.Bond):
+    """x²; its slope grows with its input."""
+
+    def __init__(self) -> None:
+        super().__init__(sensitivity=2.0)
+
+    def lipschitz_within(self, radius: float) -> float:
+        return 2.0 * radius
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.square()
+
+
+def test_a_module_without_a_bound_has_its_place_in_the_picture() -> None:
+    net = mm.Linear(5, 4) >> Square() >> mm.Linear(4, 3)
+    slopes, sizes = mm.lipschitz(net), mm.activations(net, radius=2.0)
+    assert math.isinf(slopes.rows[1].certified)
+    drawn, bounded = (
+        figures.bounds(mm.lipschitz(net, radius=radius), sizes) for radius in (None, 2.0)
+    )
+    assert drawn.startswith("<?xml")
+    assert drawn != bounded
 
 
 def test_the_health_of_every_weight_is_written_after_each_epoch(
@@ -391,7 +418,7 @@ def test_the_report_is_one_file(tmp_path: Path, data: DataSet) -> None:
     trainer, _ = train(tmp_path / "run", data, spec("adamw"))
     found = write_report(trainer)
     html = trainer.directory.report.read_text()
-    assert html.count("data:image/svg+xml;base64,") == 4
+    assert html.count("data:image/svg+xml;base64,") == 5
     for outside in ("http://", "https://", "<script", "<link", "@import"):
         assert outside not in html
     # AdamW takes weights off their manifolds, and the report says so.

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from modular_manifolds.certificates import RobustnessReport
+from modular_manifolds.certificates import ActivationReport, LipschitzReport, RobustnessReport
 from modular_manifolds.composition import Budget
 from modular_manifolds.nn import Module
 
@@ -130,6 +130,38 @@ def certified(report: RobustnessReport) -> str:
             xlim=(0, far),
             ylim=(0, 102),
         )
+        return _svg(figure)
+
+
+def bounds(slopes: LipschitzReport, sizes: ActivationReport) -> str:
+    """Which module spends the bound: its slope, certified and found, and the size of what it gives."""
+    names = [f"{row.path or '(whole)'} {row.label}" for row in slopes.rows]
+    places = range(len(names))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 1.3 + 0.3 * len(names)), layout="constrained")
+        FigureCanvasSVG(figure)
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axis, rows in (
+            (left, [(row.certified, row.empirical) for row in slopes.rows]),
+            (right, [(row.output.certified, row.output.measured) for row in sizes.rows]),
+        ):
+            certified = [value if math.isfinite(value) else math.nan for value, _ in rows]
+            seen = [math.nan if value is None else value for _, value in rows]
+            axis.barh(places, certified, color=COLOURS[0], height=0.62, label="certified")
+            axis.plot(seen, places, "|", color=COLOURS[1], ms=9, mew=2, label="found")
+            for place, (value, _) in enumerate(rows):
+                if not math.isfinite(value):
+                    axis.annotate(" no finite bound", (0, place), va="center", color=COLOURS[4])
+            axis.grid(axis="y", visible=False)
+            axis.set_xlim(left=0)
+        left.set_yticks(places, names)
+        left.invert_yaxis()
+        left.set(xlabel="slope in the module's own norms", title="Slope of each module")
+        right.set(
+            xlabel=f"norm, for inputs within {sizes.radius:.3g} in {sizes.norm}",
+            title="Size of what it gives",
+        )
+        left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
         return _svg(figure)
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from modular_manifolds.certificates import (
+    ActivationReport,
     ConditioningReport,
     LipschitzReport,
     RobustnessReport,
+    activations,
     conditioning,
     lipschitz,
     robustness,
@@ -32,6 +34,7 @@ class Guarantees:
     budget: Budget
     lipschitz: LipschitzReport
     conditioning: ConditioningReport
+    activations: ActivationReport
 
     @property
     def off_manifold(self) -> list[str]:
@@ -49,8 +52,13 @@ class Guarantees:
 
 
 def guarantees(net: Module, lr: float, points: torch.Tensor) -> Guarantees:
-    """Gather the evidence about `net`; slopes are looked for at `points`."""
-    return Guarantees(budget(net, lr), lipschitz(net, points=points[:32]), conditioning(net))
+    """Gather the evidence about `net`; slopes are looked for, and sizes measured, at `points`."""
+    return Guarantees(
+        budget(net, lr),
+        lipschitz(net, points=points[:32]),
+        conditioning(net),
+        activations(net, points=points),
+    )
 
 
 def certified_predictions(

@@ -42,6 +42,7 @@ def write_report(trainer: Trainer) -> Guarantees:
         "singular_values": figures.singular_values(trainer.initial, trainer.net),
         "split": figures.split(found.budget),
         "certified": figures.certified(predictions),
+        "bounds": figures.bounds(found.lipschitz, found.activations),
     }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("modular_manifolds.training", "assets"),
@@ -66,6 +67,7 @@ def write_report(trainer: Trainer) -> Guarantees:
         predictions=_table(predictions.header(), predictions.cells()),
         certified_notes=predictions.notes(),
         lipschitz=_table(found.lipschitz.header(), found.lipschitz.cells()),
+        activations=_table(found.activations.header(), found.activations.cells()),
         run_yaml=trainer.spec.to_yaml(),
     )
     write_whole(trainer.directory.report, html)
