@@ -64,6 +64,7 @@ def test_train_without_an_argument(elsewhere: Path, capsys: pytest.CaptureFixtur
         "initial.safetensors",
         "checkpoint.safetensors",
         "report.html",
+        "pictures",
     }
     written = yaml.safe_load((run / "run.yaml").read_text())
     assert written["network"]["modules"][0]["in_features"] == 64

@@ -134,7 +134,12 @@ def test_a_run_leaves_a_complete_directory(tmp_path: Path, data: DataSet) -> Non
         "initial.safetensors",
         "checkpoint.safetensors",
         "report.html",
+        "pictures",
     }
+    pictures = list((tmp_path / "run" / "pictures").iterdir())
+    names = {"learning", "singular_values", "bounds", "certified", "split"}
+    assert {each.name for each in pictures} == {f"{name}.svg" for name in names}
+    assert all(each.read_text().startswith("<?xml") for each in pictures)
     report = (tmp_path / "run" / "report.html").read_text()
     for path in ("0", "2", "4"):
         assert report.count(f"<td>{path}</td>") == 2  # of the slopes and of the sizes

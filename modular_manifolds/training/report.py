@@ -31,7 +31,7 @@ class _Table:
 
 
 def write_report(trainer: Trainer) -> Guarantees:
-    """Write `report.html` of a run as it stands, and return the evidence in it."""
+    """Write `report.html` of a run as it stands and its pictures as files; return the evidence in it."""
     lr = trainer.spec.optimizer.lr
     found = guarantees(trainer.net, lr, trainer.data.test.images)
     predictions = certified_predictions(trainer.net, trainer.data, points=POINTS)
@@ -70,6 +70,9 @@ def write_report(trainer: Trainer) -> Guarantees:
         activations=_table(found.activations.header(), found.activations.cells()),
         run_yaml=trainer.spec.to_yaml(),
     )
+    trainer.directory.pictures.mkdir(exist_ok=True)
+    for name, svg in pictures.items():
+        write_whole(trainer.directory.pictures / f"{name}.svg", svg)
     write_whole(trainer.directory.report, html)
     return found
 

@@ -39,6 +39,11 @@ class RunDirectory:
         return self.path / "checkpoint.safetensors"
 
     @property
+    def pictures(self) -> Path:
+        """The report's pictures, each a file."""
+        return self.path / "pictures"
+
+    @property
     def tensorboard(self) -> Path:
         """The event files, where the run asks for them."""
         return self.path / "tensorboard"
