@@ -11,6 +11,7 @@ from torch import Tensor
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.products import LARGE, commuting, multiply
+from modular_manifolds.linalg.symmetric import skew
 
 
 def skew_iterate(
@@ -51,8 +52,7 @@ def skew_onward(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
 
 def exactly_skew(x: Tensor, dtype: torch.dtype) -> Tensor:
     """The skew part of a result of `skew_iterate`, in `dtype`."""
-    x = x.to(dtype)
-    return (x - x.mT).mul_(0.5)
+    return skew(x.to(dtype))
 
 
 SMALL = 128
@@ -93,4 +93,4 @@ def _step(x: Tensor, r: Tensor, a: float, b: float, c: float) -> Tensor:
     inner = commuting(r, inner)
     inner.diagonal(dim1=-2, dim2=-1).add_(a)
     x = commuting(inner, x, sign=-1)
-    return (x - x.mT).mul_(0.5) if x.shape[-1] >= LARGE else x
+    return skew(x) if x.shape[-1] >= LARGE else x

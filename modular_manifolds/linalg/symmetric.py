@@ -13,7 +13,7 @@ def sym(x: Tensor) -> Tensor:
 
 def skew(x: Tensor) -> Tensor:
     """`(X − Xᵀ)/2`."""
-    return (x - x.mT) / 2
+    return (x - x.mT).mul_(0.5)
 
 
 def gram(x: Tensor) -> Tensor:
