@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.certificates import conditioning
 from modular_manifolds.nn import Module
 
 
@@ -38,18 +39,16 @@ def health(net: Module, before: dict[str, Tensor] | None = None) -> dict[str, We
     """Measure every weight of `net`, by path; `before` are the weights before the last step."""
     found: dict[str, WeightHealth] = {}
     parameters = dict(net.named_parameters())
-    for path, geometry in net.geometries():
-        weight = parameters[path].detach().double()
-        values = torch.linalg.svdvals(weight if weight.dim() > 1 else weight.unsqueeze(-1))
-        largest, smallest = float(values.amax()), float(values.amin())
+    for row in conditioning(net).rows:
+        weight = parameters[row.path].detach().double()
         length = float(torch.linalg.vector_norm(weight))
-        moved = None if before is None else float((weight - before[path].double()).norm())
-        found[path] = WeightHealth(
-            largest,
-            smallest,
-            condition=_ratio(largest, smallest),
-            stable_rank=_ratio(length, largest) ** 2 if largest > 0 else 0.0,
-            off_manifold=float(geometry.manifold.residual(weight).amax()),
+        moved = None if before is None else float((weight - before[row.path].double()).norm())
+        found[row.path] = WeightHealth(
+            row.largest,
+            row.smallest,
+            condition=row.condition,
+            stable_rank=(length / row.largest) ** 2 if row.largest > 0 else 0.0,
+            off_manifold=row.residual,
             update=None if moved is None else _ratio(moved, length),
         )
     return found
