@@ -11,15 +11,19 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
+from modular_manifolds.certificates.bounds import (
+    bounds,
+    check_radius,
+    one_space_to_another,
+    rounding_up,
+)
 from modular_manifolds.certificates.empirical import (
     points_to_try,
     rounded_down,
     traced,
     vector_norm,
 )
-from modular_manifolds.certificates.leaves import Certified, declared
-from modular_manifolds.certificates.lipschitz import check_radius, one_space_to_another
-from modular_manifolds.certificates.propagation import Passage, propagate
+from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import Leaf, Tree
@@ -133,9 +137,8 @@ def activations(
         radius = float(vector_norm(given, source.norm).amax()) or None
     radius = 1.0 if radius is None else radius
     check_radius(radius)
-    now = Certified(net)
-    promised = propagate(tree, source, radius, declared).passages
-    proved = propagate(tree, source, radius, now.slope, now.matrix).passages
+    known = bounds(net, input_norm=source.norm, output_norm=target.norm, radius=radius)
+    proved = known.proved.passages
     network = copy.deepcopy(net).double().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     at = points_to_try(
@@ -148,9 +151,9 @@ def activations(
         generator=generator,
     )
     found = _measured(network, tree, target, proved, at, generator)
-    up = 1 + (len(proved) + 4) * 2.0**-50
+    up = rounding_up(known.proved)
     rows: list[ActivationRow] = []
-    for one, other in zip(promised, proved, strict=True):
+    for one, other in zip(known.promised.passages, proved, strict=True):
         measured = found.get(one.leaf.path, (None, None, None))
         pairs = (
             (one.arriving, other.arriving),

@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
+from modular_manifolds.certificates.bounds import (
+    bounds,
+    check_radius,
+    one_space_to_another,
+    rounding_up,
+)
 from modular_manifolds.certificates.empirical import (
     largest_slope,
     points_to_try,
     slopes_of_leaves,
 )
 from modular_manifolds.certificates.forward_error import dtype_of, forward_error, own_rounding
-from modular_manifolds.certificates.leaves import Certified, declared
-from modular_manifolds.certificates.propagation import Passage, propagate
-from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
+from modular_manifolds.certificates.propagation import Passage
+from modular_manifolds.composition.space import VectorNorm, check_vector_norm, conversion
 from modular_manifolds.composition.table import format_table
-from modular_manifolds.composition.tree import Tree
-from modular_manifolds.errors import ArgumentError, SpaceError
-from modular_manifolds.nn.module import Module, check_module
+from modular_manifolds.nn.module import Module
 
 
 @dataclass(frozen=True)
@@ -159,13 +162,8 @@ def lipschitz(
     check_vector_norm(wanted, argument="output_norm")
     if radius is not None:
         check_radius(radius)
-    before = conversion(given, source.norm, source.size)
-    after = conversion(target.norm, wanted, target.size)
-    arriving = math.inf if radius is None else before * radius
-    now = Certified(net)
-    promised = propagate(tree, source, arriving, declared)
-    proved = propagate(tree, source, arriving, now.slope, now.matrix)
-    up = 1 + (len(proved.passages) + 4) * 2.0**-50
+    known = bounds(net, input_norm=given, output_norm=wanted, radius=radius)
+    promised, proved = known.promised, known.proved
 
     network = copy.deepcopy(net).double().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
@@ -190,50 +188,21 @@ def lipschitz(
     found = slopes_of_leaves(network, tree, spaces, at, iterations=iterations, generator=generator)
     rounding = None
     if radius is not None:
-        rounding = 2 * after * up * forward_error(net, tree, source, arriving, now.slope)
+        after = conversion(target.norm, wanted, target.size)
+        error = forward_error(net, tree, source, known.arriving, known.now.slope)
+        rounding = 2 * after * rounding_up(proved) * error
     pairs = zip(promised.passages, proved.passages, strict=True)
     return LipschitzReport(
         input_norm=given,
         output_norm=wanted,
-        declared=before * after * promised.slope,
-        certified=before * after * proved.slope * up,
+        declared=known.declared,
+        certified=known.certified,
         empirical=empirical,
         rows=tuple(_row(net, one, other, found, radius) for one, other in pairs),
         radius=radius,
         rounding=rounding,
         merged=proved.merged,
     )
-
-
-def one_space_to_another(net: Module, argument: str) -> tuple[Tree, Space, Space]:
-    """The tree of a network that maps vectors to vectors, and its two spaces.
-
-    Raises:
-        ArgumentError: `net` is not a module of this library. SpaceError: the network takes any space,
-        or takes or gives a tuple.
-    """
-    check_module(net, argument=argument)
-    tree = net.tree()
-    source, target = tree.signature.source, tree.signature.target
-    if not isinstance(source, Space) or not isinstance(target, Space):
-        raise SpaceError(
-            argument,
-            "must map one space to one space",
-            f"{source or 'any space'} to {target}",
-            "Put an atom such as mm.Linear in front, or join the parts of the tuple with a sum.",
-        )
-    return tree, source, target
-
-
-def check_radius(radius: float) -> None:
-    """Refuse a radius that is not finite and positive."""
-    if not (isinstance(radius, int | float) and math.isfinite(radius) and radius > 0):
-        raise ArgumentError(
-            "radius",
-            "must be finite and positive",
-            repr(radius),
-            "Pass the largest norm of the inputs, or leave it out.",
-        )
 
 
 def _row(

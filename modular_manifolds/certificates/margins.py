@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from modular_manifolds.certificates.lipschitz import lipschitz
+from modular_manifolds.certificates.bounds import bounds
 from modular_manifolds.composition.space import Space
 from modular_manifolds.composition.tree import leaves
 from modular_manifolds.nn import Linear, Module, Series
@@ -43,9 +43,7 @@ def pair_bounds(net: Module, bound: float, classes: int) -> tuple[Tensor, bool]:
         front = Series(*parts[:-1])
         if not isinstance(front.source, Space) or not isinstance(front.target, Space):
             return found, False
-        before = lipschitz(
-            front, input_norm="l2", output_norm="l2", starts=1, iterations=1
-        ).certified
+        before = bounds(front, input_norm="l2", output_norm="l2").certified
     weight = last.weight.detach().to("cpu", torch.float64)
     apart = torch.linalg.vector_norm(weight[:, None] - weight[None, :], dim=-1)
     pairs = apart * before * (1 + (weight.shape[1] + 8) * EPS)

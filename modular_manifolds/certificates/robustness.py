@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from modular_manifolds.certificates.attack import Attack
+from modular_manifolds.certificates.bounds import bounds
 from modular_manifolds.certificates.input_scale import InputScale, unscaled
-from modular_manifolds.certificates.lipschitz import lipschitz
 from modular_manifolds.certificates.margins import certified_radii, pair_bounds, rounding_of_outputs
 from modular_manifolds.certificates.robustness_report import RobustnessReport, RobustnessRow
 from modular_manifolds.composition.space import Space
@@ -66,8 +66,8 @@ def robustness(
     device = next((each.device for each in network.parameters()), inputs.device)
     points = inputs.detach().to(device, torch.float64)
     _check_points(network, points, labels)
-    bounds = lipschitz(network, input_norm="l2", output_norm="l2", starts=1, iterations=1)
-    bound = math.inf if math.isnan(bounds.certified) else bounds.certified
+    known = bounds(network, input_norm="l2", output_norm="l2")
+    bound = math.inf if math.isnan(known.certified) else known.certified
     outputs = _outputs(network, points)
     _check_outputs(outputs, labels)
     truth = labels.detach().to("cpu", torch.int64)
@@ -90,9 +90,9 @@ def robustness(
         pairs=last_weight,
         attack=None if attack is None else getattr(attack, "__name__", str(attack)),
         unbounded=tuple(
-            f"{row.path or '(whole)'} ({row.label})"
-            for row in bounds.rows
-            if not math.isfinite(row.certified)
+            f"{each.leaf.path or '(whole)'} ({each.leaf.label})"
+            for each in known.proved.passages
+            if not math.isfinite(each.slope)
         ),
     )
 

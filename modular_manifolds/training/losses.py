@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.certificates import InputScale, lipschitz
+from modular_manifolds.certificates import InputScale
+from modular_manifolds.certificates.bounds import bounds
 from modular_manifolds.errors import SpecError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec, MarginSpec
@@ -34,10 +34,7 @@ def build_loss(spec: LossSpec, net: Module, scale: InputScale) -> Loss:
 def _margin(spec: MarginSpec, net: Module, scale: InputScale) -> Loss:
     """Source: Y. Tsuzuku, I. Sato, M. Sugiyama, "Lipschitz-Margin Training" (2018) for the offset;
     B. Prach, C. Lampert, "Almost-Orthogonal Layers" (2022) for offset and temperature together."""
-    with torch.random.fork_rng(devices=[]):
-        declared = lipschitz(
-            net, input_norm="l2", output_norm="l2", starts=1, iterations=1
-        ).declared
+    declared = bounds(net, input_norm="l2", output_norm="l2").declared
     if not (math.isfinite(declared) and declared > 0):
         raise SpecError(
             "loss.name",
