@@ -39,7 +39,7 @@ def test_the_contracts_say_what_the_design_says() -> None:
         "bench",
         "training",
         "specs",
-        "optim | certificates",
+        "models | optim | certificates",
         "nn | testing",
         "solvers | composition",
         "manifolds | norms",

@@ -1,0 +1,1 @@
+"""Whole networks, each a few lines of the algebra that show its architecture."""
