@@ -216,5 +216,5 @@ def _row(
         proved.slope,
         found.get(leaf.path),
         remedy_for(promised, proved, radius),
-        None if radius is None else own_rounding(net, leaf, proved.arriving, dtype_of(net)),
+        None if radius is None else own_rounding(net, leaf, proved.radii, dtype_of(net)),
     )

@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from modular_manifolds.composition import rules
+from modular_manifolds.composition.radius import Radius, added, scaled, times, total
 from modular_manifolds.composition.signature import Signature, check_sensitivity
 from modular_manifolds.composition.space import AnySpace, MismatchError
 from modular_manifolds.errors import ArgumentError, SpaceError
+
+SlopeWithin = Callable[[Radius], float]
+"""A slope bound for inputs of norm at most a radius."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Leaf:
         within: the slope bound for inputs of norm at most r, as a function of r; `lipschitz` for every r
             without it. It does not count when trees are compared: `lipschitz` is its value at infinity.
         identity: whether the module gives back its input.
+        largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        output_within: a bound on `‖f(x)‖` for inputs of norm at most r, as a function of r, for what the
+            slope does not tell; `largest` for every r without it. It does not count when trees are compared.
     """
 
     path: str
@@ -43,8 +50,10 @@ class Leaf:
     manifold: str = ""
     norm: str = ""
     norm_constant: float = 1.0
-    within: Callable[[float], float] | None = field(default=None, compare=False, repr=False)
+    within: Callable[[Radius], float] | None = field(default=None, compare=False, repr=False)
     identity: bool = False
+    largest: float = math.inf
+    output_within: Callable[[Radius], float] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_sensitivity(self.norm_constant, argument=f"{self.where}: norm_constant")
@@ -59,6 +68,13 @@ class Leaf:
                 self.offset,
                 "Pass a bound on the module's output at zero.",
             )
+        if not self.largest >= 0:
+            raise ArgumentError(
+                f"{self.where}: largest",
+                "must be at least 0",
+                self.largest,
+                "Pass a bound on the module's output, or leave it out.",
+            )
         if self.weight is None and self.signature.mass != 0:
             raise ArgumentError(
                 f"{self.where}: mass",
@@ -71,15 +87,31 @@ class Leaf:
     def where(self) -> str:
         return f"{self.label} at '{self.path}'" if self.path else self.label
 
-    def lipschitz_within(self, radius: float) -> float:
+    def lipschitz_within(self, radius: Radius) -> float:
         """The slope bound on the manifold for inputs of norm at most `radius`."""
         return self.lipschitz if self.within is None else self.within(radius)
 
-    def sensitivity_within(self, radius: float) -> float:
+    def sensitivity_within(self, radius: Radius) -> float:
         """The same for a weight in its unit ball; a bond has no weight and keeps its bound."""
         if self.weight is None:
             return self.lipschitz_within(radius)
         return self.signature.sensitivity
+
+    def slope(self, radius: Radius, bound: SlopeWithin) -> float:
+        """The leaf's slope, its own bound being `bound`; on a tuple that it takes part by part the largest.
+
+        `Σ s_i ‖x_i − y_i‖ ≤ max_i s_i · Σ ‖x_i − y_i‖`.
+        """
+        if self.signature.source is None and isinstance(radius, tuple):
+            return max(self.slope(part, bound) for part in radius)
+        return bound(radius)
+
+    def reach(self, radius: Radius, bound: SlopeWithin) -> Radius:
+        """The size of its output, `min(s(r)·r + ‖f(0)‖, largest)`; a tuple that it takes part by part stays one."""
+        if self.signature.source is None and isinstance(radius, tuple):
+            return tuple(self.reach(part, bound) for part in radius)
+        known = self.largest if self.output_within is None else self.output_within(radius)
+        return min(times(bound(radius), total(radius)) + self.offset, known)
 
 
 @dataclass(frozen=True)
@@ -187,25 +219,28 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
                 yield from leaves(part)
 
 
-def reach(tree: Tree, radius: float) -> float:
+def reach(tree: Tree, radius: Radius) -> Radius:
     """The largest output for inputs of at most `radius`, for weights in their unit balls.
 
-    `reach(leaf, r) = s(r)·r + ‖f(0)‖`; series compose, parallel and sum add, scale multiplies by |c|.
+    `reach(leaf, r) = min(s(r)·r + ‖f(0)‖, largest)`; series compose, a parallel keeps its parts apart, a sum
+    adds, a scale multiplies by |c|.
     """
     match tree:
         case Leaf():
-            return times(tree.sensitivity_within(radius), radius) + tree.offset
+            return tree.reach(radius, tree.sensitivity_within)
         case Scale():
-            return abs(tree.factor) * reach(tree.part, radius)
+            return scaled(tree.factor, reach(tree.part, radius))
         case Series():
             for part in tree.parts:
                 radius = reach(part, radius)
             return radius
-        case _:
-            return math.fsum(reach(part, radius) for part in tree.parts)
+        case Parallel():
+            return tuple(reach(part, radius) for part in tree.parts)
+        case Sum():
+            return added([reach(part, radius) for part in tree.parts])
 
 
-def slope(tree: Tree, radius: float) -> float:
+def slope(tree: Tree, radius: Radius) -> float:
     """A Lipschitz bound for inputs of at most `radius`, for weights in their unit balls.
 
     Each part's bound is taken at the radius that arrives there; without bonds whose bound depends on
@@ -213,7 +248,7 @@ def slope(tree: Tree, radius: float) -> float:
     """
     match tree:
         case Leaf():
-            return tree.sensitivity_within(radius)
+            return tree.slope(radius, tree.sensitivity_within)
         case Scale():
             return abs(tree.factor) * slope(tree.part, radius)
         case Series():
@@ -223,11 +258,6 @@ def slope(tree: Tree, radius: float) -> float:
             return bound
         case _:
             return math.fsum(slope(part, radius) for part in tree.parts)
-
-
-def times(bound: float, size: float) -> float:
-    """`bound · size`, where nothing times without bound is nothing."""
-    return 0.0 if bound == 0 or size == 0 else bound * size
 
 
 def _refuse_empty(kind: str, path: str, parts: tuple[Tree, ...]) -> None:

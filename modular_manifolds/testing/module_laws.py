@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from modular_manifolds.composition.budget import allocate
+from modular_manifolds.composition.radius import total
 from modular_manifolds.composition.space import VECTOR_NORMS, AnySpace, ProductSpace, Space
 from modular_manifolds.composition.tree import Tree, reach, slope
 from modular_manifolds.errors import ArgumentError
@@ -81,7 +82,7 @@ def reach_bounds_the_output(module: Composed, sample: Sample) -> None:
     for trial in _trials(module, sample):
         for size in (0.0, 1e-3, 1.0, 30.0):
             x = _of_size(sample.normal("x", (256, trial.source.size)), trial.source, size)
-            allowed = reach(trial.tree, size) * (1 + sample.tolerance) + sample.eps
+            allowed = total(reach(trial.tree, size)) * (1 + sample.tolerance) + sample.eps
             law = f"{trial}: inputs of size {size:g} give outputs within reach"
             at_most(_measure(module(x), trial.target), allowed, law)
 
