@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from modular_manifolds.composition.space import ProductSpace, Space
 from modular_manifolds.errors import SpecError
 from modular_manifolds.specs.base import Spec, refused
-from modular_manifolds.specs.data import SIZES, DataSpec
+from modular_manifolds.specs.data import DataSpec, ImagesSpec, Sizes
 from modular_manifolds.specs.document import Document
 from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec
 from modular_manifolds.specs.network import NetworkSpec
@@ -32,7 +32,7 @@ class RunSpec(Document, Spec):
     """The format of this file."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     """Seeds the weights and the order of the examples."""
-    data: DataSpec = DataSpec()
+    data: DataSpec = ImagesSpec(name="digits")
     """What the run learns from."""
     network: NetworkSpec | None = None
     """What learns; null for the data set's own MLP, `mlp(in_features, classes)`."""
@@ -44,6 +44,8 @@ class RunSpec(Document, Spec):
     """How the learning rate changes over the run: linear and cosine fall to zero."""
     epochs: Annotated[int, Field(ge=1)] = 20
     """How many times the run sees every example."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """How many steps the run takes; overrides `epochs` where given."""
     batch_size: Annotated[int, Field(ge=1)] = 128
     """Examples a step."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
@@ -52,6 +54,9 @@ class RunSpec(Document, Spec):
     """Whether to write event files for TensorBoard too; needs the extra `tensorboard`."""
     threads: Annotated[int, Field(ge=1)] | None = 1
     """Threads of torch on the CPU; null for torch's own number. Another number rounds differently."""
+
+    device: str = "cpu"
+    """Where the run computes: cpu, cuda, cuda:1, …. It repeats bit for bit on the CPU only."""
 
     @field_validator("format", mode="before")
     @classmethod
@@ -75,15 +80,20 @@ class RunSpec(Document, Spec):
             ArgumentError: the network cannot be built. SpecError: it does not take the data's features
             or does not give one output a class.
         """
-        sizes = SIZES[self.data.name]
-        wanted = (
-            sizes.in_features if in_features is None else in_features,
-            sizes.classes if classes is None else classes,
-        )
-        network = mlp(*wanted) if self.network is None else self.network
+        sizes = self.data.sizes
+        if in_features is not None and classes is not None:
+            sizes = Sizes(in_features, classes)
+        if sizes is None:
+            raise SpecError(
+                "data.characters",
+                "must be known for the sizes of the network",
+                "null",
+                "Train first and pass the run.yaml of the run directory, or write them down.",
+            )
+        network = mlp(*sizes) if self.network is None else self.network
         net = network.build_aside("network")
         for name, space, size in zip(
-            ("in_features", "out_features"), (net.source, net.target), wanted, strict=True
+            ("in_features", "out_features"), (net.source, net.target), sizes, strict=True
         ):
             seen = space.size if isinstance(space, Space) else space
             if isinstance(space, Space | ProductSpace) and seen != size:
