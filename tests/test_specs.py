@@ -21,9 +21,9 @@ from networks import networks
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, SpaceError, SpecError
+from modular_manifolds.models import MLP
 from modular_manifolds.specs import NetworkSpec, RunSpec
 from modular_manifolds.specs.errors import written_location
-from modular_manifolds.specs.run import mlp
 from modular_manifolds.specs.table import COMPOUNDS, MANIFOLDS, MODULES, NORMS
 from modular_manifolds.specs.text import dump_yaml, parse_json, parse_yaml
 
@@ -124,8 +124,9 @@ class TestRoundTrip:
         assert not torch.equal(first, second)
 
     def test_normal_leaves_the_generator_alone(self) -> None:
+        spec = NetworkSpec.from_module(MLP(4, 2, hidden=(3,)))
         before = torch.random.get_rng_state()
-        mlp(4, 2, hidden=[3]).normal()
+        spec.normal()
         RunSpec().resolved()
         assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -166,19 +167,19 @@ class TestRun:
         assert next(run.network.build().parameters()).shape == (128, 3072)
         other = RunSpec().resolved(in_features=5, classes=3).network
         assert other is not None
-        assert other == mlp(5, 3).normal()
+        assert other == NetworkSpec.from_module(MLP(5, 3))
         assert [tuple(p.shape) for p in other.build().parameters()][::2] == [(128, 5), (3, 64)]
 
     @pytest.mark.parametrize(
         ("network", "message"),
         [
             (
-                mlp(5, 10),
+                NetworkSpec.from_module(MLP(5, 10)),
                 "network (in_features) must be 64 for the data set digits, got 5. "
                 "Change the size, or leave network out for the data set's own.",
             ),
             (
-                mlp(64, 3),
+                NetworkSpec.from_module(MLP(64, 3)),
                 "network (out_features) must be 10 for the data set digits, got 3. "
                 "Change the size, or leave network out for the data set's own.",
             ),
@@ -397,12 +398,12 @@ class TestOverride:
             (
                 "optimzer.lr=3",
                 "optimzer must be a known key, got 'optimzer'. Did you mean 'optimizer'? Known here: "
-                "format, seed, data, network, optimizer, loss, schedule, epochs, batch_size, checkpoint_every, tensorboard, threads.",
+                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, checkpoint_every, tensorboard, threads, device.",
             ),
             (
                 "epoch=3",
                 "epoch must be a known key, got 'epoch'. Did you mean 'epochs'? Known here: "
-                "format, seed, data, network, optimizer, loss, schedule, epochs, batch_size, checkpoint_every, tensorboard, threads.",
+                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, checkpoint_every, tensorboard, threads, device.",
             ),
             (
                 "optimizer.lr=fast",

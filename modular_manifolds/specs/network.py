@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from pydantic import ConfigDict, RootModel
@@ -54,9 +56,16 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
         return type(self).from_module(self.build_aside())
 
     def build_aside(self, where: str = "") -> Module:
-        """Like `build`, on the CPU, leaving torch's global generator as it was."""
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        """Like `build`, `aside`."""
+        with aside():
             return self.build(where)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """While inside, networks are built on the CPU, and torch's global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        yield
 
 
 NAMES = {

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from modular_manifolds.composition.space import ProductSpace, Space
 from modular_manifolds.errors import SpecError
+from modular_manifolds.nn import Module
 from modular_manifolds.specs.base import Spec, refused
 from modular_manifolds.specs.data import DataSpec, ImagesSpec, Sizes
 from modular_manifolds.specs.document import Document
 from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec
-from modular_manifolds.specs.network import NetworkSpec
+from modular_manifolds.specs.models import SPECS, AnyModel, ModelSpec
+from modular_manifolds.specs.network import NetworkSpec, aside
 from modular_manifolds.specs.optimizers import OptimizerSpec, SteepestDescentSpec
-from modular_manifolds.specs.override import assign_, parse_assignment
+from modular_manifolds.specs.override import Assignment, assign_, parse_assignment
 
 FORMAT: Final = 1
+DEFAULT_MODEL: Final[ModelSpec] = SPECS["mlp"](name="mlp")
+DEVICE: Final = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
 class RunSpec(Document, Spec):
@@ -34,8 +38,10 @@ class RunSpec(Document, Spec):
     """Seeds the weights and the order of the examples."""
     data: DataSpec = ImagesSpec(name="digits")
     """What the run learns from."""
+    model: AnyModel | None = None
+    """What learns, by the name of a model; null for `mlp`, or for what `network` says."""
     network: NetworkSpec | None = None
-    """What learns; null for the data set's own MLP, `mlp(in_features, classes)`."""
+    """What learns, written out; null for what `model` says. A resolved run has it."""
     optimizer: OptimizerSpec = SteepestDescentSpec(name="steepest-descent")
     """How it learns."""
     loss: LossSpec = CrossEntropySpec(name="cross-entropy")
@@ -54,7 +60,6 @@ class RunSpec(Document, Spec):
     """Whether to write event files for TensorBoard too; needs the extra `tensorboard`."""
     threads: Annotated[int, Field(ge=1)] | None = 1
     """Threads of torch on the CPU; null for torch's own number. Another number rounds differently."""
-
     device: str = "cpu"
     """Where the run computes: cpu, cuda, cuda:1, …. It repeats bit for bit on the CPU only."""
 
@@ -66,6 +71,26 @@ class RunSpec(Document, Spec):
                 f"must be {FORMAT}", "Read it with the version of the library that wrote it."
             )
         return value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not DEVICE.fullmatch(device):
+            raise refused(
+                "must be cpu or cuda", "Write cpu, or cuda, or a numbered device as cuda:0."
+            )
+        return device
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        if self.model is not None and self.network is not None:
+            raise SpecError(
+                "model",
+                "must be null where a network is written out",
+                repr(self.model.name),
+                "Leave model out, or set network to null.",
+            )
+        return self
 
     def resolved(self, in_features: int | None = None, classes: int | None = None) -> Self:
         """This run with its network written out in full, checked against the data.
@@ -90,8 +115,7 @@ class RunSpec(Document, Spec):
                 "null",
                 "Train first and pass the run.yaml of the run directory, or write them down.",
             )
-        network = mlp(*sizes) if self.network is None else self.network
-        net = network.build_aside("network")
+        net = self._built_aside(sizes)
         for name, space, size in zip(
             ("in_features", "out_features"), (net.source, net.target), sizes, strict=True
         ):
@@ -103,44 +127,38 @@ class RunSpec(Document, Spec):
                     seen,
                     "Change the size, or leave network out for the data set's own.",
                 )
-        return self.model_copy(update={"network": NetworkSpec.from_module(net)})
+        return self.model_copy(update={"model": None, "network": NetworkSpec.from_module(net)})
+
+    def _built_aside(self, sizes: Sizes) -> Module:
+        if self.network is not None:
+            return self.network.build_aside("network")
+        with aside():
+            return (self.model or DEFAULT_MODEL).build(sizes)
 
     def override(self, assignments: Sequence[str]) -> Self:
         """This run with `key=value` assignments applied, such as `optimizer.lr=0.3`.
 
-        Keys are dotted, lists by index; values are YAML. Naming another optimizer or type first drops
-        what the old one had, so that the new one starts from its own defaults. A key below `network`
-        starts from the data set's own network where none was given.
+        Keys are dotted, lists by index; values are YAML. Naming another optimizer, model or type first
+        drops what the old one had, so that the new one starts from its own defaults. A key below `model`
+        starts from the default model where none was given, one below `network` from the model's network.
 
         Raises:
             SpecError: a key is not known, or a value is out of range.
         """
         steps = [parse_assignment(each) for each in assignments]
-        data = self.model_dump(mode="json")
-        assign_(data, [each for each in steps if each.comes_first])
+        start = self
+        if start.model is None and any(each.below("model") for each in steps):
+            start = start.model_copy(update={"model": DEFAULT_MODEL})
+        first = [each for each in steps if each.comes_first]
+        into_network = [each for each in steps if each.below("network") and each not in first]
+        others = [each for each in steps if each not in first and each not in into_network]
         # Validated in between: a new optimizer fills in its own defaults, which later keys may lead through.
-        named = type(self).model_validate(data)
-        rest = [each for each in steps if not each.comes_first]
-        if named.network is None and any(each.below("network") for each in rest):
+        named = start._assigned(first)._assigned(others)
+        if into_network and named.network is None:
             named = named.resolved()
-        data = named.model_dump(mode="json")
-        assign_(data, rest)
+        return named._assigned(into_network)
+
+    def _assigned(self, assignments: Sequence[Assignment]) -> Self:
+        data = self.model_dump(mode="json")
+        assign_(data, assignments)
         return type(self).model_validate(data)
-
-
-def mlp(in_features: int, classes: int, hidden: Sequence[int] = (128, 64)) -> NetworkSpec:
-    """The seed post's network: linear maps on the Stiefel manifold with ReLU between, no biases."""
-    sizes = [in_features, *hidden, classes]
-    modules: list[object] = []
-    for into, out in pairwise(sizes):
-        modules += [
-            {
-                "type": "linear",
-                "in_features": into,
-                "out_features": out,
-                "manifold": "stiefel",
-                "norm": "spectral",
-            },
-            "relu",
-        ]
-    return NetworkSpec.model_validate({"type": "series", "modules": modules[:-1]})

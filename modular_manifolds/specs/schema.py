@@ -7,7 +7,7 @@ import inspect
 import operator
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    Strict,
     Tag,
     WithJsonSchema,
     create_model,
@@ -50,26 +51,30 @@ class Node(Spec):
             for name, value in self
             if name != "type"
         }
-        with _located(where):
+        with located(where):
             return type(self).constructs(**arguments)
 
 
 @dataclass(frozen=True, eq=False)
 class OneOf:
-    """Marks a `Node` field as any node of `kinds`, told apart by `type`; a type alone stands for a node.
+    """Marks a field as any of `kinds`, told apart by the key `by`, whose value alone stands for its kind.
 
     Args:
         name: what the JSON Schema calls the choice.
-        kinds: the nodes by their types; filled before the first use.
+        kinds: the specs by their kind; filled before the first use.
+        by: the key that names the kind.
     """
 
     name: str
-    kinds: Mapping[str, type[Node]]
+    kinds: Mapping[str, type[Spec]]
+    by: str = "type"
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         union = functools.reduce(operator.or_, self.kinds.values())
-        tagged = handler.generate_schema(Annotated[union, Field(discriminator="type")])
-        return core_schema.no_info_before_validator_function(_written_out, tagged, ref=self.name)
+        tagged = handler.generate_schema(Annotated[union, Field(discriminator=self.by)])
+        return core_schema.no_info_before_validator_function(
+            functools.partial(_written_out, by=self.by), tagged, ref=self.name
+        )
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -77,7 +82,7 @@ class OneOf:
         alone = [
             name
             for name, kind in self.kinds.items()
-            if not any(f.is_required() for key, f in kind.model_fields.items() if key != "type")
+            if not any(f.is_required() for key, f in kind.model_fields.items() if key != self.by)
         ]
         return {"anyOf": [{"enum": alone}, handler(schema)]}
 
@@ -132,7 +137,7 @@ class CompoundNode(Node):
     def build(self, where: str = "") -> Any:
         place = below(where, "modules")
         built = {name: part.build(below(place, name)) for name, part in self.parts()}
-        with _located(where):
+        with located(where):
             if isinstance(self.modules, dict):
                 return type(self).constructs(**built)
             return type(self).constructs(*built.values())
@@ -152,7 +157,7 @@ class PowerNode(Node):
 
     def build(self, where: str = "") -> Any:
         module = self.module.build(below(where, "module"))
-        with _located(where):
+        with located(where):
             return module**self.times
 
 
@@ -165,7 +170,9 @@ def _node(name: str, constructs: type | None, base: type[Node] = Node) -> type[N
     """The model of one row: a field for each argument of the constructor, or the fields of `base`."""
     fields: dict[str, Any] = {"type": (Literal[name], ...)}
     if constructs is not None and base is Node:
-        fields |= _arguments(constructs)
+        # A bond without a constructor of its own has its numbers fixed by its class.
+        inherited = constructs.__init__ is Bond.__init__
+        fields |= {} if inherited else arguments_of(constructs.__init__)
     summary = (inspect.getdoc(constructs or base) or name).split("\n\n")[0]
     model: type[Node] = create_model(
         "".join(word.capitalize() for word in name.split("_")) + "Node",
@@ -179,40 +186,40 @@ def _node(name: str, constructs: type | None, base: type[Node] = Node) -> type[N
     return model
 
 
-def _arguments(constructs: type) -> dict[str, Any]:
-    constructor = constructs.__init__
-    if constructor is Bond.__init__:
-        # A bond without a constructor of its own has its numbers fixed by its class.
-        return {}
-    hints = typing.get_type_hints(constructor, include_extras=True)
-    parameters = list(inspect.signature(constructor).parameters.values())[1:]
+def arguments_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """A pydantic field, type and default, for each argument of a function or constructor."""
+    hints = typing.get_type_hints(function, include_extras=True)
     return {
         each.name: (
             _field_type(hints[each.name]),
             ... if each.default is each.empty else each.default,
         )
-        for each in parameters
+        for each in inspect.signature(function).parameters.values()
+        if each.name != "self"
     }
 
 
 def _field_type(hint: Any) -> Any:
-    """The constructor's annotation with nodes in the place of live objects."""
+    """The function's annotation with nodes in the place of live objects, and lists taken for tuples."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return functools.reduce(operator.or_, map(_field_type, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return Annotated[hint, Strict(False)]
     nodes = {Manifold: ManifoldNode, Norm: NormNode, Module: ModuleNode}
     return nodes.get(hint, hint) if isinstance(hint, type) else hint
 
 
-def _written_out(value: object) -> object:
-    if isinstance(value, dict | Node):
+def _written_out(value: object, by: str) -> object:
+    if isinstance(value, dict | Spec):
         return value
     if isinstance(value, str):
-        return {"type": value}
-    raise refused("must be a mapping or a name", "Write a mapping with a type, or the type alone.")
+        return {by: value}
+    raise refused("must be a mapping or a name", f"Write a mapping with a {by}, or the {by} alone.")
 
 
 @contextmanager
-def _located(where: str) -> Iterator[None]:
+def located(where: str) -> Iterator[None]:
+    """Say in an error of what is built inside `where` it stands in the specification."""
     try:
         yield
     except ArgumentError as error:

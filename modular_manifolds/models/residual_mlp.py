@@ -1,0 +1,46 @@
+"""The residual multilayer perceptron, whose learning rate carries over from one size to another."""
+
+from __future__ import annotations
+
+from modular_manifolds.manifolds import Manifold
+from modular_manifolds.models.rms_linear import rms_linear
+from modular_manifolds.nn import Module, ReLU, Residual
+
+
+def ResidualMLP(
+    in_features: int,
+    classes: int,
+    *,
+    width: int = 128,
+    depth: int = 2,
+    logit_scale: float = 8.0,
+    masses: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    manifold: Manifold | None = None,
+) -> Module:
+    """`logit_scale · (input >> Residual(block, depth=L) ** L >> output)` with `block = Linear >> ReLU`.
+
+    Every weight is measured from rms to rms, so without `logit_scale` the network has sensitivity 1
+    at every width and depth. The blocks share one mass: depth takes nothing from input and output.
+
+    Args:
+        in_features, classes: the sizes of input and output.
+        width: features between the blocks.
+        depth: L, the number of blocks.
+        logit_scale: the largest rms of the outputs for inputs of rms 1; at 1 the probabilities of ten
+            classes are at most exp(2√10)/9 apart, and mostly nearly equal.
+        masses: of the input, of all blocks together, of the output.
+        manifold: of every weight, as in `rms_linear`.
+
+    Raises:
+        ArgumentError: an argument is out of range. UnsupportedPairError: the manifold has no solver
+        beside RMSOperator.
+
+    Source: Large et al., "Scalable optimization in the modular norm" (2024), section 3.
+    """
+    first, between, last = masses
+    block = rms_linear(width, width, manifold=manifold, mass=between / max(depth, 1)) >> ReLU()
+    return logit_scale * (
+        rms_linear(in_features, width, manifold=manifold, mass=first)
+        >> Residual(block, depth=depth) ** depth
+        >> rms_linear(width, classes, manifold=manifold, mass=last)
+    )

@@ -1,0 +1,72 @@
+"""The models a run can name, and the spec of each, read from its function's signature."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import create_model
+
+from modular_manifolds import models
+from modular_manifolds.nn import Module
+from modular_manifolds.specs.base import Spec
+from modular_manifolds.specs.data import Sizes
+from modular_manifolds.specs.schema import Node, OneOf, arguments_of, located
+
+MODELS: Final[dict[str, Callable[..., Module]]] = {
+    "mlp": models.MLP,
+    "residual-mlp": models.ResidualMLP,
+}
+"""The function behind each name. A new model is one file and one row here."""
+
+FROM_DATA: Final[dict[str, Callable[[Sizes], int]]] = {
+    "in_features": lambda sizes: sizes.in_features,
+    "classes": lambda sizes: sizes.classes,
+    "vocabulary": lambda sizes: sizes.classes,
+}
+"""The arguments that the data decides, so that no spec names them."""
+
+
+class ModelSpec(Spec):
+    """A row of the table: `name`, and the arguments of its function that the data does not decide."""
+
+    builds: ClassVar[Callable[..., Module]]
+    name: str
+
+    def build(self, sizes: Sizes, where: str = "model") -> Module:
+        """The network for data of these sizes, with weights drawn from torch's global generator.
+
+        Raises:
+            ArgumentError: an argument is out of range, or two modules do not fit.
+        """
+        function = type(self).builds
+        arguments: dict[str, Any] = {
+            name: value.build(f"{where}.{name}") if isinstance(value, Node) else value
+            for name, value in self
+            if name != "name"
+        }
+        for name in FROM_DATA.keys() & inspect.signature(function).parameters:
+            arguments[name] = FROM_DATA[name](sizes)
+        with located(where):
+            return function(**arguments)
+
+
+def _spec(name: str, function: Callable[..., Module]) -> type[ModelSpec]:
+    fields: dict[str, Any] = {"name": (Literal[name], ...)}
+    fields |= {key: each for key, each in arguments_of(function).items() if key not in FROM_DATA}
+    model: type[ModelSpec] = create_model(
+        f"{function.__name__}Spec",
+        __base__=ModelSpec,
+        __module__=__name__,
+        __doc__=(inspect.getdoc(function) or name).split("\n\n")[0],
+        **fields,
+    )
+    # A function that is an attribute of a class would become its method.
+    model.builds = staticmethod(function)
+    return model
+
+
+SPECS: Final = {name: _spec(name, function) for name, function in MODELS.items()}
+
+AnyModel = Annotated[ModelSpec, OneOf("AnyModel", SPECS, by="name")]
