@@ -33,6 +33,8 @@ class Atom(Module):
         mass: the share of the learning; 0 freezes the weight.
         offset: a bound on `‖f(0)‖`.
         largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
+            dimensions between batch and features to draw a trial input with.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Atom(Module):
         mass: float = 1.0,
         offset: float = 0.0,
         largest: float = math.inf,
+        leading: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         check_mass(mass, argument=f"{type(self).__name__}(mass)")
@@ -59,6 +62,7 @@ class Atom(Module):
         self._norm_constant = float(norm_constant)
         self._offset = float(offset)
         self._largest = float(largest)
+        self._leading = leading
         self.weight = nn.Parameter(geometry.initial(shape).contiguous())
 
     @property
@@ -113,6 +117,7 @@ class Atom(Module):
             norm_constant=self._norm_constant,
             within=self.lipschitz_within,
             largest=self._largest,
+            leading=self._leading,
         )
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
@@ -141,6 +146,8 @@ class Bond(Module):
         target: the space it gives; SAME for the one that came in.
         offset: a bound on `‖f(0)‖`.
         largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
+            dimensions between batch and features to draw a trial input with.
     """
 
     def __init__(
@@ -151,12 +158,14 @@ class Bond(Module):
         target: AnySpace = SAME,
         offset: float = 0.0,
         largest: float = math.inf,
+        leading: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
         self._own = Signature(0.0, float(sensitivity), source, target)
         self._offset = float(offset)
         self._largest = float(largest)
+        self._leading = leading
 
     def lipschitz_within(self, radius: Any) -> float:
         """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
@@ -190,6 +199,7 @@ class Bond(Module):
             offset=self._offset,
             within=self.lipschitz_within,
             largest=self._largest,
+            leading=self._leading,
             output_within=self.output_within,
         )
 
@@ -201,5 +211,5 @@ class Bond(Module):
         return {}
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """The module's function."""
