@@ -31,6 +31,8 @@ class Leaf:
         within: the slope bound for inputs of norm at most r, as a function of r; `lipschitz` for every r
             without it. It does not count when trees are compared: `lipschitz` is its value at infinity.
         identity: whether the module gives back its input.
+        additive: whether the weight is added to the input: then a step of it moves the output by the same
+            amount at every input, also at those smaller than 1.
         largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
         output_within: a bound on `‖f(x)‖` for inputs of norm at most r, as a function of r, for what the
             slope does not tell; `largest` for every r without it. It does not count when trees are compared.
@@ -49,6 +51,7 @@ class Leaf:
     norm_constant: float = 1.0
     within: Callable[[Radius], float] | None = field(default=None, compare=False, repr=False)
     identity: bool = False
+    additive: bool = False
     largest: float = math.inf
     output_within: Callable[[Radius], float] | None = field(default=None, compare=False, repr=False)
     leading: tuple[int, ...] = ()

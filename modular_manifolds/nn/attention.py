@@ -13,7 +13,7 @@ from modular_manifolds.composition.space import ProductSpace, Space
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.heads import POSITIONS
 from modular_manifolds.nn.leaf import Bond
-from modular_manifolds.nn.matrix import check_count
+from modular_manifolds.nn.windows import check_count
 
 
 class CausalAttention(Bond):
@@ -43,7 +43,7 @@ class CausalAttention(Bond):
     """
 
     def __init__(self, head_features: int, *, scale: float = 1.0) -> None:
-        check_count(head_features, argument="CausalAttention(head_features)")
+        check_count(head_features, argument="CausalAttention(head_features)", what="features")
         if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
             raise ArgumentError(
                 "CausalAttention(scale)",

@@ -12,7 +12,8 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Bond
-from modular_manifolds.nn.matrix import MatrixAtom, check_count
+from modular_manifolds.nn.matrix import MatrixAtom
+from modular_manifolds.nn.windows import check_count
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.rms_operator import RMSOperator
 
@@ -51,9 +52,9 @@ class Heads(MatrixAtom):
         norm: Norm | None = None,
         mass: float = 1.0,
     ) -> None:
-        check_count(features, argument="Heads(features)")
-        check_count(heads, argument="Heads(heads)")
-        check_count(head_features, argument="Heads(head_features)")
+        check_count(features, argument="Heads(features)", what="features")
+        check_count(heads, argument="Heads(heads)", what="heads")
+        check_count(head_features, argument="Heads(head_features)", what="features")
         natural = Stiefel(radius=math.sqrt(head_features / features))
         super().__init__(
             geometry=Geometry(
@@ -99,8 +100,8 @@ class MergeHeads(Bond):
     """
 
     def __init__(self, heads: int, head_features: int) -> None:
-        check_count(heads, argument="MergeHeads(heads)")
-        check_count(head_features, argument="MergeHeads(head_features)")
+        check_count(heads, argument="MergeHeads(heads)", what="heads")
+        check_count(head_features, argument="MergeHeads(head_features)", what="features")
         super().__init__(
             source=Space(head_features, "rms"),
             target=Space(heads * head_features, "rms"),

@@ -7,7 +7,6 @@ import math
 import torch
 
 from modular_manifolds.composition.space import Space
-from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry, through_l2
 from modular_manifolds.nn.leaf import Atom
 
@@ -62,11 +61,3 @@ class MatrixAtom(Atom):
         rounded_up = 1 + 2.0**-52 * (self._from.size + self._to.size)
         gamma = terms / (1 - terms)
         return gamma * self.lipschitz_at(largest * rounded_up) * radius
-
-
-def check_count(count: int, *, argument: str) -> None:
-    """Refuse what is not a positive whole number."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ArgumentError(
-            argument, "must be a positive whole number", repr(count), "Pass a number such as 64."
-        )

@@ -11,7 +11,7 @@ from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.heads import POSITIONS
 from modular_manifolds.nn.leaf import Bond
-from modular_manifolds.nn.matrix import check_count
+from modular_manifolds.nn.windows import check_count
 
 
 class Rotary(Bond):
@@ -32,7 +32,7 @@ class Rotary(Bond):
     """
 
     def __init__(self, head_features: int, *, base: float = 10000.0) -> None:
-        check_count(head_features, argument="Rotary(head_features)")
+        check_count(head_features, argument="Rotary(head_features)", what="features")
         if head_features % 2:
             raise ArgumentError(
                 "Rotary(head_features)",

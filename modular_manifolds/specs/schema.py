@@ -196,9 +196,11 @@ def _arguments(constructs: type) -> dict[str, Any]:
 
 
 def _field_type(hint: Any) -> Any:
-    """The constructor's annotation with nodes in the place of live objects."""
+    """The constructor's annotation with nodes in the place of live objects, and lists in that of tuples."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return functools.reduce(operator.or_, map(_field_type, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return Annotated[hint, Field(strict=False)]
     nodes = {Manifold: ManifoldNode, Norm: NormNode, Module: ModuleNode}
     return nodes.get(hint, hint) if isinstance(hint, type) else hint
 
