@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from modular_manifolds.composition.radius import Radius, total
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, reach
 from modular_manifolds.errors import ArgumentError
@@ -17,7 +18,8 @@ class BudgetRow:
     `share = (mass / total mass) / (downstream · norm_constant)` and `step = lr · share`, the length of
     the weight's step in its own norm. `downstream` is the product of the sensitivities between the
     module's output and the network's, |c| of the scales around it included. `radius` bounds the
-    module's input when the network's input is in its unit ball. `contribution` bounds, per unit of
+    module's input when the network's input is in its unit ball, and is 1 for a weight that is added to
+    its input, where the size of that does not matter. `contribution` bounds, per unit of
     learning rate, how far this weight's step moves the network's output to first order:
     `share · norm_constant · downstream · radius`.
     """
@@ -100,11 +102,11 @@ def allocate(tree: Tree, lr: float) -> Budget:
 
 
 def _rows(
-    tree: Tree, *, lr: float, mass: float, downstream: float, radius: float
+    tree: Tree, *, lr: float, mass: float, downstream: float, radius: Radius
 ) -> list[BudgetRow]:
     match tree:
         case Leaf():
-            return [] if tree.weight is None else [_row(tree, lr, mass, downstream, radius)]
+            return [] if tree.weight is None else [_row(tree, lr, mass, downstream, total(radius))]
         case Scale():
             downstream *= abs(tree.factor)
             return _rows(tree.part, lr=lr, mass=mass, downstream=downstream, radius=radius)
@@ -136,7 +138,7 @@ def _row(leaf: Leaf, lr: float, mass: float, downstream: float, radius: float) -
         mass=own,
         downstream=downstream,
         norm_constant=leaf.norm_constant,
-        radius=radius,
+        radius=1.0 if leaf.additive else radius,
         share=share,
         step=lr * share,
     )
