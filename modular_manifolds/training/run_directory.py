@@ -52,6 +52,11 @@ class RunDirectory:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def sample(self) -> Path:
+        """What the network writes, where it learned from text."""
+        return self.path / "sample.txt"
+
     def read_run(self) -> RunSpec:
         """The run that this directory belongs to.
 
