@@ -150,6 +150,7 @@ def test_a_run_leaves_a_complete_directory(tmp_path: Path, data: DataSet) -> Non
         json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 16))
+    assert [row["epoch"] for row in rows if "loss" in row] == [1] * 5 + [2] * 5 + [3] * 5
     assert [row["epoch"] for row in rows if "test_accuracy" in row] == [1, 2, 3]
     assert len(watcher.steps) == 15
     assert len(watcher.epochs) == 3
