@@ -58,8 +58,8 @@ class Progress:
         if not self._console.is_terminal and self._last is not None:
             self._console.print(
                 f"epoch {metrics.epoch}/{self._epochs}  lr {self._last.lr:.3g}  "
-                f"train {metrics.train_loss:.4f} {metrics.train_accuracy:.1%}  "
-                f"test {metrics.test_loss:.4f} {metrics.test_accuracy:.1%}",
+                f"loss {metrics.train_loss:.4f} train, {metrics.test_loss:.4f} test  "
+                f"accuracy {metrics.train_accuracy:.1%} train, {metrics.test_accuracy:.1%} test",
                 highlight=False,
                 soft_wrap=True,
             )
