@@ -1,0 +1,40 @@
+"""The linear map of networks whose learning rate carries over from one width to another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from modular_manifolds.manifolds import Manifold, SpectralBall, SpectralSphere, Stiefel
+from modular_manifolds.nn import Linear
+from modular_manifolds.norms import RMSOperator
+
+
+def rms_linear(
+    in_features: int, out_features: int, *, manifold: Manifold | None = None, mass: float = 1.0
+) -> Linear:
+    """`Linear` measured from rms to rms, its manifold's radius times `√(out/in)`.
+
+    A weight whose largest singular value is `√(out/in)` has RMS operator norm
+    `√(in/out) · σ_max(W) = 1`: on a manifold of radius 1 the map has sensitivity 1 at every width.
+
+    Args:
+        in_features, out_features: the sizes.
+        manifold: Stiefel(), SpectralBall() or SpectralSphere(), scaled as said, or Euclidean(), where
+            the weight starts with RMS operator norm 1; Stiefel() by default.
+        mass: the share of the learning.
+
+    Raises:
+        ArgumentError: an argument is out of range. UnsupportedPairError: the manifold has no solver
+        beside RMSOperator.
+
+    Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
+    """
+    base = Stiefel() if manifold is None else manifold
+    # A size that is out of range is Linear's to refuse, not the square root's.
+    if (
+        isinstance(base, Stiefel | SpectralBall | SpectralSphere)
+        and min(in_features, out_features) > 0
+    ):
+        base = replace(base, radius=base.radius * math.sqrt(out_features / in_features))
+    return Linear(in_features, out_features, manifold=base, norm=RMSOperator(), mass=mass)
