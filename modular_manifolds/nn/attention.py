@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modular_manifolds.composition.radius import Radius, each_of, times, total
 from modular_manifolds.composition.space import ProductSpace, Space
@@ -73,11 +76,14 @@ class CausalAttention(Bond):
 
     def forward(self, x: Any) -> Tensor:
         query, key, value = x
-        return functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            is_causal=True,
-            scale=self.scale / self.head_features,
-            enable_gqa=query.shape[-3] != key.shape[-3],
-        )
+        # The fast kernels have no forward-mode derivative.
+        forward_mode = any(unpack_dual(each).tangent is not None for each in x)
+        with sdpa_kernel(SDPBackend.MATH) if forward_mode else nullcontext():
+            return functional.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                is_causal=True,
+                scale=self.scale / self.head_features,
+                enable_gqa=query.shape[-3] != key.shape[-3],
+            )

@@ -120,7 +120,8 @@ def forward_writes_into_nothing(module: Composed, sample: Sample) -> None:
     net = cast("nn.Module", module)
     for trial in _trials(module, sample):
         x = _drawn(trial, sample, "x", 4)
-        inputs = {f"input_{i}": part for i, part in enumerate(_vectors(x))}
+        parts = _vectors(x)
+        inputs = {"input" if len(parts) == 1 else f"input_{i}": p for i, p in enumerate(parts)}
         weights = {name.replace(".", "_"): p for name, p in net.named_parameters()}
         with untouched(f"{trial}", **inputs, **weights), torch.no_grad():
             module(x)
