@@ -72,7 +72,7 @@ def train(
     """
     from modular_manifolds.cli.runs import asked_for
     from modular_manifolds.errors import ArgumentError
-    from modular_manifolds.training.data import load_data
+    from modular_manifolds.training.data import read_data, settled
     from modular_manifolds.training.loop import resume as go_on
     from modular_manifolds.training.loop import start
     from modular_manifolds.training.run_directory import RunDirectory, begin
@@ -97,21 +97,23 @@ def train(
             )
         directory = RunDirectory(resume)
         spec = directory.read_run()
-        trainer = go_on(spec, load_data(spec.data.name, spec.data.path), directory)
-        if trainer.done:
-            console.print(f"Nothing to do: all {trainer.steps} steps of this run are done.")
+        trainer = go_on(spec, read_data(spec.data), directory)
+        session = trainer.session
+        if session.done:
+            console.print(f"Nothing to do: all {session.steps} steps of this run are done.")
         else:
-            console.print(f"Going on after step {trainer.finished} of {trainer.steps}.")
+            console.print(f"Going on after step {session.finished} of {session.steps}.")
     else:
         spec = asked_for(run, changes)
-        loaded = load_data(spec.data.name, spec.data.path)
-        spec = spec.resolved(loaded.in_features, len(loaded.classes))
+        data_set = read_data(spec.data)
+        spec = settled(spec, data_set)
         directory = begin(spec, out)
-        trainer = start(spec, loaded, directory)
+        trainer = start(spec, data_set, directory)
     with _stopping(trainer):
         finished = _run(console, trainer)
     if not finished:
-        console.print(f"Stopped after step {trainer.finished} of {trainer.steps}. Go on with:")
+        session = trainer.session
+        console.print(f"Stopped after step {session.finished} of {session.steps}. Go on with:")
         console.print(
             f"  modular-manifolds train --resume {directory.path}", highlight=False, soft_wrap=True
         )
@@ -140,7 +142,7 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
 def _run(console: Console, trainer: Trainer) -> bool:
     from modular_manifolds.cli.progress import Progress
 
-    with Progress(console, trainer) as progress:
+    with Progress(console, trainer.session) as progress:
         return trainer.run(progress)
 
 
@@ -150,7 +152,7 @@ def _show_results(console: Console, trainer: Trainer) -> None:
 
     found: Guarantees = write_report(trainer)
     console.print()
-    name = trainer.spec.optimizer.name
+    name = trainer.session.spec.optimizer.name
     unused = "" if name == "steepest-descent" else f" ({name} does not use it)"
     show_table(console, f"Learning-rate split{unused}", found.budget.header(), found.budget.cells())
     show_table(

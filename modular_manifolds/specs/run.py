@@ -12,7 +12,7 @@ from modular_manifolds.composition.space import ProductSpace, Space
 from modular_manifolds.errors import SpecError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs.base import Spec, refused
-from modular_manifolds.specs.data import SIZES, DataSpec, Sizes
+from modular_manifolds.specs.data import DataSpec, ImagesSpec, Sizes
 from modular_manifolds.specs.document import Document
 from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec
 from modular_manifolds.specs.models import SPECS, AnyModel, ModelSpec
@@ -36,7 +36,7 @@ class RunSpec(Document, Spec):
     """The format of this file."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     """Seeds the weights and the order of the examples."""
-    data: DataSpec = DataSpec()
+    data: DataSpec = ImagesSpec(name="digits")
     """What the run learns from."""
     model: AnyModel | None = None
     """What learns, by the name of a model; null for `mlp`, or for what `network` says."""
@@ -105,14 +105,19 @@ class RunSpec(Document, Spec):
             ArgumentError: the network cannot be built. SpecError: it does not take the data's features
             or does not give one output a class.
         """
-        usual = SIZES[self.data.name]
-        wanted = Sizes(
-            usual.in_features if in_features is None else in_features,
-            usual.classes if classes is None else classes,
-        )
-        net = self._built_aside(wanted)
+        sizes = self.data.sizes
+        if in_features is not None and classes is not None:
+            sizes = Sizes(in_features, classes)
+        if sizes is None:
+            raise SpecError(
+                "data.characters",
+                "must be known for the sizes of the network",
+                "null",
+                "Train first and pass the run.yaml of the run directory, or write them down.",
+            )
+        net = self._built_aside(sizes)
         for name, space, size in zip(
-            ("in_features", "out_features"), (net.source, net.target), wanted, strict=True
+            ("in_features", "out_features"), (net.source, net.target), sizes, strict=True
         ):
             seen = space.size if isinstance(space, Space) else space
             if isinstance(space, Space | ProductSpace) and seen != size:
