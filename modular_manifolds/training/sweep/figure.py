@@ -32,7 +32,9 @@ def transfer(found: Sequence[Summary]) -> str:
 
 def _draw(axis: Axes, curve: Curve, colour: tuple[float, float, float, float]) -> None:
     known = {notch / 2: loss for notch, loss in curve.losses.items() if math.isfinite(loss)}
-    axis.plot(list(known), list(known.values()), "o-", color=colour, ms=2.5, lw=1.2, label=str(curve.size))
+    axis.plot(
+        list(known), list(known.values()), "o-", color=colour, ms=2.5, lw=1.2, label=str(curve.size)
+    )
     if curve.best is not None:
         best = curve.best / 2, curve.losses[curve.best]
         axis.plot(*best, "*", color=colour, ms=11, mec="white", mew=0.7, zorder=3)

@@ -70,7 +70,10 @@ class Results:
             write_whole(file, run.to_yaml())
         except OSError as error:
             raise DataError(
-                "--out", "must be a folder that can be written", str(self.path), f"{error.strerror}."
+                "--out",
+                "must be a folder that can be written",
+                str(self.path),
+                f"{error.strerror}.",
             ) from None
 
     def find(self, spec: RunSpec) -> Outcome | None:
