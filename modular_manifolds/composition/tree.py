@@ -32,6 +32,8 @@ class Leaf:
         within: the slope bound for inputs of norm at most r, as a function of r; `lipschitz` for every r
             without it. It does not count when trees are compared: `lipschitz` is its value at infinity.
         identity: whether the module gives back its input.
+        additive: whether the weight is added to the input: then a step of it moves the output by the same
+            amount at every input, also at those smaller than 1.
     """
 
     path: str
@@ -45,6 +47,7 @@ class Leaf:
     norm_constant: float = 1.0
     within: Callable[[float], float] | None = field(default=None, compare=False, repr=False)
     identity: bool = False
+    additive: bool = False
 
     def __post_init__(self) -> None:
         check_sensitivity(self.norm_constant, argument=f"{self.where}: norm_constant")

@@ -55,7 +55,7 @@ class Atom(Module):
         self._lipschitz = float(lipschitz)
         self._norm_constant = float(norm_constant)
         self._offset = float(offset)
-        self.weight = nn.Parameter(geometry.initial(shape).contiguous())
+        self.weight = nn.Parameter(self.initial(shape).contiguous())
 
     @property
     def geometry(self) -> Geometry:
@@ -65,6 +65,17 @@ class Atom(Module):
     @abstractmethod
     def describe(self) -> str:
         """How the module reads in tables, such as `Linear(64, 10)`."""
+
+    def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        """The weight to start from: a random point of the manifold, unless the atom has a better one."""
+        return self._geometry.initial(shape, dtype)
+
+    def certified(self) -> float | None:
+        """A Lipschitz bound for the weight as it is, in float64 and rounded up.
+
+        None, the default, where `lipschitz_at` its `σ_max` says all that is known.
+        """
+        return None
 
     def lipschitz_at(self, largest_singular_value: float) -> float:
         """A Lipschitz bound for any weight whose `σ_max` is at most this; the declared one by default."""
@@ -114,7 +125,7 @@ class Atom(Module):
         yield joined(path, "weight"), self._geometry
 
     def reset_parameters(self) -> None:
-        self.weight.data.copy_(self._geometry.initial(tuple(self.weight.shape), self.weight.dtype))
+        self.weight.data.copy_(self.initial(tuple(self.weight.shape), self.weight.dtype))
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
