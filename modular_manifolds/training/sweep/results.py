@@ -57,8 +57,8 @@ class Results:
                 raise DataError(
                     f"--out {self.path}",
                     "must be a new folder or hold a sweep of the same run",
-                    f"another run: {', '.join(_changed(before, run))}",
-                    "Choose another folder, or take the changes back.",
+                    f"another {', '.join(_changed(before, run))}",
+                    "Choose another folder, or take the change back.",
                 )
             return
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
@@ -109,4 +109,4 @@ class Results:
 
 def _changed(before: RunSpec, after: RunSpec) -> list[str]:
     old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
-    return [f"{key} is not as before" for key in old if old[key] != new[key]]
+    return [key for key in old if old[key] != new[key]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -115,6 +116,8 @@ _DATA: list[Data] = []
 
 
 def _read(spec: DataSpec, device: str) -> None:
+    # Ctrl-C reaches every process of a terminal; the one that waits for the others decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _DATA.append(read_data(spec).to(torch.device(device)))
 
 
