@@ -14,13 +14,16 @@ import modular_manifolds as mm
 from modular_manifolds.errors import CheckpointError, DataError, NonFiniteError, SpecError
 from modular_manifolds.specs.losses import MarginSpec
 from modular_manifolds.training import figures, load_data, resume, start
-from modular_manifolds.training.data import DataSet, batches
+from modular_manifolds.training.checkpoint import read_checkpoint
+from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.guarantees import certified_predictions
 from modular_manifolds.training.health import copied, health
-from modular_manifolds.training.loop import EpochMetrics, StepMetrics, Trainer
+from modular_manifolds.training.loop import Trainer
 from modular_manifolds.training.losses import build_loss
+from modular_manifolds.training.part import order
 from modular_manifolds.training.report import write_report
 from modular_manifolds.training.run_directory import RunDirectory, begin
+from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics
 from modular_manifolds.training.split import Split
 
 OPTIMIZERS = ("steepest-descent", "adamw", "muon")
@@ -61,7 +64,7 @@ def data() -> DataSet:
     """The first few digits: five steps an epoch."""
     whole = load_data("digits")
     return DataSet(
-        whole.name,
+        whole.spec,
         Split(whole.train.images[:150], whole.train.labels[:150]),
         Split(whole.test.images[:50], whole.test.labels[:50]),
         whole.classes,
@@ -94,16 +97,16 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 ) -> None:
     run = spec(optimizer)
     whole, _ = train(tmp_path / "whole", data, run)
-    assert whole.done
+    assert whole.session.done
     part, _ = train(tmp_path / "part", data, run, stop_after)
-    assert part.finished == stop_after
+    assert part.session.finished == stop_after
     torch.manual_seed(999)  # what happens between must not matter
     directory = RunDirectory(tmp_path / "part")
     again = resume(directory.read_run(), data, directory)
-    assert again.finished == stop_after
+    assert again.session.finished == stop_after
     assert again.run(Watcher(again))
     assert_same_run(tmp_path / "whole", tmp_path / "part")
-    for a, b in zip(whole.net.parameters(), again.net.parameters(), strict=True):
+    for a, b in zip(whole.session.net.parameters(), again.session.net.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -120,7 +123,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     with directory.metrics.open("a") as file:
         file.write('{"step": 9, "lo')  # cut in the middle of a line
     again = resume(directory.read_run(), data, directory)
-    assert again.finished == 5
+    assert again.session.finished == 5
     again.run(Watcher(again))
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
@@ -147,6 +150,7 @@ def test_a_run_leaves_a_complete_directory(tmp_path: Path, data: DataSet) -> Non
         json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 16))
+    assert [row["epoch"] for row in rows if "loss" in row] == [1] * 5 + [2] * 5 + [3] * 5
     assert [row["epoch"] for row in rows if "test_accuracy" in row] == [1, 2, 3]
     assert len(watcher.steps) == 15
     assert len(watcher.epochs) == 3
@@ -182,7 +186,7 @@ def test_the_health_of_every_weight_is_written_after_each_epoch(
     trainer, watcher = train(tmp_path / "run", data, spec("adamw"))
     rows = [row for row in trainer.directory.read_metrics() if "test_accuracy" in row]
     assert [set(row["weights"]) for row in rows] == [{"0.weight", "2.weight", "4.weight"}] * 3
-    for path, weight in trainer.net.named_parameters():
+    for path, weight in trainer.session.net.named_parameters():
         values = torch.linalg.svdvals(weight.detach().double())
         found = rows[-1]["weights"][path]
         assert found["largest"] == pytest.approx(float(values[0]))
@@ -194,6 +198,87 @@ def test_the_health_of_every_weight_is_written_after_each_epoch(
         assert found["off_manifold"] > 1e-3
         assert 1e-6 < found["update"] < 1e-2
         assert vars(watcher.epochs[-1].weights[path]) == found
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_session_takes_the_steps_of_a_run_and_writes_nothing(
+    tmp_path: Path, data: DataSet, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = spec(optimizer)
+    trainer, watcher = train(tmp_path / "run", data, run)
+    monkeypatch.chdir(tmp_path)
+    session = Session(run, data)
+    taken = [session.step(), *session.advance(4)]
+    assert session.epoch_done
+    assert session.evaluate() == watcher.epochs[0]
+    taken += session.advance(100)
+    assert session.done
+    assert session.advance(1) == []
+    assert taken == watcher.steps
+    assert session.evaluate() == watcher.epochs[-1]
+    for a, b in zip(trainer.session.net.parameters(), session.net.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_session_copies_no_data(data: DataSet) -> None:
+    session = Session(spec(), data)
+    assert isinstance(session.data, DataSet)
+    assert session.data.train.images.data_ptr() == data.train.images.data_ptr()
+    assert session.data.test.labels.data_ptr() == data.test.labels.data_ptr()
+
+
+def test_what_a_session_measures_is_the_mean_over_all_examples(data: DataSet) -> None:
+    session = Session(spec("steepest-descent", "loss.name=margin"), data)
+    whole = session.loss(session.net(data.train.images), data.train.labels).detach()
+    right = session.net(data.train.images).argmax(dim=1) == data.train.labels
+    found = session.measure(data.train)
+    assert found.loss == pytest.approx(float(whole), rel=1e-5)
+    assert found.accuracy == pytest.approx(float(right.float().mean()))
+
+
+def test_parts_larger_than_a_batch_are_measured_whole(
+    data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(spec(), data)
+    whole = session.measure(data.train)
+    monkeypatch.setattr("modular_manifolds.training.session.MEASURED", 40)
+    parts = session.measure(data.train)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert parts.accuracy == pytest.approx(whole.accuracy)
+
+
+@pytest.mark.parametrize(("steps", "measured"), [(3, [3]), (5, [5]), (12, [5, 10, 12])])
+def test_steps_override_epochs(
+    tmp_path: Path, data: DataSet, steps: int, measured: list[int]
+) -> None:
+    run = spec("steepest-descent", f"steps={steps}", "checkpoint_every=2")
+    trainer, watcher = train(tmp_path / "run", data, run)
+    assert [each.step for each in watcher.steps] == list(range(1, steps + 1))
+    assert watcher.steps[-1].lr == pytest.approx(0.1 / steps)
+    rows = trainer.directory.read_metrics()
+    assert [row["step"] for row in rows if "test_loss" in row] == measured
+    assert [each.epoch for each in watcher.epochs] == list(range(1, len(measured) + 1))
+    assert all(w.update is not None for each in watcher.epochs for w in each.weights.values())
+    assert read_checkpoint(trainer.directory.checkpoint).step == steps
+
+
+def test_nan_does_not_travel_from_the_last_step(data: DataSet) -> None:
+    session = Session(spec("adamw", "steps=1"), data)
+    session.step()
+    with torch.no_grad():
+        next(session.net.parameters()).fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="the loss after step 1 must be finite, got nan"):
+        session.evaluate()
+
+
+def test_a_loss_that_is_not_finite_moves_no_weight_on_the_cpu(data: DataSet) -> None:
+    broken = DataSet(data.spec, Split(data.train.images / 0, data.train.labels), data.test, ())
+    session = Session(spec("adamw"), broken)
+    before = copied(session.net)
+    with pytest.raises(NonFiniteError, match="the loss at step 1 must be finite"):
+        session.advance(5)
+    assert all(torch.equal(before[name], p) for name, p in session.net.named_parameters())
 
 
 def test_the_update_is_that_of_the_last_step() -> None:
@@ -256,15 +341,15 @@ def test_the_run_file_reproduces_the_run(tmp_path: Path, data: DataSet) -> None:
     first, _ = train(tmp_path / "first", data, spec())
     again, _ = train(tmp_path / "again", data, RunDirectory(tmp_path / "first").read_run())
     assert_same_run(tmp_path / "first", tmp_path / "again")
-    for a, b in zip(first.net.parameters(), again.net.parameters(), strict=True):
+    for a, b in zip(first.session.net.parameters(), again.session.net.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_training_learns_and_stays_on_the_manifold(tmp_path: Path) -> None:
     trainer, watcher = train(tmp_path / "run", load_data("digits"), spec().override(["epochs=4"]))
     assert watcher.epochs[-1].test_accuracy > 0.9
-    points = {name: p.detach() for name, p in trainer.net.named_parameters()}
-    assert max(float(r) for r in trainer.net.manifold.residual(points).values()) <= 1e-5
+    points = {name: p.detach() for name, p in trainer.session.net.named_parameters()}
+    assert max(float(r) for r in trainer.session.net.manifold.residual(points).values()) <= 1e-5
 
 
 def test_the_learning_rate_falls_to_zero(tmp_path: Path, data: DataSet) -> None:
@@ -277,23 +362,25 @@ def test_the_learning_rate_falls_to_zero(tmp_path: Path, data: DataSet) -> None:
 
 def test_the_order_of_the_examples_depends_on_seed_and_epoch_only(data: DataSet) -> None:
     torch.manual_seed(1)
-    first = batches(data.train, 32, seed=0, epoch=0)
+    first = order(data.train, 32, seed=0, epoch=0)
     torch.manual_seed(2)
     assert all(
         torch.equal(a, b)
-        for a, b in zip(first, batches(data.train, 32, seed=0, epoch=0), strict=True)
+        for a, b in zip(first, order(data.train, 32, seed=0, epoch=0), strict=True)
     )
     assert sorted(torch.cat(first).tolist()) == list(range(150))
     for other in (
-        batches(data.train, 32, seed=1, epoch=0),
-        batches(data.train, 32, seed=0, epoch=1),
+        order(data.train, 32, seed=1, epoch=0),
+        order(data.train, 32, seed=0, epoch=1),
     ):
         assert not torch.equal(torch.cat(first), torch.cat(other))
 
 
 def certified_after(path: Path, data: DataSet, *more: str) -> float:
     trainer, _ = train(path, data, spec("steepest-descent", "epochs=6", "batch_size=128", *more))
-    return certified_predictions(trainer.net, data, points=359, radii=[0.6]).rows[0].certified
+    return (
+        certified_predictions(trainer.session.net, data, points=359, radii=[0.6]).rows[0].certified
+    )
 
 
 def test_a_margin_raises_the_certified_accuracy(tmp_path: Path) -> None:
@@ -326,7 +413,7 @@ def test_a_loss_that_explodes_is_said_in_words(tmp_path: Path, data: DataSet) ->
     run = spec("adamw")
     trainer = start(run, data, begin(run, tmp_path / "run"))
     with torch.no_grad():
-        next(trainer.net.parameters()).fill_(torch.nan)
+        next(trainer.session.net.parameters()).fill_(torch.nan)
     with pytest.raises(NonFiniteError, match="the loss at step 1 must be finite, got nan"):
         trainer.run(Watcher(trainer))
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from modular_manifolds.errors import DataError
+from modular_manifolds.training.environment import Environment
 from modular_manifolds.training.run_directory import write_whole
 
 
@@ -42,27 +39,6 @@ class Row:
     bar: str = ""
     met: bool | None = None
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What a number depends on besides the code."""
-
-    torch: str
-    library: str
-    python: str
-    cpu: str
-    threads: int
-
-    @classmethod
-    def here(cls, *, threads: int) -> Environment:
-        return cls(
-            torch.__version__,
-            version("modular-manifolds"),
-            platform.python_version(),
-            _cpu(),
-            threads,
-        )
 
 
 @dataclass(frozen=True)
@@ -154,13 +130,3 @@ def _ratio(row: Row) -> str:
         return "–"
     spread = "" if row.low is None or row.high is None else f" [{row.low:.3g}, {row.high:.3g}]"
     return f"{row.ratio:.3g}{spread}"
-
-
-def _cpu() -> str:
-    """The processor's name as the system gives it; its architecture where it gives none."""
-    known = Path("/proc/cpuinfo")
-    if known.is_file():
-        for line in known.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

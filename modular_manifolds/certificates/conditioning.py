@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from modular_manifolds.certificates.rounding import singular_values
 from modular_manifolds.composition.table import format_table
+from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.nn.module import Module, check_module
 
 

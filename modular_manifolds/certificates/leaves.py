@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from modular_manifolds.certificates.rounding import largest_singular_value
 from modular_manifolds.composition.radius import Radius
 from modular_manifolds.composition.tree import Leaf
+from modular_manifolds.linalg.rounding import largest_singular_value
 from modular_manifolds.nn.leaf import Atom, Bond
 from modular_manifolds.nn.module import Module
 
@@ -29,6 +29,9 @@ class Certified:
     """Slope bounds of the leaves of `net` for its weights as they are; each weight is decomposed once."""
 
     net: Module
+    _certified: dict[str, float | None] = field(
+        default_factory=dict[str, "float | None"], repr=False
+    )
     _largest: dict[str, float] = field(default_factory=dict[str, float], repr=False)
 
     def slope(self, leaf: Leaf, radius: Radius) -> float:
@@ -36,6 +39,11 @@ class Certified:
         module = module_at(self.net, leaf)
         if not isinstance(module, Atom):
             return leaf.lipschitz_within(radius)
+        if leaf.path not in self._certified:
+            self._certified[leaf.path] = module.certified()
+        own = self._certified[leaf.path]
+        if own is not None:
+            return own
         if leaf.path not in self._largest:
             self._largest[leaf.path] = largest_singular_value(module.weight)
         return module.lipschitz_within(radius, largest_singular_value=self._largest[leaf.path])

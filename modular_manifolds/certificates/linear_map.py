@@ -9,9 +9,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from modular_manifolds.certificates.rounding import largest_singular_value
 from modular_manifolds.composition.space import AnySpace, Space, substitute
 from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree
+from modular_manifolds.linalg.rounding import largest_singular_value
 
 EPS = torch.finfo(torch.float64).eps
 MatrixOf = Callable[[Leaf], Tensor | None]

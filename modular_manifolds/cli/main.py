@@ -13,6 +13,7 @@ from modular_manifolds.cli.budget import budget
 from modular_manifolds.cli.kernels import kernels
 from modular_manifolds.cli.lipschitz import lipschitz
 from modular_manifolds.cli.schema import schema
+from modular_manifolds.cli.sweep import sweep
 from modular_manifolds.cli.train import train
 from modular_manifolds.errors import ModularManifoldsError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
+app.command()(sweep)
 app.command()(budget)
 app.command()(lipschitz)
 app.command()(schema)

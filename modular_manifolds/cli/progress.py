@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from modular_manifolds.training.loop import EpochMetrics, StepMetrics, Trainer
+from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics
 
 
 class Progress:
-    """Watches a run: loss, accuracy and learning rate of the last step, test accuracy of the last epoch."""
+    """Watches a run: loss, accuracy and learning rate of the last step, those on the test part of the last epoch."""
 
-    def __init__(self, console: Console, trainer: Trainer) -> None:
+    def __init__(self, console: Console, session: Session) -> None:
         self._console = console
-        self._epochs = trainer.spec.epochs
+        self._epochs = math.ceil(session.steps / session.steps_per_epoch)
         self._last: StepMetrics | None = None
         self._bar = Bar(
             TextColumn("{task.description}"),
@@ -28,7 +29,7 @@ class Progress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task(
-            "training", total=trainer.steps, completed=trainer.finished, numbers=""
+            "training", total=session.steps, completed=session.finished, numbers=""
         )
         self._test = ""
 
@@ -53,11 +54,12 @@ class Progress:
         self._bar.update(self._task, completed=metrics.step, numbers=numbers)
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        self._test = f"  test {metrics.test_accuracy:.1%}"
+        self._test = f"  test {metrics.test_loss:.3f} {metrics.test_accuracy:.1%}"
         if not self._console.is_terminal and self._last is not None:
             self._console.print(
-                f"epoch {metrics.epoch}/{self._epochs}  loss {self._last.loss:.4f}  lr {self._last.lr:.3g}  "
-                f"train {metrics.train_accuracy:.1%}  test {metrics.test_accuracy:.1%}",
+                f"epoch {metrics.epoch}/{self._epochs}  lr {self._last.lr:.3g}  "
+                f"loss {metrics.train_loss:.4f} train, {metrics.test_loss:.4f} test  "
+                f"accuracy {metrics.train_accuracy:.1%} train, {metrics.test_accuracy:.1%} test",
                 highlight=False,
                 soft_wrap=True,
             )

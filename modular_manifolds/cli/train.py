@@ -41,13 +41,18 @@ def train(
     ] = None,
     data_path: Annotated[
         Path | None,
-        typer.Option(help="A folder with the data's Parquet files; downloaded without it."),
+        typer.Option(
+            help="The text file, or the folder with CIFAR-10's Parquet files; downloaded without it."
+        ),
     ] = None,
     optimizer: Annotated[
         str | None,
         typer.Option(metavar=OPTIMIZERS, help="adamw and muon are torch's own, as baselines."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the run, in the place of whole epochs.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seeds the weights and the order.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run directory; a new one under runs/ without it.")
@@ -68,11 +73,13 @@ def train(
 
       modular-manifolds train --data cifar10 --data-path DIR --optimizer adamw
 
+      modular-manifolds train --data text --data-path FILE --set model.name=gpt --steps 1000
+
       modular-manifolds train --resume runs/digits-steepest-descent-20250101-120000
     """
     from modular_manifolds.cli.runs import asked_for
     from modular_manifolds.errors import ArgumentError
-    from modular_manifolds.training.data import load_data
+    from modular_manifolds.training.data import read_data, settled
     from modular_manifolds.training.loop import resume as go_on
     from modular_manifolds.training.loop import start
     from modular_manifolds.training.run_directory import RunDirectory, begin
@@ -83,6 +90,7 @@ def train(
         "data.path": data_path and str(data_path),
         "optimizer.name": optimizer,
         "epochs": epochs,
+        "steps": steps,
         "seed": seed,
     }
     changes = [f"{key}={value}" for key, value in named.items() if value is not None]
@@ -97,21 +105,23 @@ def train(
             )
         directory = RunDirectory(resume)
         spec = directory.read_run()
-        trainer = go_on(spec, load_data(spec.data.name, spec.data.path), directory)
-        if trainer.done:
-            console.print(f"Nothing to do: all {trainer.steps} steps of this run are done.")
+        trainer = go_on(spec, read_data(spec.data), directory)
+        session = trainer.session
+        if session.done:
+            console.print(f"Nothing to do: all {session.steps} steps of this run are done.")
         else:
-            console.print(f"Going on after step {trainer.finished} of {trainer.steps}.")
+            console.print(f"Going on after step {session.finished} of {session.steps}.")
     else:
         spec = asked_for(run, changes)
-        loaded = load_data(spec.data.name, spec.data.path)
-        spec = spec.resolved(loaded.in_features, len(loaded.classes))
+        data_set = read_data(spec.data)
+        spec = settled(spec, data_set)
         directory = begin(spec, out)
-        trainer = start(spec, loaded, directory)
+        trainer = start(spec, data_set, directory)
     with _stopping(trainer):
         finished = _run(console, trainer)
     if not finished:
-        console.print(f"Stopped after step {trainer.finished} of {trainer.steps}. Go on with:")
+        session = trainer.session
+        console.print(f"Stopped after step {session.finished} of {session.steps}. Go on with:")
         console.print(
             f"  modular-manifolds train --resume {directory.path}", highlight=False, soft_wrap=True
         )
@@ -140,7 +150,7 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
 def _run(console: Console, trainer: Trainer) -> bool:
     from modular_manifolds.cli.progress import Progress
 
-    with Progress(console, trainer) as progress:
+    with Progress(console, trainer.session) as progress:
         return trainer.run(progress)
 
 
@@ -150,7 +160,7 @@ def _show_results(console: Console, trainer: Trainer) -> None:
 
     found: Guarantees = write_report(trainer)
     console.print()
-    name = trainer.spec.optimizer.name
+    name = trainer.session.spec.optimizer.name
     unused = "" if name == "steepest-descent" else f" ({name} does not use it)"
     show_table(console, f"Learning-rate split{unused}", found.budget.header(), found.budget.cells())
     show_table(
@@ -162,8 +172,18 @@ def _show_results(console: Console, trainer: Trainer) -> None:
     console.print(f"largest slope found       {bounds.empirical:.6g}")
     rows = [row for row in trainer.directory.read_metrics() if "test_accuracy" in row]
     if rows:
-        train, test = rows[-1]["train_accuracy"], rows[-1]["test_accuracy"]
+        last = rows[-1]
         console.print(
-            f"accuracy                  {test:.1%} on test, {train:.1%} on training examples"
+            f"loss                      {last['test_loss']:.4f} on test, "
+            f"{last['train_loss']:.4f} on training examples"
         )
+        console.print(
+            f"accuracy                  {last['test_accuracy']:.1%} on test, "
+            f"{last['train_accuracy']:.1%} on training examples"
+        )
+    if trainer.directory.sample.is_file():
+        console.print("\nWhat the network writes:\n")
+        sample = trainer.directory.sample.read_text(encoding="utf-8")
+        console.print(sample, markup=False, highlight=False, soft_wrap=True)
+        console.print()
     console.print(f"report                    {trainer.directory.report}", soft_wrap=True)

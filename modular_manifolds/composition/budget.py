@@ -18,7 +18,8 @@ class BudgetRow:
     `share = (mass / total mass) / (downstream · norm_constant)` and `step = lr · share`, the length of
     the weight's step in its own norm. `downstream` is the product of the sensitivities between the
     module's output and the network's, |c| of the scales around it included. `radius` bounds the
-    module's input when the network's input is in its unit ball. `contribution` bounds, per unit of
+    module's input when the network's input is in its unit ball, and is 1 for a weight that is added to
+    its input, where the size of that does not matter. `contribution` bounds, per unit of
     learning rate, how far this weight's step moves the network's output to first order:
     `share · norm_constant · downstream · radius`.
     """
@@ -137,7 +138,7 @@ def _row(leaf: Leaf, lr: float, mass: float, downstream: float, radius: float) -
         mass=own,
         downstream=downstream,
         norm_constant=leaf.norm_constant,
-        radius=radius,
+        radius=1.0 if leaf.additive else radius,
         share=share,
         step=lr * share,
     )

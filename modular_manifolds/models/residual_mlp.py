@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modular_manifolds.manifolds import Manifold
 from modular_manifolds.models.rms_linear import rms_linear
-from modular_manifolds.nn import Module, ReLU, Residual
+from modular_manifolds.nn import Abs, Module, Residual
 
 
 def ResidualMLP(
@@ -17,17 +17,18 @@ def ResidualMLP(
     masses: tuple[float, float, float] = (1.0, 1.0, 1.0),
     manifold: Manifold | None = None,
 ) -> Module:
-    """`logit_scale · (input >> Residual(block, depth=L) ** L >> output)` with `block = Linear >> ReLU`.
+    """`logit_scale · (input >> Residual(block, depth=L) ** L >> output)` with `block = Linear >> Abs`.
 
     Every weight is measured from rms to rms, so without `logit_scale` the network has sensitivity 1
-    at every width and depth. The blocks share one mass: depth takes nothing from input and output.
+    at every width and depth. A block's output has the size of its input: Abs changes no size, where ReLU
+    would halve the power. The blocks share one mass: depth takes nothing from input and output.
 
     Args:
         in_features, classes: the sizes of input and output.
         width: features between the blocks.
         depth: L, the number of blocks.
-        logit_scale: the largest rms of the outputs for inputs of rms 1; at 1 the probabilities of ten
-            classes are at most exp(2√10)/9 apart, and mostly nearly equal.
+        logit_scale: the largest rms of the outputs for inputs of rms 1. The learning rate is that of the
+            scaled outputs.
         masses: of the input, of all blocks together, of the output.
         manifold: of every weight, as in `rms_linear`.
 
@@ -38,7 +39,7 @@ def ResidualMLP(
     Source: Large et al., "Scalable optimization in the modular norm" (2024), section 3.
     """
     first, between, last = masses
-    block = rms_linear(width, width, manifold=manifold, mass=between / max(depth, 1)) >> ReLU()
+    block = rms_linear(width, width, manifold=manifold, mass=between / max(depth, 1)) >> Abs()
     return logit_scale * (
         rms_linear(in_features, width, manifold=manifold, mass=first)
         >> Residual(block, depth=depth) ** depth

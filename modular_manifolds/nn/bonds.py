@@ -86,6 +86,26 @@ class GELU(FixedBond):
         return functional.gelu(x) / GELU_SLOPE
 
 
+SILU_SLOPE = 1.0998394
+"""Above the largest slope of SiLU, 1.09983932…: `(x + 2)/4` at the root x = 2.39935728… of `x tanh(x/2) = 2`."""
+
+
+class SiLU(FixedBond):
+    """`x σ(x) / 1.0998394`, σ the logistic function; sensitivity 1 in rms, l2, l1 and linf.
+
+    With `t = tanh(x/2)` the slope is `σ (1 + x (1 − σ)) = (1 + t)(2 + x (1 − t))/4`. Its derivative,
+    `σ (1 − σ)(2 − x t)`, is zero where x t = 2; there the slope is (2 + x)/4, and no slope is larger in size, as the slopes
+    at x and −x add to 1. So no entry moves more than its input did.
+    """
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        # Entry by entry |f̂(x) − f(x)| ≤ 8 eps |x|: an exponential good to two ulps, a sum, two quotients.
+        return 8.0 * torch.finfo(dtype).eps * radius
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.silu(x) / SILU_SLOPE
+
+
 class Flatten(FixedBond):
     """(batch, …) becomes (batch, size); sensitivity 1: the entries are the same ones."""
 

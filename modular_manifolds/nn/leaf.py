@@ -33,6 +33,8 @@ class Atom(Module):
         mass: the share of the learning; 0 freezes the weight.
         offset: a bound on `‖f(0)‖`.
         largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
+            dimensions between batch and features to draw a trial input with.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Atom(Module):
         mass: float = 1.0,
         offset: float = 0.0,
         largest: float = math.inf,
+        leading: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         check_mass(mass, argument=f"{type(self).__name__}(mass)")
@@ -59,7 +62,8 @@ class Atom(Module):
         self._norm_constant = float(norm_constant)
         self._offset = float(offset)
         self._largest = float(largest)
-        self.weight = nn.Parameter(geometry.initial(shape).contiguous())
+        self._leading = leading
+        self.weight = nn.Parameter(self.initial(shape).contiguous())
 
     @property
     def geometry(self) -> Geometry:
@@ -69,6 +73,17 @@ class Atom(Module):
     @abstractmethod
     def describe(self) -> str:
         """How the module reads in tables, such as `Linear(64, 10)`."""
+
+    def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        """The weight to start from: a random point of the manifold, unless the atom has a better one."""
+        return self._geometry.initial(shape, dtype)
+
+    def certified(self) -> float | None:
+        """A Lipschitz bound for the weight as it is, in float64 and rounded up.
+
+        None, the default, where `lipschitz_at` its `σ_max` says all that is known.
+        """
+        return None
 
     def lipschitz_at(self, largest_singular_value: float) -> float:
         """A Lipschitz bound for any weight whose `σ_max` is at most this; the declared one by default."""
@@ -113,13 +128,14 @@ class Atom(Module):
             norm_constant=self._norm_constant,
             within=self.lipschitz_within,
             largest=self._largest,
+            leading=self._leading,
         )
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
         yield joined(path, "weight"), self._geometry
 
     def reset_parameters(self) -> None:
-        self.weight.data.copy_(self._geometry.initial(tuple(self.weight.shape), self.weight.dtype))
+        self.weight.data.copy_(self.initial(tuple(self.weight.shape), self.weight.dtype))
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -141,6 +157,8 @@ class Bond(Module):
         target: the space it gives; SAME for the one that came in.
         offset: a bound on `‖f(0)‖`.
         largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
+            dimensions between batch and features to draw a trial input with.
     """
 
     def __init__(
@@ -151,12 +169,14 @@ class Bond(Module):
         target: AnySpace = SAME,
         offset: float = 0.0,
         largest: float = math.inf,
+        leading: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
         self._own = Signature(0.0, float(sensitivity), source, target)
         self._offset = float(offset)
         self._largest = float(largest)
+        self._leading = leading
 
     def lipschitz_within(self, radius: Any) -> float:
         """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
@@ -190,6 +210,7 @@ class Bond(Module):
             offset=self._offset,
             within=self.lipschitz_within,
             largest=self._largest,
+            leading=self._leading,
             output_within=self.output_within,
         )
 
@@ -201,5 +222,5 @@ class Bond(Module):
         return {}
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """The module's function."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
+
+from pydantic import Field
 
 from modular_manifolds.specs.base import Spec
 
-DataName = Literal["digits", "cifar10"]
+ImagesName = Literal["digits", "cifar10"]
+DataName = Literal["digits", "cifar10", "text"]
 
 
 class Sizes(NamedTuple):
@@ -16,16 +19,41 @@ class Sizes(NamedTuple):
     classes: int
 
 
-SIZES: Final[dict[DataName, Sizes]] = {
+SIZES: Final[dict[ImagesName, Sizes]] = {
     "digits": Sizes(in_features=64, classes=10),
     "cifar10": Sizes(in_features=3072, classes=10),
 }
 
 
-class DataSpec(Spec):
-    """What a run learns from."""
+class ImagesSpec(Spec):
+    """Images that a run learns to classify."""
 
-    name: DataName = "digits"
+    name: ImagesName
     """The data set."""
     path: str | None = None
     """The folder that holds it; null for the bundled or downloaded one."""
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """The sizes of the data set."""
+        return SIZES[self.name]
+
+
+class TextSpec(Spec):
+    """A text whose next character a run learns to predict."""
+
+    name: Literal["text"]
+    path: str | None = None
+    """The text: a file in UTF-8, or a folder with one file `.txt` in it. It must be given."""
+    context: Annotated[int, Field(ge=1)] = 128
+    """How many characters the network sees at once."""
+    characters: str | None = None
+    """The vocabulary, a token each; null for the characters of the text, in order of their code points."""
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """Vocabulary and vocabulary, where the characters are written down."""
+        return None if self.characters is None else Sizes(*[len(self.characters)] * 2)
+
+
+DataSpec = Annotated[ImagesSpec | TextSpec, Field(discriminator="name")]

@@ -65,7 +65,10 @@ class AdamWSpec(Spec):
 
 
 class MuonSpec(Spec):
-    """`torch.optim.Muon`, a baseline that knows no manifold."""
+    """`torch.optim.Muon`, a baseline that knows no manifold.
+
+    In a network with stacks, vectors or an embedding it takes the hidden matrices, and AdamW the rest.
+    """
 
     name: Literal["muon"]
     lr: Positive = 0.02

@@ -19,7 +19,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    Strict,
     Tag,
     WithJsonSchema,
     create_model,
@@ -200,11 +199,11 @@ def arguments_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _field_type(hint: Any) -> Any:
-    """The function's annotation with nodes in the place of live objects, and lists taken for tuples."""
+    """The function's annotation with nodes in the place of live objects, and lists in that of tuples."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return functools.reduce(operator.or_, map(_field_type, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
-        return Annotated[hint, Strict(False)]
+        return Annotated[hint, Field(strict=False)]
     nodes = {Manifold: ManifoldNode, Norm: NormNode, Module: ModuleNode}
     return nodes.get(hint, hint) if isinstance(hint, type) else hint
 

@@ -6,4 +6,5 @@ from modular_manifolds.training.loop import Trainer as Trainer
 from modular_manifolds.training.loop import resume as resume
 from modular_manifolds.training.loop import start as start
 from modular_manifolds.training.run_directory import RunDirectory as RunDirectory
+from modular_manifolds.training.session import Session as Session
 from modular_manifolds.training.split import Split as Split

@@ -1,28 +1,31 @@
-"""The data sets a run can name: features and labels as tensors, ready to train on."""
+"""The data sets a run can name, ready to train on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import torch
-from torch import Tensor
 
 from modular_manifolds.certificates import InputScale
 from modular_manifolds.certificates.input_scale import unscaled
 from modular_manifolds.errors import DataError
+from modular_manifolds.specs import RunSpec
+from modular_manifolds.specs.data import DataSpec, ImagesName, ImagesSpec, TextSpec
 from modular_manifolds.training.cifar10 import cifar10_scale, load_cifar10
 from modular_manifolds.training.digits import digits_scale, load_digits
+from modular_manifolds.training.part import Data
 from modular_manifolds.training.split import Split
+from modular_manifolds.training.text import read_text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set with its fixed split: `classes` name the labels, `scale` says what a pixel became."""
+    """Images with their fixed split: `classes` name the labels, `scale` says what a pixel became."""
 
-    name: str
+    spec: ImagesSpec
     train: Split
     test: Split
     classes: tuple[str, ...]
@@ -32,21 +35,53 @@ class DataSet:
     def in_features(self) -> int:
         return self.train.images.shape[1]
 
+    @property
+    def seen(self) -> Split:
+        """All training images."""
+        return self.train
+
+    def to(self, device: torch.device) -> DataSet:
+        """The same images on `device`."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
 
 Loader = Callable[[Path | None], tuple[Split, Split, tuple[str, ...]]]
 
-LOADERS: Final[dict[str, Loader]] = {"digits": load_digits, "cifar10": load_cifar10}
-"""The loader of each data set. A new one is one file and one row here (and its sizes in the specs)."""
+LOADERS: Final[dict[ImagesName, Loader]] = {"digits": load_digits, "cifar10": load_cifar10}
+"""The loader of each set of images. A new one is one file and one row here (and its sizes in the specs)."""
 
-SCALES: Final[dict[str, Callable[[], InputScale]]] = {
+SCALES: Final[dict[ImagesName, Callable[[], InputScale]]] = {
     "digits": digits_scale,
     "cifar10": cifar10_scale,
 }
 """How the loader of each data set scales pixels."""
 
 
+def read_data(spec: DataSpec) -> Data:
+    """Read what a run learns from.
+
+    Raises:
+        DataError: files are missing, of another layout, or too small. SpecError: a text is not UTF-8.
+    """
+    match spec:
+        case ImagesSpec():
+            return load_data(spec.name, spec.path)
+        case TextSpec():
+            return read_text(spec)
+
+
+def settled(spec: RunSpec, data: Data) -> RunSpec:
+    """The run as its directory writes it down: data and network in full.
+
+    Raises:
+        ArgumentError: the network cannot be built, or does not fit the data.
+    """
+    known = spec.model_copy(update={"data": data.spec})
+    return known.resolved(data.in_features, len(data.classes))
+
+
 def load_data(name: str, path: str | Path | None = None) -> DataSet:
-    """Read a data set: the bundled digits, or CIFAR-10 from Parquet files.
+    """Read a set of images: the bundled digits, or CIFAR-10 from Parquet files.
 
     Args:
         name: `digits` or `cifar10`.
@@ -56,17 +91,26 @@ def load_data(name: str, path: str | Path | None = None) -> DataSet:
         DataError: the name is unknown, the files are missing or of another layout, there is nothing in
         them, or they hold NaN.
     """
-    if name not in LOADERS:
+    known = next((each for each in get_args(ImagesName) if each == name), None)
+    if name == "text":
+        raise DataError(
+            "data",
+            f"must be images ({', '.join(LOADERS)}) for classification",
+            "'text'",
+            "Robustness on text is not defined: characters have no distance.",
+        )
+    if known is None:
         raise DataError("data", f"must be one of {', '.join(LOADERS)}", repr(name), "Name one.")
     folder = None if path is None else Path(path).expanduser()
     if folder is not None and not folder.is_dir():
         raise DataError(
             "data path", "must be a folder that exists", str(folder), "Check --data-path."
         )
-    train, test, classes = LOADERS[name](folder)
+    train, test, classes = LOADERS[known](folder)
     for part, split in (("training", train), ("test", test)):
         _check(f"{name}'s {part} part", split, len(classes))
-    return DataSet(name, train, test, classes, SCALES[name]())
+    spec = ImagesSpec(name=known, path=None if path is None else str(path))
+    return DataSet(spec, train, test, classes, SCALES[known]())
 
 
 def _check(what: str, split: Split, classes: int) -> None:
@@ -82,14 +126,3 @@ def _check(what: str, split: Split, classes: int) -> None:
             f"{lowest} to {highest}",
             "Check them.",
         )
-
-
-def batches(split: Split, size: int, *, seed: int, epoch: int) -> list[Tensor]:
-    """The indices of each batch of an epoch: a shuffle that depends on seed and epoch only."""
-    generator = torch.Generator().manual_seed(_mixed(seed, epoch))
-    return list(torch.randperm(len(split.labels), generator=generator).split(size))
-
-
-def _mixed(seed: int, epoch: int) -> int:
-    """A number of its own for each pair: nearby seeds must not share epochs."""
-    return (seed * 1_000_003 + epoch * 7_919 + 1) % 2**63

@@ -47,12 +47,29 @@ def learning(metrics: Sequence[dict[str, Any]]) -> str:
     steps = [row for row in metrics if "loss" in row]
     epochs = [row for row in metrics if "test_accuracy" in row]
     with rc_context(STYLE):
-        figure, (left, right) = _figure(2)
+        figure, (left, right) = panels(2)
         left.plot(
-            [row["step"] for row in steps], [row["loss"] for row in steps], color=COLOURS[0], lw=1.2
+            [row["step"] for row in steps],
+            [row["loss"] for row in steps],
+            color=COLOURS[0],
+            lw=1.2,
+            label="training",
         )
+        left.plot(
+            [row["step"] for row in epochs],
+            [row["test_loss"] for row in epochs],
+            "o-",
+            ms=3,
+            lw=1.2,
+            color=COLOURS[1],
+            label="test",
+        )
+        left.legend(loc="upper right")
         left.set(
-            xlabel="step", ylabel="loss", title="Training loss, batch by batch", ylim=(0, None)
+            xlabel="step",
+            ylabel="loss",
+            title="Loss, batch by batch and on the test part",
+            ylim=(0, None),
         )
         for key, label, colour in (
             ("train_accuracy", "training", COLOURS[0]),
@@ -70,14 +87,14 @@ def learning(metrics: Sequence[dict[str, Any]]) -> str:
         right.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy after each epoch")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(loc="lower right")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def singular_values(before: Module, after: Module) -> str:
     """Every singular value of every weight, before the first step and after the last."""
     old, new = _spectra(before), _spectra(after)
     with rc_context(STYLE):
-        figure, axes = _figure(len(old))
+        figure, axes = panels(len(old))
         for axis, path in zip(axes, old, strict=True):
             for spectrum, label, colour, width in (
                 (old[path], "before", FAINT, 3.0),
@@ -90,7 +107,7 @@ def singular_values(before: Module, after: Module) -> str:
             axis.set(title=path, xlabel="index", ylim=(0, 1.15 * top))
         axes[0].set_ylabel("singular value")
         axes[0].legend(loc="lower left")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def split(budget: Budget) -> str:
@@ -106,7 +123,7 @@ def split(budget: Budget) -> str:
         axis.grid(axis="y", visible=False)
         axis.set(xlabel="share of the learning rate", title="How one learning rate is split")
         axis.margins(x=0.1)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def certified(report: RobustnessReport) -> str:
@@ -130,7 +147,7 @@ def certified(report: RobustnessReport) -> str:
             xlim=(0, far),
             ylim=(0, 102),
         )
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def bounds(slopes: LipschitzReport, sizes: ActivationReport) -> str:
@@ -162,7 +179,7 @@ def bounds(slopes: LipschitzReport, sizes: ActivationReport) -> str:
             title="Size of what it gives",
         )
         left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _spectra(net: Module) -> dict[str, list[float]]:
@@ -175,7 +192,8 @@ def _spectra(net: Module) -> dict[str, list[float]]:
 COLUMNS: Final = 3
 
 
-def _figure(count: int) -> tuple[Figure, list[Axes]]:
+def panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` axes in rows of three."""
     columns = min(count, COLUMNS)
     rows = -(-count // columns)
     figure = Figure(figsize=(8.4, 2.7 * rows), layout="constrained")
@@ -186,7 +204,8 @@ def _figure(count: int) -> tuple[Figure, list[Axes]]:
     return figure, axes[:count]
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """The figure as text, the same for the same figure."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()

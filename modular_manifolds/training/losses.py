@@ -15,25 +15,37 @@ from modular_manifolds.nn import Module
 from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec, MarginSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From outputs (batch, classes) and labels (batch,) to a number."""
+"""From outputs (batch, classes) or (batch, positions, classes) and a label for each to their mean."""
 
 
-def build_loss(spec: LossSpec, net: Module, scale: InputScale) -> Loss:
-    """The loss of `spec` for `net` on data scaled by `scale`.
+def build_loss(spec: LossSpec, net: Module, scale: InputScale | None) -> Loss:
+    """The loss of `spec` for `net` on data scaled by `scale`; None where inputs have no distance.
 
     Raises:
-        SpecError: a margin is asked for, and the network has no declared bound to scale it with.
+        SpecError: a margin is asked for, and the inputs have no distance to measure it in, or the
+        network has no declared bound to scale it with.
     """
     match spec:
         case CrossEntropySpec():
-            return functional.cross_entropy
+            return _cross_entropy
         case MarginSpec():
             return _margin(spec, net, scale)
 
 
-def _margin(spec: MarginSpec, net: Module, scale: InputScale) -> Loss:
+def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs.flatten(0, -2), labels.flatten())
+
+
+def _margin(spec: MarginSpec, net: Module, scale: InputScale | None) -> Loss:
     """Source: Y. Tsuzuku, I. Sato, M. Sugiyama, "Lipschitz-Margin Training" (2018) for the offset;
     B. Prach, C. Lampert, "Almost-Orthogonal Layers" (2022) for offset and temperature together."""
+    if scale is None:
+        raise SpecError(
+            "loss.name",
+            "must be cross-entropy for text, whose characters have no distance",
+            "margin",
+            "Leave loss out.",
+        )
     declared = bounds(net, input_norm="l2", output_norm="l2").declared
     if not (math.isfinite(declared) and declared > 0):
         raise SpecError(

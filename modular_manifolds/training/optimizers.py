@@ -15,10 +15,14 @@ from modular_manifolds.specs.optimizers import (
     OptimizerSpec,
     SteepestDescentSpec,
 )
+from modular_manifolds.training.muon import MuonWithAdamW, all_muon
 
 
 def build_optimizer(spec: OptimizerSpec, net: Module) -> torch.optim.Optimizer:
-    """The optimizer of `spec` on the weights of `net`; AdamW and Muon are torch's own."""
+    """The optimizer of `spec` on the weights of `net`; AdamW and Muon are torch's own.
+
+    Muon takes all weights where all are single matrices; elsewhere see `MuonWithAdamW`.
+    """
     settings = spec.model_dump(exclude={"name"})
     match spec:
         case SteepestDescentSpec():
@@ -26,7 +30,9 @@ def build_optimizer(spec: OptimizerSpec, net: Module) -> torch.optim.Optimizer:
         case AdamWSpec():
             return torch.optim.AdamW(net.parameters(), **settings)
         case MuonSpec():
-            return torch.optim.Muon(net.parameters(), **settings)
+            if all_muon(net):
+                return torch.optim.Muon(net.parameters(), **settings)
+            return MuonWithAdamW(net, **settings)
 
 
 def build_schedule(name: str, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:

@@ -12,6 +12,7 @@ import jinja2
 
 from modular_manifolds.composition.table import format_number
 from modular_manifolds.training import figures
+from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.guarantees import (
     Guarantees,
     certified_predictions,
@@ -19,6 +20,8 @@ from modular_manifolds.training.guarantees import (
 )
 from modular_manifolds.training.loop import Trainer
 from modular_manifolds.training.run_directory import write_whole
+from modular_manifolds.training.sampling import TEMPERATURE, write
+from modular_manifolds.training.text import Text
 
 POINTS = 1000
 """Test examples whose predictions are certified for the report."""
@@ -31,19 +34,30 @@ class _Table:
 
 
 def write_report(trainer: Trainer) -> Guarantees:
-    """Write `report.html` of a run as it stands and its pictures as files; return the evidence in it."""
-    lr = trainer.spec.optimizer.lr
-    found = guarantees(trainer.net, lr, trainer.data.test.images)
-    predictions = certified_predictions(trainer.net, trainer.data, points=POINTS)
+    """Write `report.html` of a run as it stands and its pictures as files; return the evidence in it.
+
+    Of a run on text also `sample.txt`, what the network writes.
+    """
+    session = trainer.session
+    net, data = session.net, session.data
+    points, predictions, sample = None, None, None
+    if isinstance(data, DataSet):
+        points = data.test.images
+        predictions = certified_predictions(net, data, points=POINTS)
+    elif isinstance(data, Text):
+        sample = write(net, data.spec, seed=session.spec.seed)
+        write_whole(trainer.directory.sample, sample)
+    found = guarantees(net, session.spec.optimizer.lr, points)
     metrics = trainer.directory.read_metrics()
     last = next((row for row in reversed(metrics) if "test_accuracy" in row), None)
     pictures = {
         "learning": figures.learning(metrics),
-        "singular_values": figures.singular_values(trainer.initial, trainer.net),
+        "singular_values": figures.singular_values(trainer.initial, net),
         "split": figures.split(found.budget),
-        "certified": figures.certified(predictions),
         "bounds": figures.bounds(found.lipschitz, found.activations),
     }
+    if predictions is not None:
+        pictures["certified"] = figures.certified(predictions)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("modular_manifolds.training", "assets"),
         autoescape=True,
@@ -52,29 +66,37 @@ def write_report(trainer: Trainer) -> Guarantees:
         lstrip_blocks=True,
     )
     html = environment.get_template("report.html.j2").render(
-        spec=trainer.spec,
-        steps=trainer.finished,
-        all_steps=trainer.steps,
+        spec=session.spec,
+        steps=session.finished,
+        all_steps=session.steps,
         version=version("modular-manifolds"),
-        train_examples=len(trainer.data.train.labels),
-        test_examples=len(trainer.data.test.labels),
+        train_examples=len(data.seen),
+        test_examples=len(data.test),
+        train_loss=_number(last, "train_loss"),
+        test_loss=_number(last, "test_loss"),
         train_accuracy=_percent(last, "train_accuracy"),
         test_accuracy=_percent(last, "test_accuracy"),
         guarantees=found,
         figures={name: _inline(svg) for name, svg in pictures.items()},
         budget=_table(found.budget.header(), found.budget.cells()),
         conditioning=_table(found.conditioning.header(), found.conditioning.cells()),
-        predictions=_table(predictions.header(), predictions.cells()),
-        certified_notes=predictions.notes(),
+        predictions=predictions and _table(predictions.header(), predictions.cells()),
+        certified_notes=predictions and predictions.notes(),
         lipschitz=_table(found.lipschitz.header(), found.lipschitz.cells()),
         activations=_table(found.activations.header(), found.activations.cells()),
-        run_yaml=trainer.spec.to_yaml(),
+        sample=sample,
+        temperature=TEMPERATURE,
+        run_yaml=session.spec.to_yaml(),
     )
     trainer.directory.pictures.mkdir(exist_ok=True)
     for name, svg in pictures.items():
         write_whole(trainer.directory.pictures / f"{name}.svg", svg)
     write_whole(trainer.directory.report, html)
     return found
+
+
+def _number(row: dict[str, Any] | None, key: str) -> str:
+    return "–" if row is None else f"{row[key]:.4f}"
 
 
 def _percent(row: dict[str, Any] | None, key: str) -> str:

@@ -14,7 +14,8 @@ from modular_manifolds.errors import SpecError
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    from modular_manifolds.training.loop import EpochMetrics, Observer, StepMetrics
+    from modular_manifolds.training.loop import Observer
+    from modular_manifolds.training.session import EpochMetrics, StepMetrics
 
 
 def check_tensorboard(wanted: bool) -> None:
@@ -46,7 +47,7 @@ class Recorder:
         self._observer.on_step(metrics)
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        for name in ("train_accuracy", "test_accuracy"):
+        for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
             self._writer.add_scalar(f"epoch/{name}", getattr(metrics, name), self._step)
         for path, weight in metrics.weights.items():
             for name, value in asdict(weight).items():

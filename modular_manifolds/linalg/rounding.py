@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def singular_values(weight: Tensor) -> Tensor:
-    """Singular values in float64, largest first; a vector counts as one column.
+    """Singular values in float64 (complex128), largest first; a vector counts as one column.
 
     LAPACK's error is a small multiple of `eps · σ_max`; see `slack`.
     """
-    matrix = weight.detach().to("cpu", torch.float64)
+    matrix = weight.detach().to("cpu", torch.promote_types(weight.dtype, torch.float64))
     return torch.linalg.svdvals(matrix.unsqueeze(-1) if matrix.dim() == 1 else matrix)
 
 

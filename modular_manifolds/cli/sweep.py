@@ -1,0 +1,197 @@
+"""`modular-manifolds sweep`: the best learning rate at every size, and whether it moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, cast, get_args
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from modular_manifolds.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from modular_manifolds.specs import RunSpec
+    from modular_manifolds.training.sweep import Plan, Results
+    from modular_manifolds.training.sweep.results import Result
+    from modular_manifolds.training.sweep.summary import Summary
+
+INTERRUPTED: Final = 130
+RATES: Final = "2^-6..2^1"
+
+
+def sweep(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run file (YAML or JSON); the default run without it.")
+    ] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=V,V,…",
+            help="The sizes, the smallest first, as model.width=32,64; repeatable: all combinations.",
+        ),
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OPTIMIZER[,KEY=VALUE…]",
+            help="What is compared, as 'adamw,optimizer.weight_decay=0.1'; repeatable. "
+            "The run's own optimizer without it.",
+        ),
+    ] = None,
+    lr: Annotated[str, typer.Option(metavar="LOW..HIGH", help="Learning rates.")] = RATES,
+    arm_lr: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM=LOW..HIGH",
+            help="Learning rates of one arm, as adamw=2^-14..2^-5; repeatable.",
+        ),
+    ] = None,
+    grid: Annotated[
+        str,
+        typer.Option(
+            metavar="full|coarse|refined",
+            help="Rates √2 apart; 2 apart; or 2 apart, then √2 to either side of the best.",
+        ),
+    ] = "full",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs at each rate.")] = 1,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one value of the run, as steps=120; repeatable.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The sweep's folder; one that is there goes on.")
+    ] = Path("sweep"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that run side by side.")] = 1,
+) -> None:
+    """Train at every size, by every arm, at every learning rate, and say which rate is best.
+
+    Every run that is done is kept, so the same command goes on with a sweep that was stopped, and a wider
+    range or one more arm runs only what is new.
+
+    Example:
+
+      modular-manifolds sweep --set data.name=cifar10 --set data.path=DIR --set model.name=residual-mlp
+      --set steps=120 --over model.width=32,64,128 --arm steepest-descent --arm adamw
+      --arm-lr adamw=2^-12..2^-5 -o transfer
+    """
+    from modular_manifolds.cli.runs import asked_for
+    from modular_manifolds.training.environment import Environment
+    from modular_manifolds.training.run_directory import write_whole
+    from modular_manifolds.training.sweep import Results, summaries
+    from modular_manifolds.training.sweep.figure import transfer
+
+    console = Console()
+    plan = _plan(
+        asked_for(run, assignments or []), over or (), arm or (), lr, arm_lr or (), grid, seeds
+    )
+    kept = Results(out)
+    kept.open(plan.run)
+    results = _conducted(console, plan, kept, jobs)
+    kept.write(results, Environment.here(threads=plan.run.threads or 0, device=plan.run.device))
+    found = summaries(results, list(plan.ranges), plan.sizes)
+    write_whole(kept.figure, transfer(found))
+    _show(console, found)
+    console.print(f"results   {kept.json}", soft_wrap=True, highlight=False)
+    console.print(f"picture   {kept.figure}", soft_wrap=True, highlight=False)
+
+
+def _plan(
+    run: RunSpec,
+    over: Sequence[str],
+    arms: Sequence[str],
+    lr: str,
+    arm_lr: Sequence[str],
+    grid: str,
+    seeds: int,
+) -> Plan:
+    from modular_manifolds.training.sweep.plan import Arm, Grid, Plan, parse_range, parse_sizes
+
+    if grid not in get_args(Grid):
+        raise ArgumentError("--grid", "must be full, coarse or refined", repr(grid), "Name one.")
+    named = [Arm(each) for each in arms or [run.optimizer.name]]
+    ranges = dict.fromkeys(named, parse_range(lr, argument="--lr"))
+    for text in arm_lr:
+        arm, _, rates = text.rpartition("=")
+        if Arm(arm) not in ranges:
+            raise ArgumentError(
+                "--arm-lr",
+                f"must begin with one of {', '.join(map(str, named))} and =",
+                repr(text),
+                "Write it as adamw=2^-14..2^-5, the arm as after --arm.",
+            )
+        ranges[Arm(arm)] = parse_range(rates, argument="--arm-lr")
+    return Plan(run, parse_sizes(over), ranges, cast("Grid", grid), seeds)
+
+
+def _conducted(console: Console, plan: Plan, kept: Results, jobs: int) -> list[Result]:
+    from modular_manifolds.training.sweep import conduct
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("sweep", total=None)
+        seen = 0
+
+        def watch(result: Result, left: int) -> None:
+            nonlocal seen
+            seen += 1
+            bar.update(task, completed=seen, total=seen + left)
+            console.print(f"{result.point} | {_ending(result)}", highlight=False, soft_wrap=True)
+
+        try:
+            return conduct(plan, kept, jobs=jobs, watch=watch)
+        except KeyboardInterrupt:
+            console.print(f"Stopped after {seen} runs, which are kept. The same command goes on.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _ending(result: Result) -> str:
+    ended = result.outcome
+    if ended.validation_loss is None:
+        return f"diverged: {ended.diverged}"
+    return f"loss {ended.validation_loss:.4f} | {ended.seconds:.1f} s"
+
+
+def _show(console: Console, found: Sequence[Summary]) -> None:
+    from modular_manifolds.cli.tables import show_table
+    from modular_manifolds.training.sweep.plan import power
+
+    rows: list[tuple[str, ...]] = []
+    for summary in found:
+        for curve in summary.curves:
+            rate, loss, remark = "–", "–", "every run diverged"
+            if curve.best is not None:
+                rate, loss = power(curve.best), f"{curve.losses[curve.best]:.4f}"
+                remark = f"at the edge, the {curve.edge} rate: widen --lr" if curve.edge else ""
+            rows.append((str(summary.arm), str(curve.size), rate, loss, remark))
+    show_table(console, "Best learning rates", ("arm", "size", "best", "loss", ""), rows)
+    for summary in found:
+        console.print(_sentence(summary), soft_wrap=True, highlight=False)
+
+
+def _sentence(summary: Summary) -> str:
+    if summary.moved is None:
+        return f"{summary.arm}: at one size at least every run diverged."
+    if len(summary.curves) == 1:
+        return f"{summary.arm}: one size, so nothing is compared."
+    moved = "1 notch" if summary.moved == 1 else f"{summary.moved} notches"
+    text = f"{summary.arm}: the best rate moves by {moved} of √2 over the sizes"
+    first, last = summary.curves[0].size, summary.curves[-1].size
+    if summary.carried is None:
+        return f"{text}."
+    if math.isinf(summary.carried):
+        return f"{text}; that of {first} diverges at {last}."
+    return f"{text}; that of {first} costs {summary.carried:.2f} % of the loss at {last}."

@@ -1,0 +1,88 @@
+"""The vector that is added."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
+from modular_manifolds.composition.tree import Leaf, Tree
+from modular_manifolds.manifolds.spectral_ball import SpectralBall
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.leaf import Atom
+from modular_manifolds.nn.windows import check_count
+from modular_manifolds.norms.frobenius import Frobenius
+
+
+class Bias(Atom):
+    """`x + b` with b of shape (features,) in the ball `‖b‖₂ ≤ radius`; starts at zero. Sensitivity 1.
+
+    The ball is SpectralBall: a vector is a matrix of one column, whose singular value is its length. So that sizes stay
+    known, a bias is bounded: `‖f(0)‖ = ‖b‖` is at most `radius`, converted to `vector_norm`. A step moves every output by
+    itself: κ = 1 in l2, and inputs smaller than 1 do not make that less.
+
+    Args:
+        features: the size of the vectors.
+        radius: the largest length of b in l2; √features allows entries of 1 on average.
+        vector_norm: of input and output.
+        mass: the share of the learning; 0 freezes the weight.
+
+    Raises:
+        ArgumentError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        radius: float = 1.0,
+        vector_norm: VectorNorm = "l2",
+        mass: float = 1.0,
+    ) -> None:
+        check_count(features, argument="Bias(features)", what="features")
+        check_vector_norm(vector_norm, argument="Bias(vector_norm)")
+        space = Space(features, vector_norm)
+        constant = conversion("l2", vector_norm, features)
+        super().__init__(
+            geometry=Geometry(SpectralBall(radius), Frobenius()),
+            shape=(features,),
+            source=space,
+            target=space,
+            sensitivity=1.0,
+            lipschitz=1.0,
+            norm_constant=constant,
+            mass=mass,
+            offset=constant * radius,
+        )
+        self.features = features
+        self.radius = float(radius)
+        self.vector_norm: VectorNorm = vector_norm
+
+    def arguments(self) -> dict[str, object]:
+        return {
+            "features": self.features,
+            "radius": self.radius,
+            "vector_norm": self.vector_norm,
+            "mass": self.mass,
+        }
+
+    def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        return torch.zeros(shape, dtype=dtype)
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        # One rounding of each sum.
+        length = float(torch.linalg.vector_norm(self.weight.detach().double())) * (1 + 2.0**-40)
+        return torch.finfo(dtype).eps * (radius + self._norm_constant * length)
+
+    def tree(self, path: str = "") -> Tree:
+        own = super().tree(path)
+        assert isinstance(own, Leaf)
+        return replace(own, additive=True)
+
+    def describe(self) -> str:
+        return f"Bias({self.features})"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight

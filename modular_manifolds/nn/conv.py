@@ -1,0 +1,156 @@
+"""The convolution of images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modular_manifolds.composition.space import Space
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.linalg.convolution import convolution_norm
+from modular_manifolds.linalg.rounding import largest_singular_value
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.leaf import Atom
+from modular_manifolds.nn.windows import Pair, Windows, check_count
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.norms.spectral import Spectral
+
+
+class Conv2d(Atom):
+    """`conv2d(x, W)/√overlap` with zero padding and no bias, as in torch up to the factor.
+
+    Images travel between modules as vectors: (*batch, in_channels · height · width) to
+    (*batch, out_channels · height' · width'), both in l2. `unflatten(-1, (channels, height, width))` gives the image.
+
+    The weight is the matrix (out_channels, in_channels · kernel height · kernel width) that maps the window
+    around a pixel to the pixel, on its manifold; with groups it is a stack of such matrices, one a group, each
+    on the manifold. `conv2d(x, W) = W · windows(x)`, block diagonal over the groups, and an entry lies in at
+    most `overlap = min(⌈kernel/stride⌉, outputs)` windows (a direction, the two multiplied), so
+    `‖windows(x)‖₂ ≤ √overlap ‖x‖₂`. Divided by √overlap the map therefore has sensitivity `σ_max(W)`, the
+    largest over the groups, and κ = 1. Certified: the smaller of that and the norm of the
+    convolution on a torus, from the frequencies.
+
+    Args:
+        in_channels, out_channels: the numbers of channels.
+        kernel_size, stride, padding: one number for both directions, or (height, width).
+        size: the image's (height, width).
+        groups: into how many independent parts the channels fall.
+        manifold, norm: the geometry of each matrix.
+        mass: the share of the learning; 0 freezes the weight.
+
+    Raises:
+        ArgumentError: a number is out of range, or no window fits. UnsupportedPairError: the pair of manifold
+        and norm has no solver.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+        manifold: Manifold | None = None,
+        norm: Norm | None = None,
+        mass: float = 1.0,
+    ) -> None:
+        check_count(in_channels, argument="Conv2d(in_channels)", what="channels")
+        check_count(out_channels, argument="Conv2d(out_channels)", what="channels")
+        check_count(groups, argument="Conv2d(groups)", what="groups")
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                "Conv2d(groups)",
+                "must divide both numbers of channels",
+                f"{groups} of {in_channels} and {out_channels}",
+                "Pass a common divisor.",
+            )
+        windows = Windows.of(
+            "Conv2d", size=size, kernel_size=kernel_size, stride=stride, padding=padding
+        )
+        geometry = Geometry(
+            Stiefel() if manifold is None else manifold, Spectral() if norm is None else norm
+        )
+        matrix = (out_channels // groups, in_channels // groups * windows.entries)
+        bound = geometry.operator_bound(matrix, "l2", "l2")
+        constant = geometry.norm_constant(matrix, "l2", "l2")
+        super().__init__(
+            geometry=geometry,
+            shape=matrix if groups == 1 else (groups, *matrix),
+            source=Space(in_channels * math.prod(windows.size)),
+            target=Space(out_channels * math.prod(windows.outputs)),
+            sensitivity=bound if math.isfinite(bound) else constant,
+            lipschitz=bound,
+            norm_constant=constant,
+            mass=mass,
+        )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.windows = windows
+        self.scale = 1 / math.sqrt(windows.overlap)
+
+    def arguments(self) -> dict[str, object]:
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            **self.windows.arguments(),
+            "padding": self.windows.padding,
+            "groups": self.groups,
+            "manifold": self.geometry.manifold,
+            "norm": self.geometry.norm,
+            "mass": self.mass,
+        }
+
+    @property
+    def output_size(self) -> Pair:
+        """(height, width) of the images that it gives."""
+        return self.windows.outputs
+
+    def lipschitz_at(self, largest_singular_value: float) -> float:
+        return largest_singular_value
+
+    def certified(self) -> float:
+        kernel = self.weight.reshape(
+            self.groups, -1, self.in_channels // self.groups, *self.windows.kernel
+        )
+        torus = convolution_norm(
+            kernel,
+            size=self.windows.size,
+            stride=self.windows.stride,
+            padding=self.windows.padding,
+        )
+        return min(largest_singular_value(self.weight), torus * self.scale * (1 + 2.0**-50))
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        # Each entry is a sum of products with a scaled weight, itself rounded twice: within γ (|W| * |x|),
+        # in any order of summation, but not by Winograd's or Fourier's method.
+        # Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).
+        terms = (self.weight.shape[-1] + 2) * torch.finfo(dtype).eps
+        if terms >= 1:
+            return math.inf
+        # As for Linear: ‖|W|‖₂ ≤ √(‖W‖₁ ‖W‖∞), here of each group.
+        sizes = self.weight.detach().to(torch.float64).abs()
+        columns, rows = sizes.sum(dim=-2).amax(dim=-1), sizes.sum(dim=-1).amax(dim=-1)
+        rounded_up = 1 + 2.0**-52 * sum(sizes.shape[-2:])
+        return terms / (1 - terms) * float((columns * rows).sqrt().amax()) * rounded_up * radius
+
+    def describe(self) -> str:
+        return f"Conv2d({self.in_channels}, {self.out_channels}, {self.windows.kernel})"
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = self.windows.images(x, self.in_channels, argument="Conv2d(x)")
+        kernel = (self.scale * self.weight).reshape(
+            self.out_channels, self.in_channels // self.groups, *self.windows.kernel
+        )
+        y = functional.conv2d(
+            images, kernel, None, self.windows.stride, self.windows.padding, 1, self.groups
+        )
+        return self.windows.vectors(y, like=x)

@@ -1,0 +1,60 @@
+"""The bond that drops entries while it trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modular_manifolds.composition.tree import Leaf, Tree
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.leaf import Bond
+
+
+class Dropout(Bond):
+    """`x · mask/(1 − p)` in training, each entry kept with probability 1 − p; x in evaluation.
+
+    Sensitivity in rms, l2, l1 and linf: `1/(1 − p)` in training, for one mask at both inputs, and 1 in
+    evaluation. The tree is that of the mode the module is in: call `eval()` before you ask for certificates of
+    the network without a mask.
+
+    Raises:
+        ArgumentError: `p` is not in [0, 1).
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not (isinstance(p, int | float) and 0 <= p < 1):
+            raise ArgumentError(
+                "Dropout(p)",
+                "must be at least 0 and below 1",
+                repr(p),
+                "Pass the part of the entries to drop.",
+            )
+        self.p = float(p)
+
+    @property
+    def factor(self) -> float:
+        """The largest factor of an entry in the present mode."""
+        return 1 / (1 - self.p) if self.training else 1.0
+
+    def arguments(self) -> dict[str, object]:
+        return {"p": self.p}
+
+    def lipschitz_within(self, radius: float) -> float:
+        del radius
+        return self.factor
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        # The factor is rounded, and so is the product.
+        return 2 * torch.finfo(dtype).eps * self.factor * radius if self.training else 0.0
+
+    def tree(self, path: str = "") -> Tree:
+        own = super().tree(path)
+        assert isinstance(own, Leaf)
+        return replace(own, signature=replace(own.signature, sensitivity=self.factor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.p, self.training)

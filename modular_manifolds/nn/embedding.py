@@ -1,0 +1,105 @@
+"""The table of vectors, one a token."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modular_manifolds.composition.space import Space
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.manifolds.balanced_rows import BalancedRows
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.manifolds.oblique import Oblique
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.leaf import Atom
+from modular_manifolds.nn.windows import check_count
+from modular_manifolds.norms.row_rms import RowRMS
+
+
+class Embedding(Atom):
+    """Row `W[token]` of W of shape (vocabulary, features): tokens (*batch) to vectors (*batch, features).
+
+    A token is the coordinate vector e of its number, of l1 norm 1, and the row is `Wᵀ e`. Vectors of real numbers
+    (*batch, vocabulary) are mapped by Wᵀ too. `‖Wᵀ x‖_rms ≤ Σ |x_i| ‖w_i‖_rms ≤ max_i ‖w_i‖_rms · ‖x‖₁`, so from l1 to
+    rms the largest rms norm of a row is the operator norm, and a step in RowRMS is measured by it: κ = 1. By
+    default each row lies on a sphere of rms norm 1 (Oblique of radius √features), and the sensitivity is 1.
+
+    Args:
+        vocabulary: the number of tokens.
+        features: the size of the vectors.
+        manifold: one that has a solver with RowRMS: Oblique, BalancedRows or Euclidean.
+        mass: the share of the learning; 0 freezes the weight.
+
+    Raises:
+        ArgumentError: a number is out of range. UnsupportedPairError: the manifold has no solver with RowRMS.
+
+    Source: Large et al., "Scalable optimization in the modular norm" (2024), Embedding.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        features: int,
+        *,
+        manifold: Manifold | None = None,
+        mass: float = 1.0,
+    ) -> None:
+        check_count(vocabulary, argument="Embedding(vocabulary)", what="tokens")
+        check_count(features, argument="Embedding(features)", what="features")
+        root = math.sqrt(features)
+        geometry = Geometry(Oblique(root) if manifold is None else manifold, RowRMS())
+        shape = (vocabulary, features)
+        rows = geometry.manifold
+        on_spheres = isinstance(rows, Oblique | BalancedRows)
+        bound = (rows.radius if on_spheres else rows.largest_singular_value(shape)) / root
+        super().__init__(
+            geometry=geometry,
+            shape=shape,
+            source=Space(vocabulary, "l1"),
+            target=Space(features, "rms"),
+            sensitivity=bound if math.isfinite(bound) else 1.0,
+            lipschitz=bound,
+            mass=mass,
+        )
+        self.vocabulary = vocabulary
+        self.features = features
+
+    def arguments(self) -> dict[str, object]:
+        return {
+            "vocabulary": self.vocabulary,
+            "features": self.features,
+            "manifold": self.geometry.manifold,
+            "mass": self.mass,
+        }
+
+    def certified(self) -> float:
+        rows = torch.linalg.vector_norm(self.weight.detach().double(), dim=-1)
+        rounded_up = 1 + 2.0**-52 * (self.features + 4)
+        return float(rows.amax()) / math.sqrt(self.features) * rounded_up
+
+    def matrix(self) -> Tensor:
+        return self.weight.mT
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        # A token is looked up, which rounds nothing. Of a vector each output is a sum over the vocabulary, within
+        # γ (|W|ᵀ|x|). Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).
+        terms = self.vocabulary * torch.finfo(dtype).eps
+        return terms / (1 - terms) * self.certified() * radius if terms < 1 else math.inf
+
+    def describe(self) -> str:
+        return f"Embedding({self.vocabulary}, {self.features})"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return functional.embedding(x, self.weight)
+        if x.shape[-1:] != (self.vocabulary,):
+            raise ArgumentError(
+                "Embedding(x)",
+                f"must be whole-number tokens, or real vectors of {self.vocabulary} features",
+                f"{x.dtype} of shape {tuple(x.shape)}",
+                "Convert tokens with .long().",
+            )
+        return x @ self.weight

@@ -1,0 +1,80 @@
+"""The factor of each feature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm
+from modular_manifolds.manifolds.spectral_ball import SpectralBall
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.leaf import Atom
+from modular_manifolds.nn.windows import check_count
+from modular_manifolds.norms.frobenius import Frobenius
+
+
+class Gain(Atom):
+    """`g ⊙ x` with `|g_i| ≤ radius` for every feature; starts at `min(1, radius)`.
+
+    The weight is the diagonal of a matrix as a stack (features, 1, 1) of matrices of one entry, each in the ball
+    SpectralBall: together a box. A step is measured by its largest entry, so steepest descent is sign descent in the
+    box. `‖g ⊙ x‖ ≤ max|g_i| ‖x‖` in rms, l2, l1 and linf, so the sensitivity is `radius`, and κ = 1. Certified:
+    `max|g_i|`. The box is closed: with the default radius of 1 a gain can only make its input smaller.
+
+    Args:
+        features: the size of the vectors.
+        radius: the largest factor.
+        vector_norm: of input and output.
+        mass: the share of the learning; 0 freezes the weight.
+
+    Raises:
+        ArgumentError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        radius: float = 1.0,
+        vector_norm: VectorNorm = "l2",
+        mass: float = 1.0,
+    ) -> None:
+        check_count(features, argument="Gain(features)", what="features")
+        check_vector_norm(vector_norm, argument="Gain(vector_norm)")
+        space = Space(features, vector_norm)
+        super().__init__(
+            geometry=Geometry(SpectralBall(radius), Frobenius()),
+            shape=(features, 1, 1),
+            source=space,
+            target=space,
+            sensitivity=radius,
+            lipschitz=radius,
+            mass=mass,
+        )
+        self.features = features
+        self.radius = float(radius)
+        self.vector_norm: VectorNorm = vector_norm
+
+    def arguments(self) -> dict[str, object]:
+        return {
+            "features": self.features,
+            "radius": self.radius,
+            "vector_norm": self.vector_norm,
+            "mass": self.mass,
+        }
+
+    def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        return self.geometry.manifold.project(torch.ones(shape, dtype=dtype))
+
+    def certified(self) -> float:
+        return float(self.weight.detach().abs().amax())
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        # One rounding of each product.
+        return torch.finfo(dtype).eps * self.certified() * radius
+
+    def describe(self) -> str:
+        return f"Gain({self.features})"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.flatten()

@@ -1,0 +1,43 @@
+"""Where a number was measured."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a number depends on besides the code."""
+
+    torch: str
+    library: str
+    python: str
+    cpu: str
+    threads: int
+    gpu: str | None = None
+
+    @classmethod
+    def here(cls, *, threads: int, device: str = "cpu") -> Environment:
+        return cls(
+            torch.__version__,
+            version("modular-manifolds"),
+            platform.python_version(),
+            _cpu(),
+            threads,
+            None if torch.device(device).type == "cpu" else torch.cuda.get_device_name(device),
+        )
+
+
+def _cpu() -> str:
+    """The processor's name as the system gives it; its architecture where it gives none."""
+    known = Path("/proc/cpuinfo")
+    if known.is_file():
+        for line in known.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

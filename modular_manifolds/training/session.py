@@ -1,0 +1,227 @@
+"""A run in memory, step by step: no files, no printing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.errors import NonFiniteError
+from modular_manifolds.nn import Module
+from modular_manifolds.specs import RunSpec
+from modular_manifolds.training.device import device_of
+from modular_manifolds.training.health import WeightHealth, copied, health
+from modular_manifolds.training.losses import build_loss
+from modular_manifolds.training.optimizers import build_optimizer, build_schedule
+from modular_manifolds.training.part import Data, Part, order
+
+MEASURED = 512
+"""Examples in one forward pass where a whole part is measured."""
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One step, counted from 1: loss and accuracy on its batch, before the step."""
+
+    step: int
+    epoch: int
+    loss: float
+    accuracy: float
+    lr: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Mean loss and accuracy over all labels of a part."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch, counted from 1: losses and accuracies after it, and the health of each weight."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    weights: dict[str, WeightHealth]
+
+
+class Session:
+    """A run in progress: `finished` steps of `steps` are done.
+
+    A step depends on the seed, the data and the state only, so a run that goes on from the state of net,
+    optimizer and schedule goes on bit for bit (on the same machine and number of threads, on the CPU). The
+    first weights and the order of the examples are the same on every device.
+
+    Args:
+        spec: the run; its network is written out (`resolved`).
+        data: moved to the run's device, and not copied where it is there.
+        net: the network; drawn from the run's seed, through torch's global generator, without it.
+
+    Raises:
+        SpecError: the run's device is not there, or its loss cannot be had for this network or these data.
+    """
+
+    def __init__(self, spec: RunSpec, data: Data, *, net: Module | None = None) -> None:
+        self.spec = spec
+        self.device = device_of(spec.device)
+        self.data = data.to(self.device)
+        self.net = (built(spec) if net is None else net).to(self.device)
+        self.loss = build_loss(spec.loss, self.net, data.scale)
+        self.steps_per_epoch = math.ceil(len(data.train) / spec.batch_size)
+        self.steps = spec.steps or spec.epochs * self.steps_per_epoch
+        self.optimizer = build_optimizer(spec.optimizer, self.net)
+        self.schedule = build_schedule(spec.schedule, self.optimizer, self.steps)
+        self.finished = 0
+        self._order: tuple[int, list[Tensor]] = (-1, [])
+        self._before: dict[str, Tensor] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.finished >= self.steps
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step, counted from 1; 0 before the first."""
+        return math.ceil(self.finished / self.steps_per_epoch)
+
+    @property
+    def epoch_done(self) -> bool:
+        """Whether the last step ended an epoch, or the run."""
+        return self.finished > 0 and (self.finished % self.steps_per_epoch == 0 or self.done)
+
+    @property
+    def left_in_epoch(self) -> int:
+        """Steps to the next end of an epoch or of the run; 0 where the run is done."""
+        within = self.steps_per_epoch - self.finished % self.steps_per_epoch
+        return max(0, min(within, self.steps - self.finished))
+
+    def step(self) -> StepMetrics:
+        """One step.
+
+        Raises:
+            NonFiniteError: the loss or a gradient is NaN or infinite.
+        """
+        (metrics,) = self.advance(1)
+        return metrics
+
+    def advance(self, count: int) -> list[StepMetrics]:
+        """`count` steps, or as many as are left; a GPU is waited for once.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is NaN or infinite. On the CPU no weight has moved by it.
+        """
+        first = self.finished
+        losses, hits, rates = [], [], []
+        for _ in range(min(count, self.steps - first)):
+            rates.append(float(self.optimizer.param_groups[0]["lr"]))
+            loss, hit = self._take_step()
+            losses.append(loss)
+            hits.append(hit)
+        if not losses:
+            return []
+        values, accuracies = torch.stack(losses).tolist(), torch.stack(hits).tolist()
+        metrics = [
+            StepMetrics(step, math.ceil(step / self.steps_per_epoch), loss, accuracy, rate)
+            for step, loss, accuracy, rate in zip(
+                range(first + 1, self.finished + 1), values, accuracies, rates, strict=True
+            )
+        ]
+        for each in metrics:
+            _check_finite(f"the loss at step {each.step}", each.loss)
+        return metrics
+
+    def evaluate(self) -> EpochMetrics:
+        """Measure the network as it is now.
+
+        Raises:
+            NonFiniteError: the loss on either part is NaN or infinite.
+        """
+        train, test = self.measure(self.data.seen), self.measure(self.data.test)
+        return EpochMetrics(
+            self.epoch,
+            train.loss,
+            train.accuracy,
+            test.loss,
+            test.accuracy,
+            health(self.net, self._before),
+        )
+
+    @torch.no_grad()
+    def measure(self, part: Part) -> Measured:
+        """Loss and accuracy on all of `part`.
+
+        Raises:
+            NonFiniteError: the loss is NaN or infinite.
+        """
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        count = 0
+        for inputs, labels in part.batches(MEASURED):
+            outputs = self.net(inputs)
+            loss = self.loss(outputs, labels).double() * labels.numel()
+            sums += torch.stack((loss, _right(outputs, labels).sum().double()))
+            count += labels.numel()
+        loss, right = (sums / count).tolist()
+        _check_finite(f"the loss after step {self.finished}", loss)
+        return Measured(loss, right)
+
+    def _take_step(self) -> tuple[Tensor, Tensor]:
+        inputs, labels = self.data.train.take(self._batch())
+        self.optimizer.zero_grad()
+        outputs = self.net(inputs)
+        loss = self.loss(outputs, labels)
+        if self.device.type == "cpu":
+            # Elsewhere it would wait for the device at every step.
+            _check_finite(f"the loss at step {self.finished + 1}", float(loss.detach()))
+        loss.backward()
+        self._before = copied(self.net) if self.left_in_epoch == 1 else None
+        self.optimizer.step()
+        self.schedule.step()
+        self.finished += 1
+        return loss.detach(), _right(outputs.detach(), labels).float().mean()
+
+    def _batch(self) -> Tensor:
+        epoch, place = divmod(self.finished, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            size, seed = self.spec.batch_size, self.spec.seed
+            batches = order(self.data.train, size, seed=seed, epoch=epoch)
+            self._order = epoch, [each.to(self.device) for each in batches]
+        return self._order[1][place]
+
+
+def built(spec: RunSpec) -> Module:
+    """The network of a resolved run, drawn from its seed."""
+    assert spec.network is not None, "resolved() writes the network out"
+    torch.manual_seed(spec.seed)
+    return spec.network.build("network")
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """torch's threads while inside; another number would round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _right(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Whether each label's output is the largest."""
+    return outputs.argmax(dim=-1) == labels
+
+
+def _check_finite(what: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise NonFiniteError(
+            what, "must be finite", value, "Lower optimizer.lr, or look at the data."
+        )

@@ -1,0 +1,149 @@
+"""What a sweep asks for: sizes, arms, learning rates and seeds, and the run at each of their points."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.specs import RunSpec
+
+RANGE: Final = re.compile(r"2\^(-?\d+(?:\.[05])?)\.\.2\^(-?\d+(?:\.[05])?)")
+NEXT_ASSIGNMENT: Final = re.compile(r",(?=[A-Za-z_][\w.]*=)")
+
+Grid = Literal["full", "coarse", "refined"]
+"""Rates √2 apart; 2 apart; or 2 apart and then the two that are √2 from the best of each curve."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is changed in the run to make it of one size, as `model.width=64`; nothing for the run as it is."""
+
+    assignments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return ", ".join(each.removeprefix("model.") for each in self.assignments) or "as given"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An optimizer, and what else is changed for it, as `adamw,optimizer.weight_decay=0.1`."""
+
+    text: str
+
+    @property
+    def assignments(self) -> tuple[str, ...]:
+        optimizer, *others = NEXT_ASSIGNMENT.split(self.text)
+        return f"optimizer.name={optimizer}", *others
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep. Its learning rate is `2^(notch/2)`, so that neighbours are √2 apart."""
+
+    size: Size
+    arm: Arm
+    notch: int
+    seed: int
+
+    @property
+    def lr(self) -> float:
+        return 2.0 ** (self.notch / 2)
+
+    def __str__(self) -> str:
+        return f"{self.arm} | {self.size} | lr {power(self.notch)} | seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep as it was asked for.
+
+    Args:
+        run: what every point shares.
+        sizes: in the order in which they are compared, the smallest first.
+        ranges: the lowest and the highest notch of every arm.
+        grid: which notches in between.
+        seeds: how many runs each rate has; their seeds are the run's and those after it.
+    """
+
+    run: RunSpec
+    sizes: tuple[Size, ...]
+    ranges: Mapping[Arm, tuple[int, int]]
+    grid: Grid = "full"
+    seeds: int = 1
+
+    @property
+    def curves(self) -> list[tuple[Arm, Size]]:
+        """Every arm at every size."""
+        return list(itertools.product(self.ranges, self.sizes))
+
+    def points(self) -> list[Point]:
+        """The points to begin with: all of them, or those of the coarse grid."""
+        spacing = 1 if self.grid == "full" else 2
+        return [
+            point
+            for arm, size in self.curves
+            for point in self.at(arm, size, range(*_closed(self.ranges[arm]), spacing))
+        ]
+
+    def at(self, arm: Arm, size: Size, notches: Iterable[int]) -> Iterator[Point]:
+        """The points of one curve at some notches, all seeds."""
+        for notch in notches:
+            for seed in range(self.seeds):
+                yield Point(size, arm, notch, self.run.seed + seed)
+
+    def beside(self, arm: Arm, size: Size, notch: int) -> Iterator[Point]:
+        """The points right below and right above a notch, within the arm's range."""
+        inside = range(*_closed(self.ranges[arm]))
+        return self.at(arm, size, [each for each in (notch - 1, notch + 1) if each in inside])
+
+
+def power(notch: int) -> str:
+    """The rate of a notch as it is asked for, such as `2^-3.5`."""
+    return f"2^{notch / 2:g}"
+
+
+def parse_range(text: str, *, argument: str) -> tuple[int, int]:
+    """`2^-6..2^1` as its lowest and highest notch.
+
+    Raises:
+        ArgumentError: the text is no such range, or the higher end comes first.
+    """
+    found = RANGE.fullmatch(text.strip())
+    low, high = (round(2 * float(each)) for each in found.groups()) if found else (1, 0)
+    if low > high:
+        raise ArgumentError(
+            argument,
+            "must be a range of powers of two, the lower first",
+            repr(text),
+            "Write it as 2^-6..2^1; an exponent is whole or ends in .5.",
+        )
+    return low, high
+
+
+def parse_sizes(over: Sequence[str]) -> tuple[Size, ...]:
+    """`model.width=32,64` and `model.depth=2,8` as all their combinations, the last changing fastest.
+
+    Raises:
+        ArgumentError: there is no `=`, or a value is missing.
+    """
+    choices: list[list[str]] = []
+    for text in over:
+        key, _, values = text.partition("=")
+        parts = [each.strip() for each in values.split(",")]
+        if not key.strip() or not all(parts):
+            raise ArgumentError(
+                "--over", "must read KEY=VALUE,VALUE,…", repr(text), "Write model.width=32,64,128."
+            )
+        choices.append([f"{key.strip()}={each}" for each in parts])
+    return tuple(Size(each) for each in itertools.product(*choices))
+
+
+def _closed(ends: tuple[int, int]) -> tuple[int, int]:
+    return ends[0], ends[1] + 1

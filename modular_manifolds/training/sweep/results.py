@@ -1,0 +1,112 @@
+"""A sweep's folder: the run that it varies, a file for each point that is done, and all of them in one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from modular_manifolds.errors import DataError
+from modular_manifolds.specs import RunSpec
+from modular_manifolds.training.environment import Environment
+from modular_manifolds.training.run_directory import write_whole
+from modular_manifolds.training.sweep.outcome import Outcome
+from modular_manifolds.training.sweep.plan import Point
+
+
+@dataclass(frozen=True)
+class Result:
+    """A point and how its run ended."""
+
+    point: Point
+    outcome: Outcome
+
+    def row(self) -> dict[str, Any]:
+        """As it stands in `sweep.json`."""
+        point = self.point
+        named = {"arm": point.arm.text, "size": list(point.size.assignments)}
+        return {**named, "lr": point.lr, "seed": point.seed, **asdict(self.outcome)}
+
+
+@dataclass(frozen=True)
+class Results:
+    """`run.yaml`, `runs/*.json`, `sweep.json` and `sweep.svg` of a sweep; every file is written whole."""
+
+    path: Path
+
+    @property
+    def json(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
+    def figure(self) -> Path:
+        return self.path / "sweep.svg"
+
+    def open(self, run: RunSpec) -> None:
+        """Begin a sweep of `run` here, or go on with one.
+
+        Raises:
+            DataError: the folder holds a sweep of another run or other files, or cannot be written.
+        """
+        file = self.path / "run.yaml"
+        if file.is_file():
+            if (before := RunSpec.from_file(file)) != run:
+                raise DataError(
+                    f"--out {self.path}",
+                    "must be a new folder or hold a sweep of the same run",
+                    f"another {', '.join(_changed(before, run))}",
+                    "Choose another folder, or take the change back.",
+                )
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise DataError(
+                "--out", "must be a new folder or hold a sweep", str(self.path), "Choose another."
+            )
+        try:
+            (self.path / "runs").mkdir(parents=True, exist_ok=True)
+            write_whole(file, run.to_yaml())
+        except OSError as error:
+            raise DataError(
+                "--out",
+                "must be a folder that can be written",
+                str(self.path),
+                f"{error.strerror}.",
+            ) from None
+
+    def find(self, spec: RunSpec) -> Outcome | None:
+        """How this very run ended, if it did."""
+        file = self._file(spec)
+        if not file.is_file():
+            return None
+        try:
+            return Outcome(**json.loads(file.read_text(encoding="utf-8"))["outcome"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                str(file), "must be what a sweep wrote", type(error).__name__, "Delete it."
+            ) from None
+
+    def keep(self, spec: RunSpec, point: Point, outcome: Outcome) -> None:
+        """Write down how a run ended."""
+        content = {"point": str(point), "outcome": asdict(outcome)}
+        write_whole(self._file(spec), json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def write(self, results: Iterable[Result], environment: Environment) -> None:
+        """Write all results in one file."""
+        content = {
+            "environment": asdict(environment),
+            "runs": [result.row() for result in results],
+        }
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        write_whole(self.json, text + "\n")
+
+    def _file(self, spec: RunSpec) -> Path:
+        # Named after everything that decides the run, so that it cannot be taken for another's.
+        return self.path / "runs" / f"{sha256(spec.to_json().encode()).hexdigest()[:16]}.json"
+
+
+def _changed(before: RunSpec, after: RunSpec) -> list[str]:
+    old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
+    return [key for key in old if old[key] != new[key]]

@@ -1,0 +1,359 @@
+"""Sweeps: what is asked for, every point run once and kept, and the arithmetic of the summary."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+import modular_manifolds as mm
+from modular_manifolds.cli.main import main
+from modular_manifolds.errors import ArgumentError, DataError, SpecError
+from modular_manifolds.training.data import read_data, settled
+from modular_manifolds.training.session import Session
+from modular_manifolds.training.sweep import Arm, Plan, Results, conduct, summaries
+from modular_manifolds.training.sweep.figure import transfer
+from modular_manifolds.training.sweep.outcome import Outcome, outcome
+from modular_manifolds.training.sweep.plan import Point, Size, parse_range, parse_sizes
+from modular_manifolds.training.sweep.results import Result
+from modular_manifolds.training.sweep.summary import Curve, Summary
+
+TINY = [
+    "sweep",
+    *("--set", "steps=8", "--set", "model.name=residual-mlp", "--set", "batch_size=32"),
+    *("--over", "model.width=4,8", "--arm", "steepest-descent", "--arm", "adamw"),
+    *("--lr", "2^0..2^1", "--arm-lr", "adamw=2^-6..2^-5.5"),
+]
+"""2 sizes × (3 + 2) rates."""
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The runs in `sweep.json`, without their times."""
+    found = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["runs"]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
+
+
+def quiet(result: Result, left: int) -> None:
+    del result, left
+
+
+@pytest.fixture(scope="module")
+def run() -> tuple[mm.RunSpec, Any]:
+    spec = mm.RunSpec().override(["steps=15", "model.hidden=[8]", "batch_size=16"])
+    data = read_data(spec.data)
+    return settled(spec, data), data
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "sweep"
+    assert main([*TINY, "-o", str(folder)]) == 0
+    return folder
+
+
+class TestPlan:
+    @pytest.mark.parametrize(
+        ("text", "ends"),
+        [("2^-6..2^1", (-12, 2)), ("2^-1.5..2^0.5", (-3, 1)), ("2^3..2^3", (6, 6))],
+    )
+    def test_a_range_is_notches_of_the_root_of_two(self, text: str, ends: tuple[int, int]) -> None:
+        assert parse_range(text, argument="--lr") == ends
+
+    @pytest.mark.parametrize(
+        "text", ["", "0.1..1", "2^1..2^0", "2^0.3..2^1", "2^0", "2^0..2^1..2^2"]
+    )
+    def test_other_ranges_are_refused(self, text: str) -> None:
+        with pytest.raises(ArgumentError) as caught:
+            parse_range(text, argument="--lr")
+        assert str(caught.value) == (
+            f"--lr must be a range of powers of two, the lower first, got {text!r}. "
+            "Write it as 2^-6..2^1; an exponent is whole or ends in .5."
+        )
+
+    def test_rates_are_exact_powers(self) -> None:
+        rate = {notch: Point(Size(), Arm("adamw"), notch, 0).lr for notch in range(-12, 5)}
+        assert all(rate[k] == 2.0 ** (k / 2) for k in rate)
+        assert (rate[-12], rate[0], rate[2]) == (2.0**-6, 1.0, 2.0)
+
+    def test_sizes_are_all_combinations(self) -> None:
+        sizes = parse_sizes(["model.width=32,64", "model.depth=2, 8"])
+        assert [str(each) for each in sizes] == [
+            "width=32, depth=2",
+            "width=32, depth=8",
+            "width=64, depth=2",
+            "width=64, depth=8",
+        ]
+        assert parse_sizes([]) == (Size(),)
+
+    @pytest.mark.parametrize("text", ["model.width", "=3", "model.width=", "model.width=3,,4"])
+    def test_other_sizes_are_refused(self, text: str) -> None:
+        with pytest.raises(ArgumentError, match="--over must read KEY=VALUE"):
+            parse_sizes([text])
+
+    def test_an_arm_is_an_optimizer_and_assignments(self) -> None:
+        arm = Arm("adamw,optimizer.betas=[0.8, 0.9],optimizer.weight_decay=0.1")
+        assert arm.assignments == (
+            "optimizer.name=adamw",
+            "optimizer.betas=[0.8, 0.9]",
+            "optimizer.weight_decay=0.1",
+        )
+
+    @pytest.mark.parametrize(
+        ("grid", "notches"), [("full", [0, 1, 2, 3]), ("coarse", [0, 2]), ("refined", [0, 2])]
+    )
+    def test_points(self, grid: Any, notches: list[int]) -> None:
+        plan = Plan(mm.RunSpec(seed=5), (Size(),), {Arm("adamw"): (0, 3)}, grid, seeds=2)
+        assert [(each.notch, each.seed) for each in plan.points()] == [
+            (notch, seed) for notch in notches for seed in (5, 6)
+        ]
+        assert {each.notch for each in plan.beside(Arm("adamw"), Size(), 0)} == {1}
+        assert {each.notch for each in plan.beside(Arm("adamw"), Size(), 2)} == {1, 3}
+
+
+SMALL, LARGE = Size(("model.width=1",)), Size(("model.width=2",))
+
+
+def made_up(size: Size, losses: dict[int, float | list[float | None]]) -> list[Result]:
+    return [
+        Result(
+            Point(size, Arm("adamw"), notch, seed),
+            Outcome(loss, loss, None if loss else "the loss at step 3 is nan", 0.0),
+        )
+        for notch, values in losses.items()
+        for seed, loss in enumerate(values if isinstance(values, list) else [values])
+    ]
+
+
+def summed_up(small: dict[int, Any], large: dict[int, Any]) -> Summary:
+    results = made_up(SMALL, small) + made_up(LARGE, large)
+    (summary,) = summaries(results, [Arm("adamw")], [SMALL, LARGE])
+    return summary
+
+
+class TestSummary:
+    def test_the_best_rates_and_how_far_they_move(self) -> None:
+        summary = summed_up({-2: 3.0, 0: 1.0, 1: 2.0}, {-2: 0.5, 0: 0.75, 1: 4.0})
+        assert [curve.best for curve in summary.curves] == [0, -2]
+        assert [curve.edge for curve in summary.curves] == [None, "lowest"]
+        assert summary.moved == 2
+        assert summary.carried == pytest.approx(50.0)
+
+    def test_seeds_are_averaged(self) -> None:
+        summary = summed_up({0: [1.0, 4.0], 1: [2.0, 2.0]}, {0: 1.0, 1: 2.0})
+        assert summary.curves[0].losses == {0: 2.5, 1: 2.0}
+        assert summary.curves[0].edge == "highest"
+        assert (summary.moved, summary.carried) == (1, pytest.approx(100.0))
+
+    def test_a_rate_at_which_one_seed_diverged_is_not_the_best(self) -> None:
+        summary = summed_up({0: 3.0, 1: [1.0, None], 2: 4.0}, {0: [None], 1: 2.0})
+        assert summary.curves[0].best == 0
+        assert summary.carried == math.inf
+
+    def test_a_best_rate_beside_one_that_diverged_is_not_at_the_edge(self) -> None:
+        assert summed_up({0: 3.0, 1: 1.0, 2: [None]}, {0: 1.0}).curves[0].edge is None
+
+    def test_where_everything_diverged_nothing_is_claimed(self) -> None:
+        summary = summed_up({0: [None], 1: [None]}, {0: 1.0, 1: 2.0})
+        assert summary.curves[0].best is None
+        assert summary.curves[0].edge is None
+        assert (summary.moved, summary.carried) == (None, None)
+
+    def test_a_rate_that_was_not_tried_at_the_largest_size_carries_nothing(self) -> None:
+        assert summed_up({0: 1.0, 1: 2.0}, {1: 2.0}).carried is None
+
+    def test_of_equal_losses_the_lower_rate_is_the_best(self) -> None:
+        assert Curve(SMALL, {1: 1.0, 0: 1.0}).best == 0
+
+    def test_the_picture_shows_what_diverged_and_what_did_not(self) -> None:
+        summary = summed_up({0: [None], 1: [None]}, {0: 1.0, 1: 2.0, 2: 300.0})
+        picture = transfer([summary])
+        assert picture == transfer([summary])
+        assert "<svg" in picture
+        assert "<svg" in transfer([summed_up({0: [None]}, {0: [None]})])
+
+
+class TestOutcome:
+    def test_it_is_what_a_session_finds(self, run: tuple[mm.RunSpec, Any]) -> None:
+        spec, data = run
+        session = Session(spec, data)
+        losses = [session.step().loss for _ in range(15)]
+        found = outcome(spec, data)
+        assert found.training_loss == fmean(losses[-2:])
+        assert found.validation_loss == session.evaluate().test_loss
+        assert found.diverged is None
+        assert found.seconds > 0
+
+    def test_divergence_is_a_value_with_its_reason(self, run: tuple[mm.RunSpec, Any]) -> None:
+        spec, data = run
+        wild = spec.override(["optimizer.name=adamw", "optimizer.lr=1e30"])
+        found = outcome(wild, data)
+        assert (found.validation_loss, found.training_loss) == (None, None)
+        assert found.diverged is not None
+        assert found.diverged.startswith("the loss at step ")
+
+
+class TestSweep:
+    def test_every_point_is_run(self, whole: Path) -> None:
+        found = rows(whole)
+        assert len(found) == 10
+        assert {(row["arm"], *row["size"]) for row in found} == {
+            (arm, f"model.width={width}")
+            for arm in ("steepest-descent", "adamw")
+            for width in (4, 8)
+        }
+        assert {row["lr"] for row in found if row["arm"] == "adamw"} == {2.0**-6, 2.0**-5.5}
+        assert all(row["diverged"] is None and row["validation_loss"] > 0 for row in found)
+        assert len(list((whole / "runs").iterdir())) == 10
+        environment = json.loads((whole / "sweep.json").read_text())["environment"]
+        assert environment["threads"] == 1
+        assert "<svg" in (whole / "sweep.svg").read_text(encoding="utf-8")
+
+    def test_a_point_is_the_run_it_says(self, whole: Path) -> None:
+        row = rows(whole)[-1]
+        spec = mm.RunSpec().override(
+            [
+                *("steps=8", "batch_size=32", "model.name=residual-mlp", "model.width=8"),
+                *("optimizer.name=adamw", f"optimizer.lr={row['lr']!r}"),
+            ]
+        )
+        assert row["size"] == ["model.width=8"]
+        data = read_data(spec.data)
+        assert row["validation_loss"] == outcome(settled(spec, data), data).validation_loss
+
+    def test_a_sweep_that_was_stopped_goes_on(
+        self,
+        whole: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        begun = 0
+
+        def stopped(spec: mm.RunSpec, data: Any) -> Outcome:
+            nonlocal begun
+            begun += 1
+            if begun == 4:
+                raise KeyboardInterrupt
+            return outcome(spec, data)
+
+        place = "modular_manifolds.training.sweep.rounds.outcome"
+        command = [*TINY, "-o", str(tmp_path / "s")]
+        with monkeypatch.context() as patch:
+            patch.setattr(place, stopped)
+            assert main(command) == 130
+        assert "Stopped after 3 runs, which are kept." in capsys.readouterr().out
+        assert not (tmp_path / "s" / "sweep.json").exists()
+        begun = 4
+        monkeypatch.setattr(place, stopped)
+        assert main(command) == 0
+        assert begun == 4 + 7
+        assert rows(tmp_path / "s") == rows(whole)
+
+    def test_a_finished_sweep_runs_nothing_and_a_wider_one_what_is_new(
+        self, whole: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = mm.RunSpec.from_file(whole / "run.yaml")
+        kept = Results(whole)
+        sizes = parse_sizes(["model.width=4,8"])
+        seen: list[float] = []
+
+        def counted(spec: mm.RunSpec, data: Any) -> Outcome:
+            seen.append(spec.optimizer.lr)
+            return outcome(spec, data)
+
+        monkeypatch.setattr("modular_manifolds.training.sweep.rounds.outcome", counted)
+        conduct(Plan(run, sizes, {Arm("steepest-descent"): (0, 2)}), kept, watch=quiet)
+        assert seen == []
+        results = conduct(Plan(run, sizes, {Arm("steepest-descent"): (-1, 2)}), kept, watch=quiet)
+        assert seen == [2.0**-0.5] * 2
+        assert [each.point.notch for each in results] == [-1, 0, 1, 2] * 2
+
+    def test_another_process_finds_the_same(self, whole: Path, tmp_path: Path) -> None:
+        run = mm.RunSpec.from_file(whole / "run.yaml")
+        kept = Results(tmp_path / "s")
+        kept.open(run)
+        plan = Plan(run, parse_sizes(["model.width=4"]), {Arm("adamw"): (-12, -12)})
+        found = [each.row() for each in conduct(plan, kept, jobs=2, watch=quiet)]
+        for row in found:
+            row.pop("seconds")
+        assert found == rows(whole)[6:7]
+
+    def test_a_refined_grid_tries_less_and_looks_beside_the_best(self, tmp_path: Path) -> None:
+        run = mm.RunSpec().override(["steps=4", "model.hidden=[4]", "batch_size=16"])
+        kept = Results(tmp_path / "s")
+        kept.open(run)
+        arm, sizes = Arm("steepest-descent"), parse_sizes(["model.hidden=[4],[12]"])
+        plan = Plan(run, sizes, {arm: (-8, 6)}, "refined")
+        results = conduct(plan, kept, watch=quiet)
+        (summary,) = summaries(results, [arm], sizes)
+        for curve in summary.curves:
+            assert curve.best is not None
+            assert set(range(-8, 7, 2)) < set(curve.losses)
+            assert len(curve.losses) <= 8 + 3
+            inside = {curve.best - 1, curve.best + 1} & set(range(-8, 7))
+            assert inside <= set(curve.losses)
+        assert summary.carried is not None
+
+    def test_another_run_in_the_same_folder_is_refused(self, whole: Path) -> None:
+        with pytest.raises(DataError) as caught:
+            Results(whole).open(mm.RunSpec.from_file(whole / "run.yaml").override(["steps=9"]))
+        assert str(caught.value) == (
+            f"--out {whole} must be a new folder or hold a sweep of the same run, "
+            "got another steps. Choose another folder, or take the change back."
+        )
+
+    def test_a_folder_with_other_files_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.tex").touch()
+        with pytest.raises(DataError, match="--out must be a new folder or hold a sweep"):
+            Results(tmp_path).open(mm.RunSpec())
+
+    def test_a_damaged_result_is_refused(self, tmp_path: Path) -> None:
+        kept = Results(tmp_path / "s")
+        kept.open(mm.RunSpec())
+        kept.keep(mm.RunSpec(), Point(Size(), Arm("adamw"), 0, 0), Outcome(1.0, 1.0, None, 0.0))
+        (file,) = (tmp_path / "s" / "runs").iterdir()
+        file.write_text("{")
+        with pytest.raises(DataError, match="must be what a sweep wrote"):
+            kept.find(mm.RunSpec())
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--over", "model.depth=2"], "model.depth must be a known key"),
+            (["--arm", "adam"], "optimizer.name must be a known name, got 'adam'."),
+            (["--arm", "adamw,optimizer.momentum=0.5"], "optimizer.momentum must be a known key"),
+            (["--arm-lr", "adamw=2^0..2^1"], "--arm-lr must begin with one of steepest-descent"),
+            (["--lr", "0.1..1"], "--lr must be a range of powers of two"),
+            (["--grid", "fine"], "--grid must be full, coarse or refined, got 'fine'."),
+        ],
+    )
+    def test_mistakes_are_found_before_the_first_run(
+        self,
+        arguments: list[str],
+        message: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        assert main(["sweep", *arguments, "-o", str(tmp_path / "s")]) == 2
+        assert message in capsys.readouterr().err
+        assert not list((tmp_path / "s" / "runs").glob("*"))
+
+    def test_the_summary_is_printed(self, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([*TINY, "-o", str(whole)]) == 0
+        out = capsys.readouterr().out
+        assert "Best learning rates" in out
+        assert "at the edge" in out
+        assert "adamw: the best rate moves by " in out
+        assert "of the loss at width=8." in out
+
+
+def test_a_model_that_does_not_fit_the_data_is_refused_before_the_first_run(tmp_path: Path) -> None:
+    run = mm.RunSpec(network=mm.NetworkSpec.from_module(mm.Linear(3, 10)))
+    kept = Results(tmp_path / "s")
+    kept.open(run)
+    with pytest.raises(SpecError, match="must be 64 for the data set digits"):
+        conduct(Plan(run, (Size(),), {Arm("adamw"): (0, 0)}), kept, watch=quiet)
