@@ -177,6 +177,7 @@ MISTAKES = {
     "unknown norm": (["lipschitz", "--input-norm", "l7"], "--input-norm must be one of"),
     "bad radius": (["lipschitz", "--radius", "far"], "--radius must be a number of at least 0"),
     "no points": (["lipschitz", "--points", "0"], "--points must be at least 1, got 0"),
+    "no such device": (["train", "--set", "device=cuda:63"], "device must be one that torch finds"),
     "other data": (
         ["lipschitz", "--data", "mnist"],
         "data must be one of digits, cifar10, got 'mnist'",
@@ -259,3 +260,13 @@ def test_a_reader_that_leaves_is_not_complained_about(elsewhere: Path) -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     process.wait(timeout=60)
+
+
+def test_a_row_of_a_table_is_one_line_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    assert main(["budget"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" 0.weight")]
+    assert len(rows) == 1
+    assert rows[0].rstrip().endswith("0.03333")

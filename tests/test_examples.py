@@ -124,3 +124,29 @@ def test_the_figure_in_the_documentation_shows_every_solver() -> None:
     """A new solver must race too: run the example again."""
     numbers = json.loads((ROOT / "docs" / "figures" / "solver_race.json").read_text())
     assert set(solvers_of_manifold_muon()) <= {point["method"] for point in numbers["points"]}
+
+
+def test_a_small_gpt_learns_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "sea.txt"
+    text.write_text("the sea is wide and the boat is small\n" * 20)
+    gpt = example("char_gpt")
+    settings = {"width": 16, "depth": 1, "context": 16, "batch": 8, "steps": 50, "lr": 0.5}
+    found = gpt.run(text, **settings, quiet=True)
+    assert capsys.readouterr().out == ""
+    assert len(found.losses) == 50
+    assert sum(found.losses[-5:]) < 0.8 * sum(found.losses[:5])
+    assert set(found.sample) <= set(text.read_text())
+    assert gpt.run(text, **settings).losses == found.losses
+    out = capsys.readouterr().out
+    assert "one step moves the output by at most" in out
+    assert "step 50 of 50: loss" in out
+    assert found.sample in out
+
+
+def test_the_run_file_of_the_gpt_is_a_run() -> None:
+    run = mm.RunSpec.from_file(ROOT / "examples" / "char_gpt.yaml")
+    assert run.steps == 1000
+    network = run.resolved(in_features=65, classes=65).network
+    assert network is not None
+    net = network.build_aside()
+    assert net.source == mm.Space(65, "l1")

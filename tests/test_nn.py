@@ -654,18 +654,27 @@ def test_declared_numbers_that_are_wrong_are_refuted(name: str) -> None:
 def test_declared_numbers_that_are_right_are_not() -> None:
     check_module(Gain(gain=-1.5, sensitivity=1.5))
     check_module(Gain(shift=0.1, offset=0.1 * 7))
+    check_module(Fan(mm.Space(2)))
     with pytest.raises(ArgumentError, match="must take vectors"):
-        check_module(Fan())
+        check_module(Fan(mm.SAME))
+
+
+def test_a_wrong_number_on_a_tuple_is_refuted() -> None:
+    wrong = Fan(mm.Space(2))
+    wrong.gain = 1.1
+    with pytest.raises(AssertionError, match="sensitivity bounds the slope: measured"):
+        check_module(wrong)
 
 
 class Fan(mm.Bond):
     """Takes a tuple."""
 
-    def __init__(self) -> None:
-        super().__init__(source=mm.ProductSpace((mm.Space(2), mm.Space(2))), target=mm.Space(2))
+    def __init__(self, first: Any) -> None:
+        super().__init__(source=mm.ProductSpace((first, mm.Space(2))), target=mm.Space(2))
+        self.gain = 1.0
 
     def forward(self, x: Any) -> Tensor:
-        return x[0] + x[1]
+        return x[0] + self.gain * x[1]
 
 
 # As torch modules.

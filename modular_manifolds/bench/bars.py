@@ -13,6 +13,7 @@ from modular_manifolds.bench import contenders, quality
 from modular_manifolds.bench.contenders import MUON
 from modular_manifolds.bench.drift import drift
 from modular_manifolds.bench.gradients import Problem, digits_alone, perceptron, training
+from modular_manifolds.bench.language import gpt_forward
 from modular_manifolds.bench.memory import StepMemory, of_steps
 from modular_manifolds.bench.recordings import Recordings, Settings
 from modular_manifolds.bench.report import Row, amount
@@ -244,6 +245,7 @@ BENCHES: Final[dict[str, Callable[[Recordings], Iterator[Row]]]] = {
     "whole-step": whole_step,
     "memory": memory,
     "drift": residual_drift,
+    "gpt-forward": gpt_forward,
 }
 """Every benchmark by the name that `--only` takes. A new one is one function and one row here."""
 

@@ -18,6 +18,7 @@ from modular_manifolds.certificates.bounds import (
     rounding_up,
 )
 from modular_manifolds.certificates.empirical import (
+    largest_norm,
     points_to_try,
     rounded_down,
     traced,
@@ -26,7 +27,7 @@ from modular_manifolds.certificates.empirical import (
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
 from modular_manifolds.composition.table import format_table
-from modular_manifolds.composition.tree import Leaf, Tree
+from modular_manifolds.composition.tree import Leaf, Tree, leading
 from modular_manifolds.nn.module import Module
 
 DUALS: dict[VectorNorm, VectorNorm] = {"l2": "l2", "l1": "linf", "linf": "l1"}
@@ -124,7 +125,8 @@ def activations(
         net: a network from one space to another (not from or to a tuple).
         radius: the largest norm of an input, in the network's own input norm; that of the points by
             default, and 1 without points.
-        points: inputs of shape (batch, features) to measure on; random ones of norm `radius` by default.
+        points: inputs of shape (batch, features), or (batch, positions, features) for a network that mixes
+            positions, to measure on; random ones of norm `radius` by default.
         seed: the seed of the random inputs and output gradients.
 
     Raises:
@@ -133,7 +135,8 @@ def activations(
     """
     tree, source, target = one_space_to_another(net, "activations(net)")
     if radius is None and points is not None and points.numel():
-        given = points.detach().to("cpu", torch.float64).flatten(1)
+        given = points.detach().to("cpu", torch.float64)
+        given = given if leading(tree) else given.flatten(1)
         radius = float(vector_norm(given, source.norm).amax()) or None
     radius = 1.0 if radius is None else radius
     check_radius(radius)
@@ -149,6 +152,7 @@ def activations(
         points=points,
         starts=64 if points is None else len(points),
         generator=generator,
+        leading=leading(tree),
     )
     found = _measured(network, tree, target, proved, at, generator)
     up = rounding_up(known.proved)
@@ -181,12 +185,12 @@ def _measured(
         return {}
     gradients = dict.fromkeys(seen, 0.0)
     ends = [part for path in seen for part in _parts(seen[path][1])]
-    entries = sum(end.shape[-1] for end in ends)
+    entries = sum(end[:1].numel() for end in ends)
     random = torch.randn(output.shape, generator=generator, dtype=torch.float64)
     coordinate = (random == random.amax(dim=-1, keepdim=True)).to(torch.float64)
     for direction in (random, random.sign(), coordinate) if at.numel() else ():
         g = direction.to(output.device)
-        g = g / _dual_norm(g, target).unsqueeze(-1)
+        g = g / _dual_norm(g, target).reshape(-1, *[1] * (g.dim() - 1))
         arriving = iter(
             torch.autograd.grad(output, ends, g, retain_graph=True, materialize_grads=True)
         )
@@ -223,23 +227,23 @@ def _like(x: Any, vectors: list[Tensor]) -> Any:
 
 
 def _norm(x: Any, space: AnySpace) -> Tensor:
-    """The norm of each vector; of a tuple the sum over its parts."""
+    """The norm of each input, the largest over its vectors; of a tuple the sum over its parts."""
     if isinstance(space, ProductSpace):
         parts = zip(x, space.parts, strict=True)
         return torch.stack([_norm(part, each) for part, each in parts]).sum(dim=0)
     assert isinstance(space, Space)
-    return vector_norm(x.detach(), space.norm)
+    return largest_norm(x.detach(), space.norm)
 
 
 def _dual_norm(g: Any, space: AnySpace) -> Tensor:
-    """The dual norm of each vector, `√d ‖g‖₂` for rms; of a tuple the largest of its parts'."""
+    """The dual norm for each input, the sum over its vectors, `√d ‖g‖₂` for rms; of a tuple the largest of its parts'."""
     if isinstance(space, ProductSpace):
         parts = zip(g, space.parts, strict=True)
         return torch.stack([_dual_norm(part, each) for part, each in parts]).amax(dim=0)
     assert isinstance(space, Space)
-    if space.norm == "rms":
-        return math.sqrt(space.size) * vector_norm(g.detach(), "l2")
-    return vector_norm(g.detach(), DUALS[space.norm])
+    size, norm = (math.sqrt(space.size), "l2") if space.norm == "rms" else (1.0, DUALS[space.norm])
+    dual = size * vector_norm(g.detach(), norm)
+    return dual.flatten(1).sum(dim=1) if dual.dim() > 1 else dual
 
 
 def _largest(sizes: Tensor, entries: int) -> float:

@@ -24,6 +24,11 @@ def vector_norm(x: Tensor, norm: VectorNorm) -> Tensor:
     return torch.linalg.vector_norm(x, ord=order, dim=-1)
 
 
+def largest_norm(x: Tensor, norm: VectorNorm) -> Tensor:
+    """The norm of each input (first dimension): the largest over its vectors."""
+    return vector_norm(x, norm).flatten(1).amax(dim=1) if x.dim() > 2 else vector_norm(x, norm)
+
+
 def rounded_down(value: float, entries: int) -> float:
     """A quotient of norms over `entries` numbers in float64, less what its rounding may have added."""
     return value * (1 - 4 * entries * torch.finfo(torch.float64).eps)
@@ -38,21 +43,27 @@ def points_to_try(
     points: Tensor | None,
     starts: int,
     generator: torch.Generator,
+    leading: tuple[int, ...] = (),
 ) -> Tensor:
     """At most `starts` of `points` in float64, or as many random ones of several sizes within `radius`.
+
+    They are of shape (batch, features), or (batch, *leading, features).
 
     Raises:
         ArgumentError: a point lies outside the radius.
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     if points is None:
-        at = torch.randn(starts, space.size, generator=generator, dtype=torch.float64)
-        sizes = torch.logspace(-1, 1, starts, dtype=torch.float64).unsqueeze(-1)
+        shape = (starts, *leading, space.size)
+        at = torch.randn(shape, generator=generator, dtype=torch.float64)
+        sizes = torch.logspace(-1, 1, starts, dtype=torch.float64)
+        sizes = sizes.reshape(-1, *[1] * (len(shape) - 1))
         if radius is not None:
             # The largest lies inside by more than its norm can be rounded.
             at = at / vector_norm(at, norm).unsqueeze(-1) * (radius * (1 - 1e-9) / 10)
         return (at * sizes).to(device)
-    at = points.detach().to("cpu", torch.float64).flatten(1)[:starts]
+    at = points.detach().to("cpu", torch.float64)[:starts]
+    at = at if leading else at.flatten(1)
     if radius is not None and at.numel():
         largest = float(vector_norm(at, norm).amax())
         if largest > radius:
@@ -74,22 +85,23 @@ def largest_slope(
     iterations: int,
     generator: torch.Generator,
 ) -> float:
-    """The largest `‖J(x) v‖_out / ‖v‖_in` found at the points `at` (batch, features) in float64, rounded down.
+    """The largest `‖J(x) v‖_out / ‖v‖_in` found at the points `at` in float64, rounded down.
 
+    `at` is of shape (batch, features), or (batch, …, features) where the norms are the largest over the vectors of an input.
     At each point the direction v is improved by power iteration on `JᵀJ`. Whatever v comes out, the
     quotient is a slope that the function really has at x.
     """
     v = torch.randn(at.shape, generator=generator, dtype=torch.float64).to(at.device)
-    best, entries = 0.0, at.shape[-1]
+    best, entries = 0.0, at[:1].numel()
     # In l2 and rms no step makes the slope smaller; in l1 and linf a later one may be the best.
-    monotone = {input_norm, output_norm} <= {"l2", "rms"}
+    monotone = {input_norm, output_norm} <= {"l2", "rms"} and at.dim() == 2
     for _ in range(iterations if at.numel() else 0):
         v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp_min(1e-300)
         forward = torch.func.jvp(function, (at,), (v,))[1]
-        lengths = vector_norm(v, input_norm)
-        slopes = torch.where(lengths > 0, vector_norm(forward, output_norm) / lengths, 0.0)
+        lengths = largest_norm(v, input_norm)
+        slopes = torch.where(lengths > 0, largest_norm(forward, output_norm) / lengths, 0.0)
         before, best = best, max(best, float(slopes.detach().max()))
-        entries = max(entries, forward.shape[-1])
+        entries = max(entries, forward[:1].numel())
         v = torch.func.vjp(function, at)[1](forward)[0]
         if (monotone and best <= before * (1 + 1e-9)) or not bool((v != 0).any()):
             break

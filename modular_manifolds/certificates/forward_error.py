@@ -10,11 +10,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from modular_manifolds.certificates.leaves import module_at
 from modular_manifolds.certificates.propagation import SlopeOf
+from modular_manifolds.composition.radius import (
+    Radius,
+    added,
+    each_of,
+    mapped,
+    scaled,
+    times,
+    total,
+)
 from modular_manifolds.composition.space import (
     AnySpace,
     ProductSpace,
@@ -22,7 +32,7 @@ from modular_manifolds.composition.space import (
     conversion,
     substitute,
 )
-from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, times
+from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree
 from modular_manifolds.nn.module import Module
 
 
@@ -30,14 +40,14 @@ from modular_manifolds.nn.module import Module
 class Computed:
     """A bound on the norm of the exact value, and on the distance of the computed one from it."""
 
-    size: float
-    error: float
+    size: Radius
+    error: Radius
     space: AnySpace
 
     @property
-    def reach(self) -> float:
+    def reach(self) -> Radius:
         """A bound on the norm of the computed value."""
-        return self.size + self.error
+        return added((self.size, self.error))
 
 
 def forward_error(
@@ -49,7 +59,7 @@ def forward_error(
     what really arrives is added: `e' = L e + δ(‖x‖ + e)`. A sum of m parts adds `γ_{m−1}` times the sizes
     of its parts, a scale two roundings.
     """
-    return _through(net, tree, Computed(radius, 0.0, source), slope_of, dtype_of(net)).error
+    return total(_through(net, tree, Computed(radius, 0.0, source), slope_of, dtype_of(net)).error)
 
 
 def dtype_of(net: Module) -> torch.dtype:
@@ -58,11 +68,13 @@ def dtype_of(net: Module) -> torch.dtype:
     return max(types, key=lambda each: torch.finfo(each).eps)
 
 
-def own_rounding(net: Module, leaf: Leaf, radius: float, dtype: torch.dtype) -> float:
+def own_rounding(net: Module, leaf: Leaf, radius: Radius, dtype: torch.dtype) -> float:
     """A bound on what the leaf alone rounds for inputs of norm at most `radius`, underflow aside."""
     module = module_at(net, leaf)
     if module is None:
         return 0.0 if leaf.identity else math.inf
+    if leaf.signature.source is None and isinstance(radius, tuple):
+        return math.fsum(own_rounding(net, leaf, part, dtype) for part in radius)
     return module.rounding_within(radius, dtype)
 
 
@@ -72,22 +84,15 @@ def _through(
     eps = torch.finfo(dtype).eps
     match tree:
         case Leaf():
-            # The slope between the exact and the computed input, both within this radius.
-            slope = slope_of(tree, x.reach)
-            target = substitute(tree.signature.target, x.space)
-            rounding = own_rounding(net, tree, x.reach, dtype)
-            if rounding > 0:
-                rounding += _underflow(x.space, target, dtype)
-            size = times(slope, x.size) + tree.offset
-            return Computed(size, times(slope, x.error) + rounding, target)
+            return _leaf(net, tree, x, slope_of, dtype)
         case Scale():
             part = _through(net, tree.part, x, slope_of, dtype)
-            factor = abs(tree.factor)
             # The factor is rounded to the dtype, and so is the product.
-            rounding = times(2 * eps * factor + torch.finfo(dtype).tiny, part.reach)
-            rounding += _underflow(part.space, part.space, dtype)
-            size, error = times(factor, part.size), times(factor, part.error)
-            return Computed(size, error + rounding, part.space)
+            own = 2 * eps * abs(tree.factor) + torch.finfo(dtype).tiny
+            tiny = _underflow(part.space, part.space, dtype)
+            rounding = mapped(lambda size: times(own, size) + tiny, part.reach)
+            error = added((scaled(tree.factor, part.error), rounding))
+            return Computed(scaled(tree.factor, part.size), error, part.space)
         case Series():
             for part in tree.parts:
                 x = _through(net, part, x, slope_of, dtype)
@@ -96,16 +101,39 @@ def _through(
             parts = [_through(net, part, x, slope_of, dtype) for part in tree.parts]
             terms = (len(parts) - 1) * eps
             gamma = terms / (1 - terms) if terms < 1 else math.inf
-            rounding = times(gamma, math.fsum(part.reach for part in parts))
-            error = math.fsum(part.error for part in parts) + rounding
-            return Computed(math.fsum(part.size for part in parts), error, parts[0].space)
+            rounding = scaled(gamma, added([part.reach for part in parts]))
+            error = added([*(part.error for part in parts), rounding])
+            return Computed(added([part.size for part in parts]), error, parts[0].space)
         case Parallel():
             parts = [_through(net, part, x, slope_of, dtype) for part in tree.parts]
-            return Computed(
-                math.fsum(part.size for part in parts),
-                math.fsum(part.error for part in parts),
-                ProductSpace(tuple(part.space for part in parts)),
-            )
+            return _side_by_side(parts)
+
+
+def _leaf(net: Module, leaf: Leaf, x: Computed, slope_of: SlopeOf, dtype: torch.dtype) -> Computed:
+    if leaf.signature.source is None and isinstance(x.space, ProductSpace):
+        sizes, errors = (each_of(each, len(x.space.parts)) for each in (x.size, x.error))
+        found = [
+            _leaf(net, leaf, Computed(size, error, space), slope_of, dtype)
+            for size, error, space in zip(sizes, errors, x.space.parts, strict=True)
+        ]
+        return _side_by_side(found)
+    # The slope between the exact and the computed input, both within this radius.
+    bound = partial(slope_of, leaf)
+    slope = leaf.slope(x.reach, bound)
+    target = substitute(leaf.signature.target, x.space)
+    rounding = own_rounding(net, leaf, x.reach, dtype)
+    if rounding > 0:
+        rounding += _underflow(x.space, target, dtype)
+    size = leaf.reach(x.size, lambda _: slope)
+    return Computed(size, times(slope, total(x.error)) + rounding, target)
+
+
+def _side_by_side(parts: list[Computed]) -> Computed:
+    return Computed(
+        tuple(part.size for part in parts),
+        tuple(part.error for part in parts),
+        ProductSpace(tuple(part.space for part in parts)),
+    )
 
 
 def _underflow(source: AnySpace, target: AnySpace, dtype: torch.dtype) -> float:

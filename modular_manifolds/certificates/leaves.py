@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from modular_manifolds.composition.radius import Radius
 from modular_manifolds.composition.tree import Leaf
 from modular_manifolds.linalg.rounding import largest_singular_value
 from modular_manifolds.nn.leaf import Atom, Bond
@@ -33,7 +34,7 @@ class Certified:
     )
     _largest: dict[str, float] = field(default_factory=dict[str, float], repr=False)
 
-    def slope(self, leaf: Leaf, radius: float) -> float:
+    def slope(self, leaf: Leaf, radius: Radius) -> float:
         """The leaf's bound for inputs of norm at most `radius`; a bond's is the one it declares."""
         module = module_at(self.net, leaf)
         if not isinstance(module, Atom):
@@ -53,6 +54,6 @@ class Certified:
         return module.matrix() if isinstance(module, Atom) else None
 
 
-def declared(leaf: Leaf, radius: float) -> float:
+def declared(leaf: Leaf, radius: Radius) -> float:
     """The bound that holds on the whole manifold."""
     return leaf.lipschitz_within(radius)

@@ -25,6 +25,7 @@ from modular_manifolds.certificates.forward_error import dtype_of, forward_error
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.space import VectorNorm, check_vector_norm, conversion
 from modular_manifolds.composition.table import format_table
+from modular_manifolds.composition.tree import leading
 from modular_manifolds.nn.module import Module
 
 
@@ -147,7 +148,8 @@ def lipschitz(
         radius: the largest `input_norm` of an input; the bounds then hold for such inputs, modules whose
             bound depends on the size of their input are taken at what arrives there, and the report has
             its `rounding`. Without it the bounds hold for all inputs.
-        points: inputs of shape (batch, features) at which slopes are looked for; random ones by default.
+        points: inputs of shape (batch, features) at which slopes are looked for; random ones by default. For a
+            network that mixes positions (batch, positions, features).
         starts, iterations, seed: effort and seed of the search for the largest slope.
 
     Raises:
@@ -175,6 +177,7 @@ def lipschitz(
         points=points,
         starts=starts,
         generator=generator,
+        leading=leading(tree),
     )
     empirical = largest_slope(
         network,
@@ -216,5 +219,5 @@ def _row(
         proved.slope,
         found.get(leaf.path),
         remedy_for(promised, proved, radius),
-        None if radius is None else own_rounding(net, leaf, proved.arriving, dtype_of(net)),
+        None if radius is None else own_rounding(net, leaf, proved.radii, dtype_of(net)),
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 
 from modular_manifolds.certificates.linear_map import MatrixOf, is_linear, multiplied_out
+from modular_manifolds.composition.radius import Radius, added, scaled, times, total
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, substitute
 from modular_manifolds.composition.tree import (
     Leaf,
@@ -17,11 +19,10 @@ from modular_manifolds.composition.tree import (
     Sum,
     Tree,
     leaves,
-    times,
 )
 from modular_manifolds.nn.geometry import through_l2
 
-SlopeOf = Callable[[Leaf, float], float]
+SlopeOf = Callable[[Leaf, Radius], float]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Passage:
     arriving: float
     leaving: float
     gradient: float
+    radii: Radius
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,21 @@ class Propagation:
 @dataclass(frozen=True)
 class _Part:
     slope: float
-    leaving: float
+    leaving: Radius
     target: AnySpace
 
 
 def propagate(
     tree: Tree,
     source: AnySpace,
-    radius: float,
+    radius: Radius,
     slope_of: SlopeOf,
     matrix_of: MatrixOf | None = None,
 ) -> Propagation:
     """Carry inputs of `source` of norm at most `radius`, which may be infinite, through `tree`.
 
-    A leaf of slope bound L gives outputs of norm at most `L · radius + ‖f(0)‖`. The slope of a series is
+    A leaf of slope bound L gives outputs of norm at most `L · radius + ‖f(0)‖`, and no larger than it says
+    itself; the sizes of a tuple's parts are carried one by one. The slope of a series is
     the product of its parts' slopes, that of a parallel or a sum their sum, that of a scale |c| times.
     With `matrix_of`, maximal linear parts are multiplied out, and their σ_max serves where it is less.
     """
@@ -78,15 +81,15 @@ def propagate(
     whole = walk.part(tree, source, radius, merge=matrix_of is not None)
     gradients = dict(_gradients(tree, walk.slopes, 1.0))
     passages = [walk.passage(leaf, gradients[leaf.path]) for leaf in leaves(tree)]
-    return Propagation(whole.slope, whole.leaving, tuple(passages), tuple(walk.merged))
+    return Propagation(whole.slope, total(whole.leaving), tuple(passages), tuple(walk.merged))
 
 
 @dataclass
 class _Walk:
     slope_of: SlopeOf
     matrix_of: MatrixOf | None
-    seen: dict[str, tuple[AnySpace, float, _Part]] = field(
-        default_factory=dict[str, "tuple[AnySpace, float, _Part]"]
+    seen: dict[str, tuple[AnySpace, Radius, _Part]] = field(
+        default_factory=dict[str, "tuple[AnySpace, Radius, _Part]"]
     )
     merged: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
 
@@ -96,25 +99,26 @@ class _Walk:
 
     def passage(self, leaf: Leaf, gradient: float) -> Passage:
         source, arriving, part = self.seen[leaf.path]
-        return Passage(leaf, source, part.target, part.slope, arriving, part.leaving, gradient)
+        sizes = total(arriving), total(part.leaving)
+        return Passage(leaf, source, part.target, part.slope, *sizes, gradient, arriving)
 
-    def part(self, tree: Tree, source: AnySpace, radius: float, *, merge: bool) -> _Part:
+    def part(self, tree: Tree, source: AnySpace, radius: Radius, *, merge: bool) -> _Part:
         one_map = merge and not isinstance(tree, Leaf) and self.linear(tree)
         by_rule = self.by_rule(tree, source, radius, merge=merge and not one_map)
         return self.as_one_map(tree, source, radius, by_rule) if one_map else by_rule
 
-    def by_rule(self, tree: Tree, source: AnySpace, radius: float, *, merge: bool) -> _Part:
+    def by_rule(self, tree: Tree, source: AnySpace, radius: Radius, *, merge: bool) -> _Part:
         match tree:
             case Leaf():
-                slope = self.slope_of(tree, radius)
-                leaving = times(slope, radius) + tree.offset
+                bound = partial(self.slope_of, tree)
+                slope, leaving = tree.slope(radius, bound), tree.reach(radius, bound)
                 own = _Part(slope, leaving, substitute(tree.signature.target, source))
                 self.seen[tree.path] = source, radius, own
                 return own
             case Scale():
                 inside = self.part(tree.part, source, radius, merge=merge)
-                factor = abs(tree.factor)
-                slope, leaving = times(factor, inside.slope), times(factor, inside.leaving)
+                slope = times(abs(tree.factor), inside.slope)
+                leaving = scaled(tree.factor, inside.leaving)
                 return _Part(slope, leaving, inside.target)
             case Series():
                 whole = _Part(1.0, radius, source)
@@ -125,16 +129,13 @@ class _Walk:
             case Parallel() | Sum():
                 parts = self.addends(tree) if merge and isinstance(tree, Sum) else tree.parts
                 found = [self.part(part, source, radius, merge=merge) for part in parts]
-                slope, leaving = (
-                    math.fsum(each.slope for each in found),
-                    math.fsum(each.leaving for each in found),
-                )
-                target = found[0].target
-                if isinstance(tree, Parallel):
-                    target = ProductSpace(tuple(each.target for each in found))
-                return _Part(slope, leaving, target)
+                slope = math.fsum(each.slope for each in found)
+                sizes = tuple(each.leaving for each in found)
+                if isinstance(tree, Sum):
+                    return _Part(slope, added(sizes), found[0].target)
+                return _Part(slope, sizes, ProductSpace(tuple(each.target for each in found)))
 
-    def as_one_map(self, tree: Tree, source: AnySpace, radius: float, by_rule: _Part) -> _Part:
+    def as_one_map(self, tree: Tree, source: AnySpace, radius: Radius, by_rule: _Part) -> _Part:
         """The part's bounds through its one matrix, where they are smaller than those of the rules."""
         assert self.matrix_of is not None
         linear = multiplied_out(tree, source, self.matrix_of)
@@ -146,7 +147,8 @@ class _Walk:
         if not slope < by_rule.slope:
             return by_rule
         self.merged.append(tuple(leaf.path for leaf in leaves(tree)))
-        return _Part(slope, min(by_rule.leaving, times(slope, radius)), by_rule.target)
+        leaving = min(total(by_rule.leaving), times(slope, total(radius)))
+        return _Part(slope, leaving, by_rule.target)
 
     def runs(self, parts: tuple[Tree, ...]) -> list[Tree]:
         """Neighbours in a series that are linear, each run as a series of its own."""

@@ -13,7 +13,7 @@ from modular_manifolds.training.session import EpochMetrics, Session, StepMetric
 
 
 class Progress:
-    """Watches a run: loss, accuracy and learning rate of the last step, test accuracy of the last epoch."""
+    """Watches a run: loss, accuracy and learning rate of the last step, those on the test part of the last epoch."""
 
     def __init__(self, console: Console, session: Session) -> None:
         self._console = console
@@ -54,11 +54,12 @@ class Progress:
         self._bar.update(self._task, completed=metrics.step, numbers=numbers)
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        self._test = f"  test {metrics.test_accuracy:.1%}"
+        self._test = f"  test {metrics.test_loss:.3f} {metrics.test_accuracy:.1%}"
         if not self._console.is_terminal and self._last is not None:
             self._console.print(
-                f"epoch {metrics.epoch}/{self._epochs}  loss {self._last.loss:.4f}  lr {self._last.lr:.3g}  "
-                f"train {metrics.train_accuracy:.1%}  test {metrics.test_accuracy:.1%}",
+                f"epoch {metrics.epoch}/{self._epochs}  lr {self._last.lr:.3g}  "
+                f"loss {metrics.train_loss:.4f} train, {metrics.test_loss:.4f} test  "
+                f"accuracy {metrics.train_accuracy:.1%} train, {metrics.test_accuracy:.1%} test",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from modular_manifolds.composition.table import format_number
@@ -16,12 +18,14 @@ def show_table(
     header: Sequence[str],
     cells: Sequence[Sequence[float | str]],
 ) -> None:
-    """Print a table; numbers to the right, four digits."""
+    """Print a table; numbers to the right, four digits. A row is one line, however narrow the terminal is."""
     table = Table(title=title, title_justify="left", title_style="bold", show_edge=False)
     for i, name in enumerate(header):
         numeric = bool(cells) and not isinstance(cells[0][i], str)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in cells:
         table.add_row(*(format_number(cell) for cell in row))
-    console.print(table)
+    wide = console.options.update(width=sys.maxsize)
+    table.width = Measurement.get(console, wide, table).maximum
+    console.print(table, crop=False)
     console.print()

@@ -41,13 +41,18 @@ def train(
     ] = None,
     data_path: Annotated[
         Path | None,
-        typer.Option(help="A folder with the data's Parquet files; downloaded without it."),
+        typer.Option(
+            help="The text file, or the folder with CIFAR-10's Parquet files; downloaded without it."
+        ),
     ] = None,
     optimizer: Annotated[
         str | None,
         typer.Option(metavar=OPTIMIZERS, help="adamw and muon are torch's own, as baselines."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the run, in the place of whole epochs.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seeds the weights and the order.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run directory; a new one under runs/ without it.")
@@ -68,6 +73,8 @@ def train(
 
       modular-manifolds train --data cifar10 --data-path DIR --optimizer adamw
 
+      modular-manifolds train --data text --data-path FILE --set model.name=gpt --steps 1000
+
       modular-manifolds train --resume runs/digits-steepest-descent-20250101-120000
     """
     from modular_manifolds.cli.runs import asked_for
@@ -83,6 +90,7 @@ def train(
         "data.path": data_path and str(data_path),
         "optimizer.name": optimizer,
         "epochs": epochs,
+        "steps": steps,
         "seed": seed,
     }
     changes = [f"{key}={value}" for key, value in named.items() if value is not None]
@@ -164,8 +172,18 @@ def _show_results(console: Console, trainer: Trainer) -> None:
     console.print(f"largest slope found       {bounds.empirical:.6g}")
     rows = [row for row in trainer.directory.read_metrics() if "test_accuracy" in row]
     if rows:
-        train, test = rows[-1]["train_accuracy"], rows[-1]["test_accuracy"]
+        last = rows[-1]
         console.print(
-            f"accuracy                  {test:.1%} on test, {train:.1%} on training examples"
+            f"loss                      {last['test_loss']:.4f} on test, "
+            f"{last['train_loss']:.4f} on training examples"
         )
+        console.print(
+            f"accuracy                  {last['test_accuracy']:.1%} on test, "
+            f"{last['train_accuracy']:.1%} on training examples"
+        )
+    if trainer.directory.sample.is_file():
+        console.print("\nWhat the network writes:\n")
+        sample = trainer.directory.sample.read_text(encoding="utf-8")
+        console.print(sample, markup=False, highlight=False, soft_wrap=True)
+        console.print()
     console.print(f"report                    {trainer.directory.report}", soft_wrap=True)

@@ -3,6 +3,7 @@
 from modular_manifolds.composition.budget import Budget as Budget
 from modular_manifolds.composition.budget import BudgetRow as BudgetRow
 from modular_manifolds.composition.budget import allocate as allocate
+from modular_manifolds.composition.radius import Radius as Radius
 from modular_manifolds.composition.signature import Signature as Signature
 from modular_manifolds.composition.space import SAME as SAME
 from modular_manifolds.composition.space import VECTOR_NORMS as VECTOR_NORMS

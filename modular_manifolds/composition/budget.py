@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from modular_manifolds.composition.radius import Radius, total
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, reach
 from modular_manifolds.errors import ArgumentError
@@ -101,11 +102,11 @@ def allocate(tree: Tree, lr: float) -> Budget:
 
 
 def _rows(
-    tree: Tree, *, lr: float, mass: float, downstream: float, radius: float
+    tree: Tree, *, lr: float, mass: float, downstream: float, radius: Radius
 ) -> list[BudgetRow]:
     match tree:
         case Leaf():
-            return [] if tree.weight is None else [_row(tree, lr, mass, downstream, radius)]
+            return [] if tree.weight is None else [_row(tree, lr, mass, downstream, total(radius))]
         case Scale():
             downstream *= abs(tree.factor)
             return _rows(tree.part, lr=lr, mass=mass, downstream=downstream, radius=radius)

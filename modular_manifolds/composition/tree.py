@@ -6,83 +6,15 @@ The tree is derived from the live network at each call, so it cannot go stale.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from modular_manifolds.composition import rules
-from modular_manifolds.composition.signature import Signature, check_sensitivity
+from modular_manifolds.composition.leaf import Leaf
+from modular_manifolds.composition.radius import Radius, added, scaled, times
+from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.space import AnySpace, MismatchError
 from modular_manifolds.errors import ArgumentError, SpaceError
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """An atom (with a weight) or a bond (without).
-
-    Args:
-        path: where the module stands in the network, in PyTorch's dotted names.
-        label: how the module reads in tables, such as `Linear(64, 10)`.
-        signature: mass, sensitivity and spaces.
-        lipschitz: the slope bound that holds at *every* point of the weight's manifold; infinite
-            where the manifold is unbounded. At least the sensitivity's meaning, never assumed.
-        offset: a bound on `‖f(0)‖`, 0 for a module that maps zero to zero.
-        weight: the weight's path; None for a bond.
-        manifold, norm: how the weight's geometry reads in tables.
-        norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs; 1 for a well-normed atom.
-        within: the slope bound for inputs of norm at most r, as a function of r; `lipschitz` for every r
-            without it. It does not count when trees are compared: `lipschitz` is its value at infinity.
-        identity: whether the module gives back its input.
-        additive: whether the weight is added to the input: then a step of it moves the output by the same
-            amount at every input, also at those smaller than 1.
-    """
-
-    path: str
-    label: str
-    signature: Signature
-    lipschitz: float
-    offset: float = 0.0
-    weight: str | None = None
-    manifold: str = ""
-    norm: str = ""
-    norm_constant: float = 1.0
-    within: Callable[[float], float] | None = field(default=None, compare=False, repr=False)
-    identity: bool = False
-    additive: bool = False
-
-    def __post_init__(self) -> None:
-        check_sensitivity(self.norm_constant, argument=f"{self.where}: norm_constant")
-        if not self.lipschitz > 0:
-            raise ArgumentError(
-                f"{self.where}: lipschitz", "must be positive", self.lipschitz, "Pass a bound."
-            )
-        if not (math.isfinite(self.offset) and self.offset >= 0):
-            raise ArgumentError(
-                f"{self.where}: offset",
-                "must be finite and at least 0",
-                self.offset,
-                "Pass a bound on the module's output at zero.",
-            )
-        if self.weight is None and self.signature.mass != 0:
-            raise ArgumentError(
-                f"{self.where}: mass",
-                "must be 0 for a module without a weight",
-                self.signature.mass,
-                "Leave the mass out: only weights learn.",
-            )
-
-    @property
-    def where(self) -> str:
-        return f"{self.label} at '{self.path}'" if self.path else self.label
-
-    def lipschitz_within(self, radius: float) -> float:
-        """The slope bound on the manifold for inputs of norm at most `radius`."""
-        return self.lipschitz if self.within is None else self.within(radius)
-
-    def sensitivity_within(self, radius: float) -> float:
-        """The same for a weight in its unit ball; a bond has no weight and keeps its bound."""
-        if self.weight is None:
-            return self.lipschitz_within(radius)
-        return self.signature.sensitivity
 
 
 @dataclass(frozen=True)
@@ -190,25 +122,33 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
                 yield from leaves(part)
 
 
-def reach(tree: Tree, radius: float) -> float:
+def leading(tree: Tree) -> tuple[int, ...]:
+    """The dimensions between batch and features that an input may have: those of the first leaf that mixes."""
+    return next((leaf.leading for leaf in leaves(tree) if leaf.leading), ())
+
+
+def reach(tree: Tree, radius: Radius) -> Radius:
     """The largest output for inputs of at most `radius`, for weights in their unit balls.
 
-    `reach(leaf, r) = s(r)·r + ‖f(0)‖`; series compose, parallel and sum add, scale multiplies by |c|.
+    `reach(leaf, r) = min(s(r)·r + ‖f(0)‖, largest)`; series compose, a parallel keeps its parts apart, a sum
+    adds, a scale multiplies by |c|.
     """
     match tree:
         case Leaf():
-            return times(tree.sensitivity_within(radius), radius) + tree.offset
+            return tree.reach(radius, tree.sensitivity_within)
         case Scale():
-            return abs(tree.factor) * reach(tree.part, radius)
+            return scaled(tree.factor, reach(tree.part, radius))
         case Series():
             for part in tree.parts:
                 radius = reach(part, radius)
             return radius
-        case _:
-            return math.fsum(reach(part, radius) for part in tree.parts)
+        case Parallel():
+            return tuple(reach(part, radius) for part in tree.parts)
+        case Sum():
+            return added([reach(part, radius) for part in tree.parts])
 
 
-def slope(tree: Tree, radius: float) -> float:
+def slope(tree: Tree, radius: Radius) -> float:
     """A Lipschitz bound for inputs of at most `radius`, for weights in their unit balls.
 
     Each part's bound is taken at the radius that arrives there; without bonds whose bound depends on
@@ -216,7 +156,7 @@ def slope(tree: Tree, radius: float) -> float:
     """
     match tree:
         case Leaf():
-            return tree.sensitivity_within(radius)
+            return tree.slope(radius, tree.sensitivity_within)
         case Scale():
             return abs(tree.factor) * slope(tree.part, radius)
         case Series():
@@ -226,11 +166,6 @@ def slope(tree: Tree, radius: float) -> float:
             return bound
         case _:
             return math.fsum(slope(part, radius) for part in tree.parts)
-
-
-def times(bound: float, size: float) -> float:
-    """`bound · size`, where nothing times without bound is nothing."""
-    return 0.0 if bound == 0 or size == 0 else bound * size
 
 
 def _refuse_empty(kind: str, path: str, parts: tuple[Tree, ...]) -> None:

@@ -1,5 +1,6 @@
 """Networks as compositions of atoms (with a weight) and bonds (without)."""
 
+from modular_manifolds.nn.attention import CausalAttention as CausalAttention
 from modular_manifolds.nn.bias import Bias as Bias
 from modular_manifolds.nn.bonds import GELU as GELU
 from modular_manifolds.nn.bonds import Abs as Abs
@@ -19,6 +20,8 @@ from modular_manifolds.nn.dropout import Dropout as Dropout
 from modular_manifolds.nn.embedding import Embedding as Embedding
 from modular_manifolds.nn.gain import Gain as Gain
 from modular_manifolds.nn.geometry import Geometry as Geometry
+from modular_manifolds.nn.heads import Heads as Heads
+from modular_manifolds.nn.heads import MergeHeads as MergeHeads
 from modular_manifolds.nn.leaf import Atom as Atom
 from modular_manifolds.nn.leaf import Bond as Bond
 from modular_manifolds.nn.linear import Linear as Linear
@@ -26,3 +29,4 @@ from modular_manifolds.nn.module import Module as Module
 from modular_manifolds.nn.pooling import MaxPool as MaxPool
 from modular_manifolds.nn.pooling import MeanPool as MeanPool
 from modular_manifolds.nn.rms_norm import RMSNorm as RMSNorm
+from modular_manifolds.nn.rotary import Rotary as Rotary

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from modular_manifolds.composition import tree as trees
@@ -168,8 +169,7 @@ class Residual(Module):
         return self.block.geometries(joined(path, "block"))
 
     def forward(self, x: Any) -> Any:
-        part = 1.0 / self.depth
-        return added([scaled(1.0 - part, x), scaled(part, applied(self.block, x))])
+        return between(x, applied(self.block, x), 1.0 / self.depth)
 
     def arguments(self) -> dict[str, object]:
         return {"block": self.block, "depth": self.depth}
@@ -260,6 +260,13 @@ def added(outputs: list[Any]) -> Any:
     for each in outputs[1:]:
         total = total + each
     return total
+
+
+def between(x: Any, y: Any, part: float) -> Any:
+    """`(1 − part) x + part y` of tensors, or of tuples part by part; for a part of at most 1/2, or 1."""
+    if isinstance(x, tuple):
+        return tuple(between(a, b, part) for a, b in zip(x, y, strict=True))
+    return torch.lerp(x, y, part)
 
 
 def scaled(factor: float, output: Any) -> Any:

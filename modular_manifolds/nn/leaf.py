@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ class Atom(Module):
         norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs.
         mass: the share of the learning; 0 freezes the weight.
         offset: a bound on `‖f(0)‖`.
+        largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
+            dimensions between batch and features to draw a trial input with.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class Atom(Module):
         norm_constant: float = 1.0,
         mass: float = 1.0,
         offset: float = 0.0,
+        largest: float = math.inf,
+        leading: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         check_mass(mass, argument=f"{type(self).__name__}(mass)")
@@ -55,6 +61,8 @@ class Atom(Module):
         self._lipschitz = float(lipschitz)
         self._norm_constant = float(norm_constant)
         self._offset = float(offset)
+        self._largest = float(largest)
+        self._leading = leading
         self.weight = nn.Parameter(self.initial(shape).contiguous())
 
     @property
@@ -83,7 +91,7 @@ class Atom(Module):
         return self._lipschitz
 
     def lipschitz_within(
-        self, radius: float, *, largest_singular_value: float | None = None
+        self, radius: Any, *, largest_singular_value: float | None = None
     ) -> float:
         """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
 
@@ -99,7 +107,7 @@ class Atom(Module):
         """W with `f(x) = W x` for every x, in the weight's dtype; None, the default, where f is not linear."""
         return None
 
-    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+    def rounding_within(self, radius: Any, dtype: torch.dtype) -> float:
         """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being f as torch computes it in `dtype`.
 
         Underflow is not counted here. Infinite by default: nothing is known.
@@ -119,6 +127,8 @@ class Atom(Module):
             norm=str(self._geometry.norm),
             norm_constant=self._norm_constant,
             within=self.lipschitz_within,
+            largest=self._largest,
+            leading=self._leading,
         )
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
@@ -146,6 +156,9 @@ class Bond(Module):
         source: the space it takes; None for any.
         target: the space it gives; SAME for the one that came in.
         offset: a bound on `‖f(0)‖`.
+        largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
+            dimensions between batch and features to draw a trial input with.
     """
 
     def __init__(
@@ -155,22 +168,32 @@ class Bond(Module):
         source: AnySpace | None = None,
         target: AnySpace = SAME,
         offset: float = 0.0,
+        largest: float = math.inf,
+        leading: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
         self._own = Signature(0.0, float(sensitivity), source, target)
         self._offset = float(offset)
+        self._largest = float(largest)
+        self._leading = leading
 
-    def lipschitz_within(self, radius: float) -> float:
+    def lipschitz_within(self, radius: Any) -> float:
         """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
 
         The sensitivity by default. A bond whose bound grows with its input overrides this; its
-        sensitivity is then the bound at radius 1.
+        sensitivity is then the bound at radius 1. A bond that takes a tuple is given a tuple of radii, one
+        for each part, or one number where only the sum is known.
         """
         del radius
         return self._own.sensitivity
 
-    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+    def output_within(self, radius: Any) -> float:
+        """A bound on `‖f(x)‖` for `‖x‖ ≤ radius` that the Lipschitz bound does not give; `largest` by default."""
+        del radius
+        return self._largest
+
+    def rounding_within(self, radius: Any, dtype: torch.dtype) -> float:
         """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being f as torch computes it in `dtype`.
 
         Underflow is not counted here. Infinite by default: nothing is known.
@@ -186,6 +209,9 @@ class Bond(Module):
             lipschitz=self.lipschitz_within(math.inf),
             offset=self._offset,
             within=self.lipschitz_within,
+            largest=self._largest,
+            leading=self._leading,
+            output_within=self.output_within,
         )
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
@@ -196,5 +222,5 @@ class Bond(Module):
         return {}
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """The module's function."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm
-from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
-from modular_manifolds.nn.geometry import Geometry, through_l2
-from modular_manifolds.nn.leaf import Atom
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.matrix import MatrixAtom
+from modular_manifolds.nn.windows import check_count
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.spectral import Spectral
 
 
-class Linear(Atom):
+class Linear(MatrixAtom):
     """`x Wᵀ` with W of shape (out_features, in_features), as in torch and without a bias.
 
     The norm brings its vector norms along (Spectral: l2 to l2; RMSOperator: rms to rms; Max: l1 to
@@ -48,14 +45,8 @@ class Linear(Atom):
         source_norm: VectorNorm | None = None,
         target_norm: VectorNorm | None = None,
     ) -> None:
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ArgumentError(
-                    f"Linear({name})",
-                    "must be a positive whole number",
-                    repr(size),
-                    "Pass the number of features.",
-                )
+        check_count(in_features, argument="Linear(in_features)", what="features")
+        check_count(out_features, argument="Linear(out_features)", what="features")
         geometry = Geometry(
             Stiefel() if manifold is None else manifold, Spectral() if norm is None else norm
         )
@@ -63,58 +54,29 @@ class Linear(Atom):
         wanted = geometry.norm.target if target_norm is None else target_norm
         check_vector_norm(given, argument="Linear(source_norm)")
         check_vector_norm(wanted, argument="Linear(target_norm)")
-        shape = (out_features, in_features)
-        bound = geometry.operator_bound(shape, given, wanted)
-        constant = geometry.norm_constant(shape, given, wanted)
         super().__init__(
             geometry=geometry,
-            shape=shape,
+            shape=(out_features, in_features),
             source=Space(in_features, given),
             target=Space(out_features, wanted),
-            sensitivity=bound if math.isfinite(bound) else constant,
-            lipschitz=bound,
-            norm_constant=constant,
             mass=mass,
         )
         self.in_features = in_features
         self.out_features = out_features
 
     def arguments(self) -> dict[str, object]:
-        own = self.tree().signature
-        assert isinstance(own.source, Space)
-        assert isinstance(own.target, Space)
         return {
             "in_features": self.in_features,
             "out_features": self.out_features,
             "manifold": self.geometry.manifold,
             "norm": self.geometry.norm,
-            "mass": own.mass,
-            "source_norm": own.source.norm,
-            "target_norm": own.target.norm,
+            "mass": self.mass,
+            "source_norm": self._from.norm,
+            "target_norm": self._to.norm,
         }
-
-    def lipschitz_at(self, largest_singular_value: float) -> float:
-        own = self.tree().signature
-        assert isinstance(own.source, Space)
-        assert isinstance(own.target, Space)
-        shape = (self.out_features, self.in_features)
-        return largest_singular_value * through_l2(shape, own.source.norm, own.target.norm)
 
     def matrix(self) -> Tensor:
         return self.weight
-
-    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        # |fl(Wx) − Wx| ≤ γ |W||x| in any order of summation; eps is twice the unit roundoff.
-        # Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).
-        terms = self.in_features * torch.finfo(dtype).eps
-        if terms >= 1:
-            return math.inf
-        # ‖|W|‖₂ ≤ √(‖W‖₁ ‖W‖∞), close to equality for a nonnegative matrix, and no decomposition.
-        sizes = self.weight.detach().to(torch.float64).abs()
-        columns, rows = float(sizes.sum(dim=0).amax()), float(sizes.sum(dim=1).amax())
-        rounded_up = 1 + 2.0**-52 * (self.in_features + self.out_features)
-        gamma = terms / (1 - terms)
-        return gamma * self.lipschitz_at(math.sqrt(columns * rows) * rounded_up) * radius
 
     def describe(self) -> str:
         return f"Linear({self.in_features}, {self.out_features})"

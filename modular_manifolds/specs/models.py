@@ -17,6 +17,7 @@ from modular_manifolds.specs.schema import Node, OneOf, arguments_of, located
 MODELS: Final[dict[str, Callable[..., Module]]] = {
     "mlp": models.MLP,
     "residual-mlp": models.ResidualMLP,
+    "gpt": models.GPT,
 }
 """The function behind each name. A new model is one file and one row here."""
 

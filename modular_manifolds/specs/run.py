@@ -12,7 +12,7 @@ from modular_manifolds.composition.space import ProductSpace, Space
 from modular_manifolds.errors import SpecError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs.base import Spec, refused
-from modular_manifolds.specs.data import DataSpec, ImagesSpec, Sizes
+from modular_manifolds.specs.data import DataName, DataSpec, ImagesSpec, Sizes
 from modular_manifolds.specs.document import Document
 from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec
 from modular_manifolds.specs.models import SPECS, AnyModel, ModelSpec
@@ -21,7 +21,12 @@ from modular_manifolds.specs.optimizers import OptimizerSpec, SteepestDescentSpe
 from modular_manifolds.specs.override import Assignment, assign_, parse_assignment
 
 FORMAT: Final = 1
-DEFAULT_MODEL: Final[ModelSpec] = SPECS["mlp"](name="mlp")
+USUAL: Final[dict[DataName, ModelSpec]] = {
+    "digits": SPECS["mlp"](name="mlp"),
+    "cifar10": SPECS["mlp"](name="mlp"),
+    "text": SPECS["gpt"](name="gpt"),
+}
+"""The model of each data set, where a run names none."""
 DEVICE: Final = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
@@ -39,7 +44,7 @@ class RunSpec(Document, Spec):
     data: DataSpec = ImagesSpec(name="digits")
     """What the run learns from."""
     model: AnyModel | None = None
-    """What learns, by the name of a model; null for `mlp`, or for what `network` says."""
+    """What learns, by the name of a model; null for what `network` says, or for `mlp` on images and `gpt` on text."""
     network: NetworkSpec | None = None
     """What learns, written out; null for what `model` says. A resolved run has it."""
     optimizer: OptimizerSpec = SteepestDescentSpec(name="steepest-descent")
@@ -133,23 +138,23 @@ class RunSpec(Document, Spec):
         if self.network is not None:
             return self.network.build_aside("network")
         with aside():
-            return (self.model or DEFAULT_MODEL).build(sizes)
+            return (self.model or USUAL[self.data.name]).build(sizes)
 
     def override(self, assignments: Sequence[str]) -> Self:
         """This run with `key=value` assignments applied, such as `optimizer.lr=0.3`.
 
         Keys are dotted, lists by index; values are YAML. Naming another optimizer, model or type first
         drops what the old one had, so that the new one starts from its own defaults. A key below `model`
-        starts from the default model where none was given, one below `network` from the model's network.
+        starts from the data set's own model where none was given, one below `network` from the model's network.
 
         Raises:
             SpecError: a key is not known, or a value is out of range.
         """
         steps = [parse_assignment(each) for each in assignments]
-        start = self
-        if start.model is None and any(each.below("model") for each in steps):
-            start = start.model_copy(update={"model": DEFAULT_MODEL})
         first = [each for each in steps if each.comes_first]
+        start = self._assigned([each for each in first if each.below("data")])
+        if start.model is None and any(each.below("model") for each in steps):
+            start = start.model_copy(update={"model": USUAL[start.data.name]})
         into_network = [each for each in steps if each.below("network") and each not in first]
         others = [each for each in steps if each not in first and each not in into_network]
         # Validated in between: a new optimizer fills in its own defaults, which later keys may lead through.

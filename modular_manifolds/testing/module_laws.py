@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from modular_manifolds.composition.budget import allocate
-from modular_manifolds.composition.space import VECTOR_NORMS, AnySpace, ProductSpace, Space
-from modular_manifolds.composition.tree import Tree, reach, slope
+from modular_manifolds.composition.radius import Radius, total
+from modular_manifolds.composition.space import VECTOR_NORMS, AnySpace, ProductSpace, Space, is_open
+from modular_manifolds.composition.tree import Tree, leading, reach, slope
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
@@ -44,11 +45,11 @@ class Composed(Protocol):
 
 @dataclass(frozen=True)
 class _Trial:
-    """A module with one space to feed it from."""
+    """A module with one space, or tuple of spaces, to feed it from."""
 
     module: Composed
     tree: Tree
-    source: Space
+    source: Space | ProductSpace
     target: AnySpace
 
     @property
@@ -66,8 +67,8 @@ def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
     """`‖f(x) − f(y)‖_target ≤ sensitivity · ‖x − y‖_source` for inputs near and far."""
     for trial in _trials(module, sample):
         for x, y in _pairs(trial, sample):
-            apart = _measure(y - x, trial.source)
-            within = torch.maximum(_measure(x, trial.source), _measure(y, trial.source))
+            apart = _measure(_minus(y, x), trial.source)
+            within = _each(torch.maximum, _sizes(x, trial.source), _sizes(y, trial.source))
             allowed = _slopes(trial.tree, within) * (1 + sample.tolerance)
             moved = _measure(_minus(module(y), module(x)), trial.target)
             # A difference of outputs carries the rounding of the outputs.
@@ -80,8 +81,8 @@ def reach_bounds_the_output(module: Composed, sample: Sample) -> None:
     """`‖f(x)‖ ≤ reach(‖x‖)`: sensitivities and offsets bound the sizes of outputs."""
     for trial in _trials(module, sample):
         for size in (0.0, 1e-3, 1.0, 30.0):
-            x = _of_size(sample.normal("x", (256, trial.source.size)), trial.source, size)
-            allowed = reach(trial.tree, size) * (1 + sample.tolerance) + sample.eps
+            x = _of_size(_drawn(trial, sample, "x", 256), trial.source, size)
+            allowed = total(reach(trial.tree, size)) * (1 + sample.tolerance) + sample.eps
             law = f"{trial}: inputs of size {size:g} give outputs within reach"
             at_most(_measure(module(x), trial.target), allowed, law)
 
@@ -97,14 +98,14 @@ def budget_bounds_the_change(module: Composed, sample: Sample) -> None:
     for trial in _trials(module, sample) if geometries else ():
         weights = {name: p.detach() for name, p in trial.net.named_parameters()}
         equal(set(weights), set(geometries), f"{trial}: parameters with a geometry")
-        x = _of_size(sample.normal("x", (64, trial.source.size)), trial.source, 1.0)
+        x = _of_size(_drawn(trial, sample, "x", 64), trial.source, 1.0)
         for i in range(6):
             step = {
                 name: budget.shares[name] * _unit_step(geometries[name], w, sample, f"{name} {i}")
                 for name, w in weights.items()
             }
 
-            def forward(at: dict[str, Tensor], x: Tensor = x, net: nn.Module = trial.net) -> Any:
+            def forward(at: dict[str, Tensor], x: Any = x, net: nn.Module = trial.net) -> Any:
                 return functional_call(net, at, (x,))
 
             change = jvp(forward, (weights,), (step,))[1]
@@ -118,9 +119,11 @@ def forward_writes_into_nothing(module: Composed, sample: Sample) -> None:
     """The input and the weights are as they were after a call."""
     net = cast("nn.Module", module)
     for trial in _trials(module, sample):
-        x = sample.normal("x", (4, trial.source.size))
+        x = _drawn(trial, sample, "x", 4)
+        parts = _vectors(x)
+        inputs = {"input" if len(parts) == 1 else f"input_{i}": p for i, p in enumerate(parts)}
         weights = {name.replace(".", "_"): p for name, p in net.named_parameters()}
-        with untouched(f"{trial}", input=x, **weights), torch.no_grad():
+        with untouched(f"{trial}", **inputs, **weights), torch.no_grad():
             module(x)
 
 
@@ -142,7 +145,7 @@ def check_module(module: Composed, sample: Sample | None = None) -> None:
 
     Raises:
         AssertionError: a declared number is refuted; the message says what was measured.
-        ArgumentError: the module takes tuples, which cannot be drawn at random here.
+        ArgumentError: the module takes a tuple of parts that may be anything, which cannot be drawn at random.
     """
     sample = Sample((7,), dtype=torch.float32) if sample is None else sample
     for law in MODULE_LAWS:
@@ -152,27 +155,40 @@ def check_module(module: Composed, sample: Sample | None = None) -> None:
 def _trials(module: Composed, sample: Sample) -> Iterator[_Trial]:
     tree = module.tree()
     signature = tree.signature
-    if isinstance(signature.source, Space):
-        yield _Trial(module, tree, signature.source, signature.target)
-    elif signature.source is None:
+    if signature.source is None:
         for norm in VECTOR_NORMS:
             space = Space(sample.shape[-1], norm)
             yield _Trial(module, tree, space, _closed(signature.target, space))
+    elif isinstance(signature.source, Space | ProductSpace) and not is_open(signature.source):
+        yield _Trial(module, tree, signature.source, signature.target)
     else:
         raise ArgumentError(
             "check_module(module)",
-            "must take vectors",
+            "must take vectors, or tuples of them",
             signature.source,
             "Check the modules in front of it and this one in one series.",
         )
 
 
-def _slopes(tree: Tree, within: Tensor) -> Tensor:
-    """The slope bound of each pair of inputs, of norm at most `within`."""
-    smallest, largest = (slope(tree, float(each)) for each in (within.amin(), within.amax()))
+def _slopes(tree: Tree, within: Any) -> Tensor:
+    """The slope bound of each pair of inputs, of norm at most `within`, part by part."""
+    sizes = torch.stack(_vectors(within), dim=-1)
+    smallest, largest = (
+        slope(tree, _radius(within, each)) for each in (sizes.amin(dim=0), sizes.amax(dim=0))
+    )
     if smallest == largest:
-        return torch.full_like(within, largest)
-    return torch.tensor([slope(tree, float(each)) for each in within]).to(within)
+        return torch.full_like(sizes[:, 0], largest)
+    return torch.tensor([slope(tree, _radius(within, each)) for each in sizes]).to(sizes)
+
+
+def _radius(like: Any, sizes: Tensor) -> Radius:
+    """One input's sizes in the form of the tuple `like`."""
+    left = iter(sizes.tolist())
+
+    def shaped(part: Any) -> Radius:
+        return tuple(shaped(each) for each in part) if isinstance(part, tuple) else next(left)
+
+    return shaped(like)
 
 
 def _closed(target: AnySpace, source: Space) -> AnySpace:
@@ -181,18 +197,33 @@ def _closed(target: AnySpace, source: Space) -> AnySpace:
     return target if isinstance(target, Space) else source
 
 
-def _pairs(trial: _Trial, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
+def _drawn(trial: _Trial, sample: Sample, name: str, count: int) -> Any:
+    """Inputs with independent normal entries."""
+    dimensions = (count, *leading(trial.tree))
+
+    def part(space: AnySpace, name: str) -> Any:
+        if isinstance(space, ProductSpace):
+            return tuple(part(each, f"{name} {i}") for i, each in enumerate(space.parts))
+        assert isinstance(space, Space)
+        return sample.normal(name, (*dimensions, space.size))
+
+    return part(trial.source, name)
+
+
+def _pairs(trial: _Trial, sample: Sample) -> Iterator[tuple[Any, Any]]:
     """Inputs at several sizes, moved in random, sign and coordinate directions, near and far."""
-    shape = (256, trial.source.size)
-    random = sample.normal("move", shape)
-    coordinate = torch.zeros_like(random)
-    coordinate.scatter_(-1, random.abs().argmax(dim=-1, keepdim=True), 1.0)
+    random = _drawn(trial, sample, "move", 256)
     near = sample.eps ** (1 / 4)
     for size in (0.1, 1.0, 10.0):
-        x = size * sample.normal("x", shape)
-        for direction in (random, random.sign(), coordinate):
+        x = _each(lambda part, size=size: size * part, _drawn(trial, sample, "x", 256))
+        for direction in (random, _each(torch.sign, random), _each(_coordinate, random)):
             for step in (near, 1.0, 30.0):
-                yield x, x + step * direction
+                yield x, _each(lambda part, move, step=step: part + step * move, x, direction)
+
+
+def _coordinate(x: Tensor) -> Tensor:
+    """One where an entry is the largest of its vector, and zero elsewhere."""
+    return torch.zeros_like(x).scatter(-1, x.abs().argmax(dim=-1, keepdim=True), 1.0)
 
 
 def _unit_step(geometry: WeightGeometry, w: Tensor, sample: Sample, name: str) -> Tensor:
@@ -204,20 +235,36 @@ def _unit_step(geometry: WeightGeometry, w: Tensor, sample: Sample, name: str) -
     return torch.where(shaped > 1e-3, step / shaped.clamp_min(1e-3), 0.0)
 
 
-def _of_size(x: Tensor, space: Space, size: float) -> Tensor:
-    return size * x / _measure(x, space).unsqueeze(-1)
+def _of_size(x: Any, space: AnySpace, size: float) -> Any:
+    length = _measure(x, space)
+    return _each(lambda part: size * part / length.reshape(-1, *[1] * (part.dim() - 1)), x)
+
+
+def _each(function: Callable[..., Tensor], *inputs: Any) -> Any:
+    """`function` of tensors, or of tuples part by part."""
+    if isinstance(inputs[0], tuple):
+        return tuple(_each(function, *parts) for parts in zip(*inputs, strict=True))
+    return function(*inputs)
+
+
+def _vectors(x: Any) -> list[Tensor]:
+    """The tensors of a tuple, in order."""
+    return [each for part in x for each in _vectors(part)] if isinstance(x, tuple) else [x]
 
 
 def _minus(a: Any, b: Any) -> Any:
-    if isinstance(a, tuple):
-        return tuple(_minus(p, q) for p, q in zip(a, b, strict=True))
-    return a - b
+    return _each(torch.sub, a, b)
+
+
+def _sizes(x: Any, space: AnySpace) -> Any:
+    """The norm of each input, the largest over the vectors in it; of a tuple part by part."""
+    if isinstance(space, ProductSpace):
+        return tuple(_sizes(part, each) for part, each in zip(x, space.parts, strict=True))
+    assert isinstance(space, Space)
+    norms = vector_norm(x.detach(), space.norm)
+    return norms.flatten(1).amax(dim=1) if norms.dim() > 1 else norms
 
 
 def _measure(x: Any, space: AnySpace) -> Tensor:
-    """The norm of a vector, and of a tuple the sum over its parts."""
-    if isinstance(space, ProductSpace):
-        parts = zip(x, space.parts, strict=True)
-        return torch.stack([_measure(part, each) for part, each in parts]).sum(dim=0)
-    assert isinstance(space, Space)
-    return vector_norm(x.detach(), space.norm)
+    """The norm of an input; of a tuple the sum over its parts."""
+    return torch.stack(_vectors(_sizes(x, space))).sum(dim=0)

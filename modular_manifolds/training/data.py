@@ -92,6 +92,13 @@ def load_data(name: str, path: str | Path | None = None) -> DataSet:
         them, or they hold NaN.
     """
     known = next((each for each in get_args(ImagesName) if each == name), None)
+    if name == "text":
+        raise DataError(
+            "data",
+            f"must be images ({', '.join(LOADERS)}) for classification",
+            "'text'",
+            "Robustness on text is not defined: characters have no distance.",
+        )
     if known is None:
         raise DataError("data", f"must be one of {', '.join(LOADERS)}", repr(name), "Name one.")
     folder = None if path is None else Path(path).expanduser()

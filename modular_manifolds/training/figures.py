@@ -49,10 +49,27 @@ def learning(metrics: Sequence[dict[str, Any]]) -> str:
     with rc_context(STYLE):
         figure, (left, right) = panels(2)
         left.plot(
-            [row["step"] for row in steps], [row["loss"] for row in steps], color=COLOURS[0], lw=1.2
+            [row["step"] for row in steps],
+            [row["loss"] for row in steps],
+            color=COLOURS[0],
+            lw=1.2,
+            label="training",
         )
+        left.plot(
+            [row["step"] for row in epochs],
+            [row["test_loss"] for row in epochs],
+            "o-",
+            ms=3,
+            lw=1.2,
+            color=COLOURS[1],
+            label="test",
+        )
+        left.legend(loc="upper right")
         left.set(
-            xlabel="step", ylabel="loss", title="Training loss, batch by batch", ylim=(0, None)
+            xlabel="step",
+            ylabel="loss",
+            title="Loss, batch by batch and on the test part",
+            ylim=(0, None),
         )
         for key, label, colour in (
             ("train_accuracy", "training", COLOURS[0]),

@@ -51,14 +51,16 @@ class Guarantees:
         return f"{bound}, at every point of the manifolds"
 
 
-def guarantees(net: Module, lr: float, points: torch.Tensor) -> Guarantees:
-    """Gather the evidence about `net`; slopes are looked for, and sizes measured, at `points`."""
-    return Guarantees(
-        budget(net, lr),
-        lipschitz(net, points=points[:32]),
-        conditioning(net),
-        activations(net, points=points),
-    )
+def guarantees(net: Module, lr: float, points: torch.Tensor | None) -> Guarantees:
+    """Gather the evidence about `net`; slopes are looked for, and sizes measured, at `points`.
+
+    Without points, for a network that takes tokens, within radius 1: a token is a vector of l1 norm 1.
+    """
+    if points is None:
+        bounds, sizes = lipschitz(net, radius=1.0), activations(net, radius=1.0)
+    else:
+        bounds, sizes = lipschitz(net, points=points[:32]), activations(net, points=points)
+    return Guarantees(budget(net, lr), bounds, conditioning(net), sizes)
 
 
 def certified_predictions(

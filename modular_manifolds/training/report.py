@@ -20,6 +20,8 @@ from modular_manifolds.training.guarantees import (
 )
 from modular_manifolds.training.loop import Trainer
 from modular_manifolds.training.run_directory import write_whole
+from modular_manifolds.training.sampling import TEMPERATURE, write
+from modular_manifolds.training.text import Text
 
 POINTS = 1000
 """Test examples whose predictions are certified for the report."""
@@ -32,14 +34,20 @@ class _Table:
 
 
 def write_report(trainer: Trainer) -> Guarantees:
-    """Write `report.html` of a run as it stands and its pictures as files; return the evidence in it."""
+    """Write `report.html` of a run as it stands and its pictures as files; return the evidence in it.
+
+    Of a run on text also `sample.txt`, what the network writes.
+    """
     session = trainer.session
     net, data = session.net, session.data
-    inputs, _ = next(data.test.batches(len(data.test)))
-    found = guarantees(net, session.spec.optimizer.lr, inputs)
-    predictions = (
-        certified_predictions(net, data, points=POINTS) if isinstance(data, DataSet) else None
-    )
+    points, predictions, sample = None, None, None
+    if isinstance(data, DataSet):
+        points = data.test.images
+        predictions = certified_predictions(net, data, points=POINTS)
+    elif isinstance(data, Text):
+        sample = write(net, data.spec, seed=session.spec.seed)
+        write_whole(trainer.directory.sample, sample)
+    found = guarantees(net, session.spec.optimizer.lr, points)
     metrics = trainer.directory.read_metrics()
     last = next((row for row in reversed(metrics) if "test_accuracy" in row), None)
     pictures = {
@@ -64,6 +72,8 @@ def write_report(trainer: Trainer) -> Guarantees:
         version=version("modular-manifolds"),
         train_examples=len(data.seen),
         test_examples=len(data.test),
+        train_loss=_number(last, "train_loss"),
+        test_loss=_number(last, "test_loss"),
         train_accuracy=_percent(last, "train_accuracy"),
         test_accuracy=_percent(last, "test_accuracy"),
         guarantees=found,
@@ -74,6 +84,8 @@ def write_report(trainer: Trainer) -> Guarantees:
         certified_notes=predictions and predictions.notes(),
         lipschitz=_table(found.lipschitz.header(), found.lipschitz.cells()),
         activations=_table(found.activations.header(), found.activations.cells()),
+        sample=sample,
+        temperature=TEMPERATURE,
         run_yaml=session.spec.to_yaml(),
     )
     trainer.directory.pictures.mkdir(exist_ok=True)
@@ -81,6 +93,10 @@ def write_report(trainer: Trainer) -> Guarantees:
         write_whole(trainer.directory.pictures / f"{name}.svg", svg)
     write_whole(trainer.directory.report, html)
     return found
+
+
+def _number(row: dict[str, Any] | None, key: str) -> str:
+    return "–" if row is None else f"{row[key]:.4f}"
 
 
 def _percent(row: dict[str, Any] | None, key: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from modular_manifolds.errors import CheckpointError, DataError
 from modular_manifolds.specs import RunSpec
+from modular_manifolds.training.device import device_of
 from modular_manifolds.training.tensorboard import check_tensorboard
 
 
@@ -51,6 +52,11 @@ class RunDirectory:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def sample(self) -> Path:
+        """What the network writes, where it learned from text."""
+        return self.path / "sample.txt"
 
     def read_run(self) -> RunSpec:
         """The run that this directory belongs to.
@@ -98,9 +104,10 @@ def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
 
     Raises:
         DataError: `out` exists and is not empty, or cannot be made. SpecError: the run asks for
-        TensorBoard, which is not installed.
+        TensorBoard or a device that is not there.
     """
     check_tensorboard(spec.tensorboard)
+    device_of(spec.device)
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     path = out or Path("runs") / f"{spec.data.name}-{spec.optimizer.name}-{stamp}"
     number = 2

@@ -13,6 +13,7 @@ from torch import Tensor
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs import RunSpec
+from modular_manifolds.training.device import device_of
 from modular_manifolds.training.health import WeightHealth, copied, health
 from modular_manifolds.training.losses import build_loss
 from modular_manifolds.training.optimizers import build_optimizer, build_schedule
@@ -66,12 +67,12 @@ class Session:
         net: the network; drawn from the run's seed, through torch's global generator, without it.
 
     Raises:
-        SpecError: the run's loss cannot be had for this network or these data.
+        SpecError: the run's device is not there, or its loss cannot be had for this network or these data.
     """
 
     def __init__(self, spec: RunSpec, data: Data, *, net: Module | None = None) -> None:
         self.spec = spec
-        self.device = torch.device(spec.device)
+        self.device = device_of(spec.device)
         self.data = data.to(self.device)
         self.net = (built(spec) if net is None else net).to(self.device)
         self.loss = build_loss(spec.loss, self.net, data.scale)

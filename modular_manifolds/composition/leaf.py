@@ -1,0 +1,115 @@
+"""A leaf of the tree: what is known of one atom or bond."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from modular_manifolds.composition.radius import Radius, times, total
+from modular_manifolds.composition.signature import Signature, check_sensitivity
+from modular_manifolds.errors import ArgumentError
+
+SlopeWithin = Callable[[Radius], float]
+"""A slope bound for inputs of norm at most a radius."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An atom (with a weight) or a bond (without).
+
+    Args:
+        path: where the module stands in the network, in PyTorch's dotted names.
+        label: how the module reads in tables, such as `Linear(64, 10)`.
+        signature: mass, sensitivity and spaces.
+        lipschitz: the slope bound that holds at *every* point of the weight's manifold; infinite
+            where the manifold is unbounded. At least the sensitivity's meaning, never assumed.
+        offset: a bound on `‖f(0)‖`, 0 for a module that maps zero to zero.
+        weight: the weight's path; None for a bond.
+        manifold, norm: how the weight's geometry reads in tables.
+        norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs; 1 for a well-normed atom.
+        within: the slope bound for inputs of norm at most r, as a function of r; `lipschitz` for every r
+            without it. It does not count when trees are compared: `lipschitz` is its value at infinity.
+        identity: whether the module gives back its input.
+        additive: whether the weight is added to the input: then a step of it moves the output by the same
+            amount at every input, also at those smaller than 1.
+        largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        output_within: a bound on `‖f(x)‖` for inputs of norm at most r, as a function of r, for what the
+            slope does not tell; `largest` for every r without it. It does not count when trees are compared.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
+            dimensions between batch and features that an input may have; its norm is the largest over them.
+    """
+
+    path: str
+    label: str
+    signature: Signature
+    lipschitz: float
+    offset: float = 0.0
+    weight: str | None = None
+    manifold: str = ""
+    norm: str = ""
+    norm_constant: float = 1.0
+    within: Callable[[Radius], float] | None = field(default=None, compare=False, repr=False)
+    identity: bool = False
+    additive: bool = False
+    largest: float = math.inf
+    output_within: Callable[[Radius], float] | None = field(default=None, compare=False, repr=False)
+    leading: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_sensitivity(self.norm_constant, argument=f"{self.where}: norm_constant")
+        if not self.lipschitz > 0:
+            raise ArgumentError(
+                f"{self.where}: lipschitz", "must be positive", self.lipschitz, "Pass a bound."
+            )
+        if not (math.isfinite(self.offset) and self.offset >= 0):
+            raise ArgumentError(
+                f"{self.where}: offset",
+                "must be finite and at least 0",
+                self.offset,
+                "Pass a bound on the module's output at zero.",
+            )
+        if not self.largest >= 0:
+            raise ArgumentError(
+                f"{self.where}: largest",
+                "must be at least 0",
+                self.largest,
+                "Pass a bound on the module's output, or leave it out.",
+            )
+        if self.weight is None and self.signature.mass != 0:
+            raise ArgumentError(
+                f"{self.where}: mass",
+                "must be 0 for a module without a weight",
+                self.signature.mass,
+                "Leave the mass out: only weights learn.",
+            )
+
+    @property
+    def where(self) -> str:
+        return f"{self.label} at '{self.path}'" if self.path else self.label
+
+    def lipschitz_within(self, radius: Radius) -> float:
+        """The slope bound on the manifold for inputs of norm at most `radius`."""
+        return self.lipschitz if self.within is None else self.within(radius)
+
+    def sensitivity_within(self, radius: Radius) -> float:
+        """The same for a weight in its unit ball; a bond has no weight and keeps its bound."""
+        if self.weight is None:
+            return self.lipschitz_within(radius)
+        return self.signature.sensitivity
+
+    def slope(self, radius: Radius, bound: SlopeWithin) -> float:
+        """The leaf's slope, its own bound being `bound`; on a tuple that it takes part by part the largest.
+
+        `Σ s_i ‖x_i − y_i‖ ≤ max_i s_i · Σ ‖x_i − y_i‖`.
+        """
+        if self.signature.source is None and isinstance(radius, tuple):
+            return max(self.slope(part, bound) for part in radius)
+        return bound(radius)
+
+    def reach(self, radius: Radius, bound: SlopeWithin) -> Radius:
+        """The size of its output, `min(s(r)·r + ‖f(0)‖, largest)`; a tuple that it takes part by part stays one."""
+        if self.signature.source is None and isinstance(radius, tuple):
+            return tuple(self.reach(part, bound) for part in radius)
+        known = self.largest if self.output_within is None else self.output_within(radius)
+        return min(times(bound(radius), total(radius)) + self.offset, known)

@@ -1,0 +1,89 @@
+"""Attention, with the Lipschitz constant that the sizes of queries, keys and values give it."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from modular_manifolds.composition.radius import Radius, each_of, times, total
+from modular_manifolds.composition.space import ProductSpace, Space
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.heads import POSITIONS
+from modular_manifolds.nn.leaf import Bond
+from modular_manifolds.nn.windows import check_count
+
+
+class CausalAttention(Bond):
+    """`softmax(scale · Q Kᵀ/d) V` over the tuple (Q, K, V), each position looking back at itself and before.
+
+    Queries are of shape (…, heads, positions, d), keys and values the same, or with a divisor of the number
+    of heads, which are then shared. A tuple's norm is the sum of the three parts' norms, each the largest rms
+    over heads and positions. For parts of norm at most r_q, r_k, r_v the slope is at most
+    `max(1, scale · r_k · r_v, scale · r_q · r_v)`; without bounds on all of them there is none. The sensitivity is
+    that at radius 1. No output is larger than r_v.
+
+    Proof. With weights p and logits a, an output moves by `Σ p_j δv_j + Cov_p(δa, v)`. The first is a mean: at
+    most the largest `‖δv_j‖`. Paired with any u of unit norm, `⟨u, ·⟩/d`, the second is a covariance of numbers of
+    size at most `max |δa|` and r_v, so no larger than their product (Cauchy–Schwarz; a variance is at
+    most the mean square). And `|δa_j| = scale |⟨δq, k_j⟩ + ⟨q, δk_j⟩|/d ≤ scale (‖δq‖ r_k + r_q max ‖δk‖)`. Two
+    keys ±k with values ±v and q = 0 attain the bound in q, so it cannot be smaller; balls are convex, so the
+    derivative's bound is one of slopes.
+
+    Args:
+        head_features: d.
+        scale: the largest logit for queries and keys of unit norm.
+
+    Raises:
+        ArgumentError: `head_features` or `scale` is out of range.
+
+    Source: Large et al., "Scalable optimization in the modular norm" (2024), appendix, for unit radii.
+    """
+
+    def __init__(self, head_features: int, *, scale: float = 1.0) -> None:
+        check_count(head_features, argument="CausalAttention(head_features)", what="features")
+        if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
+            raise ArgumentError(
+                "CausalAttention(scale)",
+                "must be finite and positive",
+                repr(scale),
+                "Pass the largest logit for queries and keys of unit norm.",
+            )
+        space = Space(head_features, "rms")
+        super().__init__(
+            sensitivity=max(1.0, scale),
+            source=ProductSpace((space, space, space)),
+            target=space,
+            leading=(2, POSITIONS),
+        )
+        self.head_features = head_features
+        self.scale = float(scale)
+
+    def arguments(self) -> dict[str, object]:
+        return {"head_features": self.head_features, "scale": self.scale}
+
+    def lipschitz_within(self, radius: Radius) -> float:
+        query, key, value = (total(each) for each in each_of(radius, 3))
+        return max(1.0, times(self.scale, times(max(query, key), value)))
+
+    def output_within(self, radius: Radius) -> float:
+        return total(each_of(radius, 3)[2])
+
+    def forward(self, x: Any) -> Tensor:
+        query, key, value = x
+        # The fast kernels have no forward-mode derivative.
+        forward_mode = any(unpack_dual(each).tangent is not None for each in x)
+        with sdpa_kernel(SDPBackend.MATH) if forward_mode else nullcontext():
+            return functional.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                is_causal=True,
+                scale=self.scale / self.head_features,
+                enable_gqa=query.shape[-3] != key.shape[-3],
+            )

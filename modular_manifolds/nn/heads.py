@@ -1,0 +1,121 @@
+"""Into heads and back: one matrix a head on the way in, side by side on the way out."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional
+
+from modular_manifolds.composition.space import Space
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.leaf import Bond
+from modular_manifolds.nn.matrix import MatrixAtom
+from modular_manifolds.nn.windows import check_count
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.norms.rms_operator import RMSOperator
+
+POSITIONS = 5
+"""How many positions a trial input has."""
+
+
+class Heads(MatrixAtom):
+    """`W_h x` for every head h: (…, positions, features) to (…, heads, positions, head_features).
+
+    The weight is a stack of shape (heads, head_features, features), and every matrix of it is a point of the
+    manifold: by default Stiefel of radius `√(head_features/features)`, where
+    `‖W_h x‖_rms = ‖W_h x‖₂/√head_features ≤ √(head_features/features) ‖x‖₂/√head_features = ‖x‖_rms`. The
+    output's norm is the largest over heads and positions, a step's the largest over heads; sensitivity and
+    norm constant are 1.
+
+    Args:
+        features: of the input.
+        heads: how many.
+        head_features: of each head.
+        manifold, norm: the geometry of each head's matrix; the norm must be one from rms to rms.
+        mass: the share of the learning; 0 freezes the weight.
+
+    Raises:
+        ArgumentError: a size or the mass is out of range. UnsupportedPairError: the pair of manifold
+        and norm has no solver.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        head_features: int,
+        *,
+        manifold: Manifold | None = None,
+        norm: Norm | None = None,
+        mass: float = 1.0,
+    ) -> None:
+        check_count(features, argument="Heads(features)", what="features")
+        check_count(heads, argument="Heads(heads)", what="heads")
+        check_count(head_features, argument="Heads(head_features)", what="features")
+        natural = Stiefel(radius=math.sqrt(head_features / features))
+        super().__init__(
+            geometry=Geometry(
+                natural if manifold is None else manifold, RMSOperator() if norm is None else norm
+            ),
+            shape=(heads, head_features, features),
+            source=Space(features, "rms"),
+            target=Space(head_features, "rms"),
+            mass=mass,
+            leading=(POSITIONS,),
+        )
+        self.features = features
+        self.heads = heads
+        self.head_features = head_features
+
+    def arguments(self) -> dict[str, object]:
+        return {
+            "features": self.features,
+            "heads": self.heads,
+            "head_features": self.head_features,
+            "manifold": self.geometry.manifold,
+            "norm": self.geometry.norm,
+            "mass": self.mass,
+        }
+
+    def describe(self) -> str:
+        return f"Heads({self.features}, {self.heads}, {self.head_features})"
+
+    def forward(self, x: Tensor) -> Tensor:
+        sides = functional.linear(x, self.weight.flatten(0, 1))
+        return sides.unflatten(-1, (self.heads, self.head_features)).transpose(-2, -3)
+
+
+class MergeHeads(Bond):
+    """The heads side by side: (…, heads, positions, head_features) to (…, positions, heads · head_features).
+
+    Sensitivity 1 from the largest rms over heads: `‖(x_1, …, x_H)‖_rms² = Σ_h ‖x_h‖_rms²/H ≤ max_h ‖x_h‖_rms²`.
+    A `Linear` behind it mixes the heads, and on the Stiefel manifold it loses none of their size, where the
+    average of a matrix a head would shrink H unrelated heads by √H.
+
+    Raises:
+        ArgumentError: a size is out of range.
+    """
+
+    def __init__(self, heads: int, head_features: int) -> None:
+        check_count(heads, argument="MergeHeads(heads)", what="heads")
+        check_count(head_features, argument="MergeHeads(head_features)", what="features")
+        super().__init__(
+            source=Space(head_features, "rms"),
+            target=Space(heads * head_features, "rms"),
+            leading=(heads, POSITIONS),
+        )
+        self.heads = heads
+        self.head_features = head_features
+
+    def arguments(self) -> dict[str, object]:
+        return {"heads": self.heads, "head_features": self.head_features}
+
+    def rounding_within(self, radius: float, dtype: object) -> float:
+        del radius, dtype
+        return 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(-2, -3).flatten(-2)

@@ -1,0 +1,63 @@
+"""What atoms have in common that multiply by a matrix, or by each matrix of a stack."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from modular_manifolds.composition.space import Space
+from modular_manifolds.nn.geometry import Geometry, through_l2
+from modular_manifolds.nn.leaf import Atom
+
+
+class MatrixAtom(Atom):
+    """`W x` for every matrix W of the weight, of shape (*stack, out, in): an interface.
+
+    Sensitivity is the largest operator norm on the manifold; in Euclidean space, where there is none, it is
+    that of a weight of unit norm. The output's norm is the largest over the stack, and so are the bounds.
+    """
+
+    def __init__(
+        self,
+        *,
+        geometry: Geometry,
+        shape: tuple[int, ...],
+        source: Space,
+        target: Space,
+        mass: float,
+        leading: tuple[int, ...] = (),
+    ) -> None:
+        matrix = (target.size, source.size)
+        bound = geometry.operator_bound(matrix, source.norm, target.norm)
+        constant = geometry.norm_constant(matrix, source.norm, target.norm)
+        super().__init__(
+            geometry=geometry,
+            shape=shape,
+            source=source,
+            target=target,
+            sensitivity=bound if math.isfinite(bound) else constant,
+            lipschitz=bound,
+            norm_constant=constant,
+            mass=mass,
+            leading=leading,
+        )
+        self._from, self._to = source, target
+
+    def lipschitz_at(self, largest_singular_value: float) -> float:
+        shape = (self._to.size, self._from.size)
+        return largest_singular_value * through_l2(shape, self._from.norm, self._to.norm)
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        # |fl(Wx) − Wx| ≤ γ |W||x| in any order of summation; eps is twice the unit roundoff.
+        # Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).
+        terms = self._from.size * torch.finfo(dtype).eps
+        if terms >= 1:
+            return math.inf
+        # ‖|W|‖₂ ≤ √(‖W‖₁ ‖W‖∞), close to equality for a nonnegative matrix, and no decomposition.
+        sizes = self.weight.detach().to(torch.float64).abs()
+        columns, rows = sizes.sum(dim=-2).amax(dim=-1), sizes.sum(dim=-1).amax(dim=-1)
+        largest = math.sqrt(float((columns * rows).amax()))
+        rounded_up = 1 + 2.0**-52 * (self._from.size + self._to.size)
+        gamma = terms / (1 - terms)
+        return gamma * self.lipschitz_at(largest * rounded_up) * radius

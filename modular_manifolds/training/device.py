@@ -1,0 +1,25 @@
+"""Where a run computes."""
+
+from __future__ import annotations
+
+import torch
+
+from modular_manifolds.errors import SpecError
+
+
+def device_of(name: str) -> torch.device:
+    """The device that a run names.
+
+    Raises:
+        SpecError: this machine does not have it.
+    """
+    device = torch.device(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise SpecError(
+            "device",
+            "must be one that torch finds on this machine",
+            f"{name}, where it finds {count} GPUs",
+            "Write cpu, or install torch with CUDA on a machine with a GPU.",
+        )
+    return device
