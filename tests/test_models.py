@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,6 +131,13 @@ class TestSpecs:
     def test_every_model_has_a_row(self) -> None:
         public = [each for _, each in inspect.getmembers(mm.models, inspect.isfunction)]
         assert set(public) == set(MODELS.values())
+
+    def test_the_documentation_lists_every_model_with_its_keys(self) -> None:
+        page = (Path(__file__).parents[1] / "docs" / "specs.md").read_text(encoding="utf-8")
+        for name, spec in SPECS.items():
+            (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+            keys = set(spec.model_fields) - {"name"}
+            assert {f"`{key}`" for key in keys} == set(row.rsplit("|", 2)[1].strip().split(", "))
 
     @pytest.mark.parametrize("name", MODELS)
     def test_a_spec_has_the_arguments_that_the_data_does_not_decide(self, name: str) -> None:

@@ -190,8 +190,10 @@ def _sentence(summary: Summary) -> str:
     moved = "1 notch" if summary.moved == 1 else f"{summary.moved} notches"
     text = f"{summary.arm}: the best rate moves by {moved} of √2 over the sizes"
     first, last = summary.curves[0].size, summary.curves[-1].size
-    if summary.carried is None:
-        return f"{text}."
-    if math.isinf(summary.carried):
-        return f"{text}; that of {first} diverges at {last}."
-    return f"{text}; that of {first} costs {summary.carried:.2f} % of the loss at {last}."
+    if summary.carried is not None and math.isinf(summary.carried):
+        text += f"; that of {first} diverges at {last}"
+    elif summary.carried is not None:
+        text += f"; that of {first} costs {summary.carried:.2f} % of the loss at {last}"
+    if any(curve.edge for curve in summary.curves):
+        text += "; a best rate at the edge of the grid makes this uncertain"
+    return f"{text}."
