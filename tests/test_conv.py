@@ -198,7 +198,7 @@ def test_training_keeps_every_matrix_of_a_stack_on_its_manifold(manifold: mm.Man
         loss = functional.cross_entropy(net(x), y)
         loss.backward()
         opt.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     assert bool((conv.weight != before).any(dim=-1).all())
     assert bool((manifold.residual(conv.weight) < 1e-5).all())
