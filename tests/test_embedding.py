@@ -158,6 +158,11 @@ def test_the_reach_of_a_bias_is_its_radius_in_the_norm_of_its_space() -> None:
         net = mm.Bias(4, radius=3.0, vector_norm=norm)
         rows = mm.activations(net, radius=2.0).rows
         assert rows[0].output.declared == pytest.approx(2.0 + 3.0 * factor)
+        assert rows[0].output.certified == pytest.approx(2.0)
+        with torch.no_grad():
+            net.weight.copy_(torch.tensor([0.6, 0.8, 0.0, 0.0]))
+        (row,) = mm.activations(2.0 * net, radius=2.0).rows
+        assert row.output.certified == pytest.approx(2.0 + factor)
 
 
 def test_a_step_of_a_bias_counts_in_full_behind_a_small_input() -> None:

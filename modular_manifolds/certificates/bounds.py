@@ -50,7 +50,7 @@ def bounds(
     arriving = math.inf if radius is None else before * radius
     now = Certified(net)
     promised = propagate(tree, source, arriving, declared)
-    proved = propagate(tree, source, arriving, now.slope, now.matrix)
+    proved = propagate(now.tree(tree), source, arriving, now.slope, now.matrix)
     return Bounds(
         declared=before * after * promised.slope,
         certified=before * after * proved.slope * rounding_up(proved),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modular_manifolds.composition import rules
 from modular_manifolds.composition.signature import Signature, check_sensitivity
@@ -188,6 +188,17 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
         case _:
             for part in tree.parts:
                 yield from leaves(part)
+
+
+def with_leaves(tree: Tree, change: Callable[[Leaf], Leaf]) -> Tree:
+    """The same tree with `change(leaf)` in the place of every leaf."""
+    match tree:
+        case Leaf():
+            return change(tree)
+        case Scale():
+            return replace(tree, part=with_leaves(tree.part, change))
+        case _:
+            return replace(tree, parts=tuple(with_leaves(part, change) for part in tree.parts))
 
 
 def reach(tree: Tree, radius: float) -> float:
