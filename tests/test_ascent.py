@@ -11,7 +11,7 @@ from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.certificates.ascent import steeper_points
-from modular_manifolds.certificates.empirical import largest_slope, power_step, vector_norm
+from modular_manifolds.certificates.empirical import DUALS, largest_slope, power_step, vector_norm
 from modular_manifolds.solvers.ascent import climb
 
 NORMS: tuple[mm.VectorNorm, ...] = get_args(mm.VectorNorm)
@@ -36,9 +36,7 @@ def test_every_row_climbs_to_its_own_top() -> None:
     start = tops + torch.randn(20, 3, dtype=torch.float64)
     kept = start.clone()
     step = torch.full((20, 1), 0.3, dtype=torch.float64)
-    x, left = climb(
-        lambda x: -(x - tops).norm(dim=-1), start, step, rounds=60, generator=seeded()
-    )
+    x, left = climb(lambda x: -(x - tops).norm(dim=-1), start, step, rounds=60, generator=seeded())
     assert float((x - tops).norm(dim=-1).max()) < 1e-2
     assert bool((left < step).all())
     assert torch.equal(start, kept)
@@ -74,7 +72,7 @@ def test_where_all_is_flat_the_direction_is_random() -> None:
     assert torch.equal(same, start)
 
 
-def operator_norm(weight: Tensor, given: str, wanted: str) -> float:
+def operator_norm(weight: Tensor, given: mm.VectorNorm, wanted: mm.VectorNorm) -> float:
     """Exact where it is a maximum over the corners of a polytope, and in l2."""
     m, n = weight.shape
     if given in ("l2", "rms") and wanted in ("l2", "rms"):
@@ -85,7 +83,7 @@ def operator_norm(weight: Tensor, given: str, wanted: str) -> float:
         corners = torch.eye(n).double() if given == "l1" else signs
         return float(vector_norm(corners @ weight.T, wanted).max())
     # From l2 to l1 or linf: the transpose from linf or l1 to l2.
-    back = operator_norm(weight.T, {"l1": "linf", "linf": "l1"}[wanted], "l2")
+    back = operator_norm(weight.T, DUALS[wanted], "l2")
     return back * (n**0.5 if given == "rms" else 1)
 
 

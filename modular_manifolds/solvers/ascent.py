@@ -30,7 +30,7 @@ def climb(
         start: (batch, features).
         step: (batch, 1), the length of the first step of each row, in l2.
         rounds: steps that are tried.
-        generator: of the random directions, on the CPU.
+        generator: of the random directions.
         keep: back into the set that is searched.
 
     Returns:
@@ -39,7 +39,9 @@ def climb(
     x = start
     here, gradient = _with_gradient(value, x)
     for _ in range(rounds):
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        noise = torch.randn(
+            x.shape, generator=generator, dtype=x.dtype, device=generator.device
+        ).to(x.device)
         flat = ~(gradient != 0).any(dim=-1, keepdim=True)
         direction = torch.where(flat, noise, gradient)
         length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
