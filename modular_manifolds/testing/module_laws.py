@@ -93,7 +93,9 @@ def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
     for trial in _trials(module, sample):
         # Other rows of each kind: those of one kind begin where those of another do.
         rows = [slice(i * ASCENTS % DRAWN, i * ASCENTS % DRAWN + ASCENTS) for i in range(DRAWN)]
-        drawn = [(x[some], y[some]) for some, (x, y) in zip(rows, _pairs(trial, sample), strict=False)]
+        drawn = [
+            (x[some], y[some]) for some, (x, y) in zip(rows, _pairs(trial, sample), strict=False)
+        ]
         x = torch.cat([first for first, _ in drawn])
         d = torch.cat([then - first for first, then in drawn])
         size, apart = 2 * _measure(x, trial.source), _measure(d, trial.source)
@@ -105,10 +107,14 @@ def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
             return _measure(_minus(module(x + d), module(x)), trial.target)
 
         def at_most_as_large(x: Tensor, space: Space = trial.source, size: Tensor = size) -> Tensor:
-            return x * (size / _measure(x, space).clamp_min(torch.finfo(sample.dtype).tiny)).clamp(max=1).unsqueeze(-1)
+            return x * (size / _measure(x, space).clamp_min(torch.finfo(sample.dtype).tiny)).clamp(
+                max=1
+            ).unsqueeze(-1)
 
         def as_long(d: Tensor, space: Space = trial.source, apart: Tensor = apart) -> Tensor:
-            return d * (apart / _measure(d, space).clamp_min(torch.finfo(sample.dtype).tiny)).unsqueeze(-1)
+            return d * (
+                apart / _measure(d, space).clamp_min(torch.finfo(sample.dtype).tiny)
+            ).unsqueeze(-1)
 
         walk, turn = size.unsqueeze(-1) / 4, apart.unsqueeze(-1) / 2
         for _ in range(TURNS):
