@@ -56,8 +56,8 @@ def test_every_atom_and_bond_keeps_what_it_declares(case: cases.ModuleCase) -> N
 @pytest.mark.parametrize("case", [case for case in cases.MODULES if case.tight], ids=cases.name)
 def test_nine_tenths_of_a_sensitivity_are_refuted(case: cases.ModuleCase) -> None:
     module = built(case)
-    leaf = module._own  # pyright: ignore
-    module._own = replace(leaf, sensitivity=0.9 * leaf.sensitivity)  # pyright: ignore
+    own = module._own
+    module._own = replace(own, sensitivity=0.9 * own.sensitivity)  # pyright: ignore
     with pytest.raises(AssertionError, match="sensitivity"):
         check_module(module, EXACT)
     with pytest.raises(AssertionError, match="no ascent beats the sensitivity: measured"):
