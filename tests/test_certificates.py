@@ -327,7 +327,7 @@ def test_a_module_without_a_finite_bound_is_named_with_what_to_do() -> None:
     assert math.isinf(report.certified)
     assert report.advice() == [
         "no bound holds at inner (Square): its bound depends on the size of its input; "
-        "pass radius=, the largest norm of the inputs"
+        "pass radius= (--input-radius on the command line), the largest norm of the inputs"
     ]
     assert report.advice()[0] in str(report)
     free = mm.lipschitz(mm.Linear(8, 8, manifold=mm.Euclidean()) >> Square(), radius=1.0)
