@@ -96,7 +96,7 @@ def test_directions_improve_in_every_norm_and_reach_the_operator_norm(
     at = torch.randn(64, 7, dtype=torch.float64)
     v, before = torch.randn_like(at), torch.zeros(64, dtype=torch.float64)
     for _ in range(30):
-        slopes, v = power_step(lambda x: x @ weight.T, at, v, given, wanted)
+        slopes, v, _ = power_step(lambda x: x @ weight.T, at, v, given, wanted)
         assert bool((slopes >= before * (1 - 1e-12)).all())
         before = slopes
     exact = operator_norm(weight, given, wanted)

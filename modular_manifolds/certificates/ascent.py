@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from modular_manifolds.certificates.empirical import power_step, vector_norm
+from modular_manifolds.certificates.empirical import DUALS, power_step, pulled_back, vector_norm
 from modular_manifolds.composition.space import VectorNorm
 from modular_manifolds.solvers.ascent import climb
 
@@ -28,7 +28,7 @@ def steeper_points(
     """The points `at`, and those to which gradient ascent leads from there, within `radius`.
 
     Pairs climb on `‖f(x) − f(y)‖/‖x − y‖`, which a piecewise linear function too has a gradient of. From
-    their ends and middles, and from `at`, points climb on `‖J(x)v‖/‖v‖`, v by power iteration. What the
+    their ends and middles, and from `at`, points climb on `‖J(x)ᵀu‖` in the dual norm, u by power iteration. What the
     slope is at the points is not said: that is for `largest_slope` to measure.
 
     Args:
@@ -72,11 +72,12 @@ def steeper_points(
     step = size.repeat(4, 1) / 4
     v = torch.randn(points.shape, generator=generator, dtype=at.dtype).to(at.device)
     for _ in range(-(-iterations // CLIMBING_STEPS)):
-        for _ in range(POWER_STEPS):
-            _, v = power_step(function, points, v, input_norm, output_norm)
+        for _ in range(POWER_STEPS - 1):
+            _, v, _ = power_step(function, points, v, input_norm, output_norm)
+        _, v, u = power_step(function, points, v, input_norm, output_norm)
 
-        def slope(x: Tensor, v: Tensor = v) -> Tensor:
-            return vector_norm(torch.func.jvp(function, (x,), (v,))[1], output_norm)
+        def slope(x: Tensor, u: Tensor = u) -> Tensor:
+            return vector_norm(pulled_back(function(x), x, u), DUALS[input_norm])
 
         points, step = climb(
             slope, points, step, rounds=CLIMBING_STEPS, generator=generator, keep=inside

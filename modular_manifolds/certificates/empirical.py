@@ -68,29 +68,46 @@ def points_to_try(
     return at.to(device)
 
 
+@torch.enable_grad()
 def power_step(
     function: Callable[[Tensor], Tensor],
     at: Tensor,
     v: Tensor,
     input_norm: VectorNorm,
     output_norm: VectorNorm,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The slopes `‖J(x) v‖_out / ‖v‖_in`, rounded down, and directions of unit norm in which they are no smaller.
 
-    `‖J(x) ·‖` is convex, so it grows at least as its linear part at v does: the next v is the one of unit
-    norm along which that grows most. In l2 this is power iteration on `JᵀJ`. A direction stays where
-    its slope is zero.
+    `‖J(x) ·‖` is convex, so it grows at least as its linear part at v does, `<u, J ·>` with `<u, J v> = ‖J v‖`:
+    the next v is the one of unit norm along which that grows most. In l2 this is power iteration on
+    `JᵀJ`. A direction stays where its slope is zero.
+
+    Returns:
+        the slopes, the next v, and u up to a factor.
 
     Source: D. Boyd, "The power method for l^p norms" (1974).
     """
     v = v / vector_norm(v, input_norm).unsqueeze(-1).clamp_min(1e-300)
-    forward = torch.func.jvp(function, (at,), (v,))[1].detach()
+    x = at.detach().requires_grad_()
+    y = function(x)
+    # J v is the derivative of `<Jᵀu, v>` in u: several times faster than torch's forward mode.
+    u = torch.zeros_like(y, requires_grad=True)
+    back = pulled_back(y, x, u)
+    forward = pulled_back(back, u, v).detach()
     lengths = vector_norm(v, input_norm)
     slopes = torch.where(lengths > 0, vector_norm(forward, output_norm) / lengths, 0.0)
     slopes = slopes * rounded_down(1.0, max(at.shape[-1], forward.shape[-1]))
-    back = torch.func.vjp(function, at)[1](_along(forward, output_norm))[0].detach()
+    u = _along(forward, output_norm)
+    back = pulled_back(y, x, u).detach()
     moves = (back != 0).any(dim=-1, keepdim=True)
-    return slopes, torch.where(moves, _along(back, DUALS[input_norm]), v)
+    return slopes, torch.where(moves, _along(back, DUALS[input_norm]), v), u
+
+
+def pulled_back(y: Tensor, x: Tensor, u: Tensor) -> Tensor:
+    """`Jᵀu` of y as a function of x, differentiable; zero where y does not depend on x."""
+    if not y.requires_grad:
+        return torch.zeros_like(x)
+    return torch.autograd.grad(y, x, u, create_graph=True, materialize_grads=True)[0]
 
 
 def _along(x: Tensor, norm: VectorNorm) -> Tensor:
@@ -120,7 +137,7 @@ def largest_slope(
     v = torch.randn(at.shape, generator=generator, dtype=torch.float64).to(at.device)
     best = 0.0
     for _ in range(iterations if at.numel() else 0):
-        slopes, v = power_step(function, at, v, input_norm, output_norm)
+        slopes, v, _ = power_step(function, at, v, input_norm, output_norm)
         before, best = best, max(best, float(slopes.max()))
         if best <= before * (1 + 1e-9):
             break
