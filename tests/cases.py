@@ -1,11 +1,11 @@
-"""The one table of what the laws are tried on: manifolds, norms, solvers, shapes, precisions.
+"""The one table of what the laws are tried on: manifolds, norms, solvers, modules, shapes, precisions.
 
-A new manifold or norm is one row here; a new pair in `mm.solvers.TABLE` is picked up by itself.
+A new manifold, norm, atom or bond is one row here; a new pair in `mm.solvers.TABLE` is picked up by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -114,6 +114,34 @@ def instances(kind: type[mm.Manifold]) -> list[mm.Manifold]:
     found = [manifold for manifold in MANIFOLDS if type(manifold) is kind]
     assert found, f"{kind.__name__} is in mm.solvers.TABLE and has no row in tests/cases.py"
     return found
+
+
+@dataclass(frozen=True)
+class ModuleCase:
+    """A module that takes vectors; one that takes tuples stands in a series behind a Parallel.
+
+    `tight` says that some input is stretched by the declared sensitivity, so that a smaller one must be
+    refuted.
+    """
+
+    build: Callable[[], mm.Module]
+    tight: bool = True
+
+    def __str__(self) -> str:
+        return self.build().tree().where
+
+
+MODULES: list[ModuleCase] = [
+    ModuleCase(lambda: mm.Linear(5, 4)),
+    ModuleCase(lambda: mm.Linear(3, 6, norm=mm.RMSOperator())),
+    ModuleCase(lambda: mm.Linear(5, 4, source_norm="linf", target_norm="l1"), tight=False),
+    ModuleCase(mm.Identity),
+    ModuleCase(mm.ReLU),
+    ModuleCase(mm.Abs),
+    ModuleCase(mm.MaxMin),
+    ModuleCase(mm.GELU),
+    ModuleCase(mm.Flatten),
+]
 
 
 def name(value: object) -> str:
