@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.certificates.leaves import module_at
-from modular_manifolds.certificates.rounding import largest_singular_value
 from modular_manifolds.composition.tree import Leaf, Series, Tree
 from modular_manifolds.errors import SpaceError
+from modular_manifolds.linalg.rounding import largest_singular_value
 from modular_manifolds.nn import Atom, Module, ReLU
 
 EPS = torch.finfo(torch.float64).eps
