@@ -12,11 +12,14 @@ from modular_manifolds.certificates import ActivationReport as ActivationReport
 from modular_manifolds.certificates import ConditioningReport as ConditioningReport
 from modular_manifolds.certificates import InputScale as InputScale
 from modular_manifolds.certificates import LipschitzReport as LipschitzReport
+from modular_manifolds.certificates import LocalLipschitzReport as LocalLipschitzReport
+from modular_manifolds.certificates import LocalStatus as LocalStatus
 from modular_manifolds.certificates import ProjectedGradient as ProjectedGradient
 from modular_manifolds.certificates import RobustnessReport as RobustnessReport
 from modular_manifolds.certificates import activations as activations
 from modular_manifolds.certificates import conditioning as conditioning
 from modular_manifolds.certificates import lipschitz as lipschitz
+from modular_manifolds.certificates import local_lipschitz as local_lipschitz
 from modular_manifolds.certificates import robustness as robustness
 from modular_manifolds.composition import SAME as SAME
 from modular_manifolds.composition import Budget as Budget

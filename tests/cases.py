@@ -1,12 +1,13 @@
-"""The one table of what the laws are tried on: manifolds, norms, solvers, shapes, precisions.
+"""The one table of what the laws are tried on: manifolds, norms, solvers, modules, shapes, precisions.
 
-A new manifold or norm is one row here; a new pair in `mm.solvers.TABLE` is picked up by itself.
+A new manifold, norm, atom or bond is one row here; a new pair in `mm.solvers.TABLE` is picked up by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -114,6 +115,64 @@ def instances(kind: type[mm.Manifold]) -> list[mm.Manifold]:
     found = [manifold for manifold in MANIFOLDS if type(manifold) is kind]
     assert found, f"{kind.__name__} is in mm.solvers.TABLE and has no row in tests/cases.py"
     return found
+
+
+@dataclass(frozen=True)
+class ModuleCase:
+    """A module that takes vectors, or tuples of vectors of given sizes.
+
+    `tight` says that some input is stretched by the declared sensitivity, so that a smaller one must be
+    refuted.
+    """
+
+    build: Callable[[], mm.Module]
+    tight: bool = True
+
+    def __str__(self) -> str:
+        return self.build().tree().where
+
+
+MODULES: list[ModuleCase] = [
+    ModuleCase(lambda: mm.Linear(5, 4)),
+    ModuleCase(lambda: mm.Linear(3, 6, norm=mm.RMSOperator())),
+    ModuleCase(lambda: mm.Linear(5, 4, source_norm="linf", target_norm="l1"), tight=False),
+    ModuleCase(lambda: mm.Embedding(6, 4)),
+    ModuleCase(lambda: mm.Conv2d(2, 3, 2, size=(4, 2), stride=2)),
+    ModuleCase(lambda: mm.Conv2d(2, 4, 3, size=3, padding=1, groups=2), tight=False),
+    ModuleCase(lambda: mm.Bias(4, vector_norm="rms")),
+    ModuleCase(lambda: mm.Gain(4, vector_norm="linf")),
+    ModuleCase(mm.Identity),
+    ModuleCase(mm.ReLU),
+    ModuleCase(mm.Abs),
+    ModuleCase(mm.MaxMin),
+    ModuleCase(mm.GELU),
+    ModuleCase(mm.SiLU),
+    ModuleCase(lambda: mm.RMSNorm(5)),
+    ModuleCase(lambda: mm.RMSNorm(3, eps=0.1, vector_norm="l2")),
+    ModuleCase(lambda: mm.MeanPool(2, 2, size=4)),
+    ModuleCase(lambda: mm.MaxPool(2, 2, size=4)),
+    ModuleCase(lambda: mm.MaxPool(1, 2, size=3, stride=1)),
+    ModuleCase(lambda: mm.Dropout(0.3).eval(), tight=False),
+    ModuleCase(mm.Flatten),
+    ModuleCase(lambda: mm.Heads(8, 2, 4)),
+    ModuleCase(lambda: mm.MergeHeads(2, 4), tight=False),
+    ModuleCase(lambda: mm.Rotary(4)),
+    # Its bound is a function of the sizes: a number that is too small is planted in its own test.
+    ModuleCase(lambda: mm.CausalAttention(4), tight=False),
+]
+
+
+Net = TypeVar("Net", bound=mm.Module)
+
+
+def in_double(net: Net) -> Net:
+    """The network in float64, its weights on their manifolds to float64's rounding."""
+    net.double()
+    with torch.no_grad():
+        points = net.manifold.project({path: p.detach() for path, p in net.named_parameters()})
+        for path, p in net.named_parameters():
+            p.copy_(points[path])
+    return net
 
 
 def name(value: object) -> str:

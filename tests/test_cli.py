@@ -13,10 +13,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from torch import Tensor
 
+import modular_manifolds as mm
 from modular_manifolds.certificates.attack import can_attack
 from modular_manifolds.cli.main import main
 from modular_manifolds.errors import SpecError
+from modular_manifolds.specs import NetworkSpec
+from modular_manifolds.specs.network import NAMES
 
 QUICK = ["--set", "epochs=1", "--set", "batch_size=256"]
 
@@ -154,6 +158,49 @@ def test_lipschitz_says_where_a_bound_is_missing_and_what_to_do(
     assert json.loads(Path("found.json").read_text())["lipschitz"]["declared"] is None
 
 
+class Square(mm.Bond):
+    """`x²/2`: the bound depends on the size of the input."""
+
+    def lipschitz_within(self, radius: float) -> float:
+        return radius
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.square() / 2
+
+
+def test_lipschitz_takes_the_size_of_inputs_where_a_bound_depends_on_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without it nothing is certified: the exit code is 0, and the output names the module and the option."""
+    net = mm.Linear(64, 32, manifold=mm.Stiefel(radius=2.0)) >> Square() >> mm.Linear(32, 10)
+    monkeypatch.setattr(NetworkSpec, "build_aside", lambda *_: net)
+    monkeypatch.setitem(NAMES, Square, "identity")
+    assert main(["lipschitz", "--json", "found.json"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "no bound holds at 1 (Square): its bound depends on the size of its input" in out
+    assert "--input-radius" in out
+    assert json.loads(Path("found.json").read_text())["lipschitz"]["certified"] is None
+    assert main(["lipschitz", "--input-radius", "3", "--json", "found.json"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "declared 12, certified 12" in out
+    assert "for inputs of norm at most 3" in out
+    assert json.loads(Path("found.json").read_text())["lipschitz"]["radius"] == 3
+
+
+def test_lipschitz_draws_a_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    radius = ["--input-norm", "linf", "--input-radius", "2"]
+    assert main(["lipschitz", *radius, "--figure", "bounds.svg"]) == 0
+    assert "figure bounds.svg" in " ".join(capsys.readouterr().out.split())
+    picture = Path("bounds.svg").read_text()
+    assert picture.startswith("<?xml")
+    assert "</svg>" in picture
+    assert main(["lipschitz", "--figure", "other.svg"]) == 0
+    assert Path("other.svg").read_text() != picture
+    capsys.readouterr()
+    assert main(["lipschitz", "--figure", "no/folder.svg"]) == 2
+    assert "--figure must be a file that can be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["run", "network"])
 def test_schema_is_a_schema(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", kind]) == 0
@@ -176,6 +223,10 @@ MISTAKES = {
     "resume with more": (["train", "--resume", ".", "--seed", "1"], "--resume must stand alone"),
     "unknown norm": (["lipschitz", "--input-norm", "l7"], "--input-norm must be one of"),
     "bad radius": (["lipschitz", "--radius", "far"], "--radius must be a number of at least 0"),
+    "bad input radius": (
+        ["lipschitz", "--input-radius", "-1"],
+        "--input-radius must be finite and positive, got -1",
+    ),
     "no points": (["lipschitz", "--points", "0"], "--points must be at least 1, got 0"),
     "no such device": (["train", "--set", "device=cuda:63"], "device must be one that torch finds"),
     "other data": (

@@ -126,7 +126,8 @@ def test_composition_runs_without_torch() -> None:
 
 
 PUBLIC = [
-    "Linear", "ReLU", "Abs", "MaxMin", "GELU", "Identity", "Flatten",
+    "Linear", "Embedding", "Conv2d", "Bias", "Gain",
+    "ReLU", "Abs", "MaxMin", "GELU", "SiLU", "RMSNorm", "MeanPool", "MaxPool", "Dropout", "Identity", "Flatten",
     "Series", "Parallel", "Sum", "Scale", "Residual",
     "Euclidean", "Sphere", "Oblique", "Stiefel", "Product",
     "Frobenius", "Max", "Spectral", "RMSOperator", "RowRMS", "ModularNorm",

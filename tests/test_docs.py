@@ -248,6 +248,15 @@ def test_the_table_of_types_names_every_type_that_specifications_know() -> None:
     assert known <= types
 
 
+def test_the_tables_of_modules_name_every_atom_and_bond() -> None:
+    for base, column in ((mm.Atom, "atom"), (mm.Bond, "bond")):
+        rows = rows_below(DOCS / "modules.md", f"| {column} | computes |")
+        written = {name for row in rows for name in row[0].split(", ")}
+        assert written == {
+            each.__name__ for each in table.MODULES.values() if issubclass(each, base)
+        }
+
+
 @pytest.mark.parametrize("kind", ["manifolds", "norms"])
 def test_every_manifold_and_norm_has_a_page_that_the_index_links(kind: str) -> None:
     index = (DOCS / kind / "index.md").read_text()

@@ -572,16 +572,6 @@ def test_operator_bounds_from_l2_to_l2_are_attained(manifold: mm.Manifold) -> No
     assert float(torch.linalg.matrix_norm(alike, 2)) == pytest.approx(atom.sensitivity)
 
 
-def in_double(net: mm.Module) -> mm.Module:
-    """The network in float64, its weights on their manifolds to float64's rounding."""
-    net.double()
-    with torch.no_grad():
-        points = net.manifold.project({path: p.detach() for path, p in net.named_parameters()})
-        for path, p in net.named_parameters():
-            p.copy_(points[path])
-    return net
-
-
 def laws_hold_for() -> dict[str, mm.Module]:
     rms: dict[str, Any] = {"norm": mm.RMSOperator()}
     sphere: dict[str, Any] = {"manifold": mm.Sphere(), "norm": mm.Frobenius()}
@@ -601,7 +591,7 @@ def laws_hold_for() -> dict[str, mm.Module]:
 
 @pytest.mark.parametrize("name", laws_hold_for())
 def test_networks_keep_the_laws(name: str) -> None:
-    check_module(in_double(laws_hold_for()[name]), Sample((5,), torch.float64))
+    check_module(cases.in_double(laws_hold_for()[name]), Sample((5,), torch.float64))
 
 
 class Gain(mm.Bond):
@@ -648,7 +638,7 @@ def faults() -> dict[str, tuple[mm.Module, str]]:
 def test_declared_numbers_that_are_wrong_are_refuted(name: str) -> None:
     module, message = faults()[name]
     with pytest.raises(AssertionError, match=message):
-        check_module(in_double(module), Sample((3,), torch.float64))
+        check_module(cases.in_double(module), Sample((3,), torch.float64))
 
 
 def test_declared_numbers_that_are_right_are_not() -> None:

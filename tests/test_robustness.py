@@ -106,14 +106,50 @@ def test_the_edge_of_the_radius_is_not_certified() -> None:
     assert report.certified(math.nextafter(radius, 0)) == 1.0
 
 
-def test_the_bound_on_the_rounding_of_the_forward_pass_holds() -> None:
-    net = (mm.Linear(60, 50) >> mm.ReLU() >> mm.Linear(50, 20)).double()
-    x = torch.randn(200, 60, dtype=torch.float64)
+class Shift(mm.Bond):
+    """`x + shift` in every entry: f(0) is not 0. It bounds its rounding, or says nothing of it."""
+
+    def __init__(self, shift: float, size: int, known: bool) -> None:
+        super().__init__(offset=shift * math.sqrt(size) * (1 + 1e-12))
+        self.shift, self.known = shift, known
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        if not self.known:
+            return super().rounding_within(radius, dtype)
+        return torch.finfo(dtype).eps * (radius + self._offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e6])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("size", [1.0, 1e-9])
+def test_the_bound_on_the_rounding_of_the_forward_pass_holds(
+    shift: float, known: bool, size: float
+) -> None:
+    net = mm.Linear(60, 50) >> Shift(shift, 50, known) >> mm.ReLU() >> mm.Linear(50, 20)
+    net = net.double()
+    x = size * torch.randn(200, 60, dtype=torch.float64)
     first, last = (p.detach().numpy().astype(np.longdouble) for p in net.parameters())
-    exact = np.maximum(x.numpy().astype(np.longdouble) @ first.T, 0) @ last.T
+    hidden = x.numpy().astype(np.longdouble) @ first.T + np.longdouble(shift)
+    exact = np.maximum(hidden, 0) @ last.T
     wrong = np.linalg.norm((net(x).detach().numpy() - exact).astype(float), axis=1)
-    bound = rounding_of_outputs(net, mm.lipschitz(net).certified)
-    assert 0 < (wrong / x.norm(dim=1).numpy()).max() <= bound < 1e-11
+    radius = float(x.norm(dim=1).max())
+    bound = rounding_of_outputs(net, radius)
+    assert 0 < wrong.max() <= bound < 1e-10 * (radius + 10 * shift)
+
+
+def test_a_margin_that_an_offset_may_have_rounded_is_not_certified() -> None:
+    """Beside an offset of 1e6 a margin of 1e-12 is rounding, however short the input."""
+    net = (
+        with_weight(torch.eye(2)) >> Shift(1e6, 2, known=False) >> with_weight(torch.eye(2))
+    ).double()
+    x = torch.tensor([[1e-9, 0.0], [1e-6, 0.0]], dtype=torch.float64)
+    report = mm.robustness(net, x, torch.tensor([0, 0]))
+    assert report.clean == 1.0
+    assert report.radii[0] == 0.0
+    assert 0 < report.radii[1] < 1e-6
 
 
 def test_a_margin_that_rounding_may_have_made_is_not_certified() -> None:

@@ -12,6 +12,11 @@ from modular_manifolds.certificates.input_scale import InputScale as InputScale
 from modular_manifolds.certificates.lipschitz import LipschitzReport as LipschitzReport
 from modular_manifolds.certificates.lipschitz import LipschitzRow as LipschitzRow
 from modular_manifolds.certificates.lipschitz import lipschitz as lipschitz
+from modular_manifolds.certificates.local import (
+    LocalLipschitzReport as LocalLipschitzReport,
+)
+from modular_manifolds.certificates.local import LocalStatus as LocalStatus
+from modular_manifolds.certificates.local import local_lipschitz as local_lipschitz
 from modular_manifolds.certificates.robustness import robustness as robustness
 from modular_manifolds.certificates.robustness_report import RobustnessReport as RobustnessReport
 from modular_manifolds.certificates.robustness_report import RobustnessRow as RobustnessRow

@@ -18,6 +18,7 @@ from modular_manifolds.certificates.bounds import (
     rounding_up,
 )
 from modular_manifolds.certificates.empirical import (
+    DUALS,
     largest_norm,
     points_to_try,
     rounded_down,
@@ -29,8 +30,6 @@ from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, V
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import Leaf, Tree, leading
 from modular_manifolds.nn.module import Module
-
-DUALS: dict[VectorNorm, VectorNorm] = {"l2": "l2", "l1": "linf", "linf": "l1"}
 
 
 @dataclass(frozen=True)

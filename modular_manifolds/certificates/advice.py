@@ -25,7 +25,10 @@ def remedy(leaf: Leaf, arriving: float, radius: float | None) -> str:
             return UNBOUNDED_WEIGHT
         return "not even for inputs of norm 1; put a module in its place that has one"
     if radius is None:
-        return "its bound depends on the size of its input; pass radius=, the largest norm of the inputs"
+        return (
+            "its bound depends on the size of its input; pass radius= (--input-radius on the command "
+            "line), the largest norm of the inputs"
+        )
     if math.isinf(arriving):
         return (
             "its bound depends on the size of its input, which a module in front leaves unbounded"

@@ -50,7 +50,7 @@ def bounds(
     arriving = math.inf if radius is None else before * radius
     now = Certified(net)
     promised = propagate(tree, source, arriving, declared)
-    proved = propagate(tree, source, arriving, now.slope, now.matrix)
+    proved = propagate(now.tree(tree), source, arriving, now.slope, now.matrix)
     return Bounds(
         declared=before * after * promised.slope,
         certified=before * after * proved.slope * rounding_up(proved),
@@ -86,11 +86,11 @@ def one_space_to_another(net: Module, argument: str) -> tuple[Tree, Space, Space
     return tree, source, target
 
 
-def check_radius(radius: float) -> None:
+def check_radius(radius: float, *, argument: str = "radius") -> None:
     """Refuse a radius that is not finite and positive."""
     if not (isinstance(radius, int | float) and math.isfinite(radius) and radius > 0):
         raise ArgumentError(
-            "radius",
+            argument,
             "must be finite and positive",
             repr(radius),
             "Pass the largest norm of the inputs, or leave it out.",

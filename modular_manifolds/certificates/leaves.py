@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius
-from modular_manifolds.composition.tree import Leaf
+from modular_manifolds.composition.tree import Tree, with_leaves
 from modular_manifolds.linalg.rounding import largest_singular_value
 from modular_manifolds.nn.leaf import Atom, Bond
 from modular_manifolds.nn.module import Module
@@ -47,6 +48,17 @@ class Certified:
         if leaf.path not in self._largest:
             self._largest[leaf.path] = largest_singular_value(module.weight)
         return module.lipschitz_within(radius, largest_singular_value=self._largest[leaf.path])
+
+    def tree(self, tree: Tree) -> Tree:
+        """The same tree with the offsets of the weights as they are."""
+
+        def change(leaf: Leaf) -> Leaf:
+            module = module_at(self.net, leaf)
+            if not isinstance(module, Atom):
+                return leaf
+            return replace(leaf, offset=module.certified_offset())
+
+        return with_leaves(tree, change)
 
     def matrix(self, leaf: Leaf) -> Tensor | None:
         """The matrix of a linear atom; None for everything else."""

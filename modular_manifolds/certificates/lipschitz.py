@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
+from modular_manifolds.certificates.ascent import steeper_points
 from modular_manifolds.certificates.bounds import (
     bounds,
     check_radius,
@@ -178,6 +179,15 @@ def lipschitz(
         starts=starts,
         generator=generator,
         leading=leading(tree),
+    )
+    at = steeper_points(
+        network,
+        at,
+        input_norm=given,
+        output_norm=wanted,
+        radius=radius,
+        iterations=iterations,
+        generator=generator,
     )
     empirical = largest_slope(
         network,

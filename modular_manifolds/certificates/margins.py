@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from modular_manifolds.certificates.bounds import bounds
-from modular_manifolds.composition.space import Space
-from modular_manifolds.composition.tree import leaves
+from modular_manifolds.certificates.bounds import bounds, one_space_to_another, rounding_up
+from modular_manifolds.certificates.forward_error import forward_error
+from modular_manifolds.certificates.leaves import module_at
+from modular_manifolds.composition.space import Space, conversion
+from modular_manifolds.composition.tree import Leaf, times
 from modular_manifolds.nn import Linear, Module, Series
 
 EPS = torch.finfo(torch.float64).eps
@@ -50,21 +52,34 @@ def pair_bounds(net: Module, bound: float, classes: int) -> tuple[Tensor, bool]:
     return torch.minimum(found, torch.where(torch.isnan(pairs), math.inf, pairs)), True
 
 
-def rounding_of_outputs(net: Module, bound: float) -> float:
-    """An e with `‖computed f(x) − f(x)‖₂ ≤ e ‖x‖₂` for a forward pass in float64.
+def rounding_of_outputs(net: Module, radius: float) -> float:
+    """An e with `‖f̂(x) − f(x)‖₂ ≤ e` for `‖x‖₂ ≤ radius`, f̂ being the forward pass in float64.
 
-    A product with W of shape (m, n) errs by at most `n eps ‖|W| |x|‖₂ ≤ n √min(m, n) eps ‖W‖₂ ‖x‖₂`, and
-    `n √min(m, n) ≤ m n`; what follows stretches the error by no more than its share of L. So e is L eps
-    times the number of weights, doubled, and a few roundings a module. It takes modules with f(0) = 0.
+    By `forward_error`, where every module bounds its rounding. Where one does not, a module of n weights
+    is taken to round like `n + 16` operations on a number as large as its output, `s r + ‖f(0)‖`: a
+    product with W of shape (m, n) errs by at most `n eps ‖|W| |x|‖₂ ≤ n √min(m, n) eps ‖W‖₂ ‖x‖₂`, and
+    `n √min(m, n) ≤ m n`. What follows stretches that by its slopes. Doubled.
 
     Source: N. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.5.
     """
-    weights = sum(each.numel() for each in net.parameters())
-    modules = sum(1 for _ in leaves(net.tree()))
-    return 2 * EPS * (weights + OPERATIONS_A_LEAF * modules) * bound
+    tree, source, target = one_space_to_another(net, "robustness(net)")
+    known = bounds(net, input_norm="l2", output_norm="l2", radius=radius)
+    error = forward_error(net, tree, source, known.arriving, known.now.slope)
+    if math.isinf(error):
+        error = math.fsum(
+            times(2 * EPS * (_weights(net, each.leaf) + OPERATIONS_A_LEAF), each.leaving)
+            * each.gradient
+            for each in known.proved.passages
+        )
+    return conversion(target.norm, "l2", target.size) * error * rounding_up(known.proved)
 
 
-def certified_radii(outputs: Tensor, labels: Tensor, pairs: Tensor, error: Tensor) -> Tensor:
+def _weights(net: Module, leaf: Leaf) -> int:
+    module = module_at(net, leaf)
+    return 0 if module is None else sum(each.numel() for each in module.parameters())
+
+
+def certified_radii(outputs: Tensor, labels: Tensor, pairs: Tensor, error: float) -> Tensor:
     """For each point the l2 radius below which its label stays the largest output.
 
     `min_j (f_c − f_j − 2 error)/K[c, j]` over `j ≠ c`, rounded down; 0 where that is not positive, and so
@@ -74,10 +89,10 @@ def certified_radii(outputs: Tensor, labels: Tensor, pairs: Tensor, error: Tenso
         outputs: (points, classes), float64.
         labels: (points,).
         pairs: K of `pair_bounds`.
-        error: (points,), a bound on the error of each output.
+        error: a bound on the error of each output.
     """
     rows = torch.arange(len(labels))
-    margins = outputs[rows, labels].unsqueeze(1) - outputs - 2 * error.unsqueeze(1)
+    margins = outputs[rows, labels].unsqueeze(1) - outputs - 2 * error
     radii = torch.where(margins > 0, margins / pairs[labels], 0.0)
     radii[rows, labels] = math.inf
     # A network of one class can give no other; nothing is claimed of it.

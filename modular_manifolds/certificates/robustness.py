@@ -73,8 +73,8 @@ def robustness(
     truth = labels.detach().to("cpu", torch.int64)
     right = outputs.argmax(dim=1) == truth
     pairs, last_weight = pair_bounds(network, bound, outputs.shape[1])
-    lengths = torch.linalg.vector_norm(points.flatten(1), dim=1).cpu()
-    error = rounding_of_outputs(network, bound) * lengths
+    longest = float(torch.linalg.vector_norm(points.flatten(1), dim=1).amax())
+    error = rounding_of_outputs(network, longest)
     own = certified_radii(outputs, truth, pairs, error) * scaled.shortest
     left = _attacked(network, points, truth, right, own, checked, scaled, attack)
     return RobustnessReport(

@@ -11,11 +11,12 @@ from rich.console import Console
 
 from modular_manifolds.cli.robustness import Question, answer, show
 from modular_manifolds.cli.train import DATA_SETS
-from modular_manifolds.composition.space import VectorNorm, check_vector_norm
+from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
 from modular_manifolds.errors import DataError
 
 if TYPE_CHECKING:
     from modular_manifolds.certificates import LipschitzReport, RobustnessReport
+    from modular_manifolds.nn import Module
 
 
 def lipschitz(
@@ -30,6 +31,18 @@ def lipschitz(
     ] = None,
     output_norm: Annotated[
         str | None, typer.Option(help="rms, l2, l1 or linf; the network's own without it.")
+    ] = None,
+    input_radius: Annotated[
+        float | None,
+        typer.Option(
+            help="The largest norm of an input, in the input norm: the bounds are for such inputs."
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.svg", help="Draw each module's slope and size, found and bounded."
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -65,11 +78,14 @@ def lipschitz(
     --data, or any option about predictions, also the accuracy that is certified at l2 radii.
     """
     from modular_manifolds.certificates import lipschitz as bounds
+    from modular_manifolds.certificates.bounds import check_radius
     from modular_manifolds.cli.runs import asked_for
     from modular_manifolds.cli.tables import show_table
     from modular_manifolds.training.checkpoint import trained
     from modular_manifolds.training.run_directory import RunDirectory
 
+    if input_radius is not None:
+        check_radius(input_radius, argument="--input-radius")
     if run is not None and run.is_dir():
         directory = RunDirectory(run)
         spec = directory.read_run()
@@ -82,6 +98,7 @@ def lipschitz(
         net,
         input_norm=_norm(input_norm, "--input-norm"),
         output_norm=_norm(output_norm, "--output-norm"),
+        radius=input_radius,
     )
     # Before anything is printed: a mistake in the options is one line and no more.
     question = Question(data, data_path, tuple(radius or ()), points, attack)
@@ -93,22 +110,42 @@ def lipschitz(
     if predictions is not None:
         show(console, question, predictions)
     if json is not None:
-        _write(json, report, predictions)
+        _write(json, "--json", _as_json(report, predictions))
         console.print(f"report    {json}", soft_wrap=True, highlight=False)
+    if figure is not None:
+        _write(figure, "--figure", _picture(net, report))
+        console.print(f"figure    {figure}", soft_wrap=True, highlight=False)
 
 
-def _write(file: Path, bounds: LipschitzReport, predictions: RobustnessReport | None) -> None:
-    from modular_manifolds.training.run_directory import as_json, write_whole
+def _as_json(bounds: LipschitzReport, predictions: RobustnessReport | None) -> str:
+    from modular_manifolds.training.run_directory import as_json
 
     found = {
         "lipschitz": dataclasses.asdict(bounds),
         "robustness": predictions and dataclasses.asdict(predictions),
     }
+    return as_json(found, indent=2) + "\n"
+
+
+def _picture(net: Module, slopes: LipschitzReport) -> str:
+    from modular_manifolds.certificates import activations
+    from modular_manifolds.training.figures import bounds
+
+    radius = slopes.radius
+    if radius is not None:
+        assert isinstance(net.source, Space)
+        radius *= conversion(slopes.input_norm, net.source.norm, net.source.size)
+    return bounds(slopes, activations(net, radius=radius))
+
+
+def _write(file: Path, option: str, text: str) -> None:
+    from modular_manifolds.training.run_directory import write_whole
+
     try:
-        write_whole(file, as_json(found, indent=2) + "\n")
+        write_whole(file, text)
     except OSError as error:
         raise DataError(
-            "--json", "must be a file that can be written", str(file), f"{error.strerror}."
+            option, "must be a file that can be written", str(file), f"{error.strerror}."
         ) from None
 
 

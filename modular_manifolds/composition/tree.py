@@ -6,8 +6,8 @@ The tree is derived from the live network at each call, so it cannot go stale.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from modular_manifolds.composition import rules
 from modular_manifolds.composition.leaf import Leaf
@@ -125,6 +125,17 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
 def leading(tree: Tree) -> tuple[int, ...]:
     """The dimensions between batch and features that an input may have: those of the first leaf that mixes."""
     return next((leaf.leading for leaf in leaves(tree) if leaf.leading), ())
+
+
+def with_leaves(tree: Tree, change: Callable[[Leaf], Leaf]) -> Tree:
+    """The same tree with `change(leaf)` in the place of every leaf."""
+    match tree:
+        case Leaf():
+            return change(tree)
+        case Scale():
+            return replace(tree, part=with_leaves(tree.part, change))
+        case _:
+            return replace(tree, parts=tuple(with_leaves(part, change) for part in tree.parts))
 
 
 def reach(tree: Tree, radius: Radius) -> Radius:

@@ -71,10 +71,13 @@ class Bias(Atom):
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(shape, dtype=dtype)
 
+    def certified_offset(self) -> float:
+        length = float(torch.linalg.vector_norm(self.weight.detach().double()))
+        return self._norm_constant * length * (1 + 2.0**-52 * (self.features + 4))
+
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
         # One rounding of each sum.
-        length = float(torch.linalg.vector_norm(self.weight.detach().double())) * (1 + 2.0**-40)
-        return torch.finfo(dtype).eps * (radius + self._norm_constant * length)
+        return torch.finfo(dtype).eps * (radius + self.certified_offset())
 
     def tree(self, path: str = "") -> Tree:
         own = super().tree(path)

@@ -80,9 +80,6 @@ class Embedding(Atom):
         rounded_up = 1 + 2.0**-52 * (self.features + 4)
         return float(rows.amax()) / math.sqrt(self.features) * rounded_up
 
-    def matrix(self) -> Tensor:
-        return self.weight.mT
-
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
         # A token is looked up, which rounds nothing. Of a vector each output is a sum over the vocabulary, within
         # γ (|W|ᵀ|x|). Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).

@@ -85,6 +85,10 @@ class Atom(Module):
         """
         return None
 
+    def certified_offset(self) -> float:
+        """A bound on `‖f(0)‖` for the weight as it is, rounded up; the declared one by default."""
+        return self._offset
+
     def lipschitz_at(self, largest_singular_value: float) -> float:
         """A Lipschitz bound for any weight whose `σ_max` is at most this; the declared one by default."""
         del largest_singular_value

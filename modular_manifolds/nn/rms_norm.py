@@ -50,8 +50,7 @@ class RMSNorm(Bond):
                 "Name rms or l2 as the target_norm of the module in front of it.",
             )
         space = Space(features, vector_norm)
-        # Of √(1/ε) the quotient, the root and ε² ≈ rounding: up by more than three of them.
-        super().__init__(sensitivity=(1 + 2.0**-50) / math.sqrt(eps), source=space, target=space)
+        super().__init__(sensitivity=1 / math.sqrt(eps), source=space, target=space)
         self.features = features
         self.eps = float(eps)
         self.vector_norm: VectorNorm = vector_norm

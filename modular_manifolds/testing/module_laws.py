@@ -1,7 +1,7 @@
 """What every module must do: the numbers it declares are tried against the function it computes.
 
-Random search finds lower bounds: a law that passes has not proved the declared number, one that
-fails has refuted it.
+Random search and gradient ascent find lower bounds: a law that passes has not proved the declared
+number, one that fails has refuted it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,15 @@ from modular_manifolds.composition.tree import Tree, leading, reach, slope
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
+from modular_manifolds.solvers.ascent import climb
 from modular_manifolds.testing.check import at_most, equal, untouched
 from modular_manifolds.testing.measure import vector_norm
 from modular_manifolds.testing.sample import Sample
+
+DRAWN = 256
+"""Pairs of each kind that are drawn."""
+ASCENTS, TURNS, STEPS = 16, 6, 3
+"""Pairs of each kind that climb; how often point and direction take turns; steps of a turn."""
 
 
 class WeightGeometry(Protocol):
@@ -77,11 +83,73 @@ def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
             at_most(moved - 8 * noise, allowed * apart, law)
 
 
+def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
+    """`‖f(x + d) − f(x)‖ ≤ sensitivity · ‖d‖` where gradient ascent leads, the lengths of d being kept.
+
+    The point x climbs within twice its norm, and the direction of d turns, one after the other. In float64
+    the nearest pairs see a slope to about 1e-8: enough for GELU divided by 1.1289, off by 3.7e-6.
+    """
+    generator = sample.generator("ascent")
+    for trial in _trials(module, sample):
+        # Other rows of each kind: those of one kind begin where those of another do.
+        rows = [slice(i * ASCENTS % DRAWN, i * ASCENTS % DRAWN + ASCENTS) for i in range(DRAWN)]
+        drawn = [
+            (
+                _each(lambda part, some=some: part[some], x),
+                _each(lambda part, some=some: part[some], y),
+            )
+            for some, (x, y) in zip(rows, _pairs(trial, sample), strict=False)
+        ]
+        first = _each(lambda *parts: torch.cat(parts), *[x for x, _ in drawn])
+        then = _each(lambda *parts: torch.cat(parts), *[y for _, y in drawn])
+        shaped = _shaped_like(first)
+        x, d = _flat(first), _flat(_minus(then, first))
+        size, apart = (_measure(shaped(each), trial.source) for each in (2 * x, d))
+
+        def moved(x: Tensor, d: Tensor, trial: _Trial = trial, shaped: Any = shaped) -> Tensor:
+            return _measure(_minus(module(shaped(x + d)), module(shaped(x))), trial.target)
+
+        def length(rows: Tensor, trial: _Trial = trial, shaped: Any = shaped) -> Tensor:
+            return _measure(shaped(rows), trial.source).clamp_min(torch.finfo(sample.dtype).tiny)
+
+        def at_most_as_large(x: Tensor, size: Tensor = size, length: Any = length) -> Tensor:
+            return x * (size / length(x)).clamp(max=1).unsqueeze(-1)
+
+        def as_long(d: Tensor, apart: Tensor = apart, length: Any = length) -> Tensor:
+            return d * (apart / length(d)).unsqueeze(-1)
+
+        walk, turn = size.unsqueeze(-1) / 4, apart.unsqueeze(-1) / 2
+        for _ in range(TURNS):
+            x, walk = climb(
+                lambda x, d=d: moved(x, d),
+                x,
+                walk,
+                rounds=STEPS,
+                generator=generator,
+                keep=at_most_as_large,
+            )
+            d, turn = climb(
+                lambda d, x=x: moved(x, d),
+                d,
+                turn,
+                rounds=STEPS,
+                generator=generator,
+                keep=as_long,
+            )
+        ends = (_sizes(shaped(each), trial.source) for each in (x, x + d))
+        within = _each(torch.maximum, *ends)
+        allowed = _slopes(trial.tree, within) * apart
+        # A difference of outputs carries the rounding of the outputs, whose sizes are within reach.
+        noise = 16 * sample.eps * _reaches(trial.tree, within)
+        law = f"{trial}: no ascent beats the sensitivity"
+        at_most(moved(x, d) - noise, allowed * (1 + sample.tolerance), law)
+
+
 def reach_bounds_the_output(module: Composed, sample: Sample) -> None:
     """`‖f(x)‖ ≤ reach(‖x‖)`: sensitivities and offsets bound the sizes of outputs."""
     for trial in _trials(module, sample):
         for size in (0.0, 1e-3, 1.0, 30.0):
-            x = _of_size(_drawn(trial, sample, "x", 256), trial.source, size)
+            x = _of_size(_drawn(trial, sample, "x", DRAWN), trial.source, size)
             allowed = total(reach(trial.tree, size)) * (1 + sample.tolerance) + sample.eps
             law = f"{trial}: inputs of size {size:g} give outputs within reach"
             at_most(_measure(module(x), trial.target), allowed, law)
@@ -132,6 +200,7 @@ MODULE_LAWS: Final[tuple[ModuleLaw, ...]] = (
     reach_bounds_the_output,
     budget_bounds_the_change,
     forward_writes_into_nothing,
+    no_ascent_beats_the_sensitivity,
 )
 """All laws of a module, for a test to be parametrised over."""
 
@@ -178,7 +247,15 @@ def _slopes(tree: Tree, within: Any) -> Tensor:
     )
     if smallest == largest:
         return torch.full_like(sizes[:, 0], largest)
-    return torch.tensor([slope(tree, _radius(within, each)) for each in sizes]).to(sizes)
+    bounds = [slope(tree, _radius(within, each)) for each in sizes]
+    return torch.tensor(bounds, dtype=torch.float64).to(sizes)
+
+
+def _reaches(tree: Tree, within: Any) -> Tensor:
+    """The bound on the output of each input, of norm at most `within`, part by part."""
+    sizes = torch.stack(_vectors(within), dim=-1)
+    bounds = [total(reach(tree, _radius(within, each))) for each in sizes]
+    return torch.tensor(bounds, dtype=torch.float64).to(sizes)
 
 
 def _radius(like: Any, sizes: Tensor) -> Radius:
@@ -212,10 +289,10 @@ def _drawn(trial: _Trial, sample: Sample, name: str, count: int) -> Any:
 
 def _pairs(trial: _Trial, sample: Sample) -> Iterator[tuple[Any, Any]]:
     """Inputs at several sizes, moved in random, sign and coordinate directions, near and far."""
-    random = _drawn(trial, sample, "move", 256)
+    random = _drawn(trial, sample, "move", DRAWN)
     near = sample.eps ** (1 / 4)
     for size in (0.1, 1.0, 10.0):
-        x = _each(lambda part, size=size: size * part, _drawn(trial, sample, "x", 256))
+        x = _each(lambda part, size=size: size * part, _drawn(trial, sample, "x", DRAWN))
         for direction in (random, _each(torch.sign, random), _each(_coordinate, random)):
             for step in (near, 1.0, 30.0):
                 yield x, _each(lambda part, move, step=step: part + step * move, x, direction)
@@ -252,6 +329,22 @@ def _vectors(x: Any) -> list[Tensor]:
     return [each for part in x for each in _vectors(part)] if isinstance(x, tuple) else [x]
 
 
+def _flat(x: Any) -> Tensor:
+    """One row an input: its entries, those of a tuple part after part."""
+    return torch.cat([part.flatten(1) for part in _vectors(x)], dim=1)
+
+
+def _shaped_like(x: Any) -> Callable[[Tensor], Any]:
+    """What undoes `_flat` of an input like `x`."""
+    widths = [part[0].numel() for part in _vectors(x)]
+
+    def shaped(rows: Tensor) -> Any:
+        left = iter(rows.split(widths, dim=1))
+        return _each(lambda part: next(left).reshape(-1, *part.shape[1:]), x)
+
+    return shaped
+
+
 def _minus(a: Any, b: Any) -> Any:
     return _each(torch.sub, a, b)
 
@@ -261,7 +354,7 @@ def _sizes(x: Any, space: AnySpace) -> Any:
     if isinstance(space, ProductSpace):
         return tuple(_sizes(part, each) for part, each in zip(x, space.parts, strict=True))
     assert isinstance(space, Space)
-    norms = vector_norm(x.detach(), space.norm)
+    norms = vector_norm(x, space.norm)
     return norms.flatten(1).amax(dim=1) if norms.dim() > 1 else norms
 
 

@@ -1,0 +1,51 @@
+"""A convolutional network for small images."""
+
+from __future__ import annotations
+
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn import Conv2d, Flatten, Linear, MeanPool, Module, ReLU, Series
+
+
+def ConvNet(
+    in_channels: int,
+    classes: int,
+    *,
+    size: int | tuple[int, int] = (32, 32),
+    width: int = 32,
+    depth: int = 2,
+    masses: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Module:
+    """A convolution, `depth` stages that halve the image and double the channels, and a linear head.
+
+    Takes images as vectors (*batch, in_channels · height · width) and gives (*batch, classes); l2 to l2. Every part has
+    sensitivity 1: weights are on Stiefel, and the mean over 2 × 2 pixels is taken twofold.
+
+    Args:
+        in_channels, classes: what comes in and goes out.
+        size: the image's (height, width); each stage halves it, rounding down.
+        width: the number of channels after the first convolution.
+        depth: the number of stages.
+        masses: of the first convolution, of all stages together, and of the head.
+
+    Raises:
+        ArgumentError: a number is out of range, or the image is too small for so many stages.
+    """
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+        raise ArgumentError(
+            "ConvNet(depth)",
+            "must be a positive whole number",
+            repr(depth),
+            "Pass the number of stages.",
+        )
+    first, middle, last = masses
+    stem = Conv2d(in_channels, width, 3, size=size, padding=1, mass=first)
+    body: list[Module] = []
+    size = stem.output_size
+    for _ in range(depth):
+        conv = Conv2d(width, 2 * width, 3, size=size, padding=1, mass=middle / depth)
+        width *= 2
+        pool = MeanPool(width, 2, size=size)
+        body.append(conv >> ReLU() >> 2.0 * pool)
+        size = pool.output_size
+    head = Linear(width * size[0] * size[1], classes, mass=last)
+    return Series(stem=stem >> ReLU(), body=Series(*body), head=Flatten() >> head)
