@@ -132,7 +132,7 @@ PUBLIC = [
     "Euclidean", "Sphere", "Oblique", "Stiefel", "Product",
     "Frobenius", "Max", "Spectral", "RMSOperator", "RowRMS", "ModularNorm",
     "Module", "Atom", "Bond", "Manifold", "Norm", "Geometry", "Space", "ProductSpace",
-    "budget", "Budget", "lipschitz", "LipschitzReport", "conditioning", "activations", "ActivationReport",
+    "budget", "Budget", "lipschitz", "LipschitzReport", "local_lipschitz", "LocalLipschitzReport", "LocalStatus", "conditioning", "activations", "ActivationReport",
     "robustness", "RobustnessReport", "ProjectedGradient", "InputScale", "SteepestDescent",
     "msign", "steepest", "Solution", "Status",
     "solvers.select", "solvers.TABLE", "solvers.Lyapunov", "solvers.DualAscent",
