@@ -367,7 +367,7 @@ def test_a_sweep_over_a_language_model(tmp_path: Path) -> None:
     text.write_text("to be or not to be, that is the question. " * 40, encoding="utf-8")
     folder = tmp_path / "s"
     command = [
-        *("sweep", "--set", "data.name=text", "--set", f"data.path={text}"),
+        *("sweep", "--data", "text", "--data-path", str(text), "--device", "cpu"),
         *("--set", "data.context=16", "--set", "steps=12", "--set", "batch_size=8"),
         *("--set", "model.heads=2", "--set", "model.depth=1", "--over", "model.width=8"),
         *("--arm", "steepest-descent", "--arm", "muon", "--lr", "2^1..2^1"),
