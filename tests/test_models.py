@@ -16,13 +16,11 @@ from modular_manifolds.specs.data import Sizes
 from modular_manifolds.specs.models import FROM_DATA, MODELS, SPECS
 
 SMALL = {
-    "mlp": {"hidden": [6, 5]},
-    "residual-mlp": {"width": 6, "depth": 3},
+    "mlp": ({"hidden": [6, 5]}, Sizes(7, 4)),
+    "residual-mlp": ({"width": 6, "depth": 3}, Sizes(7, 4)),
+    "gpt": ({"width": 8, "depth": 1, "heads": 2}, Sizes(5, 5)),
 }
-
-
-def small(name: str) -> mm.Module:
-    return SPECS[name].model_validate({"name": name, **SMALL[name]}).build(Sizes(7, 4))
+"""Arguments of each model, and the sizes of data that it can take."""
 
 
 def shares(net: mm.Module) -> list[float]:
@@ -147,16 +145,18 @@ class TestSpecs:
             if key not in FROM_DATA and each.default is not each.empty:
                 assert SPECS[name].model_fields[key].default == each.default
 
-    @pytest.mark.parametrize("name", SMALL)
+    @pytest.mark.parametrize("name", MODELS)
     def test_a_run_that_names_a_model_writes_its_network(self, name: str) -> None:
-        run = mm.RunSpec.model_validate({"model": {"name": name, **SMALL[name]}})
+        arguments, sizes = SMALL[name]
+        model = {"name": name, **arguments}
+        run = mm.RunSpec.model_validate({"model": model})
         assert mm.RunSpec.from_yaml(run.to_yaml()) == run
-        resolved = run.resolved(7, 4)
+        resolved = run.resolved(*sizes)
         assert resolved.model is None
-        assert resolved.network is not None
-        assert resolved.network == mm.NetworkSpec.from_module(small(name))
+        net = SPECS[name].model_validate(model).build(sizes)
+        assert resolved.network == mm.NetworkSpec.from_module(net)
         assert mm.RunSpec.from_yaml(resolved.to_yaml()) == resolved
-        assert resolved.resolved(7, 4) == resolved
+        assert resolved.resolved(*sizes) == resolved
 
     def test_a_name_alone_stands_for_a_model(self) -> None:
         assert mm.RunSpec.from_yaml("model: residual-mlp").model == SPECS["residual-mlp"](

@@ -360,3 +360,20 @@ def test_a_model_that_does_not_fit_the_data_is_refused_before_the_first_run(tmp_
     kept.open(run)
     with pytest.raises(SpecError, match="must be 64 for the data set digits"):
         conduct(Plan(run, (Size(),), {Arm("adamw"): (0, 0)}), kept, watch=quiet)
+
+
+def test_a_sweep_over_a_language_model(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be, that is the question. " * 40, encoding="utf-8")
+    folder = tmp_path / "s"
+    command = [
+        *("sweep", "--data", "text", "--data-path", str(text), "--device", "cpu"),
+        *("--set", "data.context=16", "--set", "steps=12", "--set", "batch_size=8"),
+        *("--set", "model.heads=2", "--set", "model.depth=1", "--over", "model.width=8"),
+        *("--arm", "steepest-descent", "--arm", "muon", "--lr", "2^1..2^1"),
+        *("--arm-lr", "muon=2^-6..2^-6", "-o", str(folder)),
+    ]
+    assert main(command) == 0
+    found = rows(folder)
+    assert [row["arm"] for row in found] == ["steepest-descent", "muon"]
+    assert all(0 < row["validation_loss"] < math.log(30) for row in found)

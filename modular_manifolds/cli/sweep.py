@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from modular_manifolds.errors import ArgumentError
+from modular_manifolds.specs.data import DataName
 
 if TYPE_CHECKING:
     from modular_manifolds.specs import RunSpec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from modular_manifolds.training.sweep.summary import Summary
 
 INTERRUPTED: Final = 130
+DATA_SETS: Final = "|".join(get_args(DataName))
 RATES: Final = "2^-6..2^1"
 
 
@@ -42,7 +44,10 @@ def sweep(
             "The run's own optimizer without it.",
         ),
     ] = None,
-    lr: Annotated[str, typer.Option(metavar="LOW..HIGH", help="Learning rates.")] = RATES,
+    lr: Annotated[
+        str,
+        typer.Option(metavar="LOW..HIGH", help="Learning rates, powers of √2 between two of 2."),
+    ] = RATES,
     arm_lr: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,6 +71,15 @@ def sweep(
             help="Change one value of the run, as steps=120; repeatable.",
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar=DATA_SETS, help="The data set; the bundled digits by default."),
+    ] = None,
+    data_path: Annotated[
+        Path | None,
+        typer.Option(help="The text file, or the folder with CIFAR-10's Parquet files."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The sweep's folder; one that is there goes on.")
     ] = Path("sweep"),
@@ -78,9 +92,8 @@ def sweep(
 
     Example:
 
-      modular-manifolds sweep --set data.name=cifar10 --set data.path=DIR --set model.name=residual-mlp
-      --set steps=120 --over model.width=32,64,128 --arm steepest-descent --arm adamw
-      --arm-lr adamw=2^-12..2^-5 -o transfer
+      modular-manifolds sweep --data cifar10 --data-path DIR --set model.name=residual-mlp --set steps=120
+      --over model.width=32,64,128 --arm steepest-descent --arm adamw --arm-lr adamw=2^-14..2^-5 -o transfer
     """
     from modular_manifolds.cli.runs import asked_for
     from modular_manifolds.training.environment import Environment
@@ -89,8 +102,16 @@ def sweep(
     from modular_manifolds.training.sweep.figure import transfer
 
     console = Console()
+    named = {"data.name": data, "data.path": data_path, "device": device}
+    changes = [f"{key}={value}" for key, value in named.items() if value is not None]
     plan = _plan(
-        asked_for(run, assignments or []), over or (), arm or (), lr, arm_lr or (), grid, seeds
+        asked_for(run, [*changes, *(assignments or ())]),
+        over or (),
+        arm or (),
+        lr,
+        arm_lr or (),
+        grid,
+        seeds,
     )
     kept = Results(out)
     kept.open(plan.run)
