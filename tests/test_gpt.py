@@ -1,0 +1,159 @@
+"""The language model: what it computes, what its declared numbers promise, and that it learns within them."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import modular_manifolds as mm
+from modular_manifolds.bench.language import plain_twin
+from modular_manifolds.errors import ArgumentError
+
+VOCABULARY = 11
+
+
+def small(**arguments: Any) -> mm.Module:
+    return mm.models.GPT(VOCABULARY, **{"width": 16, "depth": 2, "heads": 2, **arguments})
+
+
+def counting(batch: int, positions: int) -> Tensor:
+    """Sequences that count on from a random start."""
+    starts = torch.randint(VOCABULARY, (batch, 1))
+    return (starts + torch.arange(positions + 1)) % VOCABULARY
+
+
+@cache
+def trained() -> tuple[mm.Module, float, float]:
+    """A net after a few steps, and its loss before and after."""
+    torch.manual_seed(0)
+    net = small(attention_scale=2.0)
+    optimizer = mm.SteepestDescent(net, lr=4.0, momentum=0.9, nesterov=True)
+    losses: list[float] = []
+    for _ in range(20):
+        tokens = counting(16, 8)
+        loss = functional.cross_entropy(net(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return net, losses[0], losses[-1]
+
+
+def one_hot(tokens: Tensor) -> Tensor:
+    return functional.one_hot(tokens, VOCABULARY).float()
+
+
+def test_it_learns_and_its_weights_stay_on_their_manifolds() -> None:
+    net, before, after = trained()
+    assert after < before / 2
+    assert all(row.residual < 1e-5 for row in mm.conditioning(net).rows)
+
+
+def test_sizes_never_exceed_the_bounds() -> None:
+    net, _, _ = trained()
+    report = mm.activations(net, radius=1.0, points=one_hot(counting(32, 7)))
+    for row in report.rows:
+        for size in (row.input, row.output, row.gradient):
+            assert size.measured is not None
+            assert 0 < size.measured <= size.certified * (1 + 1e-6)
+            assert size.certified <= size.declared * (1 + 1e-5)
+    assert report.rows[-1].output.declared <= 1.0
+    logits = net(counting(32, 7)).detach()
+    largest = float(logits.square().mean(dim=-1).sqrt().max())
+    assert 1.0 < largest <= 8.0 * report.rows[-1].output.certified
+    # Not an empty promise: a token's vector has the size that is promised.
+    assert report.rows[0].output.measured == pytest.approx(1.0, rel=1e-5)
+
+
+def test_its_slope_is_bounded_for_tokens_only() -> None:
+    net, _, _ = trained()
+    report = mm.lipschitz(net, radius=1.0, points=one_hot(counting(4, 5)), iterations=5)
+    assert math.isfinite(report.declared)
+    assert 0 < report.empirical <= report.certified <= report.declared * (1 + 1e-4)
+    kinds = [row.label for row in report.rows]
+    assert kinds.count("CausalAttention") == 2
+    assert kinds.count(f"Linear(16, {VOCABULARY})") == 1
+    unbounded = mm.lipschitz(net, iterations=1, starts=1)
+    assert math.isinf(unbounded.declared)
+    assert any(
+        "CausalAttention): its bound depends on the size" in line for line in unbounded.advice()
+    )
+
+
+@pytest.mark.parametrize("width", [16, 48])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_its_sensitivity_and_masses_do_not_change_with_its_size(width: int, depth: int) -> None:
+    net = small(width=width, depth=depth, logit_scale=5.0, masses=(1.0, 4.0, 2.0))
+    assert net.sensitivity == pytest.approx(5.0)
+    assert net.mass == pytest.approx(7.0)
+    rows = mm.budget(net).rows
+    assert rows[0].mass == 1.0
+    assert rows[-1].mass == 2.0
+    assert len(rows) == 6 * depth + 2
+    # The head's step is the same at every size.
+    assert rows[-1].share == pytest.approx(2 / 7 / 5)
+    assert all(row.radius <= 1 + 1e-9 for row in rows)
+    assert mm.budget(net).first_order <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_no_position_sees_a_later_one(kv_heads: int) -> None:
+    net = small(heads=4, kv_heads=kv_heads).double()
+    tokens = counting(2, 9)[:, :-1]
+    changed = tokens.clone()
+    changed[:, 5] = (changed[:, 5] + 3) % VOCABULARY
+    before, after = net(tokens), net(changed)
+    torch.testing.assert_close(after[:, :5], before[:, :5], rtol=0, atol=1e-14)
+    assert bool(((after - before)[:, 5:].abs().amax(dim=-1) > 1e-6).all())
+    torch.testing.assert_close(net(tokens[:, :4]), before[:, :4])
+
+
+def test_it_is_what_plain_torch_computes() -> None:
+    net = small()
+    twin = plain_twin(net, depth=2, heads=2, context=6, logit_scale=8.0)
+    tokens = counting(3, 6)[:, :-1]
+    mine, theirs = net(tokens), twin(tokens)
+    torch.testing.assert_close(mine, theirs)
+    weights = torch.randn(mine.shape)
+    (mine * weights).sum().backward()
+    (theirs * weights).sum().backward()
+    gradient = dict(net.named_parameters())["embedding.weight"].grad
+    torch.testing.assert_close(gradient, twin.embedding.weight.grad)
+
+
+def test_one_hot_vectors_are_tokens() -> None:
+    net = small()
+    tokens = counting(3, 6)
+    torch.testing.assert_close(net(one_hot(tokens)), net(tokens))
+
+
+def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
+    net, _, _ = trained()
+    mm.save(net, tmp_path / "gpt.safetensors")
+    tokens = counting(3, 6)
+    torch.testing.assert_close(
+        mm.load(tmp_path / "gpt.safetensors")(tokens), net(tokens), rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"heads": 3}, r"GPT\(heads\) must divide width=16"),
+        ({"heads": 4, "kv_heads": 3}, r"GPT\(kv_heads\) must divide heads=4"),
+        ({"depth": 0}, r"GPT\(depth\) must be a positive whole number"),
+        ({"heads": 0}, r"GPT\(heads\) must be a positive whole number"),
+        ({"logit_scale": 0.0}, "must be finite and not 0"),
+        ({"attention_scale": -1.0}, "scale"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        small(**arguments)
