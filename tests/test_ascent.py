@@ -137,6 +137,12 @@ def test_a_slope_whose_largest_value_is_known_is_found() -> None:
     assert 0.999 * 3 < report.empirical <= report.certified
 
 
+def test_points_climb_to_where_no_pair_ends() -> None:
+    """GELU is steepest at √2 alone, 5e-8 below 1: a pair some way apart sees less."""
+    report = mm.lipschitz((mm.Linear(1, 1) >> mm.GELU()).double())
+    assert 1 - 6e-8 < report.empirical <= report.certified
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_points_stay_within_the_radius_and_the_first_are_those_given(norm: mm.VectorNorm) -> None:
     net = (mm.Linear(6, 6) >> Square()).double().requires_grad_(False)
