@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,6 +169,52 @@ def test_a_unit_at_its_kink_is_undecided() -> None:
     assert mm.local_lipschitz(net, torch.tensor([-1.0, -2.0]), radius=0.5).bound == 0
 
 
+def weights(*values: list[list[float]]) -> mm.Module:
+    """A chain of these matrices with ReLUs between and behind, in float64."""
+    parts: list[mm.Module] = []
+    for value in values:
+        linear = free(len(value[0]), len(value)).double()
+        linear.weight.data.copy_(torch.tensor(value, dtype=torch.float64))
+        parts += [linear, mm.ReLU()]
+    return mm.Series(*parts)
+
+
+@pytest.mark.parametrize(
+    ("last", "undecided"),
+    # Of (10 x₁, x₂/10) with an undecided neighbour: entry by entry the one moves by 5, the other by 0.05.
+    [([0.0, 1.0, 0.0], 1), ([1.0, -70.0, 0.0], 2), ([1.0, 0.0, 0.0], 1)],
+)
+def test_a_unit_moves_by_what_the_units_in_front_of_it_may(
+    last: list[float], undecided: int
+) -> None:
+    net = weights([[10.0, 0.0], [0.0, 0.1], [1.0, -1.0]], [last])
+    region = near(chain_of(net), torch.ones(2, dtype=torch.float64), 0.5)
+    assert region.undecided == undecided
+
+
+def test_while_all_is_one_matrix_its_rows_count() -> None:
+    """Two units of slope 10 that cancel: `10 x₁ − 9.9 x₁` moves by 0.05 only."""
+    net = weights([[10.0, 0.0], [9.9, 0.0]], [[1.0, -1.0]])
+    assert near(chain_of(net), torch.ones(2, dtype=torch.float64), 0.5).undecided == 0
+    assert near(chain_of(net), torch.ones(2, dtype=torch.float64), 0.99).undecided == 0
+    assert near(chain_of(net), torch.ones(2, dtype=torch.float64), 1.01).undecided == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_rounding_did_to_the_matrices_is_counted(seed: int) -> None:
+    """An error that large could have scaled a matrix: the bound covers the network with it scaled."""
+    torch.manual_seed(seed)
+    net = (free(4, 6) >> mm.ReLU() >> free(6, 3)).double()
+    region = near(chain_of(net), torch.zeros(4, dtype=torch.float64), 1.0)
+    good = multipliers(region)
+    assert good is not None
+    for size in (0.1, 1.0):
+        for name, matrix in (("output_error", region.output), ("before_error", region.before)):
+            error = size * float(matrix.norm())
+            wrong = checked_bound(replace(region, **{name: error}), good[0])
+            assert wrong >= by_patterns(net) * (1 + size)
+
+
 def test_linear_maps_in_a_row_and_a_relu_at_the_end_are_a_chain_too() -> None:
     net = (free(5, 4) >> free(4, 6) >> mm.Identity() >> mm.ReLU() >> mm.ReLU()).double()
     net = net.requires_grad_(False)
@@ -221,6 +268,10 @@ def test_what_the_solver_does_not_give_is_made_up_by_norms(
         monkeypatch.setattr(local, "multipliers", lambda _, answer=given_up: answer)
         report = mm.local_lipschitz(net, point, radius=1.0)
         assert (report.status, report.bound) == (mm.LocalStatus.BY_NORMS, report.by_norms)
+    # Linear maps in a row are multiplied out for all inputs, and not by norms.
+    two = free(4, 6) >> free(6, 6) >> mm.ReLU()
+    report = mm.local_lipschitz(two, point, radius=1.0)
+    assert report.bound == report.by_norms == report.certified
     monkeypatch.setattr(local, "multipliers", lambda _: (found[0], False))
     report = mm.local_lipschitz(net, point, radius=1.0)
     assert report.status is mm.LocalStatus.INACCURATE

@@ -150,6 +150,8 @@ def test_a_margin_that_an_offset_may_have_rounded_is_not_certified() -> None:
     assert report.clean == 1.0
     assert report.radii[0] == 0.0
     assert 0 < report.radii[1] < 1e-6
+    last = (with_weight(torch.eye(2)) >> Shift(1e6, 2, known=False)).double()
+    assert mm.robustness(last, x, torch.tensor([0, 0])).radii[0] == 0.0
 
 
 def test_a_margin_that_rounding_may_have_made_is_not_certified() -> None:

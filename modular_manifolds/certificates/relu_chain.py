@@ -83,8 +83,9 @@ def near(layers: list[Layer], point: Tensor, radius: float) -> Region:
     """The chain within the l2 distance `radius` of `point`, (features,) in float64.
 
     The centre is carried with a bound on its rounding, `|fl(Wh) − Wh| ≤ γ |W||h|`. A unit's input moves by
-    at most `‖w_i‖₂ B r` with B a Lipschitz bound of what is in front, and by at most `Σ_j |w_ij| d_j` where
-    the units in front move by at most d; the smaller counts.
+    at most `‖w_i‖₂ B r` with B a Lipschitz bound of what is in front, by at most `Σ_j |w_ij| d_j` where the
+    units in front move by at most d, and by `‖p_i‖₂ r` where all in front is one matrix of rows p; the
+    smallest counts.
 
     Source: for γ, N. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.5; for
     units whose sign is fixed, H. Zhang et al., "RecurJac" (2019).
@@ -104,14 +105,18 @@ def near(layers: list[Layer], point: Tensor, radius: float) -> Region:
         gamma = W.shape[1] * EPS / (1 - W.shape[1] * EPS)
         z = W @ h
         off_by = (W.abs() @ off_by + gamma * (W.abs() @ (h.abs() + off_by))) * up
+        P = W @ A
+        product = gamma * _size(W) * _size(A) + _size(W) * error
         move = torch.linalg.vector_norm(W, dim=1) * (slope * radius * up)
+        if not undecided:
+            # All in front is one matrix, whose rows are known.
+            rows = torch.linalg.vector_norm(P, dim=1) * (1 + 4 * (inputs + 4) * EPS)
+            move = torch.minimum(move, (rows + product) * (radius * (1 + 4 * EPS)))
         if moves is not None:
             move = torch.minimum(move, W.abs() @ moves * up)
         # Two sums at the end of either comparison.
         low, high = ((z + sign * (off_by + move) * (1 + 4 * EPS)) for sign in (-1.0, 1.0))
         spare = 4 * EPS * (z.abs() + off_by + move)
-        P = W @ A
-        product = gamma * _size(W) * _size(A) + _size(W) * error
         off = (high + spare <= 0) if layer.relu else torch.zeros_like(z, dtype=torch.bool)
         on = ~off & (low - spare >= 0) if layer.relu else ~off
         open_ = ~on & ~off
