@@ -67,6 +67,7 @@ def lipschitz(
     from modular_manifolds.certificates import lipschitz as bounds
     from modular_manifolds.cli.runs import asked_for
     from modular_manifolds.cli.tables import show_table
+    from modular_manifolds.specs.data import TextSpec
     from modular_manifolds.training.checkpoint import trained
     from modular_manifolds.training.run_directory import RunDirectory
 
@@ -82,6 +83,8 @@ def lipschitz(
         net,
         input_norm=_norm(input_norm, "--input-norm"),
         output_norm=_norm(output_norm, "--output-norm"),
+        # A token is a vector with a single 1: of norm at most 1 in every norm.
+        radius=1.0 if isinstance(spec.data, TextSpec) else None,
     )
     # Before anything is printed: a mistake in the options is one line and no more.
     question = Question(data, data_path, tuple(radius or ()), points, attack)
