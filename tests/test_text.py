@@ -336,6 +336,8 @@ class TestCommand:
         assert [(row["step"], row["epoch"]) for row in rows] == [(22, 1), (30, 2)]
         assert rows[1]["test_loss"] < rows[0]["test_loss"] < math.log(size)
         # A finished run is all it takes to write more.
+        assert main(["lipschitz", "run"]) == 0
+        assert "from l1 to rms: declared 2, certified 2" in capsys.readouterr().out
         spec = directory.read_run().data
         assert isinstance(spec, TextSpec)
         assert write(trained(directory), spec, seed=42) == written

@@ -17,6 +17,7 @@ from modular_manifolds.errors import DataError
 if TYPE_CHECKING:
     from modular_manifolds.certificates import LipschitzReport, RobustnessReport
     from modular_manifolds.nn import Module
+    from modular_manifolds.specs import RunSpec
 
 
 def lipschitz(
@@ -98,7 +99,7 @@ def lipschitz(
         net,
         input_norm=_norm(input_norm, "--input-norm"),
         output_norm=_norm(output_norm, "--output-norm"),
-        radius=input_radius,
+        radius=_radius(input_radius, spec),
     )
     # Before anything is printed: a mistake in the options is one line and no more.
     question = Question(data, data_path, tuple(radius or ()), points, attack)
@@ -147,6 +148,13 @@ def _write(file: Path, option: str, text: str) -> None:
         raise DataError(
             option, "must be a file that can be written", str(file), f"{error.strerror}."
         ) from None
+
+
+def _radius(given: float | None, run: RunSpec) -> float | None:
+    """What was asked for; on text 1, for a token is a vector with a single 1: of norm 1 in every norm but rms."""
+    from modular_manifolds.specs.data import TextSpec
+
+    return 1.0 if given is None and isinstance(run.data, TextSpec) else given
 
 
 def _norm(name: str | None, argument: str) -> VectorNorm | None:

@@ -73,7 +73,7 @@ def train(
 
       modular-manifolds train --data cifar10 --data-path DIR --optimizer adamw
 
-      modular-manifolds train --data text --data-path FILE --set model.name=gpt --steps 1000
+      modular-manifolds train --data text --data-path FILE --steps 1000
 
       modular-manifolds train --resume runs/digits-steepest-descent-20250101-120000
     """
