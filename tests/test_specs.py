@@ -542,7 +542,7 @@ RUN_ERRORS = [
     (["epochs"], "the specification must be a mapping, got ['epochs']. Write it as key: value."),
 ]
 
-KINDS = "linear, identity, relu, abs, max_min, gelu, flatten, scale, residual, series, parallel, sum, power"
+KINDS = ", ".join([*MODULES, *COMPOUNDS, "power"])
 NETWORK_ERRORS = [
     (
         "rellu",
@@ -734,9 +734,8 @@ class TestErrors:
             with pytest.raises(SpecError) as caught:
                 NetworkSpec.from_module(net)
             assert str(caught.value) == (
-                f"{where} must be of a class that specifications know, got {name}. Known here: linear, "
-                "identity, relu, abs, max_min, gelu, flatten, scale, residual, series, parallel, sum. "
-                "Build a network with classes of your own in Python."
+                f"{where} must be of a class that specifications know, got {name}. Known here: "
+                f"{', '.join([*MODULES, *COMPOUNDS])}. Build a network with classes of your own in Python."
             )
         torch_module: Any = torch.nn.ReLU()
         with pytest.raises(ArgumentError, match=r"must be a modular_manifolds module.*got ReLU"):
