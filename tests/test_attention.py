@@ -42,6 +42,7 @@ MODULES = {
     "rotary": lambda: mm.Rotary(D),
     "attention": lambda: mm.CausalAttention(D),
     "sharp attention": lambda: mm.CausalAttention(D, scale=3.0),
+    "typical attention": lambda: mm.CausalAttention(D, scale=3.0, typical=0.5),
     "layer": attention,
     "grouped layer": lambda: attention(kv_heads=1, scale=0.5),
 }
@@ -271,6 +272,7 @@ def test_rounding_of_a_turn_is_within_its_bound() -> None:
         (lambda: mm.Rotary(5), "must be even"),
         (lambda: mm.Rotary(4, base=1.0), "above 1"),
         (lambda: mm.CausalAttention(4, scale=0.0), "finite and positive"),
+        (lambda: mm.CausalAttention(4, typical=math.inf), "finite and positive"),
         (lambda: mm.CausalAttention(0), "positive whole"),
         (lambda: mm.Heads(8, 0, 4), "positive whole"),
         (lambda: mm.MergeHeads(2, True), "positive whole"),

@@ -18,15 +18,19 @@ from modular_manifolds.nn.bonds import GELU_SLOPE
 BAR = 1.1
 VOCABULARY, WIDTH, DEPTH, HEADS = 65, 128, 4, 4
 BATCH, CONTEXT = 16, 128
+Scales = tuple[float, float]
+SCALES: Final[Scales] = (128.0, 12.0)
+"""Of attention and of the logits."""
 PLAIN: Final = "torch.nn"
 
 
 class PlainAttention(nn.Module):
     """A third of causal attention, as one writes it with torch.nn."""
 
-    def __init__(self, width: int, heads: int, context: int) -> None:
+    def __init__(self, width: int, heads: int, context: int, scale: float) -> None:
         super().__init__()
         self.heads, self.features = heads, width // heads
+        self.scale = scale / self.features
         self.query, self.key, self.value, self.out = (
             nn.Linear(width, width, bias=False) for _ in range(4)
         )
@@ -43,7 +47,7 @@ class PlainAttention(nn.Module):
             for each in (self.query, self.key, self.value)
         )
         mixed = functional.scaled_dot_product_attention(
-            self.turned(query), self.turned(key), value, is_causal=True, scale=1 / self.features
+            self.turned(query), self.turned(key), value, is_causal=True, scale=self.scale
         )
         return self.out(mixed.transpose(1, 2).flatten(2)) / 3
 
@@ -57,15 +61,17 @@ class PlainGPT(nn.Module):
     """The network of `mm.models.GPT`, as one writes it with torch.nn."""
 
     def __init__(
-        self, vocabulary: int, width: int, depth: int, heads: int, context: int, logit_scale: float
+        self, vocabulary: int, width: int, depth: int, heads: int, context: int, scales: Scales
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.attention = nn.ModuleList(PlainAttention(width, heads, context) for _ in range(depth))
+        self.attention = nn.ModuleList(
+            PlainAttention(width, heads, context, scales[0]) for _ in range(depth)
+        )
         self.up = nn.ModuleList(nn.Linear(width, 4 * width, bias=False) for _ in range(depth))
         self.down = nn.ModuleList(nn.Linear(4 * width, width, bias=False) for _ in range(depth))
         self.head = nn.Linear(width, vocabulary, bias=False)
-        self.part, self.logit_scale = 1 / (2 * depth), logit_scale
+        self.part, self.logit_scale = 1 / (2 * depth), scales[1]
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens)
@@ -75,13 +81,11 @@ class PlainGPT(nn.Module):
         return self.logit_scale * self.head(x)
 
 
-def plain_twin(
-    net: mm.Module, *, depth: int, heads: int, context: int, logit_scale: float
-) -> PlainGPT:
+def plain_twin(net: mm.Module, *, depth: int, heads: int, context: int, scales: Scales) -> PlainGPT:
     """`net`, a GPT without shared keys, in plain torch with the same weights."""
     weights = dict(net.named_parameters())
     vocabulary, width = weights["embedding.weight"].shape
-    twin = PlainGPT(vocabulary, width, depth, heads, context, logit_scale)
+    twin = PlainGPT(vocabulary, width, depth, heads, context, scales)
     with torch.no_grad():
         for mine, theirs in zip(weights.values(), twin_weights(twin), strict=True):
             theirs.copy_(mine.reshape(theirs.shape))
@@ -104,9 +108,16 @@ def gpt_forward(recordings: Recordings) -> Iterator[Row]:
     settings.watch("gpt-forward: recording")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = mm.models.GPT(VOCABULARY, width=WIDTH, depth=DEPTH, heads=HEADS)
+        net = mm.models.GPT(
+            VOCABULARY,
+            width=WIDTH,
+            depth=DEPTH,
+            heads=HEADS,
+            attention_scale=SCALES[0],
+            logit_scale=SCALES[1],
+        )
         tokens = torch.randint(VOCABULARY, (BATCH, CONTEXT))
-        twin = plain_twin(net, depth=DEPTH, heads=HEADS, context=CONTEXT, logit_scale=8.0)
+        twin = plain_twin(net, depth=DEPTH, heads=HEADS, context=CONTEXT, scales=SCALES)
     contenders = [_contender("ours", net, tokens), _contender(PLAIN, twin, tokens)]
     timings = interleave(contenders, rounds=settings.rounds, seconds=settings.seconds)
     ratio = timings.ratio("ours", PLAIN)

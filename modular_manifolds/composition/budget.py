@@ -5,9 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from modular_manifolds.composition.radius import Radius, total
+from modular_manifolds.composition.radius import Radius, times, total
 from modular_manifolds.composition.table import format_table
-from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, reach
+from modular_manifolds.composition.tree import (
+    Leaf,
+    Parallel,
+    Scale,
+    Series,
+    Sum,
+    Tree,
+    reach,
+    slope,
+)
 from modular_manifolds.errors import ArgumentError
 
 
@@ -19,9 +28,10 @@ class BudgetRow:
     the weight's step in its own norm. `downstream` is the product of the sensitivities between the
     module's output and the network's, |c| of the scales around it included. `radius` bounds the
     module's input when the network's input is in its unit ball, and is 1 for a weight that is added to
-    its input, where the size of that does not matter. `contribution` bounds, per unit of
-    learning rate, how far this weight's step moves the network's output to first order:
-    `share · norm_constant · downstream · radius`.
+    its input, where the size of that does not matter. `slope` is as `downstream`, with the slope of each
+    module for the sizes that arrive there in place of its sensitivity; the two differ only where a slope
+    grows with the input. `contribution` bounds, per unit of learning rate, how far this weight's step moves
+    the network's output to first order: `share · norm_constant · slope · radius`.
     """
 
     path: str
@@ -33,10 +43,11 @@ class BudgetRow:
     radius: float
     share: float
     step: float
+    slope: float
 
     @property
     def contribution(self) -> float:
-        return self.share * self.norm_constant * self.downstream * self.radius
+        return times(self.share, times(self.norm_constant * self.slope, self.radius))
 
 
 @dataclass(frozen=True)
@@ -96,49 +107,60 @@ def allocate(tree: Tree, lr: float) -> Budget:
         raise ArgumentError(
             "lr", "must be finite and at least 0", repr(lr), "Pass a learning rate such as 0.1."
         )
-    mass = tree.signature.mass
-    rows = _rows(tree, lr=float(lr), mass=mass, downstream=1.0, radius=1.0)
-    return Budget(float(lr), tuple(rows))
+    walk = _Walk(float(lr), tree.signature.mass)
+    return Budget(float(lr), tuple(walk.rows(tree, downstream=1.0, behind=1.0, radius=1.0)))
 
 
-def _rows(
-    tree: Tree, *, lr: float, mass: float, downstream: float, radius: Radius
-) -> list[BudgetRow]:
-    match tree:
-        case Leaf():
-            return [] if tree.weight is None else [_row(tree, lr, mass, downstream, total(radius))]
-        case Scale():
-            downstream *= abs(tree.factor)
-            return _rows(tree.part, lr=lr, mass=mass, downstream=downstream, radius=radius)
-        case Series():
-            radii = [radius]
-            for part in tree.parts[:-1]:
-                radii.append(reach(part, radii[-1]))
-            rows: list[BudgetRow] = []
-            for part, arriving in zip(reversed(tree.parts), reversed(radii), strict=True):
-                rows = _rows(part, lr=lr, mass=mass, downstream=downstream, radius=arriving) + rows
-                downstream *= part.signature.sensitivity
-            return rows
-        case Parallel() | Sum():
-            return [
-                row
-                for part in tree.parts
-                for row in _rows(part, lr=lr, mass=mass, downstream=downstream, radius=radius)
-            ]
+@dataclass(frozen=True)
+class _Walk:
+    lr: float
+    mass: float
 
+    def rows(
+        self, tree: Tree, *, downstream: float, behind: float, radius: Radius
+    ) -> list[BudgetRow]:
+        """The rows of `tree`, given the sensitivity and the slope of what is behind it."""
+        match tree:
+            case Leaf():
+                if tree.weight is None:
+                    return []
+                return [self.row(tree, downstream, behind, total(radius))]
+            case Scale():
+                factor = abs(tree.factor)
+                return self.rows(
+                    tree.part, downstream=factor * downstream, behind=factor * behind, radius=radius
+                )
+            case Series():
+                radii = [radius]
+                for part in tree.parts[:-1]:
+                    radii.append(reach(part, radii[-1]))
+                rows: list[BudgetRow] = []
+                for part, arriving in zip(reversed(tree.parts), reversed(radii), strict=True):
+                    own = self.rows(part, downstream=downstream, behind=behind, radius=arriving)
+                    rows = own + rows
+                    downstream *= part.signature.sensitivity
+                    behind = times(behind, slope(part, arriving))
+                return rows
+            case Parallel() | Sum():
+                return [
+                    row
+                    for part in tree.parts
+                    for row in self.rows(part, downstream=downstream, behind=behind, radius=radius)
+                ]
 
-def _row(leaf: Leaf, lr: float, mass: float, downstream: float, radius: float) -> BudgetRow:
-    assert leaf.weight is not None
-    own = leaf.signature.mass
-    share = own / mass / (downstream * leaf.norm_constant) if own > 0 else 0.0
-    return BudgetRow(
-        path=leaf.weight,
-        manifold=leaf.manifold,
-        norm=leaf.norm,
-        mass=own,
-        downstream=downstream,
-        norm_constant=leaf.norm_constant,
-        radius=1.0 if leaf.additive else radius,
-        share=share,
-        step=lr * share,
-    )
+    def row(self, leaf: Leaf, downstream: float, behind: float, radius: float) -> BudgetRow:
+        assert leaf.weight is not None
+        own = leaf.signature.mass
+        share = own / self.mass / (downstream * leaf.norm_constant) if own > 0 else 0.0
+        return BudgetRow(
+            path=leaf.weight,
+            manifold=leaf.manifold,
+            norm=leaf.norm,
+            mass=own,
+            downstream=downstream,
+            norm_constant=leaf.norm_constant,
+            radius=1.0 if leaf.additive else radius,
+            share=share,
+            step=self.lr * share,
+            slope=behind,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.models.rms_linear import rms_linear
 from modular_manifolds.nn import (
@@ -30,8 +32,8 @@ def GPT(
     heads: int = 4,
     kv_heads: int | None = None,
     mlp_factor: int = 4,
-    attention_scale: float = 1.0,
-    logit_scale: float = 8.0,
+    attention_scale: float = 128.0,
+    logit_scale: float = 12.0,
     masses: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Module:
     """`embedding >> (Residual(attention) >> Residual(perceptron)) ** depth >> logit_scale · head`.
@@ -39,6 +41,12 @@ def GPT(
     Tokens (batch, positions) to logits (batch, positions, vocabulary), for any number of positions. A token
     has l1 norm 1, and every vector behind it rms norm at most 1, at every width and depth: the rms of the
     logits over the vocabulary is at most `logit_scale`.
+
+    Heads of no special direction see a part of the stream, which itself shrinks where blocks have little to
+    say, so queries and keys are of rms 0.1 or so where at most 1 is certain. `attention_scale` makes up for
+    that, and the learning rate is meant for queries, keys and values of rms `1/√attention_scale`, where
+    attention has slope 1: the sensitivity is `logit_scale` at every size. What is certain is larger, and is
+    what `mm.lipschitz(net, radius=1.0)` and the last line of `mm.budget(net)` say.
 
     Args:
         vocabulary: how many tokens there are.
@@ -98,7 +106,7 @@ def causal_attention(width: int, *, heads: int, kv_heads: int, scale: float, mas
     )
     return (1 / 3) * Series(
         branches=branches,
-        attention=CausalAttention(features, scale=scale),
+        attention=CausalAttention(features, scale=scale, typical=1 / math.sqrt(max(scale, 1.0))),
         merge=MergeHeads(heads, features),
         out=rms_linear(width, width, mass=mass),
     )

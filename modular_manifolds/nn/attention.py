@@ -25,8 +25,11 @@ class CausalAttention(Bond):
     Queries are of shape (…, heads, positions, d), keys and values the same, or with a divisor of the number
     of heads, which are then shared. A tuple's norm is the sum of the three parts' norms, each the largest rms
     over heads and positions. For parts of norm at most r_q, r_k, r_v the slope is at most
-    `max(1, scale · r_k · r_v, scale · r_q · r_v)`; without bounds on all of them there is none. The sensitivity is
-    that at radius 1. No output is larger than r_v.
+    `max(1, scale · r_k · r_v, scale · r_q · r_v)`; without bounds on all of them there is none. No output is larger
+    than r_v.
+
+    The sensitivity, by which the budget divides the learning rate, is the slope where all three are of size
+    `typical`. Certificates, and the budget's bound on a step, take the sizes that really may arrive.
 
     Proof. With weights p and logits a, an output moves by `Σ p_j δv_j + Cov_p(δa, v)`. The first is a mean: at
     most the largest `‖δv_j‖`. Paired with any u of unit norm, `⟨u, ·⟩/d`, the second is a covariance of numbers of
@@ -38,34 +41,41 @@ class CausalAttention(Bond):
     Args:
         head_features: d.
         scale: the largest logit for queries and keys of unit norm.
+        typical: the rms of queries, keys and values for which the learning rate is meant.
 
     Raises:
-        ArgumentError: `head_features` or `scale` is out of range.
+        ArgumentError: `head_features`, `scale` or `typical` is out of range.
 
     Source: Large et al., "Scalable optimization in the modular norm" (2024), appendix, for unit radii.
     """
 
-    def __init__(self, head_features: int, *, scale: float = 1.0) -> None:
+    def __init__(self, head_features: int, *, scale: float = 1.0, typical: float = 1.0) -> None:
         check_count(head_features, argument="CausalAttention(head_features)", what="features")
-        if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
-            raise ArgumentError(
-                "CausalAttention(scale)",
-                "must be finite and positive",
-                repr(scale),
-                "Pass the largest logit for queries and keys of unit norm.",
-            )
+        for name, value, remedy in (
+            ("scale", scale, "Pass the largest logit for queries and keys of unit norm."),
+            ("typical", typical, "Leave it at 1, the largest size in a network of sensitivity 1."),
+        ):
+            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+                raise ArgumentError(
+                    f"CausalAttention({name})", "must be finite and positive", repr(value), remedy
+                )
         space = Space(head_features, "rms")
         super().__init__(
-            sensitivity=max(1.0, scale),
+            sensitivity=max(1.0, scale * typical**2),
             source=ProductSpace((space, space, space)),
             target=space,
             leading=(2, POSITIONS),
         )
         self.head_features = head_features
         self.scale = float(scale)
+        self.typical = float(typical)
 
     def arguments(self) -> dict[str, object]:
-        return {"head_features": self.head_features, "scale": self.scale}
+        return {
+            "head_features": self.head_features,
+            "scale": self.scale,
+            "typical": self.typical,
+        }
 
     def lipschitz_within(self, radius: Radius) -> float:
         query, key, value = (total(each) for each in each_of(radius, 3))
