@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm
-from modular_manifolds.errors import ArgumentError
+from modular_manifolds.composition.space import Space, VectorNorm, check_count, check_vector_norm
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry, through_l2
@@ -48,14 +47,8 @@ class Linear(Atom):
         source_norm: VectorNorm | None = None,
         target_norm: VectorNorm | None = None,
     ) -> None:
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ArgumentError(
-                    f"Linear({name})",
-                    "must be a positive whole number",
-                    repr(size),
-                    "Pass the number of features.",
-                )
+        check_count(in_features, argument="Linear(in_features)")
+        check_count(out_features, argument="Linear(out_features)")
         geometry = Geometry(
             Stiefel() if manifold is None else manifold, Spectral() if norm is None else norm
         )
