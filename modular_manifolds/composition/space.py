@@ -25,6 +25,14 @@ def check_vector_norm(norm: str, *, argument: str) -> VectorNorm:
     )
 
 
+def check_count(count: int, *, argument: str, what: str = "features") -> None:
+    """Refuse what is not a positive whole number."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ArgumentError(
+            argument, "must be a positive whole number", repr(count), f"Pass the number of {what}."
+        )
+
+
 @dataclass(frozen=True)
 class Space:
     """Vectors of `size` features, measured by `norm`.
@@ -40,13 +48,7 @@ class Space:
     norm: VectorNorm = "l2"
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ArgumentError(
-                "Space(size)",
-                "must be a positive whole number",
-                repr(self.size),
-                "Pass the number of features.",
-            )
+        check_count(self.size, argument="Space(size)")
         check_vector_norm(self.norm, argument="Space(norm)")
 
     def __str__(self) -> str:

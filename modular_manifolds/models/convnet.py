@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modular_manifolds.errors import ArgumentError
+from modular_manifolds.composition.space import check_count
 from modular_manifolds.nn import Conv2d, Flatten, Linear, MeanPool, Module, ReLU, Series
 
 
@@ -30,13 +30,7 @@ def ConvNet(
     Raises:
         ArgumentError: a number is out of range, or the image is too small for so many stages.
     """
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-        raise ArgumentError(
-            "ConvNet(depth)",
-            "must be a positive whole number",
-            repr(depth),
-            "Pass the number of stages.",
-        )
+    check_count(depth, argument="ConvNet(depth)", what="stages")
     first, middle, last = masses
     stem = Conv2d(in_channels, width, 3, size=size, padding=1, mass=first)
     body: list[Module] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from modular_manifolds.composition.space import check_count
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.models.rms_linear import rms_linear
 from modular_manifolds.nn import (
@@ -18,7 +19,6 @@ from modular_manifolds.nn import (
     Rotary,
     Series,
 )
-from modular_manifolds.nn.windows import check_count
 
 ATTENTION_WEIGHTS = 4
 PERCEPTRON_WEIGHTS = 2

@@ -12,11 +12,10 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modular_manifolds.composition.radius import Radius, each_of, times, total
-from modular_manifolds.composition.space import ProductSpace, Space
+from modular_manifolds.composition.space import ProductSpace, Space, check_count
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.heads import POSITIONS
 from modular_manifolds.nn.leaf import Bond
-from modular_manifolds.nn.windows import check_count
 
 
 class CausalAttention(Bond):

@@ -7,12 +7,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
+from modular_manifolds.composition.space import (
+    Space,
+    VectorNorm,
+    check_count,
+    check_vector_norm,
+    conversion,
+)
 from modular_manifolds.composition.tree import Leaf, Tree
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
-from modular_manifolds.nn.windows import check_count
 from modular_manifolds.norms.frobenius import Frobenius
 
 
@@ -41,7 +46,7 @@ class Bias(Atom):
         vector_norm: VectorNorm = "l2",
         mass: float = 1.0,
     ) -> None:
-        check_count(features, argument="Bias(features)", what="features")
+        check_count(features, argument="Bias(features)")
         check_vector_norm(vector_norm, argument="Bias(vector_norm)")
         space = Space(features, vector_norm)
         constant = conversion("l2", vector_norm, features)

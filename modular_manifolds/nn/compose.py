@@ -11,6 +11,7 @@ from torch import nn
 
 from modular_manifolds.composition import tree as trees
 from modular_manifolds.composition.rules import check_factor
+from modular_manifolds.composition.space import check_count
 from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.bonds import Identity
@@ -139,13 +140,7 @@ class Residual(Module):
     def __init__(self, block: Module, *, depth: int) -> None:
         super().__init__()
         check_module(block, argument="Residual(block)")
-        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-            raise ArgumentError(
-                "Residual(depth)",
-                "must be a positive whole number",
-                repr(depth),
-                "Pass the number of blocks in the whole chain.",
-            )
+        check_count(depth, argument="Residual(depth)", what="blocks in the whole chain")
         self.block = block
         self.depth = depth
         self.tree()

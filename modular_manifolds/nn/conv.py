@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space
+from modular_manifolds.composition.space import Space, check_count
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.linalg.convolution import convolution_norm
 from modular_manifolds.linalg.rounding import largest_singular_value
@@ -16,7 +16,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
-from modular_manifolds.nn.windows import Pair, Windows, check_count
+from modular_manifolds.nn.windows import Pair, Windows
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.spectral import Spectral
 

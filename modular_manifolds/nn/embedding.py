@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space
+from modular_manifolds.composition.space import Space, check_count
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.balanced_rows import BalancedRows
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.oblique import Oblique
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
-from modular_manifolds.nn.windows import check_count
 from modular_manifolds.norms.row_rms import RowRMS
 
 
@@ -48,7 +47,7 @@ class Embedding(Atom):
         mass: float = 1.0,
     ) -> None:
         check_count(vocabulary, argument="Embedding(vocabulary)", what="tokens")
-        check_count(features, argument="Embedding(features)", what="features")
+        check_count(features, argument="Embedding(features)")
         root = math.sqrt(features)
         geometry = Geometry(Oblique(root) if manifold is None else manifold, RowRMS())
         shape = (vocabulary, features)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm
+from modular_manifolds.composition.space import Space, VectorNorm, check_count, check_vector_norm
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
-from modular_manifolds.nn.windows import check_count
 from modular_manifolds.norms.frobenius import Frobenius
 
 
@@ -39,7 +38,7 @@ class Gain(Atom):
         vector_norm: VectorNorm = "l2",
         mass: float = 1.0,
     ) -> None:
-        check_count(features, argument="Gain(features)", what="features")
+        check_count(features, argument="Gain(features)")
         check_vector_norm(vector_norm, argument="Gain(vector_norm)")
         space = Space(features, vector_norm)
         super().__init__(

@@ -7,13 +7,12 @@ import math
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space
+from modular_manifolds.composition.space import Space, check_count
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Bond
 from modular_manifolds.nn.matrix import MatrixAtom
-from modular_manifolds.nn.windows import check_count
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.rms_operator import RMSOperator
 

@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space
+from modular_manifolds.composition.space import Space, check_count
 from modular_manifolds.nn.leaf import Bond
-from modular_manifolds.nn.windows import Pair, Windows, check_count
+from modular_manifolds.nn.windows import Pair, Windows
 
 
 class Pool(Bond):
-    """Each window of each channel becomes one number; the subclass says which, and how far it may move."""
+    """Each window of each channel becomes one number; the subclass says which, and how far it may move.
 
-    def __init__(self, channels: int, windows: Windows, sensitivity: float) -> None:
+    Args:
+        channels: the number of channels.
+        kernel_size, stride: one number for both directions, or (height, width); the stride is the kernel's
+            size by default. Rows and columns that do not fill a window are left out.
+        size: the image's (height, width).
+
+    Raises:
+        ArgumentError: a number is out of range, or no window fits.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+    ) -> None:
+        kind = type(self).__name__
+        check_count(channels, argument=f"{kind}(channels)", what="channels")
+        step = kernel_size if stride is None else stride
+        windows = Windows.of(kind, size=size, kernel_size=kernel_size, stride=step)
         super().__init__(
-            sensitivity=sensitivity,
+            sensitivity=self.constant(windows),
             source=Space(channels * math.prod(windows.size)),
             target=Space(channels * math.prod(windows.outputs)),
         )
         self.channels = channels
         self.windows = windows
+
+    @staticmethod
+    @abstractmethod
+    def constant(windows: Windows) -> float:
+        """The Lipschitz constant in l2."""
+
+    @abstractmethod
+    def pooled(self, images: Tensor) -> Tensor:
+        """(batch, channels, height, width) to one number a window."""
 
     @property
     def output_size(self) -> Pair:
@@ -33,8 +64,9 @@ class Pool(Bond):
     def arguments(self) -> dict[str, object]:
         return {"channels": self.channels, **self.windows.arguments()}
 
-    def images(self, x: Tensor) -> Tensor:
-        return self.windows.images(x, self.channels, argument=f"{type(self).__name__}(x)")
+    def forward(self, x: Tensor) -> Tensor:
+        images = self.windows.images(x, self.channels, argument=f"{type(self).__name__}(x)")
+        return self.windows.vectors(self.pooled(images), like=x)
 
 
 class MeanPool(Pool):
@@ -43,36 +75,19 @@ class MeanPool(Pool):
     `(Σ x)²/k² ≤ Σ x²/k` over a window (Cauchy-Schwarz), and an entry lies in at most `overlap` windows: one by
     default, so the sensitivity is 1/√k. `√k * MeanPool(…)` keeps the l2 norm of constant images. A kernel of
     the image's size is the global mean.
-
-    Args:
-        channels: the number of channels.
-        kernel_size, stride: one number for both directions, or (height, width); the stride is the kernel's
-            size by default. Rows and columns that do not fill a window are left out.
-        size: the image's (height, width).
-
-    Raises:
-        ArgumentError: a number is out of range, or no window fits.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        kernel_size: int | tuple[int, int],
-        *,
-        size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-    ) -> None:
-        windows = _windows("MeanPool", channels, size, kernel_size, stride)
-        super().__init__(channels, windows, math.sqrt(windows.overlap / windows.entries))
+    @staticmethod
+    def constant(windows: Windows) -> float:
+        return math.sqrt(windows.overlap / windows.entries)
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
         # k − 1 sums and a division: within γ of the mean of |x|, in any order.
         terms = self.windows.entries * torch.finfo(dtype).eps
         return terms / (1 - terms) * self.sensitivity * radius if terms < 1 else math.inf
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.avg_pool2d(self.images(x), self.windows.kernel, self.windows.stride)
-        return self.windows.vectors(y, like=x)
+    def pooled(self, images: Tensor) -> Tensor:
+        return functional.avg_pool2d(images, self.windows.kernel, self.windows.stride)
 
 
 class MaxPool(Pool):
@@ -80,40 +95,15 @@ class MaxPool(Pool):
 
     A maximum moves no more than the entry of its window that moves most, and an entry lies in at most `overlap`
     windows: one by default, so the sensitivity is 1.
-
-    Args:
-        channels: the number of channels.
-        kernel_size, stride: one number for both directions, or (height, width); the stride is the kernel's
-            size by default. Rows and columns that do not fill a window are left out.
-        size: the image's (height, width).
-
-    Raises:
-        ArgumentError: a number is out of range, or no window fits.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        kernel_size: int | tuple[int, int],
-        *,
-        size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-    ) -> None:
-        windows = _windows("MaxPool", channels, size, kernel_size, stride)
-        super().__init__(channels, windows, math.sqrt(windows.overlap))
+    @staticmethod
+    def constant(windows: Windows) -> float:
+        return math.sqrt(windows.overlap)
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
         del radius, dtype
         return 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.max_pool2d(self.images(x), self.windows.kernel, self.windows.stride)
-        return self.windows.vectors(y, like=x)
-
-
-def _windows(
-    kind: str, channels: int, size: int | Pair, kernel_size: int | Pair, stride: int | Pair | None
-) -> Windows:
-    check_count(channels, argument=f"{kind}(channels)", what="channels")
-    step = kernel_size if stride is None else stride
-    return Windows.of(kind, size=size, kernel_size=kernel_size, stride=step)
+    def pooled(self, images: Tensor) -> Tensor:
+        return functional.max_pool2d(images, self.windows.kernel, self.windows.stride)

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space, VectorNorm
+from modular_manifolds.composition.space import Space, VectorNorm, check_count
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.leaf import Bond
-from modular_manifolds.nn.windows import check_count
 
 
 class RMSNorm(Bond):
@@ -34,7 +33,7 @@ class RMSNorm(Bond):
     """
 
     def __init__(self, features: int, *, eps: float = 1.0, vector_norm: VectorNorm = "rms") -> None:
-        check_count(features, argument="RMSNorm(features)", what="features")
+        check_count(features, argument="RMSNorm(features)")
         if not (isinstance(eps, int | float) and math.isfinite(eps) and eps > 0):
             raise ArgumentError(
                 "RMSNorm(eps)",

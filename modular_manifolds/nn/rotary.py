@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.space import Space
+from modular_manifolds.composition.space import Space, check_count
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.heads import POSITIONS
 from modular_manifolds.nn.leaf import Bond
-from modular_manifolds.nn.windows import check_count
 
 
 class Rotary(Bond):

@@ -105,14 +105,6 @@ class Windows:
         return {"kernel_size": self.kernel, "size": self.size, "stride": self.stride}
 
 
-def check_count(value: int, *, argument: str, what: str) -> None:
-    """Refuse what is not a positive whole number."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ArgumentError(
-            argument, "must be a positive whole number", repr(value), f"Pass the number of {what}."
-        )
-
-
 def _pair(value: Any, argument: str, *, least: int) -> Pair:
     found = (value, value) if isinstance(value, int) else value
     if not (
