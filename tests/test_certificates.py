@@ -187,7 +187,7 @@ class Join(mm.Bond):
         space = mm.Space(size)
         super().__init__(source=mm.ProductSpace((space, space)), target=space)
 
-    def forward(self, x: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, x: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         return x[0] + x[1]
 
 
