@@ -355,7 +355,9 @@ def test_an_image_that_is_not_flat_is_refused_in_words() -> None:
 
 
 def test_a_convolutional_network_declares_one_and_keeps_it() -> None:
-    net = mm.models.ConvNet(3, 5, size=8, width=4, depth=2, masses=(1.0, 3.0, 2.0))
+    net = mm.models.ConvNet(
+        3, 5, size=(8, 8), width=4, depth=2, logit_scale=1.0, masses=(1.0, 3.0, 2.0)
+    )
     assert (net.source, net.target) == (mm.Space(192), mm.Space(5))
     assert net.sensitivity == pytest.approx(1.0)
     assert net.mass == pytest.approx(6.0)
@@ -371,7 +373,7 @@ def test_a_convolutional_network_declares_one_and_keeps_it() -> None:
 
 def test_a_convolutional_network_learns() -> None:
     """To tell where in an image the bright pixel is."""
-    net = mm.models.ConvNet(1, 4, size=8, width=4, depth=1)
+    net = mm.models.ConvNet(1, 4, size=(8, 8), width=4, depth=1, logit_scale=1.0)
     labels = torch.arange(4).repeat(8)
     images = 0.1 * torch.randn(32, 1, 8, 8)
     for image, label in zip(images, labels.tolist(), strict=True):

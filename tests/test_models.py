@@ -18,6 +18,7 @@ from modular_manifolds.specs.models import FROM_DATA, MODELS, SPECS
 SMALL = {
     "mlp": ({"hidden": [6, 5]}, Sizes(7, 4)),
     "residual-mlp": ({"width": 6, "depth": 3}, Sizes(7, 4)),
+    "convnet": ({"width": 2, "depth": 1}, Sizes(64, 10, (1, 8, 8))),
     "gpt": ({"width": 8, "depth": 1, "heads": 2}, Sizes(5, 5)),
 }
 """Arguments of each model, and the sizes of data that it can take."""
@@ -151,12 +152,12 @@ class TestSpecs:
         model = {"name": name, **arguments}
         run = mm.RunSpec.model_validate({"model": model})
         assert mm.RunSpec.from_yaml(run.to_yaml()) == run
-        resolved = run.resolved(*sizes)
+        resolved = run.resolved(*sizes[:2])
         assert resolved.model is None
         net = SPECS[name].model_validate(model).build(sizes)
         assert resolved.network == mm.NetworkSpec.from_module(net)
         assert mm.RunSpec.from_yaml(resolved.to_yaml()) == resolved
-        assert resolved.resolved(*sizes) == resolved
+        assert resolved.resolved(*sizes[:2]) == resolved
 
     def test_a_name_alone_stands_for_a_model(self) -> None:
         assert mm.RunSpec.from_yaml("model: residual-mlp").model == SPECS["residual-mlp"](

@@ -18,7 +18,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="manifold-muon, dual-ascent, plain-muon, whole-step, memory or drift; repeatable.",
+            help="manifold-muon, dual-ascent, plain-muon, whole-step, memory, drift or gpt-forward; repeatable.",
         ),
     ] = None,
     data_path: Annotated[

@@ -10,21 +10,24 @@ def ConvNet(
     in_channels: int,
     classes: int,
     *,
-    size: int | tuple[int, int] = (32, 32),
+    size: tuple[int, int] = (32, 32),
     width: int = 32,
     depth: int = 2,
+    logit_scale: float = 8.0,
     masses: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Module:
     """A convolution, `depth` stages that halve the image and double the channels, and a linear head.
 
     Takes images as vectors (*batch, in_channels · height · width) and gives (*batch, classes); l2 to l2. Every part has
-    sensitivity 1: weights are on Stiefel, and the mean over 2 × 2 pixels is taken twofold.
+    sensitivity 1: weights are on Stiefel, and the mean over 2 × 2 pixels is taken twofold. Outputs are scaled by
+    `logit_scale`, the sensitivity of the whole.
 
     Args:
         in_channels, classes: what comes in and goes out.
         size: the image's (height, width); each stage halves it, rounding down.
         width: the number of channels after the first convolution.
         depth: the number of stages.
+        logit_scale: the sensitivity; the learning rate is that of the scaled outputs.
         masses: of the first convolution, of all stages together, and of the head.
 
     Raises:
@@ -42,4 +45,4 @@ def ConvNet(
         body.append(conv >> ReLU() >> 2.0 * pool)
         size = pool.output_size
     head = Linear(width * size[0] * size[1], classes, mass=last)
-    return Series(stem=stem >> ReLU(), body=Series(*body), head=Flatten() >> head)
+    return Series(stem=stem >> ReLU(), body=Series(*body), head=logit_scale * (Flatten() >> head))

@@ -13,15 +13,17 @@ DataName = Literal["digits", "cifar10", "text"]
 
 
 class Sizes(NamedTuple):
-    """How many numbers an example has, and how many classes there are."""
+    """How many numbers an example has, how many classes there are, and the shape of an image."""
 
     in_features: int
     classes: int
+    image: tuple[int, int, int] | None = None
+    """Channels, height, width; None where an example is no image."""
 
 
 SIZES: Final[dict[ImagesName, Sizes]] = {
-    "digits": Sizes(in_features=64, classes=10),
-    "cifar10": Sizes(in_features=3072, classes=10),
+    "digits": Sizes(in_features=64, classes=10, image=(1, 8, 8)),
+    "cifar10": Sizes(in_features=3072, classes=10, image=(3, 32, 32)),
 }
 
 

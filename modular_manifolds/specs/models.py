@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import create_model
 
 from modular_manifolds import models
+from modular_manifolds.errors import SpecError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs.base import Spec
 from modular_manifolds.specs.data import Sizes
@@ -17,16 +18,30 @@ from modular_manifolds.specs.schema import Node, OneOf, arguments_of, located
 MODELS: Final[dict[str, Callable[..., Module]]] = {
     "mlp": models.MLP,
     "residual-mlp": models.ResidualMLP,
+    "convnet": models.ConvNet,
     "gpt": models.GPT,
 }
 """The function behind each name. A new model is one file and one row here."""
 
-FROM_DATA: Final[dict[str, Callable[[Sizes], int]]] = {
+FROM_DATA: Final[dict[str, Callable[[Sizes], Any]]] = {
     "in_features": lambda sizes: sizes.in_features,
     "classes": lambda sizes: sizes.classes,
     "vocabulary": lambda sizes: sizes.classes,
+    "in_channels": lambda sizes: _image(sizes)[0],
+    "size": lambda sizes: _image(sizes)[1:],
 }
 """The arguments that the data decides, so that no spec names them."""
+
+
+def _image(sizes: Sizes) -> tuple[int, int, int]:
+    if sizes.image is None:
+        raise SpecError(
+            "model.name",
+            "must be a model for these data",
+            "a model for images, and the data are none",
+            "Choose another model.",
+        )
+    return sizes.image
 
 
 class ModelSpec(Spec):

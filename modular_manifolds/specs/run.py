@@ -112,7 +112,8 @@ class RunSpec(Document, Spec):
         """
         sizes = self.data.sizes
         if in_features is not None and classes is not None:
-            sizes = Sizes(in_features, classes)
+            image = sizes.image if sizes and sizes.in_features == in_features else None
+            sizes = Sizes(in_features, classes, image)
         if sizes is None:
             raise SpecError(
                 "data.characters",
@@ -122,7 +123,7 @@ class RunSpec(Document, Spec):
             )
         net = self._built_aside(sizes)
         for name, space, size in zip(
-            ("in_features", "out_features"), (net.source, net.target), sizes, strict=True
+            ("in_features", "out_features"), (net.source, net.target), sizes[:2], strict=True
         ):
             seen = space.size if isinstance(space, Space) else space
             if isinstance(space, Space | ProductSpace) and seen != size:

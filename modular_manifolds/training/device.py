@@ -23,3 +23,9 @@ def device_of(name: str) -> torch.device:
             "Write cpu, or install torch with CUDA on a machine with a GPU.",
         )
     return device
+
+
+def gpu_name(name: str) -> str | None:
+    """What the GPU is called that a run names; None for a run on the CPU."""
+    device = torch.device(name)
+    return None if device.type == "cpu" else torch.cuda.get_device_name(device)

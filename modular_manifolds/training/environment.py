@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from modular_manifolds.training.device import gpu_name
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -29,7 +31,7 @@ class Environment:
             platform.python_version(),
             _cpu(),
             threads,
-            None if torch.device(device).type == "cpu" else torch.cuda.get_device_name(device),
+            gpu_name(device),
         )
 
 
