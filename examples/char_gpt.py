@@ -41,14 +41,14 @@ def run(
     context: int = 128,
     batch: int = 32,
     steps: int = 1000,
-    lr: float = 1.0,
+    lr: float = 16.0,
     quiet: bool = False,
 ) -> Trained:
     """Train on the first nine tenths of the text, then write."""
     torch.manual_seed(0)
     text = read_text(TextSpec(name="text", path=str(path), context=context))
     net = mm.models.GPT(len(text.classes), width=width, depth=depth, heads=4)
-    optimizer = mm.SteepestDescent(net, lr=lr, momentum=0.9)
+    optimizer = mm.SteepestDescent(net, lr=lr, momentum=0.9, nesterov=True)
     schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
     if not quiet:
         print(mm.budget(net, lr))

@@ -13,19 +13,19 @@ import modular_manifolds as mm
 from modular_manifolds.bench.recordings import Recordings
 from modular_manifolds.bench.report import Row
 from modular_manifolds.bench.timing import Contender, interleave
-from modular_manifolds.nn.bonds import GELU_SLOPE
+from modular_manifolds.models.gpt import branch_factor
 
 BAR = 1.1
 VOCABULARY, WIDTH, DEPTH, HEADS = 65, 128, 4, 4
 BATCH, CONTEXT = 16, 128
-Scales = tuple[float, float]
-SCALES: Final[Scales] = (128.0, 12.0)
-"""Of attention and of the logits."""
+Scales = tuple[float, float, float]
+SCALES: Final[Scales] = (128.0, 12.0, 25.0)
+"""Of attention and of the logits, and the amplification of all blocks."""
 PLAIN: Final = "torch.nn"
 
 
 class PlainAttention(nn.Module):
-    """A third of causal attention, as one writes it with torch.nn."""
+    """Causal attention, as one writes it with torch.nn."""
 
     def __init__(self, width: int, heads: int, context: int, scale: float) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class PlainAttention(nn.Module):
         mixed = functional.scaled_dot_product_attention(
             self.turned(query), self.turned(key), value, is_causal=True, scale=self.scale
         )
-        return self.out(mixed.transpose(1, 2).flatten(2)) / 3
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
     def turned(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
@@ -72,12 +72,13 @@ class PlainGPT(nn.Module):
         self.down = nn.ModuleList(nn.Linear(4 * width, width, bias=False) for _ in range(depth))
         self.head = nn.Linear(width, vocabulary, bias=False)
         self.part, self.logit_scale = 1 / (2 * depth), scales[1]
+        self.stretch = branch_factor(2 * depth, scales[2])
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens)
         for attention, up, down in zip(self.attention, self.up, self.down, strict=True):
-            x = torch.lerp(x, attention(x), self.part)
-            x = torch.lerp(x, down(functional.gelu(up(x)) / GELU_SLOPE), self.part)
+            x = torch.lerp(x, self.stretch / 3 * attention(x), self.part)
+            x = torch.lerp(x, self.stretch * down(functional.relu(up(x))), self.part)
         return self.logit_scale * self.head(x)
 
 
@@ -115,6 +116,7 @@ def gpt_forward(recordings: Recordings) -> Iterator[Row]:
             heads=HEADS,
             attention_scale=SCALES[0],
             logit_scale=SCALES[1],
+            amplification=SCALES[2],
         )
         tokens = torch.randint(VOCABULARY, (BATCH, CONTEXT))
         twin = plain_twin(net, depth=DEPTH, heads=HEADS, context=CONTEXT, scales=SCALES)

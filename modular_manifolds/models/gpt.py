@@ -8,13 +8,13 @@ from modular_manifolds.composition.space import check_count
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.models.rms_linear import rms_linear
 from modular_manifolds.nn import (
-    GELU,
     CausalAttention,
     Embedding,
     Heads,
     MergeHeads,
     Module,
     Parallel,
+    ReLU,
     Residual,
     Rotary,
     Series,
@@ -34,19 +34,23 @@ def GPT(
     mlp_factor: int = 4,
     attention_scale: float = 128.0,
     logit_scale: float = 12.0,
-    masses: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    amplification: float = 25.0,
+    masses: tuple[float, float, float] = (16.0, 16.0, 1.0),
 ) -> Module:
     """`embedding >> (Residual(attention) >> Residual(perceptron)) ** depth >> logit_scale · head`.
 
     Tokens (batch, positions) to logits (batch, positions, vocabulary), for any number of positions. A token
-    has l1 norm 1, and every vector behind it rms norm at most 1, at every width and depth: the rms of the
-    logits over the vocabulary is at most `logit_scale`.
+    has l1 norm 1, and every vector of the stream behind it rms norm at most `amplification`, at every width and depth: the
+    rms of the logits over the vocabulary is at most `amplification · logit_scale`.
 
-    Heads of no special direction see a part of the stream, which itself shrinks where blocks have little to
-    say, so queries and keys are of rms 0.1 or so where at most 1 is certain. `attention_scale` makes up for
-    that, and the learning rate is meant for queries, keys and values of rms `1/√attention_scale`, where
-    attention has slope 1: the sensitivity is `logit_scale` at every size. What is certain is larger, and is
-    what `mm.lipschitz(net, radius=1.0)` and the last line of `mm.budget(net)` say.
+    A block's output is typically a sixth of what it may be: ReLU and averages over positions shrink, a third
+    stands in front of attention, a head sees its part of the stream. So each of the L = 2 depth branches
+    is multiplied by `c = 1 + L (amplification^(1/L) − 1)`: then `(1 − 1/L + c/L)^L = amplification`, whatever the
+    depth. For the same reason queries and keys are of rms 0.1 or so where at most 1 is certain.
+    `attention_scale` makes up for that, and the learning rate is meant for queries, keys and values of rms
+    `1/√attention_scale`, where attention has slope 1: the sensitivity is `amplification · logit_scale` at every
+    size. What is certain is larger, and is what `mm.lipschitz(net, radius=1.0)` and the last line of
+    `mm.budget(net)` say.
 
     Args:
         vocabulary: how many tokens there are.
@@ -55,7 +59,9 @@ def GPT(
         heads, kv_heads: how many heads have queries of their own, and keys and values, `heads` by default.
         mlp_factor: features inside a perceptron, over `width`.
         attention_scale, logit_scale: the largest attention logit, and the largest rms of the output.
-        masses: of the embedding, of all blocks together, of the head.
+        amplification: how much all blocks together may stretch; at 1 no vector grows.
+        masses: of the embedding, of all blocks together, of the head. What stands behind embedding and blocks may
+            stretch by `amplification`, by which the budget divides, and hardly does: their masses make up for it.
 
     Raises:
         ArgumentError: a size is out of range, `heads` does not divide `width`, or `kv_heads` does not
@@ -64,16 +70,18 @@ def GPT(
     first, between, last = masses
     check_count(depth, argument="GPT(depth)", what="pairs of attention and perceptron")
     mass = between / (depth * (ATTENTION_WEIGHTS + PERCEPTRON_WEIGHTS))
+    stretch = branch_factor(2 * depth, amplification)
     attention = causal_attention(
         width,
         heads=heads,
         kv_heads=heads if kv_heads is None else kv_heads,
         scale=attention_scale,
+        factor=stretch / 3,
         mass=mass,
     )
-    perceptron = Series(
+    perceptron = stretch * Series(
         up=rms_linear(width, mlp_factor * width, mass=mass),
-        act=GELU(),
+        act=ReLU(),
         down=rms_linear(mlp_factor * width, width, mass=mass),
     )
     block = Residual(attention, depth=2 * depth) >> Residual(perceptron, depth=2 * depth)
@@ -84,8 +92,22 @@ def GPT(
     )
 
 
-def causal_attention(width: int, *, heads: int, kv_heads: int, scale: float, mass: float) -> Module:
-    """A third of attention between projections: the three branches have sensitivity 3 together."""
+def branch_factor(branches: int, amplification: float) -> float:
+    """c with `(1 − 1/L + c/L)^L = amplification` for L branches."""
+    if not (isinstance(amplification, int | float) and 1 <= amplification < math.inf):
+        raise ArgumentError(
+            "GPT(amplification)",
+            "must be finite and at least 1",
+            repr(amplification),
+            "Pass how much all blocks together may stretch.",
+        )
+    return 1 + branches * (amplification ** (1 / branches) - 1)
+
+
+def causal_attention(
+    width: int, *, heads: int, kv_heads: int, scale: float, factor: float, mass: float
+) -> Module:
+    """`factor` times attention between projections, whose three branches have sensitivity 3 together."""
     for name, count, of, total in (
         ("heads", heads, "width", width),
         ("kv_heads", kv_heads, "heads", heads),
@@ -104,7 +126,7 @@ def causal_attention(width: int, *, heads: int, kv_heads: int, scale: float, mas
         key=Heads(width, kv_heads, features, mass=mass) >> Rotary(features),
         value=Heads(width, kv_heads, features, mass=mass),
     )
-    return (1 / 3) * Series(
+    return factor * Series(
         branches=branches,
         attention=CausalAttention(features, scale=scale, typical=1 / math.sqrt(max(scale, 1.0))),
         merge=MergeHeads(heads, features),
