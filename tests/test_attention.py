@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import cases
@@ -101,6 +102,19 @@ def test_a_step_moves_every_head_by_its_share() -> None:
     torch.testing.assert_close(lengths, torch.full((3,), 0.1 * share), rtol=0.05, atol=0)
     assert net.modular_norm.value({p: w.detach() for p, w in net.named_parameters()}) > 0
     assert all(row.residual < 1e-5 for row in mm.conditioning(net).rows)
+
+
+def test_a_stack_has_the_status_of_its_worst_matrix() -> None:
+    atom = heads(3)
+    optimizer = mm.SteepestDescent(atom, lr=0.1)
+    atom.weight.grad = torch.randn_like(atom.weight)
+    optimizer.step()
+    found = optimizer.diagnoses["weight"]
+    assert found.gap.shape == (3,)
+    assert found.status is mm.Status.CONVERGED
+    assert replace(found, tolerance=1e-30, worst=mm.Status.NOT_CONVERGED).status is (
+        mm.Status.NOT_CONVERGED
+    )
 
 
 def test_equal_stacks_are_stepped_in_one_batch_as_alone() -> None:

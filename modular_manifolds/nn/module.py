@@ -42,7 +42,11 @@ class Module(nn.Module, ABC):
 
     @property
     def sensitivity(self) -> float:
-        """A Lipschitz bound in the input, for weights in their unit balls."""
+        """A Lipschitz bound in the input, for weights in their unit balls.
+
+        Of a bond whose slope grows with its input it is that at the size that the learning rate is meant for, such as
+        attention's `typical`; `mm.lipschitz` asks for the radius.
+        """
         return self.tree().signature.sensitivity
 
     @property
