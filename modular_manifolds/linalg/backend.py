@@ -56,9 +56,12 @@ def msign_by_kernels(x: Tensor, polynomials: Sequence[Polynomial], *, half: bool
     Args:
         x: shape (*batch, m, n).
         polynomials: applied in order; with `half` they must leave room for its rounding.
-        half: products in bfloat16 with sums in float32; otherwise float32 to rounding.
+        half: products in bfloat16 with sums in float32, where X is not long; otherwise float32 to rounding.
     """
-    return kernels.msign(x, coefficients=polynomials, precision="bf16" if half else "fp32")
+    # The kernels make two steps on one Gram matrix of a long X, which bfloat16 is too coarse for.
+    short, long = sorted(x.shape[-2:])
+    steady = half and 2 * long < 3 * short
+    return kernels.msign(x, coefficients=polynomials, precision="bf16" if steady else "fp32")
 
 
 @functools.cache

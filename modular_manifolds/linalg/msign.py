@@ -41,7 +41,7 @@ def msign(
 
     Returns:
         A new tensor of the shape and dtype of `x`, computed in at least float32; from an accuracy of 0.05
-        on, matrices of 256 columns and more in bfloat16 where the machine has hardware for it, Zero gives zero
+        and a floor of 0.01 on, matrices of 256 columns and more in bfloat16 where the machine has hardware for it, Zero gives zero
         (with `"exact"` as well). Entries of 1e-30 and of 1e+30 give the same result; finite input
         never gives NaN.
 
@@ -86,13 +86,16 @@ def msign_polynomials(
 
     After the normalisation by `‖XᵀX‖_F^{1/2}` the largest singular value is at least `columns^{-1/4}`.
     """
-    half = accuracy >= HALF and columns >= WIDE and half_is_fast(device_type)
+    coarse = accuracy >= HALF and floor >= HALF_FLOOR
+    half = coarse and columns >= WIDE and half_is_fast(device_type)
     lowest = floor / columns**0.25
     return schedule(LEFT * accuracy if half else accuracy, lowest, half=half), half
 
 
 HALF = 0.05
 """From this accuracy on, bfloat16 is accurate enough, where the machine is fast in it."""
+HALF_FLOOR = 0.01
+"""And from this floor on: polynomials for lower ones are so steep that rounding throws singular values out of range."""
 WIDE = 256
 """From this many columns on products in bfloat16 are the quicker ones."""
 LEFT = 0.5
