@@ -55,7 +55,9 @@ class TextSpec(Spec):
     @property
     def sizes(self) -> Sizes | None:
         """Vocabulary and vocabulary, where the characters are written down."""
-        return None if self.characters is None else Sizes(*[len(self.characters)] * 2)
+        if self.characters is None:
+            return None
+        return Sizes(in_features=len(self.characters), classes=len(self.characters))
 
 
 DataSpec = Annotated[ImagesSpec | TextSpec, Field(discriminator="name")]
