@@ -368,9 +368,9 @@ def test_a_sweep_over_a_language_model(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     command = [
         *("sweep", "--data", "text", "--data-path", str(text), "--device", "cpu"),
-        *("--set", "data.context=16", "--set", "steps=12", "--set", "batch_size=8"),
+        *("--set", "data.context=16", "--set", "steps=30", "--set", "batch_size=8"),
         *("--set", "model.heads=2", "--set", "model.depth=1", "--over", "model.width=8"),
-        *("--arm", "steepest-descent", "--arm", "muon", "--lr", "2^1..2^1"),
+        *("--arm", "steepest-descent", "--arm", "muon", "--lr", "2^4..2^4"),
         *("--arm-lr", "muon=2^-6..2^-6", "-o", str(folder)),
     ]
     assert main(command) == 0
