@@ -238,7 +238,8 @@ def test_an_interrupted_run_on_text_goes_on_bit_for_bit(
         directory = begin(run, tmp_path / place)
         trainer = start(run, text, directory)
         for stop in stops:
-            trainer.stop = lambda: trainer.session.finished >= stop  # noqa: B023
+            session = trainer.session
+            trainer.stop = lambda session=session, stop=stop: session.finished >= stop
             assert not trainer.run(Silent())
             assert trainer.session.finished == stop
             torch.manual_seed(999)
