@@ -36,8 +36,8 @@ def steeper_points(
     """The points `at`, and those to which gradient ascent leads from there, within `radius`.
 
     Pairs climb on `‖f(x) − f(y)‖/‖x − y‖`, which a piecewise linear function too has a gradient of. From
-    their ends and middles, and from `at`, points climb on `‖J(x)ᵀu‖` in the dual norm, u by power iteration. What the
-    slope is at the points is not said: that is for `largest_slope` to measure.
+    the steepest of a pair's ends and middle and the point itself, points climb on `‖J(x)ᵀu‖` in the dual norm, u by
+    power iteration. What the slope is at the points is not said: that is for `largest_slope` to measure.
 
     Args:
         function: from inputs to outputs, without a look from one input of the batch to another.
@@ -84,9 +84,13 @@ def steeper_points(
         keep=both_inside,
     )
     x, y = pairs.chunk(2, dim=1)
-    points = torch.cat((rows, x, (x + y) / 2, y))
-    step = size.repeat(4, 1) / 4
-    v = torch.randn(shaped(points).shape, generator=generator, dtype=at.dtype).to(at.device)
+    found = torch.cat((rows, x, (x + y) / 2, y))
+    v = torch.randn(shaped(found).shape, generator=generator, dtype=at.dtype).to(at.device)
+    for _ in range(POWER_STEPS):
+        slopes, v, _ = power_step(function, shaped(found), v, input_norm, output_norm)
+    # One point a start goes on: where it is large, a network's derivatives are what the search costs.
+    steepest = slopes.reshape(4, -1).argmax(dim=0) * len(rows) + torch.arange(len(rows)).to(at.device)
+    points, v, step = found[steepest], v[steepest], size / 4
     for _ in range(-(-iterations // CLIMBING_STEPS)):
         for _ in range(POWER_STEPS - 1):
             _, v, _ = power_step(function, shaped(points), v, input_norm, output_norm)

@@ -170,7 +170,7 @@ def lipschitz(
 
     network = copy.deepcopy(net).double().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    at = points_to_try(
+    asked = points_to_try(
         network,
         source,
         norm=given,
@@ -182,7 +182,7 @@ def lipschitz(
     )
     at = steeper_points(
         network,
-        at,
+        asked,
         input_norm=given,
         output_norm=wanted,
         radius=radius,
@@ -198,7 +198,9 @@ def lipschitz(
         generator=generator,
     )
     spaces = {each.leaf.path: (each.source, each.target) for each in proved.passages}
-    found = slopes_of_leaves(network, tree, spaces, at, iterations=iterations, generator=generator)
+    found = slopes_of_leaves(
+        network, tree, spaces, asked, iterations=iterations, generator=generator
+    )
     rounding = None
     if radius is not None:
         after = conversion(target.norm, wanted, target.size)
