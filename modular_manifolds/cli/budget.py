@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
 from rich.console import Console
+
+from modular_manifolds.cli.options import Assignments, RunFile
 
 
 def budget(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run file (YAML or JSON); the default run without it.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as optimizer.lr=0.3."),
-    ] = None,
+    run: RunFile = None,
+    assignments: Assignments = None,
 ) -> None:
     """Print how a run's learning rate is split over its weights."""
     from modular_manifolds.cli.runs import asked_for

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from modular_manifolds.cli.options import DATA_SETS
 from modular_manifolds.cli.robustness import Question, answer, show
-from modular_manifolds.cli.train import DATA_SETS
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
 from modular_manifolds.errors import DataError
 

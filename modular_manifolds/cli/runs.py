@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modular_manifolds.specs import RunSpec
@@ -12,3 +12,9 @@ def asked_for(file: Path | None, assignments: Sequence[str]) -> RunSpec:
     """The run in `file`, or the default one, with `key=value` assignments applied."""
     spec = RunSpec() if file is None else RunSpec.from_file(file)
     return spec.override(assignments) if assignments else spec
+
+
+def changed(named: Mapping[str, object], assignments: Sequence[str] | None) -> list[str]:
+    """What options of their own say, by key, as assignments, and then those written out, which win."""
+    options = [f"{key}={value}" for key, value in named.items() if value is not None]
+    return [*options, *(assignments or ())]

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from modular_manifolds.cli.options import Assignments, Data, DataPath, RunFile
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.specs.data import DataName
 
 if TYPE_CHECKING:
     from modular_manifolds.specs import RunSpec
@@ -21,14 +21,11 @@ if TYPE_CHECKING:
     from modular_manifolds.training.sweep.summary import Summary
 
 INTERRUPTED: Final = 130
-DATA_SETS: Final = "|".join(get_args(DataName))
 RATES: Final = "2^-6..2^1"
 
 
 def sweep(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run file (YAML or JSON); the default run without it.")
-    ] = None,
+    run: RunFile = None,
     over: Annotated[
         list[str] | None,
         typer.Option(
@@ -63,22 +60,9 @@ def sweep(
         ),
     ] = "full",
     seeds: Annotated[int, typer.Option(min=1, help="Runs at each rate.")] = 1,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change one value of the run, as steps=120; repeatable.",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar=DATA_SETS, help="The data set; the bundled digits by default."),
-    ] = None,
-    data_path: Annotated[
-        Path | None,
-        typer.Option(help="The text file, or the folder with CIFAR-10's Parquet files."),
-    ] = None,
+    assignments: Assignments = None,
+    data: Data = None,
+    data_path: DataPath = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The sweep's folder; one that is there goes on.")
@@ -95,7 +79,7 @@ def sweep(
       modular-manifolds sweep --data cifar10 --data-path DIR --set model.name=residual-mlp --set steps=120
       --over model.width=32,64,128 --arm steepest-descent --arm adamw --arm-lr adamw=2^-14..2^-5 -o transfer
     """
-    from modular_manifolds.cli.runs import asked_for
+    from modular_manifolds.cli.runs import asked_for, changed
     from modular_manifolds.training.environment import Environment
     from modular_manifolds.training.run_directory import write_whole
     from modular_manifolds.training.sweep import Results, summaries
@@ -103,9 +87,8 @@ def sweep(
 
     console = Console()
     named = {"data.name": data, "data.path": data_path, "device": device}
-    changes = [f"{key}={value}" for key, value in named.items() if value is not None]
     plan = _plan(
-        asked_for(run, [*changes, *(assignments or ())]),
+        asked_for(run, changed(named, assignments)),
         over or (),
         arm or (),
         lr,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.console import Console
 
-from modular_manifolds.specs.data import DataName
+from modular_manifolds.cli.options import Assignments, Data, DataPath, RunFile
 from modular_manifolds.specs.optimizers import OptimizerName
 
 if TYPE_CHECKING:
@@ -19,32 +19,14 @@ if TYPE_CHECKING:
     from modular_manifolds.training.loop import Trainer
 
 INTERRUPTED = 130
-
-
 OPTIMIZERS = "|".join(get_args(OptimizerName))
-DATA_SETS = "|".join(get_args(DataName))
 
 
 def train(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run file (YAML or JSON); the default run without it.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change one value, as optimizer.lr=0.3; repeatable."
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar=DATA_SETS, help="The data set; the bundled digits by default."),
-    ] = None,
-    data_path: Annotated[
-        Path | None,
-        typer.Option(
-            help="The text file, or the folder with CIFAR-10's Parquet files; downloaded without it."
-        ),
-    ] = None,
+    run: RunFile = None,
+    assignments: Assignments = None,
+    data: Data = None,
+    data_path: DataPath = None,
     optimizer: Annotated[
         str | None,
         typer.Option(metavar=OPTIMIZERS, help="adamw and muon are torch's own, as baselines."),
@@ -77,7 +59,7 @@ def train(
 
       modular-manifolds train --resume runs/digits-steepest-descent-20250101-120000
     """
-    from modular_manifolds.cli.runs import asked_for
+    from modular_manifolds.cli.runs import asked_for, changed
     from modular_manifolds.errors import ArgumentError
     from modular_manifolds.training.data import read_data, settled
     from modular_manifolds.training.loop import resume as go_on
@@ -85,16 +67,15 @@ def train(
     from modular_manifolds.training.run_directory import RunDirectory, begin
 
     console = Console()
-    named: dict[str, object] = {
+    named = {
         "data.name": data,
-        "data.path": data_path and str(data_path),
+        "data.path": data_path,
         "optimizer.name": optimizer,
         "epochs": epochs,
         "steps": steps,
         "seed": seed,
     }
-    changes = [f"{key}={value}" for key, value in named.items() if value is not None]
-    changes += assignments or []
+    changes = changed(named, assignments)
     if resume is not None:
         if run is not None or out is not None or changes:
             raise ArgumentError(

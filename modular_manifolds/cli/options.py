@@ -1,0 +1,31 @@
+"""The arguments that several subcommands take, each declared once; the default None is the subcommand's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, get_args
+
+import typer
+
+from modular_manifolds.specs.data import DataName
+
+DATA_SETS: Final = "|".join(get_args(DataName))
+
+RunFile = Annotated[
+    Path | None, typer.Argument(help="A run file (YAML or JSON); the default run without it.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one value, as optimizer.lr=0.3; repeatable."
+    ),
+]
+Data = Annotated[
+    str | None, typer.Option(metavar=DATA_SETS, help="The data set; the bundled digits by default.")
+]
+DataPath = Annotated[
+    Path | None,
+    typer.Option(
+        help="The text file, or the folder with CIFAR-10's Parquet files; downloaded without it."
+    ),
+]
