@@ -1,4 +1,8 @@
-"""The modules that others are made of: atoms, which have a weight, and bonds, which have none."""
+"""The modules that others are made of: atoms, which have a weight, and bonds, which have none.
+
+The `radius` of their bounds is a `Radius` for a module that takes tuples and a float for one that takes vectors. It is Any
+here, because a subclass may widen the type of an argument and never narrow it: below a `Radius` none could write float.
+"""
 
 from __future__ import annotations
 
