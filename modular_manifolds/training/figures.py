@@ -103,7 +103,8 @@ def singular_values(before: Module, after: Module) -> str:
                 axis.plot(
                     range(1, len(spectrum) + 1), spectrum, color=colour, lw=width, label=label
                 )
-            top = max(*old[path], *new[path])
+            # A frozen bias of zeros would leave the axis no height.
+            top = max(*old[path], *new[path]) or 1.0
             axis.set(title=path, xlabel="index", ylim=(0, 1.15 * top))
         axes[0].set_ylabel("singular value")
         axes[0].legend(loc="lower left")
