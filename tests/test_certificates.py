@@ -147,6 +147,30 @@ def test_reports_read_well() -> None:
     assert len(lines) == 4
 
 
+def test_a_vector_has_no_condition_number_whatever_its_length() -> None:
+    net = mm.Linear(3, 3) >> mm.Gain(3) >> mm.Bias(3)
+    weight, gain, bias = mm.conditioning(net).rows
+    assert weight.condition == pytest.approx(1.0)
+    # A gain is a diagonal matrix.
+    assert gain.condition == 1.0
+    assert (bias.largest, bias.smallest, bias.condition) == (0.0, 0.0, None)
+    assert str(mm.conditioning(net)).splitlines()[-1].split()[-4:] == ["0", "0", "-", "0"]
+    with torch.no_grad():
+        net.get_parameter("1.weight")[0] = 0.25
+        net.get_parameter("2.weight").fill_(0.5)
+    _, gain, bias = mm.conditioning(net).rows
+    assert gain.condition == 4.0
+    assert bias.largest == bias.smallest == pytest.approx(math.sqrt(0.75))
+    assert bias.condition is None
+
+
+def test_a_matrix_of_zeros_keeps_its_infinite_condition_number() -> None:
+    net = mm.Linear(1, 3, manifold=mm.Euclidean(), norm=mm.Spectral())
+    with torch.no_grad():
+        net.weight.zero_()
+    assert mm.conditioning(net).rows[0].condition == math.inf
+
+
 def test_a_report_does_not_change_the_network() -> None:
     net = mm.Linear(6, 8) >> mm.ReLU() >> mm.Linear(8, 4)
     before = [p.detach().clone() for p in net.parameters()]

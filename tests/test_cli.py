@@ -90,6 +90,24 @@ def test_a_run_file_with_changes(elsewhere: Path, capsys: pytest.CaptureFixture[
     assert "epoch 1/1" in capsys.readouterr().out
 
 
+def test_a_bias_shows_a_dash_for_its_condition_number(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modules = [
+        {"type": "linear", "in_features": 64, "out_features": 10},
+        {"type": "bias", "features": 10, "mass": 0.0},
+    ]
+    file = elsewhere / "run.yaml"
+    file.write_text(yaml.safe_dump({"network": {"type": "series", "modules": modules}}))
+    assert main(["train", str(file), *QUICK, "--out", "out"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    row = next(line for line in lines if line[:1] == ["1.weight"] and "Frobenius" not in line)
+    assert row[-7:] == ["0", "│", "0", "│", "-", "│", "0"]
+    rows = [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["weights"]["1.weight"]["condition"] is None
+    assert "<td>0</td><td>0</td><td>-</td>" in Path("out/report.html").read_text()
+
+
 def test_budget_prints_the_split(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["budget", "--set", "network.modules.4.mass=2", "--set", "optimizer.lr=0.4"]) == 0
     out = capsys.readouterr().out

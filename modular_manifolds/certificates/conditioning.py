@@ -12,17 +12,26 @@ from modular_manifolds.nn.module import Module, check_module
 
 @dataclass(frozen=True)
 class ConditioningRow:
-    """One weight: `largest` and `smallest` singular value, their ratio, and the manifold's residual."""
+    """One weight: `largest` and `smallest` singular value, their ratio, and the manifold's residual.
+
+    A `vector`, such as a bias, has one singular value, its length.
+    """
 
     path: str
     manifold: str
     largest: float
     smallest: float
     residual: float
+    vector: bool = False
 
     @property
-    def condition(self) -> float:
-        """`largest / smallest`; infinite for a weight that is not of full rank."""
+    def condition(self) -> float | None:
+        """`largest / smallest`; infinite for a weight that is not of full rank, None for a vector.
+
+        A vector's ratio would be 1 at every length but zero, where a bias starts and there is none.
+        """
+        if self.vector:
+            return None
         return self.largest / self.smallest if self.smallest > 0 else math.inf
 
 
@@ -36,8 +45,8 @@ class ConditioningReport:
         """The names of the columns of `cells`."""
         return ["weight", "manifold", "largest σ", "smallest σ", "condition", "off manifold"]
 
-    def cells(self) -> list[list[float | str]]:
-        """The rows as text and numbers, for a table."""
+    def cells(self) -> list[list[float | str | None]]:
+        """The rows as text and numbers, for a table; None where a vector has no condition number."""
         return [
             [r.path, r.manifold, r.largest, r.smallest, r.condition, r.residual] for r in self.rows
         ]
@@ -66,6 +75,7 @@ def conditioning(net: Module) -> ConditioningReport:
                 float(values.amax()),
                 float(values.amin()),
                 float(residual),
+                vector=weight.dim() == 1,
             )
         )
     return ConditioningReport(tuple(rows))

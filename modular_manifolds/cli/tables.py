@@ -16,9 +16,9 @@ def show_table(
     console: Console,
     title: str,
     header: Sequence[str],
-    cells: Sequence[Sequence[float | str]],
+    cells: Sequence[Sequence[float | str | None]],
 ) -> None:
-    """Print a table; numbers to the right, four digits. A row is one line, however narrow the terminal is."""
+    """Print a table; numbers to the right, four digits, None as a dash. A row is one line, however narrow the terminal is."""
     table = Table(title=title, title_justify="left", title_style="bold", show_edge=False)
     for i, name in enumerate(header):
         numeric = bool(cells) and not isinstance(cells[0][i], str)

@@ -16,14 +16,14 @@ from modular_manifolds.nn import Module
 class WeightHealth:
     """One weight, in float64: what says early that training goes wrong.
 
-    `largest` and `smallest` singular value and their ratio `condition` (infinite without full rank);
+    `largest` and `smallest` singular value and their ratio `condition` (infinite without full rank, None for a vector);
     `stable_rank = ‖W‖_F² / σ_max²`; `off_manifold`, the manifold's residual relative to its radius; `update =
     ‖ΔW‖_F / ‖W‖_F` of the epoch's last step, None where that is not known.
     """
 
     largest: float
     smallest: float
-    condition: float
+    condition: float | None
     stable_rank: float
     off_manifold: float
     update: float | None

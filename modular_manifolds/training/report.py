@@ -103,7 +103,7 @@ def _percent(row: dict[str, Any] | None, key: str) -> str:
     return "–" if row is None else f"{100 * row[key]:.1f} %"
 
 
-def _table(header: Sequence[str], cells: Sequence[Sequence[float | str]]) -> _Table:
+def _table(header: Sequence[str], cells: Sequence[Sequence[float | str | None]]) -> _Table:
     return _Table(header, [[format_number(cell) for cell in row] for row in cells])
 
 
