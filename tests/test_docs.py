@@ -92,6 +92,14 @@ def commands(page: Path) -> list[tuple[list[str], str]]:
     return found
 
 
+def options_of(subcommand: str) -> set[str]:
+    """Every option that may be written after a subcommand; a switch has a second name, such as --no-attack."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    known = group.commands[subcommand].params
+    return {"--debug", *(name for each in known for name in (*each.opts, *each.secondary_opts))}
+
+
 def cells(output: str) -> list[str]:
     """The words of a table on the terminal without its rules."""
     return re.findall(r"[^\s┃━╇│]+", output)
@@ -167,11 +175,13 @@ def test_a_block_of_code_says_its_language_in_one_word(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=name_of)
 def test_commands_name_subcommands_and_options_that_exist(page: Path) -> None:
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
     for said, _ in commands(page):
-        options = {option for each in group.commands[said[0]].params for option in each.opts}
-        assert {word for word in said if word.startswith("--")} <= options | {"--debug"}, said
+        assert {word for word in said if word.startswith("--")} <= options_of(said[0]), said
+
+
+def test_the_second_name_of_a_switch_is_an_option_too() -> None:
+    assert {"--attack", "--no-attack", "--debug"} <= options_of("lipschitz")
+    assert "--no-figure" not in options_of("lipschitz")
 
 
 def test_the_budget_that_a_page_shows_is_the_one_that_is_printed(
