@@ -39,6 +39,7 @@ from modular_manifolds.manifolds import Sphere as Sphere
 from modular_manifolds.manifolds import Stiefel as Stiefel
 from modular_manifolds.nn import GELU as GELU
 from modular_manifolds.nn import Abs as Abs
+from modular_manifolds.nn import Amplify as Amplify
 from modular_manifolds.nn import Atom as Atom
 from modular_manifolds.nn import Bias as Bias
 from modular_manifolds.nn import Bond as Bond

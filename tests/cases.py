@@ -157,6 +157,8 @@ MODULES: list[ModuleCase] = [
     ModuleCase(lambda: mm.Heads(8, 2, 4)),
     ModuleCase(lambda: mm.MergeHeads(2, 4), tight=False),
     ModuleCase(lambda: mm.Rotary(4)),
+    # Its slope is not the sensitivity: a factor that is too small is planted in its own test.
+    ModuleCase(lambda: mm.Amplify(-3.0, typical=0.5), tight=False),
     # Its bound is a function of the sizes: a number that is too small is planted in its own test.
     ModuleCase(lambda: mm.CausalAttention(4), tight=False),
 ]

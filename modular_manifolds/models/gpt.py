@@ -6,8 +6,10 @@ import math
 
 from modular_manifolds.composition.space import check_count
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.models.rms_linear import rms_linear
+from modular_manifolds.manifolds import Euclidean, Manifold
+from modular_manifolds.models.rms_linear import rms_linear, rms_manifold
 from modular_manifolds.nn import (
+    Amplify,
     CausalAttention,
     Embedding,
     Heads,
@@ -20,8 +22,8 @@ from modular_manifolds.nn import (
     Series,
 )
 
-ATTENTION_WEIGHTS = 4
-PERCEPTRON_WEIGHTS = 2
+PARTS = 3
+"""Queries, keys and values: the sensitivity of the three together."""
 
 
 def GPT(
@@ -33,24 +35,23 @@ def GPT(
     kv_heads: int | None = None,
     mlp_factor: int = 4,
     attention_scale: float = 128.0,
-    logit_scale: float = 12.0,
-    amplification: float = 25.0,
-    masses: tuple[float, float, float] = (16.0, 16.0, 1.0),
+    logit_scale: float = 8.0,
+    branch_scale: float = 1.25,
+    masses: tuple[float, float, float] = (1.0, 3.0, 1.0),
+    manifold: Manifold | None = None,
 ) -> Module:
     """`embedding >> (Residual(attention) >> Residual(perceptron)) ** depth >> logit_scale · head`.
 
-    Tokens (batch, positions) to logits (batch, positions, vocabulary), for any number of positions. A token
-    has l1 norm 1, and every vector of the stream behind it rms norm at most `amplification`, at every width and depth: the
-    rms of the logits over the vocabulary is at most `amplification · logit_scale`.
+    Tokens (batch, positions) to logits (batch, positions, vocabulary), for any number of positions. Each of
+    the L = 2 depth residuals is `(1 − 1/L) x + branch_scale · branch(x)`, with branches of sensitivity 1. A token has l1
+    norm 1, and every vector of the stream behind it rms norm at most `(1 − 1/L + branch_scale)^L`.
 
-    A block's output is typically a sixth of what it may be: ReLU and averages over positions shrink, a third
-    stands in front of attention, a head sees its part of the stream. So each of the L = 2 depth branches
-    is multiplied by `c = 1 + L (amplification^(1/L) − 1)`: then `(1 − 1/L + c/L)^L = amplification`, whatever the
-    depth. For the same reason queries and keys are of rms 0.1 or so where at most 1 is certain.
-    `attention_scale` makes up for that, and the learning rate is meant for queries, keys and values of rms
-    `1/√attention_scale`, where attention has slope 1: the sensitivity is `amplification · logit_scale` at every
-    size. What is certain is larger, and is what `mm.lipschitz(net, radius=1.0)` and the last line of
-    `mm.budget(net)` say.
+    A branch typically gives a fraction of what it may: ReLU and averages over positions shrink, a third stands in
+    front of attention, a head sees its part of the stream. For the same reason queries and keys are of rms 0.1 or so
+    where at most 1 is certain. `branch_scale` and `attention_scale` make up for that. The learning rate is
+    meant for branches that stretch by 1/L, and for queries, keys and values of rms `1/√attention_scale`, where attention
+    has slope 1: the sensitivity is `logit_scale` at every size. What is certain is larger, and is what
+    `mm.lipschitz(net, radius=1.0)` and the last line of `mm.budget(net)` say.
 
     Args:
         vocabulary: how many tokens there are.
@@ -58,56 +59,57 @@ def GPT(
         depth: how many pairs of attention and perceptron.
         heads, kv_heads: how many heads have queries of their own, and keys and values, `heads` by default.
         mlp_factor: features inside a perceptron, over `width`.
-        attention_scale, logit_scale: the largest attention logit, and the largest rms of the output.
-        amplification: how much all blocks together may stretch; at 1 no vector grows.
-        masses: of the embedding, of all blocks together, of the head. What stands behind embedding and blocks may
-            stretch by `amplification`, by which the budget divides, and hardly does: their masses make up for it.
+        attention_scale: the largest attention logit for queries and keys of rms 1.
+        logit_scale: the largest rms of the logits for a stream of rms 1.
+        branch_scale: the factor of what attention and perceptron add to the stream; at `1/(2 depth)` no vector grows.
+        masses: of the embedding, of all blocks together, of the head. In a block attention and perceptron take
+            steps of one size.
+        manifold: of every matrix, as in `rms_linear`; Euclidean() of the embedding too.
 
     Raises:
         ArgumentError: a size is out of range, `heads` does not divide `width`, or `kv_heads` does not
-        divide `heads`.
+        divide `heads`. UnsupportedPairError: the manifold has no solver beside RMSOperator.
     """
     first, between, last = masses
     check_count(depth, argument="GPT(depth)", what="pairs of attention and perceptron")
-    mass = between / (depth * (ATTENTION_WEIGHTS + PERCEPTRON_WEIGHTS))
-    stretch = branch_factor(2 * depth, amplification)
+    branches = 2 * depth
+    # A third stands in front of attention's weights, four to the perceptron's two.
+    mass = between / depth / (4 / PARTS + 2)
     attention = causal_attention(
         width,
         heads=heads,
         kv_heads=heads if kv_heads is None else kv_heads,
         scale=attention_scale,
-        factor=stretch / 3,
-        mass=mass,
+        mass=mass / PARTS,
+        manifold=manifold,
     )
-    perceptron = stretch * Series(
-        up=rms_linear(width, mlp_factor * width, mass=mass),
+    perceptron = Series(
+        up=rms_linear(width, mlp_factor * width, mass=mass, manifold=manifold),
         act=ReLU(),
-        down=rms_linear(mlp_factor * width, width, mass=mass),
+        down=rms_linear(mlp_factor * width, width, mass=mass, manifold=manifold),
     )
-    block = Residual(attention, depth=2 * depth) >> Residual(perceptron, depth=2 * depth)
+    factor = branch_scale * branches
+    block = Residual(
+        attention >> Amplify(factor / PARTS, typical=1 / PARTS), depth=branches
+    ) >> Residual(perceptron >> Amplify(factor), depth=branches)
+    rows = manifold if isinstance(manifold, Euclidean) else None
     return Series(
-        embedding=Embedding(vocabulary, width, mass=first),
+        embedding=Embedding(vocabulary, width, mass=first, manifold=rows),
         blocks=block**depth,
-        head=logit_scale * rms_linear(width, vocabulary, mass=last),
+        head=logit_scale * rms_linear(width, vocabulary, mass=last, manifold=manifold),
     )
-
-
-def branch_factor(branches: int, amplification: float) -> float:
-    """c with `(1 − 1/L + c/L)^L = amplification` for L branches."""
-    if not (isinstance(amplification, int | float) and 1 <= amplification < math.inf):
-        raise ArgumentError(
-            "GPT(amplification)",
-            "must be finite and at least 1",
-            repr(amplification),
-            "Pass how much all blocks together may stretch.",
-        )
-    return 1 + branches * (amplification ** (1 / branches) - 1)
 
 
 def causal_attention(
-    width: int, *, heads: int, kv_heads: int, scale: float, factor: float, mass: float
+    width: int,
+    *,
+    heads: int,
+    kv_heads: int,
+    scale: float,
+    mass: float,
+    manifold: Manifold | None = None,
 ) -> Module:
-    """`factor` times attention between projections, whose three branches have sensitivity 3 together."""
+    """Attention between projections; its three branches have sensitivity 3 together."""
     for name, count, of, total in (
         ("heads", heads, "width", width),
         ("kv_heads", kv_heads, "heads", heads),
@@ -121,14 +123,15 @@ def causal_attention(
                 "Choose another number of heads.",
             )
     features = width // heads
+    each = rms_manifold(manifold, width, features)
     branches = Parallel(
-        query=Heads(width, heads, features, mass=mass) >> Rotary(features),
-        key=Heads(width, kv_heads, features, mass=mass) >> Rotary(features),
-        value=Heads(width, kv_heads, features, mass=mass),
+        query=Heads(width, heads, features, mass=mass, manifold=each) >> Rotary(features),
+        key=Heads(width, kv_heads, features, mass=mass, manifold=each) >> Rotary(features),
+        value=Heads(width, kv_heads, features, mass=mass, manifold=each),
     )
-    return factor * Series(
+    return Series(
         branches=branches,
         attention=CausalAttention(features, scale=scale, typical=1 / math.sqrt(max(scale, 1.0))),
         merge=MergeHeads(heads, features),
-        out=rms_linear(width, width, mass=mass),
+        out=rms_linear(width, width, mass=mass, manifold=manifold),
     )

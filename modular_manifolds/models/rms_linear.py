@@ -30,11 +30,17 @@ def rms_linear(
 
     Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
     """
+    scaled = rms_manifold(manifold, in_features, out_features)
+    return Linear(in_features, out_features, manifold=scaled, norm=RMSOperator(), mass=mass)
+
+
+def rms_manifold(manifold: Manifold | None, in_features: int, out_features: int) -> Manifold:
+    """The manifold with its radius times `√(out/in)`, where it has one; Stiefel() by default."""
     base = Stiefel() if manifold is None else manifold
-    # A size that is out of range is Linear's to refuse, not the square root's.
+    # A size that is out of range is the module's to refuse, not the square root's.
     if (
         isinstance(base, Stiefel | SpectralBall | SpectralSphere)
         and min(in_features, out_features) > 0
     ):
-        base = replace(base, radius=base.radius * math.sqrt(out_features / in_features))
-    return Linear(in_features, out_features, manifold=base, norm=RMSOperator(), mass=mass)
+        return replace(base, radius=base.radius * math.sqrt(out_features / in_features))
+    return base

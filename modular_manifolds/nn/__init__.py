@@ -1,5 +1,6 @@
 """Networks as compositions of atoms (with a weight) and bonds (without)."""
 
+from modular_manifolds.nn.amplify import Amplify as Amplify
 from modular_manifolds.nn.attention import CausalAttention as CausalAttention
 from modular_manifolds.nn.bias import Bias as Bias
 from modular_manifolds.nn.bonds import GELU as GELU

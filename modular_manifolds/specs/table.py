@@ -20,6 +20,7 @@ from modular_manifolds.manifolds import (
 from modular_manifolds.nn import (
     GELU,
     Abs,
+    Amplify,
     Bias,
     CausalAttention,
     Conv2d,
@@ -81,6 +82,7 @@ MODULES: Final[dict[str, type[Module]]] = {
     "mean_pool": MeanPool,
     "max_pool": MaxPool,
     "dropout": Dropout,
+    "amplify": Amplify,
     "flatten": Flatten,
     "heads": Heads,
     "merge_heads": MergeHeads,

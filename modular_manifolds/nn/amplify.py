@@ -1,0 +1,61 @@
+"""The bond that multiplies by more than the learning rate is meant for."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.leaf import Bond
+
+
+class Amplify(Bond):
+    """`factor · x`; slope |factor| in rms, l2, l1 and linf.
+
+    For the end of a branch that by itself gives a fraction of what it may: ReLU halves the power, averages over
+    positions shrink. A factor makes up for that, and the branch together with it stretches typical inputs by
+    about 1. So the sensitivity, by which the budget divides the learning rate, is `typical`. Certificates, and
+    the budget's bound on a step, take the factor. `c * f` counts c in both.
+
+    Args:
+        factor: finite and not 0.
+        typical: the slope for which the learning rate is meant.
+
+    Raises:
+        ArgumentError: `factor` or `typical` is out of range.
+    """
+
+    def __init__(self, factor: float, *, typical: float = 1.0) -> None:
+        if not (isinstance(factor, int | float) and math.isfinite(factor) and factor != 0):
+            raise ArgumentError(
+                "Amplify(factor)",
+                "must be finite and not 0",
+                repr(factor),
+                "Pass a number such as 4.",
+            )
+        if not (isinstance(typical, int | float) and math.isfinite(typical) and typical > 0):
+            raise ArgumentError(
+                "Amplify(typical)",
+                "must be finite and positive",
+                repr(typical),
+                "Pass the slope for which the learning rate is meant, or leave it at 1.",
+            )
+        super().__init__(sensitivity=float(typical))
+        self.factor = float(factor)
+        self.typical = float(typical)
+
+    def arguments(self) -> dict[str, object]:
+        return {"factor": self.factor, "typical": self.typical}
+
+    def lipschitz_within(self, radius: float) -> float:
+        del radius
+        return abs(self.factor)
+
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
+        # The factor is rounded to the dtype, and so is the product.
+        return 2 * torch.finfo(dtype).eps * abs(self.factor) * radius
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
