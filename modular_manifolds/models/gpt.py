@@ -36,15 +36,15 @@ def GPT(
     mlp_factor: int = 4,
     attention_scale: float = 128.0,
     logit_scale: float = 8.0,
-    branch_scale: float = 1.25,
+    branch_scale: float = 4.0,
     masses: tuple[float, float, float] = (1.0, 3.0, 1.0),
     manifold: Manifold | None = None,
 ) -> Module:
     """`embedding >> (Residual(attention) >> Residual(perceptron)) ** depth >> logit_scale · head`.
 
     Tokens (batch, positions) to logits (batch, positions, vocabulary), for any number of positions. Each of
-    the L = 2 depth residuals is `(1 − 1/L) x + branch_scale · branch(x)`, with branches of sensitivity 1. A token has l1
-    norm 1, and every vector of the stream behind it rms norm at most `(1 − 1/L + branch_scale)^L`.
+    the L = 2 depth residuals is `(1 − 1/L) x + branch_scale/√L · branch(x)`, with branches of sensitivity 1. A token has l1
+    norm 1, and every vector of the stream behind it rms norm at most `(1 − 1/L + branch_scale/√L)^L`.
 
     A branch typically gives a fraction of what it may: ReLU and averages over positions shrink, a third stands in
     front of attention, a head sees its part of the stream. For the same reason queries and keys are of rms 0.1 or so
@@ -61,7 +61,8 @@ def GPT(
         mlp_factor: features inside a perceptron, over `width`.
         attention_scale: the largest attention logit for queries and keys of rms 1.
         logit_scale: the largest rms of the logits for a stream of rms 1.
-        branch_scale: the factor of what attention and perceptron add to the stream; at `1/(2 depth)` no vector grows.
+        branch_scale: the factor of what attention and perceptron add to the stream, times √L; at `1/√L` no vector
+            grows.
         masses: of the embedding, of all blocks together, of the head. In a block attention and perceptron take
             steps of one size.
         manifold: of every matrix, as in `rms_linear`; Euclidean() of the embedding too.
@@ -88,7 +89,7 @@ def GPT(
         act=ReLU(),
         down=rms_linear(mlp_factor * width, width, mass=mass, manifold=manifold),
     )
-    factor = branch_scale * branches
+    factor = branch_scale * math.sqrt(branches)
     block = Residual(
         attention >> Amplify(factor / PARTS, typical=1 / PARTS), depth=branches
     ) >> Residual(perceptron >> Amplify(factor), depth=branches)
