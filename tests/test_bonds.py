@@ -1,4 +1,4 @@
-"""Bonds whose constants are not plain: SiLU, RMSNorm, Dropout."""
+"""Bonds whose constants are not plain: SiLU, RMSNorm, Dropout, Amplify."""
 
 from __future__ import annotations
 
@@ -46,7 +46,14 @@ class LargerNorm(mm.RMSNorm):
         return super().forward(x) / 0.9
 
 
-@pytest.mark.parametrize("make", [LargerSiLU, lambda: LargerNorm(4)])
+class LargerFactor(mm.Amplify):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 0.9
+
+
+@pytest.mark.parametrize(
+    "make", [LargerSiLU, lambda: LargerNorm(4), lambda: LargerFactor(3.0, typical=0.5)]
+)
 def test_constants_that_are_too_small_are_refuted(make: Any) -> None:
     with pytest.raises(AssertionError, match="sensitivity bounds the slope"):
         check_module(make(), Sample((4,), dtype=torch.float64))
@@ -152,3 +159,29 @@ def test_the_rounding_of_bonds_stays_within_its_bound(dtype: torch.dtype) -> Non
                 allowed = [module.rounding_within(float(each), dtype) for each in sizes]
                 assert bool((off <= torch.tensor(allowed, dtype=torch.float64)).all()), name
                 assert all(math.isfinite(each) for each in allowed)
+
+
+def test_the_budget_counts_what_is_typical_and_certificates_what_is_certain() -> None:
+    atom = cases.in_double(mm.Linear(4, 4))
+    net = atom >> mm.Amplify(-3.0, typical=0.5) >> cases.in_double(mm.Linear(4, 2))
+    budget = mm.budget(net)
+    assert net.sensitivity == pytest.approx(0.5)
+    assert [row.downstream for row in budget.rows] == [0.5, 1.0]
+    assert [row.slope for row in budget.rows] == [3.0, 1.0]
+    # Half of the mass each: the first weight's step is twice as long, and may move the output three times as far.
+    assert budget.first_order == pytest.approx(0.5 / 0.5 * 3.0 + 0.5 * 3.0)
+    assert mm.lipschitz(net).declared == pytest.approx(3.0)
+    torch.testing.assert_close(mm.Amplify(-3.0)(torch.ones(2)), torch.full((2,), -3.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"factor": 0.0}, r"Amplify\(factor\) must be finite and not 0"),
+        ({"factor": math.inf}, r"Amplify\(factor\) must be finite and not 0"),
+        ({"factor": 2.0, "typical": 0.0}, r"Amplify\(typical\) must be finite and positive"),
+    ],
+)
+def test_amplify_refuses_what_it_cannot_use(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        mm.Amplify(**arguments)

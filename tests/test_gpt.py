@@ -34,7 +34,7 @@ def trained() -> tuple[mm.Module, float, float]:
     """A net after a few steps, and its loss before and after."""
     torch.manual_seed(0)
     net = small()
-    optimizer = mm.SteepestDescent(net, lr=24.0, momentum=0.9, nesterov=True)
+    optimizer = mm.SteepestDescent(net, lr=1.0, momentum=0.9, nesterov=True)
     losses: list[float] = []
     for _ in range(20):
         tokens = counting(16, 8)
@@ -64,10 +64,11 @@ def test_sizes_never_exceed_the_bounds() -> None:
             assert size.measured is not None
             assert 0 < size.measured <= size.certified * (1 + 1e-6)
             assert size.certified <= size.declared * (1 + 1e-5)
-    assert report.rows[-1].output.declared <= 25.0 * (1 + 1e-9)
+    # Four branches, each of which adds up to 4/√4 of what it is given.
+    assert report.rows[-1].output.declared <= (3 / 4 + 2) ** 4 * (1 + 1e-9)
     logits = net(counting(32, 7)).detach()
     largest = float(logits.square().mean(dim=-1).sqrt().max())
-    assert 1.0 < largest <= 12.0 * report.rows[-1].output.certified
+    assert 1.0 < largest <= 8.0 * report.rows[-1].output.certified
     # Not an empty promise: a token's vector has the size that is promised.
     assert report.rows[0].output.measured == pytest.approx(1.0, rel=1e-5)
 
@@ -90,29 +91,38 @@ def test_its_slope_is_bounded_for_tokens_only() -> None:
 @pytest.mark.parametrize("width", [16, 48])
 @pytest.mark.parametrize("depth", [1, 3])
 def test_its_sensitivity_and_masses_do_not_change_with_its_size(width: int, depth: int) -> None:
-    net = small(
-        width=width, depth=depth, logit_scale=5.0, amplification=3.0, masses=(1.0, 4.0, 2.0)
-    )
-    assert net.sensitivity == pytest.approx(15.0)
+    net = small(width=width, depth=depth, logit_scale=5.0, branch_scale=3.0, masses=(1.0, 4.0, 2.0))
+    assert net.sensitivity == pytest.approx(5.0)
     assert net.mass == pytest.approx(7.0)
     rows = mm.budget(net).rows
     assert rows[0].mass == 1.0
     assert rows[-1].mass == 2.0
     assert len(rows) == 6 * depth + 2
-    # The head's step is the same at every size.
+    # Every step is the same at every size: of the embedding, in the blocks, of the head.
+    assert rows[0].share == pytest.approx(1 / 7 / 5)
+    assert [row.share for row in rows[1:-1]] == pytest.approx([0.6 * 4 / 7 / 5] * (6 * depth))
     assert rows[-1].share == pytest.approx(2 / 7 / 5)
-    assert all(row.radius <= 3 + 1e-9 for row in rows)
-    gentle = small(width=width, depth=depth, amplification=1.0)
+    gentle = small(width=width, depth=depth, branch_scale=1 / math.sqrt(2 * depth))
     assert all(row.radius <= 1 + 1e-9 for row in mm.budget(gentle).rows)
+
+
+@pytest.mark.parametrize("manifold", [mm.SpectralBall(), mm.Euclidean()])
+def test_a_manifold_is_that_of_every_matrix(manifold: mm.Manifold) -> None:
+    net = small(manifold=manifold)
+    of_weight = {path: geometry.manifold for path, geometry in net.geometries()}
+    table = of_weight.pop("embedding.weight")
+    assert {type(each) for each in of_weight.values()} == {type(manifold)}
+    assert isinstance(table, mm.Euclidean if isinstance(manifold, mm.Euclidean) else mm.Oblique)
+    # From rms to rms they are as large as on the default manifold.
+    assert net.sensitivity == pytest.approx(small().sensitivity)
 
 
 def test_the_budget_says_what_sharp_attention_may_cost() -> None:
     """Up to a scale of 1 a step moves the logits by its length at most; sharper attention may move them further."""
-    assert mm.budget(small(attention_scale=1.0, amplification=1.0)).first_order <= 1 + 1e-9
-    sharp = mm.budget(small(attention_scale=16.0, amplification=1.0))
-    assert [row.share for row in sharp.rows] == pytest.approx(
-        [row.share for row in mm.budget(small(attention_scale=1.0, amplification=1.0)).rows]
-    )
+    gentle = mm.budget(small(attention_scale=1.0, branch_scale=0.5))
+    assert gentle.first_order <= 1 + 1e-9
+    sharp = mm.budget(small(attention_scale=16.0, branch_scale=0.5))
+    assert [row.share for row in sharp.rows] == pytest.approx([row.share for row in gentle.rows])
     assert sharp.first_order > 2
     assert all(row.slope >= row.downstream * (1 - 1e-9) for row in sharp.rows)
 
@@ -130,7 +140,7 @@ def test_no_position_sees_a_later_one(kv_heads: int) -> None:
 
 
 def test_it_is_what_plain_torch_computes() -> None:
-    net = small(attention_scale=30.0, logit_scale=3.0, amplification=7.0)
+    net = small(attention_scale=30.0, logit_scale=3.0, branch_scale=7.0)
     twin = plain_twin(net, depth=2, heads=2, context=6, scales=(30.0, 3.0, 7.0))
     tokens = counting(3, 6)[:, :-1]
     mine, theirs = net(tokens), twin(tokens)
@@ -166,7 +176,7 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
         ({"heads": 0}, r"GPT\(heads\) must be a positive whole number"),
         ({"logit_scale": 0.0}, "must be finite and not 0"),
         ({"attention_scale": -1.0}, "scale"),
-        ({"amplification": 0.5}, r"GPT\(amplification\) must be finite and at least 1"),
+        ({"branch_scale": 0.0}, r"Amplify\(factor\) must be finite and not 0"),
     ],
 )
 def test_what_is_out_of_range_is_refused(arguments: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,14 +14,13 @@ import modular_manifolds as mm
 from modular_manifolds.bench.recordings import Recordings
 from modular_manifolds.bench.report import Row
 from modular_manifolds.bench.timing import Contender, interleave
-from modular_manifolds.models.gpt import branch_factor
 
 BAR = 1.1
 VOCABULARY, WIDTH, DEPTH, HEADS = 65, 128, 4, 4
 BATCH, CONTEXT = 16, 128
 Scales = tuple[float, float, float]
-SCALES: Final[Scales] = (128.0, 12.0, 25.0)
-"""Of attention and of the logits, and the amplification of all blocks."""
+SCALES: Final[Scales] = (128.0, 8.0, 4.0)
+"""Of attention, of the logits, and of the branches."""
 PLAIN: Final = "torch.nn"
 
 
@@ -72,7 +72,7 @@ class PlainGPT(nn.Module):
         self.down = nn.ModuleList(nn.Linear(4 * width, width, bias=False) for _ in range(depth))
         self.head = nn.Linear(width, vocabulary, bias=False)
         self.part, self.logit_scale = 1 / (2 * depth), scales[1]
-        self.stretch = branch_factor(2 * depth, scales[2])
+        self.stretch = scales[2] * math.sqrt(2 * depth)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens)
@@ -116,7 +116,7 @@ def gpt_forward(recordings: Recordings) -> Iterator[Row]:
             heads=HEADS,
             attention_scale=SCALES[0],
             logit_scale=SCALES[1],
-            amplification=SCALES[2],
+            branch_scale=SCALES[2],
         )
         tokens = torch.randint(VOCABULARY, (BATCH, CONTEXT))
         twin = plain_twin(net, depth=DEPTH, heads=HEADS, context=CONTEXT, scales=SCALES)
