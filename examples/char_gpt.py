@@ -41,7 +41,7 @@ def run(
     context: int = 128,
     batch: int = 32,
     steps: int = 1000,
-    lr: float = 16.0,
+    lr: float = 1.0,
     quiet: bool = False,
 ) -> Trained:
     """Train on the first nine tenths of the text, then write."""

@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 import modular_manifolds as mm
 from modular_manifolds.errors import SpecError
 from modular_manifolds.specs.optimizers import MuonSpec
-from modular_manifolds.training.muon import MuonWithAdamW
+from modular_manifolds.training.bfloat16 import ThroughFloat32, products
+from modular_manifolds.training.muon import Muon, MuonWithAdamW
 from modular_manifolds.training.optimizers import build_optimizer, build_schedule
 
 SPEC = MuonSpec(name="muon", lr=0.05, momentum=0.9, weight_decay=0.1)
@@ -57,7 +58,7 @@ def _seeded() -> None:
 def test_a_network_of_matrices_is_all_muons() -> None:
     for model in (mm.models.MLP(7, 4), mm.models.ResidualMLP(7, 4, width=6)):
         optimizer = build_optimizer(SPEC, model)
-        assert type(optimizer) is torch.optim.Muon
+        assert isinstance(optimizer, torch.optim.Muon)
         assert optimizer.param_groups[0]["adjust_lr_fn"] is None
 
 
@@ -75,8 +76,9 @@ def test_matrices_step_by_muon_and_the_rest_by_adamw() -> None:
         net(inputs(net)).square().mean().backward()
         for p, copy in zip(net.parameters(), copies, strict=True):
             copy.grad = None if p.grad is None else p.grad.clone()
-        for each in (optimizer, muon, adamw):
-            each.step()
+        with products():
+            for each in (optimizer, muon, adamw):
+                each.step()
         for p, copy in zip(net.parameters(), copies, strict=True):
             assert torch.equal(p, copy)
 
@@ -96,9 +98,39 @@ def test_every_matrix_of_a_stack_steps_as_one_alone() -> None:
         assert stack.grad is not None
         for each, grad in zip(alone, stack.grad, strict=True):
             each.grad = grad.clone()
-        optimizer.step()
-        muon.step()
+        with products():
+            optimizer.step()
+            muon.step()
         assert torch.equal(stack, torch.stack(alone))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_in_bfloat16_are_what_hardware_for_them_computes(transposed: bool) -> None:
+    """Added in float32 and rounded once; torch's loops without such hardware may add in another order."""
+    a, b = torch.randn(40, 30).bfloat16(), torch.randn(30, 50).bfloat16()
+    c = torch.randn(40, 50).bfloat16()
+    x = a.T.contiguous().T if transposed else a
+    with ThroughFloat32():
+        found = [x @ b, torch.addmm(c, x, b, beta=0.5, alpha=-2.0), torch.bmm(x[None], b[None])[0]]
+        wide = x.float() @ b.float()
+    exact = a.double() @ b.double()
+    for mine, true in zip(found, (exact, 0.5 * c - 2.0 * exact, exact), strict=True):
+        assert mine.dtype is torch.bfloat16
+        # Half a unit in the last place of bfloat16, and what 30 additions in float32 may lose beside it.
+        assert bool(((mine - true).abs() <= 2.0**-8 * true.abs() + 1e-5).all())
+    assert wide.dtype is torch.float32
+
+
+def test_muon_steps_as_torchs_own() -> None:
+    """But for the order of additions, and what five steps in bfloat16 make of that."""
+    weight = torch.randn(24, 16)
+    mine, theirs = (weight.clone().requires_grad_() for _ in range(2))
+    grad = torch.randn(24, 16)
+    for p, kind in ((mine, Muon), (theirs, torch.optim.Muon)):
+        p.grad = grad.clone()
+        kind([p], lr=1.0, weight_decay=0.0, momentum=0.9).step()
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-2)
+    assert float((mine - weight).detach().abs().max()) > 0.3
 
 
 def test_gradients_are_cleared() -> None:

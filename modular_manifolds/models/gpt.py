@@ -74,6 +74,7 @@ def GPT(
     first, between, last = masses
     check_count(depth, argument="GPT(depth)", what="pairs of attention and perceptron")
     branches = 2 * depth
+    factor = branch_scale * math.sqrt(branches)
     # A third stands in front of attention's weights, four to the perceptron's two.
     mass = between / depth / (4 / PARTS + 2)
     attention = causal_attention(
@@ -81,6 +82,7 @@ def GPT(
         heads=heads,
         kv_heads=heads if kv_heads is None else kv_heads,
         scale=attention_scale,
+        factor=factor,
         mass=mass / PARTS,
         manifold=manifold,
     )
@@ -88,11 +90,9 @@ def GPT(
         up=rms_linear(width, mlp_factor * width, mass=mass, manifold=manifold),
         act=ReLU(),
         down=rms_linear(mlp_factor * width, width, mass=mass, manifold=manifold),
+        amplify=Amplify(factor),
     )
-    factor = branch_scale * math.sqrt(branches)
-    block = Residual(
-        attention >> Amplify(factor / PARTS, typical=1 / PARTS), depth=branches
-    ) >> Residual(perceptron >> Amplify(factor), depth=branches)
+    block = Residual(attention, depth=branches) >> Residual(perceptron, depth=branches)
     rows = manifold if isinstance(manifold, Euclidean) else None
     return Series(
         embedding=Embedding(vocabulary, width, mass=first, manifold=rows),
@@ -107,10 +107,11 @@ def causal_attention(
     heads: int,
     kv_heads: int,
     scale: float,
+    factor: float,
     mass: float,
     manifold: Manifold | None = None,
 ) -> Module:
-    """Attention between projections; its three branches have sensitivity 3 together."""
+    """Attention between projections, times `factor/3`: its three branches have sensitivity 3 together."""
     for name, count, of, total in (
         ("heads", heads, "width", width),
         ("kv_heads", kv_heads, "heads", heads),
@@ -135,4 +136,5 @@ def causal_attention(
         attention=CausalAttention(features, scale=scale, typical=1 / math.sqrt(max(scale, 1.0))),
         merge=MergeHeads(heads, features),
         out=rms_linear(width, width, mass=mass, manifold=manifold),
+        amplify=Amplify(factor / PARTS, typical=1 / PARTS),
     )

@@ -15,7 +15,7 @@ from modular_manifolds.specs.optimizers import (
     OptimizerSpec,
     SteepestDescentSpec,
 )
-from modular_manifolds.training.muon import MuonWithAdamW, all_muon
+from modular_manifolds.training.muon import Muon, MuonWithAdamW, all_muon
 
 
 def build_optimizer(spec: OptimizerSpec, net: Module) -> torch.optim.Optimizer:
@@ -31,7 +31,7 @@ def build_optimizer(spec: OptimizerSpec, net: Module) -> torch.optim.Optimizer:
             return torch.optim.AdamW(net.parameters(), **settings)
         case MuonSpec():
             if all_muon(net):
-                return torch.optim.Muon(net.parameters(), **settings)
+                return Muon(net.parameters(), **settings)
             return MuonWithAdamW(net, **settings)
 
 
