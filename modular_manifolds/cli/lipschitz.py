@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
 
-from modular_manifolds.cli.options import DATA_SETS
 from modular_manifolds.cli.robustness import Question, answer, show
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
 from modular_manifolds.errors import DataError
+from modular_manifolds.specs.data import ImagesName
 
 if TYPE_CHECKING:
     from modular_manifolds.certificates import LipschitzReport, RobustnessReport
@@ -48,7 +48,7 @@ def lipschitz(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar=DATA_SETS,
+            metavar="|".join(get_args(ImagesName)),
             help="Certify predictions on the test examples of this data; the run's own without it.",
         ),
     ] = None,

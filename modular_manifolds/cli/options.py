@@ -1,4 +1,4 @@
-"""The arguments that several subcommands take, each declared once; the default None is the subcommand's own."""
+"""What several subcommands share: the arguments, whose default None is the subcommand's own, and an exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 
 from modular_manifolds.specs.data import DataName
 
-DATA_SETS: Final = "|".join(get_args(DataName))
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C, as a shell's: 128 and the signal's number."""
 
 RunFile = Annotated[
     Path | None, typer.Argument(help="A run file (YAML or JSON); the default run without it.")
@@ -21,7 +22,10 @@ Assignments = Annotated[
     ),
 ]
 Data = Annotated[
-    str | None, typer.Option(metavar=DATA_SETS, help="The data set; the bundled digits by default.")
+    str | None,
+    typer.Option(
+        metavar="|".join(get_args(DataName)), help="The data set; the bundled digits by default."
+    ),
 ]
 DataPath = Annotated[
     Path | None,

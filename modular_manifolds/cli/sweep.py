@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from modular_manifolds.cli.options import Assignments, Data, DataPath, RunFile
+from modular_manifolds.cli.options import INTERRUPTED, Assignments, Data, DataPath, RunFile
 from modular_manifolds.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from modular_manifolds.training.sweep.results import Result
     from modular_manifolds.training.sweep.summary import Summary
 
-INTERRUPTED: Final = 130
 RATES: Final = "2^-6..2^1"
 
 

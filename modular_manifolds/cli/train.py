@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.console import Console
 
-from modular_manifolds.cli.options import Assignments, Data, DataPath, RunFile
+from modular_manifolds.cli.options import INTERRUPTED, Assignments, Data, DataPath, RunFile
 from modular_manifolds.specs.optimizers import OptimizerName
 
 if TYPE_CHECKING:
     from modular_manifolds.training.guarantees import Guarantees
     from modular_manifolds.training.loop import Trainer
 
-INTERRUPTED = 130
 OPTIMIZERS = "|".join(get_args(OptimizerName))
 
 

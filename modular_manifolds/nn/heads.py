@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -112,7 +113,7 @@ class MergeHeads(Bond):
     def arguments(self) -> dict[str, object]:
         return {"heads": self.heads, "head_features": self.head_features}
 
-    def rounding_within(self, radius: float, dtype: object) -> float:
+    def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
         del radius, dtype
         return 0.0
 

@@ -100,9 +100,10 @@ def singular_values(before: Module, after: Module) -> str:
                 (old[path], "before", FAINT, 3.0),
                 (new[path], "after", COLOURS[0], 1.4),
             ):
-                axis.plot(
-                    range(1, len(spectrum) + 1), spectrum, color=colour, lw=width, label=label
-                )
+                # A vector has one singular value, which a line would not show.
+                marker = "o" if len(spectrum) == 1 else None
+                at = range(1, len(spectrum) + 1)
+                axis.plot(at, spectrum, color=colour, lw=width, marker=marker, label=label)
             # A frozen bias of zeros would leave the axis no height.
             top = max(*old[path], *new[path]) or 1.0
             axis.set(title=path, xlabel="index", ylim=(0, 1.15 * top))
