@@ -39,7 +39,7 @@ def run(
     width: int = 128,
     depth: int = 4,
     context: int = 128,
-    batch: int = 32,
+    batch: int = 16,
     steps: int = 1000,
     lr: float = 1.0,
     quiet: bool = False,

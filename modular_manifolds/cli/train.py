@@ -36,7 +36,8 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seeds the weights and the order.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run directory; a new one under runs/ without it.")
+        Path | None,
+        typer.Option("--out", "-o", help="The run directory; a new one under runs/ without it."),
     ] = None,
     resume: Annotated[
         Path | None,
