@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import create_model
+from pydantic import ConfigDict, create_model
 
 from modular_manifolds import models
 from modular_manifolds.errors import SpecError
@@ -46,6 +46,9 @@ def _image(sizes: Sizes) -> tuple[int, int, int]:
 
 class ModelSpec(Spec):
     """A row of the table: `name`, and the arguments of its function that the data does not decide."""
+
+    # Made from a function's signature, as nodes are from a constructor's: no docstring stands beside a field.
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
     builds: ClassVar[Callable[..., Module]]
     name: str

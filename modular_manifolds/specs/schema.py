@@ -37,8 +37,9 @@ from modular_manifolds.specs.table import COMPOUNDS, MANIFOLDS, MODULES, NORMS
 class Node(Spec):
     """A row of the table: `type` names it, the other fields are its constructor's arguments."""
 
-    # Built at first use, when all rows have their models.
-    model_config = ConfigDict(defer_build=True)
+    # Built at first use, when all rows have their models. A row made from a constructor has no source to read
+    # docstrings from, and looking for one takes most of the time in which the library is imported.
+    model_config = ConfigDict(defer_build=True, use_attribute_docstrings=False)
 
     constructs: ClassVar[type]
     type: str
