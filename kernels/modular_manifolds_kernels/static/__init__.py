@@ -19,4 +19,7 @@ from modular_manifolds_kernels.static.report import name as name
 from modular_manifolds_kernels.static.report import store as store
 from modular_manifolds_kernels.static.report import stored as stored
 from modular_manifolds_kernels.static.row import Row as Row
+from modular_manifolds_kernels.static.seal import is_sealed as is_sealed
+from modular_manifolds_kernels.static.seal import sealed as sealed
+from modular_manifolds_kernels.static.seal import to_compile as to_compile
 from modular_manifolds_kernels.static.targets import TARGETS as TARGETS

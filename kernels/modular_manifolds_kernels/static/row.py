@@ -48,6 +48,7 @@ class Row:
     warnings: list[str] = field(default_factory=list)
     triton: str = ""
     digest: str = ""
+    seal: str = ""
 
     @property
     def identity(self) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ import tempfile
 from modular_manifolds_kernels.configuration import Configuration
 from modular_manifolds_kernels.static.compile import compile_one
 from modular_manifolds_kernels.static.row import row
+from modular_manifolds_kernels.static.seal import sealed
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
         os.environ["TRITON_CACHE_DIR"] = cache
         for line in sys.stdin:
             configuration = Configuration(**json.loads(line))
-            made = row(configuration, compile_one(configuration))
+            made = sealed(row(configuration, compile_one(configuration)), configuration)
             print(json.dumps(made.plain()), file=rows)
 
 
