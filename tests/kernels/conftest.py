@@ -9,6 +9,7 @@ from interpreter import (
     count_with_arrays,
     interpret_calls,
     interpreted_machine,
+    overlook_overflow,
     round_faithfully,
 )
 from modular_manifolds_kernels.machine import Machine
@@ -22,6 +23,7 @@ def interpreted() -> Iterator[tuple[Machine, list[str]]]:
         round_faithfully(patch)
         interpret_calls(patch)
         count_with_arrays(patch)
+        overlook_overflow(patch)
         yield interpreted_machine()
 
 

@@ -9,8 +9,9 @@ its builder are replaced.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -95,10 +96,29 @@ def interpret_calls(patch: pytest.MonkeyPatch) -> None:
     jit = pytest.importorskip("triton.runtime.jit")
     interpreter = pytest.importorskip("triton.runtime.interpreter")
 
+    tl = pytest.importorskip("triton.language")
+
+    @functools.cache
+    def rewritten(body: Any) -> tuple[Callable[..., Any], list[Any]]:
+        """A function for the interpreter, and the modules of the language that it sees."""
+        seen = [each for each in body.__globals__.values() if each is tl or each is tl.core]
+        return interpreter.InterpretedFunction(body).rewrite(), seen
+
     def call(self: Any, *arguments: object, **options: object) -> Any:
-        return interpreter.InterpretedFunction(self.fn)(*arguments, **options)
+        function, seen = rewritten(self.fn)
+        # The interpreter's language is in place where a kernel calls; to put it there at each call is slow.
+        if any(tl.core.is_builtin(each.load) for each in seen):
+            interpreter._patch_lang(self.fn)
+        return function(*arguments, **options)
 
     patch.setattr(jit.JITFunction, "__call__", call)
+
+
+def overlook_overflow(patch: pytest.MonkeyPatch) -> None:
+    """Do not make sums and products of 32-bit integers once more in 64 bits: nobody looks at them without debugging."""
+    builder = pytest.importorskip("triton.runtime.interpreter").interpreter_builder
+    assert not builder.options.debug
+    patch.setattr(builder, "options", replace(builder.options, sanitize_overflow=False))
 
 
 def count_with_arrays(patch: pytest.MonkeyPatch) -> None:
