@@ -293,11 +293,25 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Usage" in capsys.readouterr().out
 
 
+SLOW_ENOUGH = ["--set", "batch_size=16", "--epochs", "2", "--optimizer", "adamw"]
+"""So many steps that a signal comes before the last."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", "--out", "whole", *SLOW_ENOUGH]) == 0
+    return folder / "whole"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_run_and_resume_goes_on(elsewhere: Path, number: signal.Signals) -> None:
-    options = ["--set", "batch_size=16", "--epochs", "2", "--optimizer", "adamw"]
-    assert main(["train", "--out", "whole", *options]) == 0
-    process = program("train", "--out", "part", *options, cwd=elsewhere)
+def test_a_signal_stops_the_run_and_resume_goes_on(
+    elsewhere: Path, whole: Path, number: signal.Signals
+) -> None:
+    process = program("train", "--out", "part", *SLOW_ENOUGH, cwd=elsewhere)
     metrics = elsewhere / "part" / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
@@ -311,7 +325,7 @@ def test_a_signal_stops_the_run_and_resume_goes_on(elsewhere: Path, number: sign
     assert "modular-manifolds train --resume part" in out
     assert main(["train", "--resume", "part"]) == 0
     for name in ("metrics.jsonl", "checkpoint.safetensors", "run.yaml"):
-        assert (elsewhere / "part" / name).read_bytes() == (elsewhere / "whole" / name).read_bytes()
+        assert (elsewhere / "part" / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_resuming_a_finished_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
