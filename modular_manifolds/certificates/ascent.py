@@ -86,8 +86,9 @@ def steeper_points(
     x, y = pairs.chunk(2, dim=1)
     found = torch.cat((rows, x, (x + y) / 2, y))
     v = torch.randn(shaped(found).shape, generator=generator, dtype=at.dtype).to(at.device)
-    for _ in range(POWER_STEPS):
-        slopes, v, _ = power_step(function, shaped(found), v, input_norm, output_norm)
+    for _ in range(POWER_STEPS - 1):
+        _, v, _ = power_step(function, shaped(found), v, input_norm, output_norm)
+    slopes, v, _ = power_step(function, shaped(found), v, input_norm, output_norm)
     # One point a start goes on: where it is large, a network's derivatives are what the search costs.
     steepest = slopes.reshape(4, -1).argmax(dim=0) * len(rows) + torch.arange(len(rows)).to(
         at.device
