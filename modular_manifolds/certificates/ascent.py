@@ -90,10 +90,9 @@ def steeper_points(
         _, v, _ = power_step(function, shaped(found), v, input_norm, output_norm)
     slopes, v, _ = power_step(function, shaped(found), v, input_norm, output_norm)
     # One point a start goes on: where it is large, a network's derivatives are what the search costs.
-    steepest = slopes.reshape(4, -1).argmax(dim=0) * len(rows) + torch.arange(len(rows)).to(
-        at.device
-    )
-    points, v, step = found[steepest], v[steepest], size / 4
+    steepest = slopes.reshape(4, -1).argmax(dim=0), torch.arange(len(rows), device=at.device)
+    points, v = found.unflatten(0, (4, -1))[steepest], v.unflatten(0, (4, -1))[steepest]
+    step = size / 4
     for _ in range(-(-iterations // CLIMBING_STEPS)):
         for _ in range(POWER_STEPS - 1):
             _, v, _ = power_step(function, shaped(points), v, input_norm, output_norm)
