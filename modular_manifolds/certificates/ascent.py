@@ -85,18 +85,20 @@ def steeper_points(
     )
     x, y = pairs.chunk(2, dim=1)
     found = torch.cat((rows, x, (x + y) / 2, y))
+
+    def turned(points: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        for _ in range(POWER_STEPS - 1):
+            _, v, _ = power_step(function, shaped(points), v, input_norm, output_norm)
+        return power_step(function, shaped(points), v, input_norm, output_norm)
+
     v = torch.randn(shaped(found).shape, generator=generator, dtype=at.dtype).to(at.device)
-    for _ in range(POWER_STEPS - 1):
-        _, v, _ = power_step(function, shaped(found), v, input_norm, output_norm)
-    slopes, v, _ = power_step(function, shaped(found), v, input_norm, output_norm)
+    slopes, v, _ = turned(found, v)
     # One point a start goes on: where it is large, a network's derivatives are what the search costs.
     steepest = slopes.reshape(4, -1).argmax(dim=0), torch.arange(len(rows), device=at.device)
     points, v = found.unflatten(0, (4, -1))[steepest], v.unflatten(0, (4, -1))[steepest]
     step = size / 4
     for _ in range(-(-iterations // CLIMBING_STEPS)):
-        for _ in range(POWER_STEPS - 1):
-            _, v, _ = power_step(function, shaped(points), v, input_norm, output_norm)
-        _, v, u = power_step(function, shaped(points), v, input_norm, output_norm)
+        _, v, u = turned(points, v)
 
         def slope(points: Tensor, u: Tensor = u) -> Tensor:
             x = shaped(points)

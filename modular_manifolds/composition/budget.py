@@ -30,7 +30,7 @@ class BudgetRow:
     module's input when the network's input is in its unit ball, and is 1 for a weight that is added to
     its input, where the size of that does not matter. `slope` is as `downstream`, with the slope of each
     module for the sizes that arrive there in place of its sensitivity; the two differ only where a slope
-    grows with the input. `contribution` bounds, per unit of learning rate, how far this weight's step moves
+    grows with the input or a bond declares a typical one. `contribution` bounds, per unit of learning rate, how far this weight's step moves
     the network's output to first order: `share · norm_constant · slope · radius`.
     """
 

@@ -75,11 +75,11 @@ def total(parts: Sequence[Signature]) -> Signature:
     )
 
 
-def check_factor(factor: float) -> None:
+def check_factor(factor: float, *, argument: str = "Scale(factor)") -> None:
     """Refuse a scale that is not finite or is zero."""
     if not (isinstance(factor, int | float) and math.isfinite(factor) and factor != 0):
         raise ArgumentError(
-            "Scale(factor)",
+            argument,
             "must be finite and not 0",
             repr(factor),
             "A factor of 0 cuts the module off from the output; leave the module out instead.",

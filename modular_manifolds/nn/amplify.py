@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from modular_manifolds.composition.rules import check_factor
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.leaf import Bond
 
@@ -28,13 +29,7 @@ class Amplify(Bond):
     """
 
     def __init__(self, factor: float, *, typical: float = 1.0) -> None:
-        if not (isinstance(factor, int | float) and math.isfinite(factor) and factor != 0):
-            raise ArgumentError(
-                "Amplify(factor)",
-                "must be finite and not 0",
-                repr(factor),
-                "Pass a number such as 4.",
-            )
+        check_factor(factor, argument="Amplify(factor)")
         if not (isinstance(typical, int | float) and math.isfinite(typical) and typical > 0):
             raise ArgumentError(
                 "Amplify(typical)",

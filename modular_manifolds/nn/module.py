@@ -44,8 +44,8 @@ class Module(nn.Module, ABC):
     def sensitivity(self) -> float:
         """A Lipschitz bound in the input, for weights in their unit balls.
 
-        Of a bond whose slope grows with its input it is that at the size that the learning rate is meant for, such as
-        attention's `typical`; `mm.lipschitz` asks for the radius.
+        Of a bond with a `typical` slope, as attention and Amplify have, it is the one that the learning rate is meant for
+        and no bound; `mm.lipschitz` takes the slope that is certain, and asks for a radius where that grows with the input.
         """
         return self.tree().signature.sensitivity
 

@@ -20,7 +20,6 @@ class Muon(torch.optim.Muon):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step of torch's."""
         with products():
