@@ -67,7 +67,7 @@ def _autocasts(device_type: str) -> bool:
 
 
 def _product_settings(types: tuple[str, ...]) -> list[Any]:
-    cpu = torch.backends.mkldnn.matmul
+    cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     return [cpu, torch.backends.cuda.matmul] if "cuda" in types else [cpu]
 
 
