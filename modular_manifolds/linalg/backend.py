@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import modular_manifolds_kernels as kernels
 import torch
@@ -62,6 +62,13 @@ def msign_by_kernels(x: Tensor, polynomials: Sequence[Polynomial], *, half: bool
     short, long = sorted(x.shape[-2:])
     steady = half and 2 * long < 3 * short
     return kernels.msign(x, coefficients=polynomials, precision="bf16" if steady else "fp32")
+
+
+def product_settings(device_type: str) -> tuple[Any, ...]:
+    """torch's settings, each with an `fp32_precision`, of how float32 matrices are multiplied on a device."""
+    if device_type == "cpu":
+        return (torch.backends.mkldnn.matmul,)  # pyright: ignore[reportAttributeAccessIssue]
+    return (torch.backends.cuda.matmul,) if device_type == "cuda" else ()
 
 
 @functools.cache

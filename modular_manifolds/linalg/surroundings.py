@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import torch
 
+from modular_manifolds.linalg.backend import product_settings
+
 
 def full_precision(device_type: str) -> AbstractContextManager[object]:
     """Compute in the dtypes that the code names: no autocast, and float32 products in float32.
@@ -46,7 +48,8 @@ class _FullPrecision:
     def __enter__(self) -> None:
         types = ("cpu",) if self._device_type == "cpu" else ("cpu", self._device_type)
         autocast = [each for each in types if _autocasts(each)]
-        reduced = [each for each in _product_settings(types) if each.fp32_precision in REDUCED]
+        settings = [setting for each in types for setting in product_settings(each)]
+        reduced = [each for each in settings if each.fp32_precision in REDUCED]
         if autocast or reduced:
             self._restore = ExitStack()
             for each in autocast:
@@ -64,11 +67,6 @@ class _FullPrecision:
 
 def _autocasts(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
-
-
-def _product_settings(types: tuple[str, ...]) -> list[Any]:
-    cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-    return [cpu, torch.backends.cuda.matmul] if "cuda" in types else [cpu]
 
 
 def _set_precision(setting: Any, precision: str) -> None:

@@ -24,6 +24,8 @@ class BalancedRows(Manifold):
 
     radius: float = 1.0
 
+    coupled_dims = (-1,)
+
     def __post_init__(self) -> None:
         check_radius(self.radius, of=self)
 

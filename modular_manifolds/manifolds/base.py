@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, ShapeError
-from modular_manifolds.linalg.matrices import as_matrices, restore
+from modular_manifolds.linalg.matrices import MATRIX, as_matrices, restore
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Manifold(ABC):
 
     fixed_size: ClassVar[bool] = True
     """Whether weight decay would be normal to it and do nothing, as where every point has one length."""
+
+    coupled_dims: ClassVar[tuple[int, ...]] = MATRIX
+    """The dimensions over which the constraint ties entries together: `(-2, -1)` the whole matrix, `(-1,)` each row
+    by itself, `()` no two entries."""
 
     has_boundary: ClassVar[bool] = False
     """Whether steps may end outside and be brought back, so that retractions are first-order inside only."""

@@ -14,6 +14,7 @@ class Euclidean(Manifold):
     """All matrices of the shape. Unbounded, so no bound on the weights can be declared. Random points have
     independent standard normal entries."""
 
+    coupled_dims = ()
     compact = False
     fixed_size = False
 

@@ -21,6 +21,8 @@ class Oblique(Manifold):
 
     radius: float = 1.0
 
+    coupled_dims = (-1,)
+
     def __post_init__(self) -> None:
         check_radius(self.radius, of=self)
 

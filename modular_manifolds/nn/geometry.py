@@ -39,6 +39,14 @@ class Geometry:
                 )
         find_solver(self.manifold, self.norm)
 
+    @property
+    def coupled_dims(self) -> tuple[int, ...]:
+        """The dimensions of one unit of the weight: a part that moves by itself, at full length.
+
+        `(-2, -1)`: each matrix. `(-1,)`: each row, as of an embedding. `()`: each entry, as in sign descent.
+        """
+        return max(self.manifold.coupled_dims, self.norm.coupled_dims, key=len)
+
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         """A random starting point; in unbounded space one of unit norm, where sensitivities hold."""
         if self.manifold.compact:

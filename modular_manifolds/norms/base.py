@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import as_matrices, restore
+from modular_manifolds.linalg.matrices import MATRIX, as_matrices, restore
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Norm(ABC):
 
     source: ClassVar[Literal["rms", "l2", "l1", "linf"]]
     target: ClassVar[Literal["rms", "l2", "l1", "linf"]]
+
+    coupled_dims: ClassVar[tuple[int, ...]] = MATRIX
+    """The dimensions over which the steepest direction of one entry depends on the other entries: `(-2, -1)` the whole
+    matrix, `(-1,)` its row, `()` none. A steepest direction has full length in each such part by itself."""
 
     accuracy: ClassVar[float] = 0.0
     """How far the length of `steepest` may be from one. Its descent falls short of the dual by about as much,

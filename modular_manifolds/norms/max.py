@@ -13,6 +13,7 @@ from modular_manifolds.norms.base import Norm
 class Max(Norm):
     """`max |x_ij|`, the operator norm from l1 to linf; dual `Σ |x_ij|`; steepest direction `−sign(G)`."""
 
+    coupled_dims = ()
     source = "l1"
     target = "linf"
 

@@ -17,6 +17,7 @@ class RowRMS(Norm):
     Source: Large et al., "Scalable optimization in the modular norm" (2024), Embedding.
     """
 
+    coupled_dims = (-1,)
     source = "l2"
     target = "linf"
 

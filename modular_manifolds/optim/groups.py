@@ -31,10 +31,16 @@ def weights_of(net: Module) -> dict[str, Geometry]:
 
 
 def groups_of(net: Module) -> list[dict[str, Any]]:
-    """One parameter group a weight: `params`, `name` and `share`, in the order of the budget."""
+    """One parameter group a weight: `params`, `name`, `shape` and `share`, in the order of the budget."""
     weights_of(net)
     parameters = dict(net.named_parameters())
     rows = allocate(net.tree(), lr=1.0).rows
     return [
-        {"params": [parameters[row.path]], "name": row.path, "share": row.share} for row in rows
+        {
+            "params": [parameters[row.path]],
+            "name": row.path,
+            "shape": list(parameters[row.path].shape),
+            "share": row.share,
+        }
+        for row in rows
     ]

@@ -1,42 +1,37 @@
-"""What an optimiser's settings must satisfy, said in words before the first step."""
+"""The rules of an optimiser's settings, in the constructor and again at every step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, Final
 
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.select import find_solver
 
+NUMBERS: Final[dict[str, tuple[float, str]]] = {
+    "lr": (math.inf, "Pass a learning rate such as 0.1."),
+    "share": (math.inf, "Pass the weight's part of the learning rate, or 0 to freeze it."),
+    "momentum": (1.0, "Pass a momentum such as 0.95, or 0 for none."),
+    "weight_decay": (math.inf, "Pass 0 for none."),
+}
+"""For each setting that is a number: the bound that it must lie below, from 0 on, and the remedy."""
 
-def check_settings(
-    geometries: Mapping[str, Geometry],
-    *,
-    lr: float,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-    solver: str | Solver,
-    on_nonfinite: str,
+SHARE: Final = list(NUMBERS).index("share")
+
+FLAGS: Final = ("nesterov", "tangent_momentum")
+
+LONGEST_STEP: Final = 1e30
+"""A step of this length in the weight's norm is refused: its entries would leave the range of float32."""
+
+
+def check_choices(
+    geometries: Mapping[str, Geometry], *, solver: str | Solver, on_nonfinite: str
 ) -> None:
-    """Refuse settings that are out of range or would do nothing."""
-    _between("lr", lr, math.inf, "Pass a learning rate such as 0.1.")
-    _between("momentum", momentum, 1.0, "Pass a momentum such as 0.95, or 0 for none.")
-    if nesterov and momentum == 0:
-        raise ArgumentError("nesterov", "needs momentum", "momentum=0", "Pass momentum=0.95.")
-    _between("weight_decay", weight_decay, math.inf, "Pass 0 for none.")
-    if weight_decay:
-        for path, geometry in geometries.items():
-            if geometry.manifold.fixed_size:
-                raise ArgumentError(
-                    "weight_decay",
-                    f"must be 0 where a weight has a fixed size: on {geometry.manifold} the decay is "
-                    "normal to the manifold and does nothing",
-                    f"{weight_decay} with '{path}' on {geometry.manifold}",
-                    "Leave it out; the manifold already bounds the weight.",
-                )
+    """Refuse a solver that some weight's pair does not list, or an unknown `on_nonfinite`."""
     if on_nonfinite not in ("raise", "skip"):
         raise ArgumentError(
             "on_nonfinite", "must be 'raise' or 'skip'", repr(on_nonfinite), "Leave it at 'raise'."
@@ -45,7 +40,79 @@ def check_settings(
         find_solver(geometry.manifold, geometry.norm, solver)
 
 
-def _between(name: str, value: float, below: float, remedy: str) -> None:
-    if not (isinstance(value, int | float) and math.isfinite(value) and 0 <= value < below):
+def check_settings(settings: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> None:
+    """Refuse constructor arguments that are out of range or would do nothing."""
+    for name in settings.keys() & NUMBERS.keys():
+        check_number(name, settings[name], argument=name)
+    _check_together(settings, geometries, prefix="")
+
+
+def check_groups(groups: Sequence[dict[str, Any]], geometries: Mapping[str, Geometry]) -> None:
+    """Hold every group to the constructor's rules: schedulers, state dicts and users write into groups.
+
+    Numbers become Python floats in place, so that a state dict stays JSON-able.
+
+    Raises:
+        ArgumentError: it names the group, its weight, the setting and the value.
+    """
+    accepted: list[Any] = []
+    for index, group in enumerate(groups):
+        settings = [group.get(name) for name in (*NUMBERS, *FLAGS)]
+        # Groups mostly have equal settings and differ in the share, which is the last number.
+        share = settings.pop(SHARE)
+        usual = settings == accepted and not group["weight_decay"] and type(share) is float
+        if not usual or not 0.0 <= share * group["lr"] < LONGEST_STEP:
+            _check_group(index, group, geometries)
+            accepted = [group[name] for name in (*NUMBERS, *FLAGS) if name != "share"]
+
+
+def check_number(name: str, value: object, *, argument: str) -> float:
+    """The value as a float, if it is a real number within the bounds of the setting `name`."""
+    below, remedy = NUMBERS[name]
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not 0 <= number < below:
         rule = "must be finite and at least 0" if below == math.inf else "must lie in [0, 1)"
-        raise ArgumentError(name, rule, repr(value), remedy)
+        raise ArgumentError(argument, rule, repr(value), remedy)
+    return number
+
+
+def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geometry]) -> None:
+    path = group.get("name")
+    prefix = f"param_groups[{index}] of '{path}': "
+    for name in (*NUMBERS, *FLAGS):
+        if name not in group:
+            raise ArgumentError(
+                f"{prefix}{name}", "must be set", "nothing", "Put back what was removed."
+            )
+    for name in NUMBERS:
+        group[name] = check_number(name, group[name], argument=prefix + name)
+    length = group["lr"] * group["share"]
+    if not length < LONGEST_STEP:
+        raise ArgumentError(
+            f"{prefix}lr · share",
+            f"must be below {LONGEST_STEP:g}, the longest step that float32 can hold",
+            repr(length),
+            "Lower lr or share.",
+        )
+    _check_together(group, {str(path): geometries[str(path)]}, prefix=prefix)
+
+
+def _check_together(
+    settings: Mapping[str, Any], geometries: Mapping[str, Geometry], *, prefix: str
+) -> None:
+    """The rules about two settings, or about a setting and a manifold."""
+    if settings["nesterov"] and settings["momentum"] == 0:
+        raise ArgumentError(
+            f"{prefix}nesterov", "needs momentum", "momentum=0", "Pass momentum=0.95."
+        )
+    if not settings["weight_decay"]:
+        return
+    for path, geometry in geometries.items():
+        if geometry.manifold.fixed_size:
+            raise ArgumentError(
+                f"{prefix}weight_decay",
+                f"must be 0 where a weight has a fixed size: on {geometry.manifold} the decay is "
+                "normal to the manifold and does nothing",
+                f"{settings['weight_decay']} with '{path}' on {geometry.manifold}",
+                "Leave it out; the manifold already bounds the weight.",
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import torch
@@ -11,30 +11,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
-from modular_manifolds.linalg.matrices import at_least_float32
+from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.nn.module import Module
+from modular_manifolds.optim.diagnosis import Diagnosis
+from modular_manifolds.optim.gradients import (
+    Gradient,
+    gradient_of,
+    host_sums,
+    is_finite,
+    reached_units,
+)
 from modular_manifolds.optim.groups import groups_of, weights_of
-from modular_manifolds.optim.settings import check_settings
-from modular_manifolds.optim.step import all_finite, decay, take
+from modular_manifolds.optim.loading import by_weight, check_state, dual_shape
+from modular_manifolds.optim.settings import check_choices, check_groups, check_settings
+from modular_manifolds.optim.stacks import factors, stacked, unstacked
+from modular_manifolds.optim.state import at_rest, descended, has_dual, in_full, prepare_
+from modular_manifolds.optim.step import decay, take
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.solution import Status
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """How one weight's last solve ended. `gap` is its relative duality gap, of each matrix of a stack, still on the device."""
-
-    iterations: int
-    gap: Tensor
-    worst: Status
-    tolerance: float | None
-
-    @property
-    def status(self) -> Status:
-        """This weight's own status, of its worst matrix; it may have converged where another of its batch did not."""
-        if self.tolerance is not None and float(self.gap.max()) <= self.tolerance:
-            return Status.CONVERGED
-        return self.worst
 
 
 class SteepestDescent(Optimizer):
@@ -77,20 +70,20 @@ class SteepestDescent(Optimizer):
         on_nonfinite: Literal["raise", "skip"] = "raise",
     ) -> None:
         self._geometries = weights_of(net)
-        check_settings(
-            self._geometries,
-            lr=lr,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            solver=solver,
-            on_nonfinite=on_nonfinite,
-        )
+        settings: dict[str, Any] = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": bool(nesterov),
+            "tangent_momentum": bool(tangent_momentum),
+            "weight_decay": weight_decay,
+        }
+        check_choices(self._geometries, solver=solver, on_nonfinite=on_nonfinite)
+        check_settings(settings, self._geometries)
         self._solver = solver
         self._on_nonfinite = on_nonfinite
         self.skipped = 0
         self.diagnoses: dict[str, Diagnosis] = {}
-        """How the last solve of each weight ended, by path."""
+        """How the last solve of each weight ended, by path; a weight that has not moved yet has none."""
         groups = groups_of(net)
         if not groups:
             raise ArgumentError(
@@ -99,18 +92,13 @@ class SteepestDescent(Optimizer):
                 "none",
                 "Add an atom such as mm.Linear.",
             )
-        super().__init__(
-            groups,
-            {
-                "lr": float(lr),
-                "share": 0.0,
-                "name": "",
-                "momentum": float(momentum),
-                "nesterov": bool(nesterov),
-                "tangent_momentum": bool(tangent_momentum),
-                "weight_decay": float(weight_decay),
-            },
-        )
+        super().__init__(groups, {**settings, "share": 0.0, "name": "", "shape": []})
+        check_groups(self.param_groups, self._geometries)
+        self._dual_shapes = {
+            group["name"]: dual_shape(weight, self._geometries[group["name"]], solver)
+            for group, weight in self._weights()
+        }
+        self._prepare()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -128,11 +116,28 @@ class SteepestDescent(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        moving = [(g, p) for g, p in self._weights() if p.grad is not None and g["share"] > 0]
-        if moving and self._all_finite(moving):
-            for bucket in self._buckets(moving):
-                self._step_bucket(bucket)
+        # State that is made in inference mode could not be written to outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            self._step()
         return loss
+
+    def _step(self) -> None:
+        check_groups(self.param_groups, self._geometries)
+        gradients = [
+            gradient_of(group, weight, self._geometries[group["name"]])
+            for group, weight in self._weights()
+            if weight.grad is not None and group["share"] > 0
+        ]
+        if not gradients:
+            return
+        with full_precision(gradients[0].weight.device.type):
+            sums = host_sums(gradients)
+            if not self._all_finite(gradients, sums):
+                return
+            self._prepare()
+            moving = [self._with_units(*each) for each in zip(gradients, sums, strict=True)]
+            for bucket in self._buckets([each for each in moving if each is not None]):
+                self._step_bucket(bucket)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, for the weights of the network only.
@@ -151,135 +156,130 @@ class SteepestDescent(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's own keeps three fields by name, and a copy would have no geometry.
-        own = ("_geometries", "_solver", "_on_nonfinite", "skipped", "diagnoses")
+        own = ("_geometries", "_dual_shapes", "_solver", "_on_nonfinite", "skipped", "diagnoses")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, and exact: state keeps its own dtype, also where the weights are in bfloat16.
+        """As torch's, and exact: state keeps its own dtype, also if the weights are in bfloat16.
+
+        Load hooks work as torch's: one that runs before may change what is loaded, one that runs after sees it.
 
         Raises:
-            ArgumentError: the state belongs to a network with other weights.
+            ArgumentError: the state is not for these weights, or holds a setting that a step would refuse. Nothing
+            has changed then.
         """
-        given = [group.get("name") for group in state_dict["param_groups"]]
-        names = [group["name"] for group in self.param_groups]
-        if given != names:
-            raise ArgumentError(
-                "load_state_dict(state_dict)",
-                f"must be for the weights {', '.join(names)}",
-                ", ".join(str(name) for name in given),
-                "Build the optimizer on the network that the state was saved from.",
-            )
-        super().load_state_dict(state_dict)
-        # torch casts state to the parameter's dtype, which would round a master copy to bfloat16.
-        for index, (_, p) in enumerate(self._weights()):
-            saved = state_dict["state"].get(index, {})
-            for key, value in saved.items():
-                self.state[p][key] = (
-                    value.to(p.device, copy=True) if isinstance(value, Tensor) else value
-                )
+        given: list[dict[str, Any]] = []
+
+        def check(_: Optimizer, state: dict[str, Any]) -> None:
+            check_state(state, self.param_groups, self._geometries, self._dual_shapes)
+            given.append(state)
+
+        def keep_dtypes(_: Optimizer) -> None:
+            # torch casts state to the parameter's dtype, which would round a master copy to bfloat16.
+            for weight, entries in by_weight(given[0], self.param_groups).items():
+                for key, value in entries.items():
+                    if isinstance(value, Tensor):
+                        self.state[weight][key] = value.to(weight.device, copy=True)
+
+        # After the hooks that change what is loaded, and before those that look at the result.
+        handles = (
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(keep_dtypes, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for group, weight in self._weights():
+            group.setdefault("shape", list(weight.shape))
+        self._prepare()
 
     def _weights(self) -> Iterable[tuple[dict[str, Any], Tensor]]:
         for group in self.param_groups:
             yield group, group["params"][0]
 
-    def _all_finite(self, moving: list[tuple[dict[str, Any], Tensor]]) -> bool:
-        gradients = [p.grad for _, p in moving if p.grad is not None]
-        finite = all_finite(gradients)
-        if all(finite):
-            return True
-        if self._on_nonfinite == "skip":
-            self.skipped += 1
-            return False
-        group, p = moving[finite.index(False)]
-        assert p.grad is not None
-        seen = "NaN" if bool(torch.isnan(p.grad).any()) else "infinity"
-        raise NonFiniteError(
-            f"the gradient of '{group['name']}'",
-            "must be finite",
-            seen,
-            "Lower lr, look at the loss, or pass on_nonfinite='skip' to leave such steps out.",
-        )
+    def _prepare(self) -> None:
+        """Make the state of every weight, also of those that have no gradient yet: checkpoints of all ranks agree."""
+        for group, weight in self._weights():
+            if weight.is_floating_point():
+                dual = self._dual_shapes[group["name"]]
+                prepare_(self.state[weight], weight, momentum=group["momentum"], dual_shape=dual)
 
-    def _buckets(
-        self, moving: list[tuple[dict[str, Any], Tensor]]
-    ) -> list[list[tuple[dict[str, Any], Tensor]]]:
+    def _all_finite(self, gradients: list[Gradient], sums: list[list[float]]) -> bool:
+        for gradient, own in zip(gradients, sums, strict=True):
+            if is_finite(gradient, own):
+                continue
+            if self._on_nonfinite == "skip":
+                self.skipped += 1
+                return False
+            seen = "NaN" if bool(torch.isnan(gradient.value).any()) else "infinity"
+            raise NonFiniteError(
+                f"the gradient of '{gradient.group['name']}'",
+                "must be finite",
+                seen,
+                "Lower lr, look at the loss, or pass on_nonfinite='skip' to leave such steps out.",
+            )
+        return True
+
+    def _with_units(self, gradient: Gradient, sums: list[float]) -> Gradient | None:
+        """The gradient with the units that it reaches; None if the weight is to be left as it is."""
+        reached = reached_units(gradient, sums)
+        if reached is None:
+            return gradient
+        if reached.is_cpu and not bool(reached.any()) and not gradient.group["weight_decay"]:
+            return None
+        return replace(gradient, reached=reached)
+
+    def _buckets(self, moving: list[Gradient]) -> list[list[Gradient]]:
         """Weights that one batched call can step: same geometry, shape, dtype, device and settings."""
-        buckets: dict[Hashable, list[tuple[dict[str, Any], Tensor]]] = {}
-        for group, p in moving:
+        buckets: dict[Hashable, list[Gradient]] = {}
+        for each in moving:
+            group, weight = each.group, each.weight
             settings = (group["momentum"], group["nesterov"], group["tangent_momentum"])
-            warm = "dual" in self.state[p]
-            key = (self._geometries[group["name"]], p.shape, p.dtype, p.device, settings, warm)
-            buckets.setdefault(key, []).append((group, p))
+            warm = has_dual(self.state[weight])
+            key = (each.geometry, weight.shape, weight.dtype, weight.device, settings, warm)
+            buckets.setdefault(key, []).append(each)
         return list(buckets.values())
 
-    def _step_bucket(self, bucket: list[tuple[dict[str, Any], Tensor]]) -> None:
-        group = bucket[0][0]
-        geometry = self._geometries[group["name"]]
-        point = _stacked([self._in_full(p) for _, p in bucket])
-        gradient = _stacked([self._descended(g, p) for g, p in bucket]).to(point.dtype)
-        lengths = [g["lr"] * g["share"] for g, _ in bucket]
-        if any(g["weight_decay"] for g, _ in bucket):
-            rates = [
-                length * g["weight_decay"] for length, (g, _) in zip(lengths, bucket, strict=True)
-            ]
-            point = decay(point, _numbers(rates, point))
-        duals = [self.state[p].get("dual") for _, p in bucket]
-        dual = _stacked([d for d in duals if d is not None]) if duals[0] is not None else None
-        as_vectors = bucket[0][1].dim() == 1  # a stack of vectors: each is a matrix of one column
+    def _step_bucket(self, bucket: list[Gradient]) -> None:
+        geometry = bucket[0].geometry
+        groups = [each.group for each in bucket]
+        states = [self.state[each.weight] for each in bucket]
+        starts = [in_full(s, each.weight) for s, each in zip(states, bucket, strict=True)]
+        point = stacked(starts)
+        gradient = stacked([descended(s, each) for s, each in zip(states, bucket, strict=True)])
+        gradient = gradient.to(point.dtype)
+        lengths = [group["lr"] * group["share"] for group in groups]
+        if any(group["weight_decay"] for group in groups):
+            rates = [a * g["weight_decay"] for a, g in zip(lengths, groups, strict=True)]
+            point = decay(point, factors(rates, point))
+            starts = unstacked(point, len(bucket))
+        dual = stacked([s["dual"] for s in states]) if has_dual(states[0]) else None
+        as_vectors = (
+            bucket[0].weight.dim() == 1
+        )  # a stack of vectors: each is a matrix of one column
         if as_vectors:
             point, gradient = point.unsqueeze(-1), gradient.unsqueeze(-1)
-        length = _numbers(lengths, point)
+        length = factors(lengths, point)
         step = take(geometry, point, gradient, length, solver=self._solver, dual=dual)
         landed = step.point.squeeze(-1) if as_vectors else step.point
         found = step.solution
-        points, gaps = _unstacked(landed, len(bucket)), _unstacked(found.gap, len(bucket))
-        # Kept to start from, in the weight's precision: the memory of one n×n matrix.
-        kept = None if found.dual is None else _unstacked(found.dual.to(landed.dtype), len(bucket))
-        for i, (g, p) in enumerate(bucket):
-            state = self.state[p]
-            if kept is not None:
-                state["dual"] = kept[i]
-            if p.dtype != landed.dtype:
-                state["master"] = points[i]
-            p.copy_(points[i])
-            if g["tangent_momentum"] and "momentum" in state:
-                state["momentum"] = geometry.manifold.tangent(
-                    points[i], state["momentum"].to(landed.dtype)
-                )
-            self.diagnoses[g["name"]] = Diagnosis(
+        points, gaps = unstacked(landed, len(bucket)), unstacked(found.gap, len(bucket))
+        duals = None if found.dual is None else unstacked(found.dual, len(bucket))
+        for i, (each, state, group) in enumerate(zip(bucket, states, groups, strict=True)):
+            weight = each.weight
+            new = points[i]
+            if each.reached is not None:
+                new = at_rest(starts[i], new, each.reached)
+            if duals is not None and "dual" in state:
+                # In the weight's precision: the memory of one n×n matrix.
+                state["dual"] = duals[i].to(landed.dtype)
+            if "master" in state:
+                state["master"] = new
+            weight.copy_(new)
+            if group["tangent_momentum"] and "momentum" in state:
+                state["momentum"] = geometry.manifold.tangent(new, state["momentum"])
+            self.diagnoses[group["name"]] = Diagnosis(
                 found.iterations, gaps[i], found.status, found.tolerance
             )
-
-    def _in_full(self, p: Tensor) -> Tensor:
-        """The weight in at least float32: its master copy, but for entries that somebody has changed since."""
-        full = at_least_float32(p)
-        master = self.state[p].get("master")
-        return full if master is None else torch.where(master.to(p.dtype) == p, master, full)
-
-    def _descended(self, group: dict[str, Any], p: Tensor) -> Tensor:
-        """What the solver descends: the gradient, or its momentum. The state's buffer is updated."""
-        assert p.grad is not None
-        mu = group["momentum"]
-        gradient = at_least_float32(p.grad)
-        if mu == 0:
-            return gradient
-        state = self.state[p]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(gradient)
-        state["momentum"].lerp_(gradient, 1 - mu)
-        return gradient.lerp(state["momentum"], mu) if group["nesterov"] else state["momentum"]
-
-
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    """One tensor with a batch dimension, or the tensor itself where there is but one."""
-    return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
-
-
-def _numbers(numbers: list[float], like: Tensor) -> Tensor | float:
-    """One number for each tensor of a stack, or the number itself where there is but one."""
-    return numbers[0] if len(numbers) == 1 else like.new_tensor(numbers)
-
-
-def _unstacked(tensor: Tensor, count: int) -> list[Tensor]:
-    """The parts of a `_stacked` tensor, each in memory of its own."""
-    return [tensor] if count == 1 else [each.clone() for each in tensor]

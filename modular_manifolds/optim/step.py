@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import at_least_float32
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.select import steepest
@@ -56,17 +53,3 @@ def _factor(numbers: Tensor | float, like: Tensor) -> Tensor | float:
     if not isinstance(numbers, Tensor):
         return numbers
     return numbers.reshape(numbers.shape + (1,) * (like.dim() - numbers.dim())).to(like.dtype)
-
-
-def all_finite(tensors: list[Tensor]) -> list[bool]:
-    """For each tensor whether all its entries are finite; one wait for the device where they are.
-
-    NaN and infinity survive a sum, which is one pass. A sum of finite entries may overflow, so a sum that
-    is not finite is looked at again.
-    """
-    sums = [at_least_float32(each).sum() for each in tensors]
-    values = [float(sums[0])] if len(sums) == 1 else torch.stack(sums).tolist()
-    finite = [math.isfinite(each) for each in values]
-    if all(finite):
-        return finite
-    return torch.stack([torch.isfinite(each).all() for each in tensors]).tolist()

@@ -14,7 +14,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.solution import Solution, Status
-from modular_manifolds.solvers.stiefel_dual import StiefelDual
+from modular_manifolds.solvers.stiefel_dual import StiefelDual, multiplier_shape
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class ADMM(Solver):
 
     name = "admm"
     reason = "it is a published way to solve the same dual in few steps, kept as a baseline"
+
+    def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return multiplier_shape(shape)
 
     def solve(
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None

@@ -28,6 +28,11 @@ class Solver(ABC):
     """Whether directions are tangent and of at most unit length to half the digits of the dtype only, not to
     rounding: where what a gradient hardly has is magnified."""
 
+    def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape of the `dual` in solutions for weights of `shape`; None if the solver has none to start from."""
+        del shape
+        return None
+
     @abstractmethod
     def solve(
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None

@@ -20,7 +20,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.solution import Solution, Status
-from modular_manifolds.solvers.stiefel_dual import StiefelDual
+from modular_manifolds.solvers.stiefel_dual import StiefelDual, multiplier_shape
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class DualAscent(Solver):
 
     name = "dual-ascent"
     reason = "it is the seed post's own method, kept as a baseline"
+
+    def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return multiplier_shape(shape)
 
     def solve(
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None

@@ -19,7 +19,7 @@ from modular_manifolds.solvers.completion import (
     direction,
 )
 from modular_manifolds.solvers.solution import Solution, Status, relative_gap
-from modular_manifolds.solvers.stiefel_dual import StiefelDual, inverse_root
+from modular_manifolds.solvers.stiefel_dual import StiefelDual, inverse_root, multiplier_shape
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,9 @@ class Lyapunov(Solver):
     half_the_digits = True
     name = "lyapunov"
     reason = "its step has no size to tune, it needs the fewest rounds, and the gap is known"
+
+    def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return multiplier_shape(shape)
 
     def solve(
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None

@@ -15,7 +15,7 @@ from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.completion import Completion, bend, direction
 from modular_manifolds.solvers.solution import TINY, Solution, Status, relative_gap
-from modular_manifolds.solvers.stiefel_dual import StiefelDual
+from modular_manifolds.solvers.stiefel_dual import StiefelDual, multiplier_shape
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class LyapunovProducts(Solver):
     half_the_digits = True
     name = "lyapunov-products"
     reason = "it is made of matrix products, which accelerators are best at"
+
+    def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return multiplier_shape(shape)
 
     def solve(
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None

@@ -43,6 +43,9 @@ class SpectralSphereDual(Solver):
     name = "spectral-sphere-dual"
     reason = "one multiplier is left, the root of a monotone function"
 
+    def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-2], 1, 2)
+
     def solve(
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:

@@ -138,3 +138,9 @@ def inverse_root(eigenvalues: Tensor, least: float) -> Tensor:
     """
     largest = eigenvalues.amax(dim=-1, keepdim=True)
     return torch.maximum(eigenvalues, least * largest).clamp_min(TINY).rsqrt()
+
+
+def multiplier_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of Λ for weights of `shape` (*batch, m, n): (*batch, k, k) with k the smaller side."""
+    side = min(shape[-2:])
+    return (*shape[:-2], side, side)

@@ -1,0 +1,21 @@
+"""Weights of one kind as one tensor, and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def stacked(tensors: list[Tensor]) -> Tensor:
+    """One tensor with a batch dimension, or the tensor itself where there is but one."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+
+
+def factors(values: list[float], like: Tensor) -> Tensor | float:
+    """One number for each tensor of a stack, or the number itself where there is but one."""
+    return values[0] if len(values) == 1 else like.new_tensor(values)
+
+
+def unstacked(tensor: Tensor, count: int) -> list[Tensor]:
+    """The parts of a `stacked` tensor, each in memory of its own."""
+    return [tensor] if count == 1 else [each.clone() for each in tensor]

@@ -1,0 +1,96 @@
+"""The state of one weight: momentum, the copy in full precision, the dual variable. All of it exists from construction on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import at_least_float32
+from modular_manifolds.optim.gradients import Gradient
+
+
+def full_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype that a weight is stepped in: its own, and float32 if that is coarser."""
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
+def prepare_(
+    state: dict[str, Any],
+    weight: Tensor,
+    *,
+    momentum: float,
+    dual_shape: tuple[int, ...] | None,
+) -> None:
+    """Make what is missing, and let what is there follow the weight to another dtype or device.
+
+    `momentum` and `dual` begin at zero, `master` at the weight. A dual of zeros has not come from a solve.
+    """
+    dtype = full_dtype(weight)
+    if "momentum" in state:
+        state["momentum"] = state["momentum"].to(weight.device, dtype)
+    elif momentum > 0:
+        # Preserves the layout: the average is taken over memory in the weight's order.
+        state["momentum"] = torch.zeros_like(weight, dtype=dtype, requires_grad=False)
+    if dtype is weight.dtype:
+        state.pop("master", None)
+    elif "master" in state:
+        state["master"] = state["master"].to(weight.device, dtype)
+    else:
+        state["master"] = weight.detach().to(dtype)
+    if dual_shape is None:
+        state.pop("dual", None)
+    elif "dual" in state:
+        state["dual"] = state["dual"].to(weight.device, dtype)
+    else:
+        state["dual"] = weight.new_zeros(dual_shape, dtype=dtype)
+
+
+def has_dual(state: dict[str, Any]) -> bool:
+    """Whether an earlier solve left a dual variable to start from."""
+    return "dual" in state and bool(state["dual"].any())
+
+
+def in_full(state: dict[str, Any], weight: Tensor) -> Tensor:
+    """The weight in at least float32: its master copy, except for entries that somebody has changed since."""
+    full, master = at_least_float32(weight.detach()), state.get("master")
+    return full if master is None else torch.where(master.to(weight.dtype) == weight, master, full)
+
+
+def descended(state: dict[str, Any], gradient: Gradient) -> Tensor:
+    """What the solver descends: the gradient, or its momentum, which is updated. Zero at units that are not reached.
+
+    A unit without a gradient keeps its momentum for the next gradient that reaches it. Otherwise a unit that was
+    reached once would go on at full length in that one direction: a direction does not depend on how small the
+    momentum has become.
+    """
+    mu, nesterov = gradient.group["momentum"], gradient.group["nesterov"]
+    buffer: Tensor | None = state.get("momentum")
+    value, reached = gradient.value, gradient.reached
+    if buffer is None:
+        return value
+    value = value.to(buffer.dtype)
+    # Not lerp, whose difference of two large gradients of opposite sign overflows.
+    kept = mu if reached is None else torch.where(reached, buffer.new_full((), mu), 1.0)
+    buffer.mul_(kept).add_(value, alpha=1 - mu)
+    ahead = value.mul(1 - mu).add_(buffer, alpha=mu) if nesterov else buffer
+    return ahead if reached is None else torch.where(reached, ahead, 0.0)
+
+
+def at_rest(point: Tensor, landed: Tensor, reached: Tensor) -> Tensor:
+    """`landed`, with units that are not reached where they were, bit for bit, if only rounding has moved them.
+
+    A unit that was off its manifold has moved further, and stays where it landed.
+    """
+    within_unit = tuple(d for d in range(reached.dim()) if reached.shape[d] == 1)
+    moved, size = (landed - point).abs(), landed.abs()
+    if within_unit:
+        moved = moved.amax(dim=within_unit, keepdim=True)
+        size = size.amax(dim=within_unit, keepdim=True)
+    only_rounding = moved <= RETRACTION_ROUNDING * torch.finfo(landed.dtype).eps * size
+    return torch.where(only_rounding & ~reached, point, landed)
+
+
+RETRACTION_ROUNDING = 64
+"""How far, in units of eps times the largest entry, a retraction of a zero step may move a point of the manifold."""
