@@ -20,9 +20,11 @@ NUMBERS: Final[dict[str, tuple[float, str]]] = {
 }
 """For each setting that is a number: the bound that it must lie below, from 0 on, and the remedy."""
 
-SHARE: Final = list(NUMBERS).index("share")
-
 FLAGS: Final = ("nesterov", "tangent_momentum")
+
+SHARE: Final = list(NUMBERS).index("share")
+TYPES: Final = [float] * (len(NUMBERS) - 1) + [bool] * len(FLAGS)
+"""The types of all settings but the share."""
 
 LONGEST_STEP: Final = 1e30
 """A step of this length in the weight's norm is refused: its entries would leave the range of float32."""
@@ -60,8 +62,8 @@ def check_groups(groups: Sequence[dict[str, Any]], geometries: Mapping[str, Geom
         settings = [group.get(name) for name in (*NUMBERS, *FLAGS)]
         # Groups mostly have equal settings and differ in the share, which is the last number.
         share = settings.pop(SHARE)
-        usual = settings == accepted and not group["weight_decay"] and type(share) is float
-        if not usual or not 0.0 <= share * group["lr"] < LONGEST_STEP:
+        usual = [*map(type, settings)] == TYPES and settings == accepted and type(share) is float
+        if not usual or group["weight_decay"] or not 0.0 <= share * group["lr"] < LONGEST_STEP:
             _check_group(index, group, geometries)
             accepted = [group[name] for name in (*NUMBERS, *FLAGS) if name != "share"]
 
@@ -86,6 +88,8 @@ def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geo
             )
     for name in NUMBERS:
         group[name] = check_number(name, group[name], argument=prefix + name)
+    for name in FLAGS:
+        group[name] = bool(group[name])
     length = group["lr"] * group["share"]
     if not length < LONGEST_STEP:
         raise ArgumentError(

@@ -1,0 +1,167 @@
+"""A unit of a weight that gets no gradient rests, whatever its momentum is; one that gets a gradient again moves at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from weights import PAIRS, Weight, give_gradient
+
+import modular_manifolds as mm
+
+EVERY_PAIR = pytest.mark.parametrize(
+    ("manifold", "norm"), PAIRS, ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS]
+)
+SETTINGS = [
+    {"momentum": 0.9},
+    {"momentum": 0.9, "nesterov": True},
+    {"momentum": 0.95, "tangent_momentum": True},
+]
+LR = 0.05
+
+
+def step_length(norm: mm.Norm, before: Tensor, after: Tensor) -> float:
+    return float(norm.value((after - before).float()).max())
+
+
+@EVERY_PAIR
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_weight_without_a_gradient_rests_and_then_moves_at_once(
+    manifold: type[mm.Manifold], norm: type[mm.Norm], dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for settings in SETTINGS:
+        atom = Weight(manifold(), norm(), (6, 4)).to(dtype)
+        opt = mm.SteepestDescent(atom, lr=LR, **settings)
+        for _ in range(3):
+            give_gradient(atom.weight, generator)
+            opt.step()
+        rested = atom.weight.detach().clone()
+        for _ in range(3):
+            atom.weight.grad = torch.zeros_like(atom.weight)
+            opt.step()
+            assert torch.equal(atom.weight, rested)
+        give_gradient(atom.weight, generator)
+        opt.step()
+        # At the full length, but for what the retraction and bfloat16 take.
+        assert step_length(norm(), rested, atom.weight.detach()) >= 0.5 * LR
+
+
+@EVERY_PAIR
+def test_a_matrix_of_a_stack_rests_while_the_others_move(
+    manifold: type[mm.Manifold], norm: type[mm.Norm]
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    atom = Weight(manifold(), norm(), (3, 6, 4))
+    opt = mm.SteepestDescent(atom, lr=LR, momentum=0.9)
+    give_gradient(atom.weight, generator)
+    opt.step()
+    for _ in range(3):
+        before = atom.weight.detach().clone()
+        give_gradient(atom.weight, generator)
+        assert atom.weight.grad is not None
+        atom.weight.grad[1] = 0.0
+        opt.step()
+        assert torch.equal(atom.weight[1], before[1])
+        for moved in (0, 2):
+            assert step_length(norm(), before[moved], atom.weight.detach()[moved]) >= 0.5 * LR
+    before = atom.weight.detach().clone()
+    give_gradient(atom.weight, generator)
+    opt.step()
+    assert step_length(norm(), before[1], atom.weight.detach()[1]) >= 0.5 * LR
+
+
+@pytest.mark.parametrize("manifold", [mm.Oblique, mm.BalancedRows, mm.Euclidean])
+def test_a_row_that_is_seen_once_steps_once(manifold: type[mm.Manifold]) -> None:
+    emb = mm.Embedding(5, 8, manifold=manifold())
+    opt = mm.SteepestDescent(emb, lr=LR, momentum=0.9)
+    for step in range(20):
+        opt.zero_grad()
+        before = emb.weight.detach().clone()
+        tokens = torch.tensor([3, 0]) if step == 0 else torch.tensor([0, 1])
+        (emb(tokens) * torch.randn(2, 8)).sum().backward()
+        opt.step()
+        moved = (emb.weight.detach() - before).norm(dim=-1) / 8**0.5
+        assert float(moved[tokens].min()) >= 0.9 * LR
+        others = [row for row in range(5) if row not in tokens.tolist()]
+        assert torch.equal(emb.weight[others], before[others])
+
+
+def test_a_row_keeps_the_momentum_that_it_had_when_it_was_last_seen() -> None:
+    """Lazy, as SparseAdam: the average is over the gradients that a row had, not over steps."""
+    generator = torch.Generator().manual_seed(2)
+    seen, always = (Weight(mm.Euclidean(), mm.RowRMS(), (4, 3)) for _ in range(2))
+    opts = [mm.SteepestDescent(each, lr=LR, momentum=0.8) for each in (seen, always)]
+    for step in range(6):
+        gradient = torch.randn(4, 3, generator=generator)
+        if step % 2:
+            always.weight.grad = gradient
+            opts[1].step()
+            seen.weight.grad = gradient
+        else:
+            seen.weight.grad = torch.zeros(4, 3).index_fill_(0, torch.tensor([0]), 1.0)
+            seen.weight.grad[0] = gradient[0]
+        opts[0].step()
+    buffers = [
+        opt.state[atom.weight]["momentum"] for opt, atom in zip(opts, (seen, always), strict=True)
+    ]
+    assert torch.equal(buffers[0][1:], buffers[1][1:])
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_an_entry_rests_in_sign_descent(nesterov: bool) -> None:
+    atom = Weight(mm.Euclidean(), mm.Max(), (3, 4))
+    opt = mm.SteepestDescent(atom, lr=LR, momentum=0.9, nesterov=nesterov)
+    generator = torch.Generator().manual_seed(3)
+    give_gradient(atom.weight, generator)
+    opt.step()
+    before = atom.weight.detach().clone()
+    give_gradient(atom.weight, generator)
+    assert atom.weight.grad is not None
+    atom.weight.grad[1] = 0.0
+    opt.step()
+    moved = (atom.weight.detach() - before).abs()
+    assert torch.equal(moved[1], torch.zeros(4))
+    torch.testing.assert_close(moved[[0, 2]], torch.full((2, 4), LR))
+
+
+def test_entries_that_cancel_in_a_sum_are_a_gradient() -> None:
+    for shape in ((2, 2), (2, 2, 2), (4,)):
+        atom = Weight(mm.Euclidean(), mm.Frobenius(), shape)
+        opt = mm.SteepestDescent(atom, lr=LR, momentum=0.9)
+        before = atom.weight.detach().clone()
+        signs = torch.tensor([1.0, -1.0]).repeat(atom.weight.numel() // 2)
+        atom.weight.grad = signs.reshape(shape)
+        opt.step()
+        torch.testing.assert_close(step_length(mm.Frobenius(), before, atom.weight.detach()), LR)
+
+
+def test_rows_that_are_off_their_manifold_land_on_it_though_they_rest() -> None:
+    emb = mm.Embedding(6, 4)
+    torch.nn.init.normal_(emb.weight)
+    opt = mm.SteepestDescent(emb, lr=LR, momentum=0.9)
+    emb(torch.tensor([0, 1])).sum().backward()
+    opt.step()
+    assert float(emb.geometry.manifold.residual(emb.weight.detach())) <= 1e-6
+
+
+def test_decay_that_was_asked_for_acts_on_what_rests() -> None:
+    atom = Weight(mm.Euclidean(), mm.RowRMS(), (3, 4))
+    opt = mm.SteepestDescent(atom, lr=LR, momentum=0.9, weight_decay=0.5)
+    give_gradient(atom.weight, torch.Generator().manual_seed(4))
+    opt.step()
+    before = atom.weight.detach().clone()
+    atom.weight.grad = torch.zeros(3, 4)
+    opt.step()
+    torch.testing.assert_close(atom.weight.detach(), before * (1 - LR * 0.5))
+
+
+def test_large_gradients_of_both_signs_do_not_overflow_the_momentum() -> None:
+    atom = Weight(mm.Euclidean(), mm.Frobenius(), (2, 2))
+    for nesterov in (False, True):
+        opt = mm.SteepestDescent(atom, lr=LR, momentum=0.5, nesterov=nesterov)
+        for sign in (1.0, -1.0, 1.0, 1.0):
+            atom.weight.grad = torch.full((2, 2), sign * 3e38)
+            opt.step()
+        assert bool(torch.isfinite(opt.state[atom.weight]["momentum"]).all())
+        assert bool(torch.isfinite(atom.weight).all())
