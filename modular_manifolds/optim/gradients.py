@@ -68,10 +68,10 @@ def gradient_of(group: dict[str, Any], weight: Tensor, geometry: Geometry) -> Gr
 
 
 def host_sums(gradients: list[Gradient]) -> list[list[float]]:
-    """The sums of each gradient on the host; one wait for the device for all of them."""
-    if len(gradients) == 1:
-        return [gradients[0].sums.tolist()]
-    together = torch.cat([each.sums.double() for each in gradients]).tolist()
+    """The sums of each gradient on the host; one wait for the device if there is one device."""
+    if len(gradients) == 1 or len({each.sums.device for each in gradients}) > 1:
+        return [each.sums.tolist() for each in gradients]
+    together = torch.cat([each.sums for each in gradients]).tolist()
     separate: list[list[float]] = []
     start = 0
     for each in gradients:
