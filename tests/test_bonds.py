@@ -165,7 +165,8 @@ def test_the_budget_counts_what_is_typical_and_certificates_what_is_certain() ->
     atom = cases.in_double(mm.Linear(4, 4))
     net = atom >> mm.Amplify(-3.0, typical=0.5) >> cases.in_double(mm.Linear(4, 2))
     budget = mm.budget(net)
-    assert net.sensitivity == pytest.approx(0.5)
+    assert net.sensitivity == pytest.approx(3.0)
+    assert net.rate_scale == pytest.approx(0.5)
     assert [row.downstream for row in budget.rows] == [0.5, 1.0]
     assert [row.slope for row in budget.rows] == [3.0, 1.0]
     # Half of the mass each: the first weight's step is twice as long, and may move the output three times as far.

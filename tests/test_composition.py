@@ -155,6 +155,7 @@ def same_numbers(one: Tree, other: Tree) -> None:
     one, other = named(one), named(other)
     assert one.signature.mass == pytest.approx(other.signature.mass, rel=EXACT)
     assert one.signature.sensitivity == pytest.approx(other.signature.sensitivity, rel=EXACT)
+    assert one.signature.rate_scale == pytest.approx(other.signature.rate_scale, rel=EXACT)
     a, b = allocate(one, lr=1.0), allocate(other, lr=1.0)
     assert [row.share for row in a.rows] == pytest.approx([row.share for row in b.rows], rel=EXACT)
     assert [row.radius for row in a.rows] == pytest.approx(
@@ -176,7 +177,10 @@ def test_series_is_associative(a: Tree, b: Tree, c: Tree) -> None:
     same_numbers(left, right)
     same_numbers(left, flat)
     assert flat.signature == dataclasses.replace(
-        left.signature, mass=flat.signature.mass, sensitivity=flat.signature.sensitivity
+        left.signature,
+        mass=flat.signature.mass,
+        sensitivity=flat.signature.sensitivity,
+        rate_scale=flat.signature.rate_scale,
     )
 
 
@@ -206,6 +210,7 @@ def test_scaling_up_scales_shares_down(tree: Tree, factor: float) -> None:
     scaled = Scale("", factor, tree)
     assert scaled.signature.mass == tree.signature.mass
     assert scaled.signature.sensitivity == pytest.approx(abs(factor) * tree.signature.sensitivity)
+    assert scaled.signature.rate_scale == pytest.approx(abs(factor) * tree.signature.rate_scale)
     expected = [share / abs(factor) for share in shares(tree)]
     assert shares(scaled) == pytest.approx(expected, rel=EXACT)
     same_numbers(Scale("", -factor, tree), scaled)
@@ -307,7 +312,7 @@ def pairwise_norm(parts: Sequence[Tree], lengths: dict[str, float], *, in_series
     for part in parts[1:]:
         other, own = recursive_norm(part, lengths), part.signature.mass
         total = mass + own
-        downstream = part.signature.sensitivity if in_series else 1.0
+        downstream = part.signature.rate_scale if in_series else 1.0
         norm = max(downstream * over(total * norm, mass), over(total * other, own))
         mass = total
     return norm

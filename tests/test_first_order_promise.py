@@ -1,4 +1,4 @@
-"""One step of learning rate η moves the output by at most η, to first order: on a real training run."""
+"""One step of learning rate η moves the output by at most η, to first order, if the budget says so: on a training run."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def test_a_step_moves_the_output_by_at_most_the_learning_rate(
     assert isinstance(target, mm.Space)
     unit = images / vector_norm(images, source.norm).unsqueeze(-1)
     probes = unit[::4]
-    promise = LR * mm.budget(net, lr=LR).first_order
+    budget = mm.budget(net, lr=LR)
+    promise = LR * budget.first_order
     opt = mm.SteepestDescent(net, lr=LR)
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
@@ -88,7 +89,9 @@ def test_a_step_moves_the_output_by_at_most_the_learning_rate(
         update = {path: p.detach() - before[path] for path, p in net.named_parameters()}
         change = jvp(lambda w: functional_call(net, w, (probes,)), (before,), (update,))[1]
         moved = float(vector_norm(change, target.norm).max())
+        # The retraction adds a part of second order.
         assert moved <= 1.01 * promise
+        assert moved <= 1.01 * LR or not budget.is_bound
         largest = max(largest, moved)
     # A bound that is never approached says nothing.
     assert largest >= promise / 10
@@ -103,6 +106,17 @@ def test_the_promise_is_the_learning_rate_where_inputs_stay_in_their_unit_balls(
         assert first_order == pytest.approx(1.0)
     assert first_order == pytest.approx(1.0, abs=0.5)
     assert mm.budget(mlp()).first_order == pytest.approx(1.0)
+
+
+def test_a_budget_says_which_networks_keep_the_promise() -> None:
+    assert all(mm.budget(build(), lr=LR).is_bound for build in NETWORKS.values())
+    # Two branches of sensitivity 1 are added, and the sum may be of size 2.
+    wide = mm.budget((mm.Linear(8, 4) + mm.Linear(8, 4)) >> mm.Linear(4, 2), lr=LR)
+    assert not wide.is_bound
+    assert "inputs may be larger than 1 at 1.weight (2)" in wide.verdict
+    language = mm.budget(mm.models.GPT(65, width=16, depth=1, heads=2), lr=LR)
+    assert not language.is_bound
+    assert "the learning rate is an expectation, not a bound" in str(language)
 
 
 def vector_norm(x: Tensor, norm: str) -> Tensor:

@@ -90,9 +90,9 @@ def test_its_slope_is_bounded_for_tokens_only() -> None:
 
 @pytest.mark.parametrize("width", [16, 48])
 @pytest.mark.parametrize("depth", [1, 3])
-def test_its_sensitivity_and_masses_do_not_change_with_its_size(width: int, depth: int) -> None:
+def test_its_rate_scale_and_masses_do_not_change_with_its_size(width: int, depth: int) -> None:
     net = small(width=width, depth=depth, logit_scale=5.0, branch_scale=3.0, masses=(1.0, 4.0, 2.0))
-    assert net.sensitivity == pytest.approx(5.0)
+    assert net.rate_scale == pytest.approx(5.0)
     assert net.mass == pytest.approx(7.0)
     rows = mm.budget(net).rows
     assert rows[0].mass == 1.0
@@ -104,6 +104,13 @@ def test_its_sensitivity_and_masses_do_not_change_with_its_size(width: int, dept
     assert rows[-1].share == pytest.approx(2 / 7 / 5)
     gentle = small(width=width, depth=depth, branch_scale=1 / math.sqrt(2 * depth))
     assert all(row.radius <= 1 + 1e-9 for row in mm.budget(gentle).rows)
+    # Attention's sharpness is left, which a scale of 1 takes away: then the learning rate is a bound.
+    assert not mm.budget(gentle).is_bound
+    soft = small(
+        width=width, depth=depth, branch_scale=1 / math.sqrt(2 * depth), attention_scale=1.0
+    )
+    assert mm.budget(soft).is_bound
+    assert soft.sensitivity <= soft.rate_scale * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("manifold", [mm.SpectralBall(), mm.Euclidean()])
@@ -115,6 +122,7 @@ def test_a_manifold_is_that_of_every_matrix(manifold: mm.Manifold) -> None:
     assert isinstance(table, mm.Euclidean if isinstance(manifold, mm.Euclidean) else mm.Oblique)
     # From rms to rms they are as large as on the default manifold.
     assert net.sensitivity == pytest.approx(small().sensitivity)
+    assert net.rate_scale == pytest.approx(small().rate_scale)
 
 
 def test_the_budget_says_what_sharp_attention_may_cost() -> None:

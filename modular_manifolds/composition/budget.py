@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
-from modular_manifolds.composition.radius import Radius, times, total
+from modular_manifolds.composition.radius import Radius, plus, times, total
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import (
     Leaf,
+    LeafBound,
     Parallel,
     Scale,
     Series,
     Sum,
     Tree,
+    leaves,
     reach,
     slope,
 )
 from modular_manifolds.errors import ArgumentError
+
+BUDGET_ROUNDING: Final = 1e-9
+"""The relative error of sums and products over a tree of a million modules: four roundings of 2⁻⁵³ a module."""
+
+NAMED_MODULES: Final = 3
+"""The number of modules that a printed budget names for each reason."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +35,14 @@ class BudgetRow:
     """One weight's part of the learning rate.
 
     `share = (mass / total mass) / (downstream · norm_constant)` and `step = lr · share`, the length of
-    the weight's step in its own norm. `downstream` is the product of the sensitivities between the
+    the weight's step in its own norm. `downstream` is the product of the rate scales between the
     module's output and the network's, |c| of the scales around it included. `radius` bounds the
     module's input when the network's input is in its unit ball, and is 1 for a weight that is added to
-    its input, where the size of that does not matter. `slope` is as `downstream`, with the slope of each
-    module for the sizes that arrive there in place of its sensitivity; the two differ only where a slope
-    grows with the input or a bond declares a typical one. `contribution` bounds, per unit of learning rate, how far this weight's step moves
-    the network's output to first order: `share · norm_constant · slope · radius`.
+    its input, because the size of that input does not matter. `slope` is the same product as `downstream`, with each
+    module's slope bound at the sizes that arrive there in place of its rate scale. The two differ only if a bound
+    depends on the size of the input or a module declares a rate scale of its own. `contribution` bounds, per unit of
+    learning rate, how far this weight's step moves the network's output to first order:
+    `share · norm_constant · slope · radius`.
     """
 
     path: str
@@ -51,20 +62,80 @@ class BudgetRow:
 
 
 @dataclass(frozen=True)
+class TypicalSlope:
+    """A module whose slope may exceed the rate scale that the budget divides by.
+
+    `slope` is the module's bound at the sizes that arrive when the network's input is in its unit ball.
+    """
+
+    path: str
+    label: str
+    rate_scale: float
+    slope: float
+
+    def __str__(self) -> str:
+        return f"{self.path or self.label} ({self.rate_scale:.4g} of at most {self.slope:.4g})"
+
+
+@dataclass(frozen=True)
 class Budget:
-    """A row a weight, in the order in which data meets the weights; `print` it to read it."""
+    """A row a weight, in the order in which data meets the weights; `print` it to read it.
+
+    Args:
+        lr: the learning rate that is split.
+        rows: one row a weight.
+        typical: the modules behind some weight whose slope may exceed their rate scale.
+        unbounded: the weights on unbounded manifolds whose size counts in another weight's row. The rows assume
+            that they stay in their unit balls.
+    """
 
     lr: float
     rows: tuple[BudgetRow, ...]
+    typical: tuple[TypicalSlope, ...] = ()
+    unbounded: tuple[str, ...] = ()
 
     @property
     def first_order(self) -> float:
-        """Bound on the output's first-order change in one step, per unit of learning rate.
+        """A bound on the output's first-order change in one step, per unit of learning rate.
 
-        At most 1 where every module's input stays in its unit ball: then a step of learning rate η
-        moves the output by at most η, to first order.
+        For inputs and weights in their unit balls. It is at most 1 if every rate scale on the way is a slope
+        bound and every module's input stays in its unit ball.
         """
-        return math.fsum(row.contribution for row in self.rows)
+        return plus(row.contribution for row in self.rows)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a step of learning rate η moves the output by at most η, to first order, for sure.
+
+        True if `first_order` is at most 1 and no weight that counts is unbounded. The promise then holds for every
+        input in the unit ball and every point of the weights' manifolds. If it is False, η is an expectation: the
+        change that the step is meant to make, where slopes are typical and sizes are at most 1.
+        """
+        return not self.unbounded and self.first_order <= 1 + BUDGET_ROUNDING
+
+    @property
+    def verdict(self) -> str:
+        """One line: how far a step may move the output, and whether the learning rate bounds that change."""
+        assumed = " and weights of at most unit norm" if self.unbounded else ""
+        change = (
+            f"lr={self.lr:g}: one step moves the output by at most {times(self.first_order, self.lr):.4g} "
+            f"to first order, for inputs in the unit ball{assumed}; the learning rate is "
+        )
+        if self.is_bound:
+            return change + "a bound on this change"
+        return change + "an expectation, not a bound" + "".join(self._reasons())
+
+    def _reasons(self) -> Iterator[str]:
+        if self.typical:
+            found = sorted(self.typical, key=lambda each: each.rate_scale / each.slope)
+            yield f"; it divides by typical slopes at {_named(found)}"
+        large = [row for row in self.rows if row.mass > 0 and row.radius > 1 + BUDGET_ROUNDING]
+        if large:
+            large.sort(key=lambda row: -row.radius)
+            sizes = [f"{row.path} ({row.radius:.4g})" for row in large]
+            yield f"; inputs may be larger than 1 at {_named(sizes)}"
+        if self.unbounded:
+            yield f"; nothing bounds the weights {_named(self.unbounded)}"
 
     @property
     def shares(self) -> dict[str, float]:
@@ -85,19 +156,21 @@ class Budget:
     def __str__(self) -> str:
         if not self.rows:
             return f"budget of lr={self.lr:g}: the network has no weights"
-        lines = [format_table(self.header(), self.cells())]
-        lines.append(
-            f"lr={self.lr:g}: one step moves the output by at most {self.lr * self.first_order:.4g} "
-            "to first order, for inputs in the unit ball"
-        )
-        return "\n".join(lines)
+        return f"{format_table(self.header(), self.cells())}\n{self.verdict}"
+
+
+def _named(modules: Sequence[object]) -> str:
+    """The first few of `modules`, and how many more there are."""
+    more = len(modules) - NAMED_MODULES
+    text = ", ".join(str(each) for each in modules[:NAMED_MODULES])
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def allocate(tree: Tree, lr: float) -> Budget:
     """Split the learning rate `lr` over the weights of `tree`.
 
     A step of modular norm `lr` splits into one step a weight,
-    `step_i = lr · (m_i / Σm) / (κ_i · Π sensitivities downstream of i)`.
+    `step_i = lr · (m_i / Σm) / (κ_i · Π rate scales downstream of i)`.
     A weight of mass 0 gets share 0: it is frozen.
 
     Raises:
@@ -107,60 +180,118 @@ def allocate(tree: Tree, lr: float) -> Budget:
         raise ArgumentError(
             "lr", "must be finite and at least 0", repr(lr), "Pass a learning rate such as 0.1."
         )
-    walk = _Walk(float(lr), tree.signature.mass)
-    return Budget(float(lr), tuple(walk.rows(tree, downstream=1.0, behind=1.0, radius=1.0)))
+    split = _Split(float(lr), tree.signature.mass)
+    places = _places(tree, _Around(), Leaf.sensitivity_within)
+    rows = tuple(split.row(place) for place in places if place.leaf.weight is not None)
+    typical = tuple(found for place in places if (found := place.typical()) is not None)
+    return Budget(split.lr, rows, typical, _unbounded(tree, split, rows))
 
 
 @dataclass(frozen=True)
-class _Walk:
+class _Around:
+    """The surroundings of a part of the tree.
+
+    `downstream` and `slope` multiply the rate scales and the slope bounds behind it, `radius` bounds its input, and
+    `moved` says whether a step of a weight in front of it moves that input.
+    """
+
+    downstream: float = 1.0
+    slope: float = 1.0
+    radius: Radius = 1.0
+    moved: bool = False
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A leaf, its surroundings and its own slope bound."""
+
+    leaf: Leaf
+    around: _Around
+    slope: float
+
+    def typical(self) -> TypicalSlope | None:
+        """The leaf's slopes, if its bound exceeds its rate scale and a step in front of it feels that."""
+        rate_scale = self.leaf.signature.rate_scale
+        if not (self.around.moved and self.slope > rate_scale * (1 + BUDGET_ROUNDING)):
+            return None
+        return TypicalSlope(self.leaf.path, self.leaf.label, rate_scale, self.slope)
+
+
+def _places(tree: Tree, around: _Around, bound: LeafBound) -> list[_Place]:
+    """All leaves in the order of data, each with its surroundings."""
+    match tree:
+        case Leaf():
+            return [_Place(tree, around, slope(tree, around.radius, bound))]
+        case Scale():
+            factor = abs(tree.factor)
+            inside = replace(
+                around,
+                downstream=factor * around.downstream,
+                slope=times(factor, around.slope),
+            )
+            return _places(tree.part, inside, bound)
+        case Series():
+            return _in_series(tree, around, bound)
+        case Parallel() | Sum():
+            return [place for part in tree.parts for place in _places(part, around, bound)]
+
+
+def _in_series(tree: Series, around: _Around, bound: LeafBound) -> list[_Place]:
+    radius, moved = around.radius, around.moved
+    arriving: list[tuple[Radius, bool]] = []
+    for part in tree.parts:
+        arriving.append((radius, moved))
+        radius = reach(part, radius, bound)
+        moved = moved or part.signature.mass > 0
+    downstream, behind = around.downstream, around.slope
+    places: list[_Place] = []
+    for part, (radius, moved) in zip(reversed(tree.parts), reversed(arriving), strict=True):
+        places = _places(part, _Around(downstream, behind, radius, moved), bound) + places
+        downstream *= part.signature.rate_scale
+        behind = times(behind, slope(part, radius, bound))
+    return places
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The learning rate and the mass of the whole, which every row divides."""
+
     lr: float
     mass: float
 
-    def rows(
-        self, tree: Tree, *, downstream: float, behind: float, radius: Radius
-    ) -> list[BudgetRow]:
-        """The rows of `tree`, given the sensitivity and the slope of what is behind it."""
-        match tree:
-            case Leaf():
-                if tree.weight is None:
-                    return []
-                return [self.row(tree, downstream, behind, total(radius))]
-            case Scale():
-                factor = abs(tree.factor)
-                return self.rows(
-                    tree.part, downstream=factor * downstream, behind=factor * behind, radius=radius
-                )
-            case Series():
-                radii = [radius]
-                for part in tree.parts[:-1]:
-                    radii.append(reach(part, radii[-1]))
-                rows: list[BudgetRow] = []
-                for part, arriving in zip(reversed(tree.parts), reversed(radii), strict=True):
-                    own = self.rows(part, downstream=downstream, behind=behind, radius=arriving)
-                    rows = own + rows
-                    downstream *= part.signature.sensitivity
-                    behind = times(behind, slope(part, arriving))
-                return rows
-            case Parallel() | Sum():
-                return [
-                    row
-                    for part in tree.parts
-                    for row in self.rows(part, downstream=downstream, behind=behind, radius=radius)
-                ]
-
-    def row(self, leaf: Leaf, downstream: float, behind: float, radius: float) -> BudgetRow:
+    def row(self, place: _Place) -> BudgetRow:
+        leaf, around = place.leaf, place.around
         assert leaf.weight is not None
         own = leaf.signature.mass
-        share = own / self.mass / (downstream * leaf.norm_constant) if own > 0 else 0.0
+        scale = around.downstream * leaf.norm_constant
+        share = own / self.mass / scale if own > 0 else 0.0
         return BudgetRow(
             path=leaf.weight,
             manifold=leaf.manifold,
             norm=leaf.norm,
             mass=own,
-            downstream=downstream,
+            downstream=around.downstream,
             norm_constant=leaf.norm_constant,
-            radius=1.0 if leaf.additive else radius,
+            radius=1.0 if leaf.additive else total(around.radius),
             share=share,
             step=self.lr * share,
-            slope=behind,
+            slope=around.slope,
         )
+
+
+def _unbounded(tree: Tree, split: _Split, rows: tuple[BudgetRow, ...]) -> tuple[str, ...]:
+    """The weights that may leave their unit balls, if a contribution is larger once they have."""
+    larger = tuple(
+        leaf.weight
+        for leaf in leaves(tree)
+        if leaf.weight is not None and leaf.lipschitz > leaf.signature.sensitivity
+    )
+    if not larger:
+        return ()
+    places = _places(tree, _Around(), Leaf.lipschitz_within)
+    anywhere = [split.row(place) for place in places if place.leaf.weight is not None]
+    raised = any(
+        far.contribution > row.contribution * (1 + BUDGET_ROUNDING)
+        for far, row in zip(anywhere, rows, strict=True)
+    )
+    return larger if raised else ()

@@ -21,9 +21,9 @@ class Leaf:
     Args:
         path: where the module stands in the network, in PyTorch's dotted names.
         label: how the module reads in tables, such as `Linear(64, 10)`.
-        signature: mass, sensitivity and spaces.
-        lipschitz: the slope bound that holds at *every* point of the weight's manifold; infinite
-            where the manifold is unbounded. At least the sensitivity's meaning, never assumed.
+        signature: mass, sensitivity, rate scale and spaces.
+        lipschitz: the slope bound that holds at *every* point of the weight's manifold, for inputs of any size;
+            infinite if there is none.
         offset: a bound on `‖f(0)‖`, 0 for a module that maps zero to zero.
         weight: the weight's path; None for a bond.
         manifold, norm: how the weight's geometry reads in tables.

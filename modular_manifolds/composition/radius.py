@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 Radius: TypeAlias = "float | tuple[Radius, ...]"
@@ -12,7 +12,7 @@ Radius: TypeAlias = "float | tuple[Radius, ...]"
 
 def total(radius: Radius) -> float:
     """A bound on the norm: the sum over the parts of a tuple."""
-    return math.fsum(total(part) for part in radius) if isinstance(radius, tuple) else radius
+    return plus(total(part) for part in radius) if isinstance(radius, tuple) else radius
 
 
 def mapped(function: Callable[[float], float], radius: Radius) -> Radius:
@@ -31,13 +31,21 @@ def added(radii: Sequence[Radius]) -> Radius:
     """A bound on `x + y + …`: part by part where all are known part by part, else on the whole."""
     tuples = [radius for radius in radii if isinstance(radius, tuple)]
     if len(tuples) < len(radii):
-        return math.fsum(total(radius) for radius in radii)
+        return plus(total(radius) for radius in radii)
     return tuple(added(parts) for parts in zip(*tuples, strict=True))
 
 
 def each_of(radius: Radius, count: int) -> tuple[Radius, ...]:
     """A bound on each of `count` parts: no part is larger than the whole."""
     return radius if isinstance(radius, tuple) else (radius,) * count
+
+
+def plus(sizes: Iterable[float]) -> float:
+    """The sum of bounds that are at least 0; infinite, as a product would be, if it overflows."""
+    try:
+        return math.fsum(sizes)
+    except OverflowError:
+        return math.inf
 
 
 def times(bound: float, size: float) -> float:

@@ -1,7 +1,8 @@
-"""The composition rules: how mass, sensitivity and spaces of the whole follow from the parts.
+"""The composition rules: how mass, sensitivity, rate scale and spaces of the whole follow from the parts.
 
 Source: Large, Liu, Huh, Bahng, Isola, Bernstein, "Scalable optimization in the modular norm"
-(2024), section 3; the scale rule takes |c|, because a sensitivity is a size.
+(2024), section 3. The scale rule takes |c|, because a sensitivity is a size. The rate scale follows the same rules
+as the sensitivity.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from modular_manifolds.composition.radius import plus
 from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.space import (
     SAME,
@@ -23,7 +25,7 @@ from modular_manifolds.errors import ArgumentError
 
 
 def series(first: Signature, then: Signature) -> Signature:
-    """`g(f(x))`: masses add, sensitivities multiply.
+    """`g(f(x))`: masses add; sensitivities multiply, and so do rate scales.
 
     Raises:
         MismatchError: what `first` gives is not what `then` takes.
@@ -34,11 +36,17 @@ def series(first: Signature, then: Signature) -> Signature:
         binding = unify(first.target, then.source)
         source = first.source if first.source is not None else binding
         target = then.target
-    return Signature(first.mass + then.mass, first.sensitivity * then.sensitivity, source, target)
+    return Signature(
+        first.mass + then.mass,
+        first.sensitivity * then.sensitivity,
+        source,
+        target,
+        rate_scale=first.rate_scale * then.rate_scale,
+    )
 
 
 def parallel(parts: Sequence[Signature]) -> Signature:
-    """`(f(x), g(x), …)`, normed by the sum: masses add, sensitivities add.
+    """`(f(x), g(x), …)`, normed by the sum: masses, sensitivities and rate scales add.
 
     Raises:
         MismatchError: the parts do not take the same space.
@@ -46,9 +54,10 @@ def parallel(parts: Sequence[Signature]) -> Signature:
     source, targets = _shared_source(parts)
     return Signature(
         math.fsum(part.mass for part in parts),
-        math.fsum(part.sensitivity for part in parts),
+        plus(part.sensitivity for part in parts),
         source,
         ProductSpace(tuple(targets)),
+        rate_scale=plus(part.rate_scale for part in parts),
     )
 
 
@@ -69,9 +78,10 @@ def total(parts: Sequence[Signature]) -> Signature:
         raise MismatchError
     return Signature(
         math.fsum(part.mass for part in parts),
-        math.fsum(part.sensitivity for part in parts),
+        plus(part.sensitivity for part in parts),
         source,
         targets[0],
+        rate_scale=plus(part.rate_scale for part in parts),
     )
 
 
@@ -87,9 +97,15 @@ def check_factor(factor: float, *, argument: str = "Scale(factor)") -> None:
 
 
 def scale(factor: float, part: Signature) -> Signature:
-    """`c · f(x)`: the mass stays, the sensitivity is multiplied by |c|."""
+    """`c · f(x)`: the mass stays, sensitivity and rate scale are multiplied by |c|."""
     check_factor(factor)
-    return Signature(part.mass, abs(factor) * part.sensitivity, part.source, part.target)
+    return Signature(
+        part.mass,
+        abs(factor) * part.sensitivity,
+        part.source,
+        part.target,
+        rate_scale=abs(factor) * part.rate_scale,
+    )
 
 
 def _shared_source(parts: Sequence[Signature]) -> tuple[AnySpace | None, list[AnySpace]]:

@@ -5,13 +5,13 @@ The tree is derived from the live network at each call, so it cannot go stale.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from modular_manifolds.composition import rules
 from modular_manifolds.composition.leaf import Leaf
-from modular_manifolds.composition.radius import Radius, added, scaled, times
+from modular_manifolds.composition.radius import Radius, added, plus, scaled, times
 from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.space import AnySpace, MismatchError
 from modular_manifolds.errors import ArgumentError, SpaceError
@@ -138,45 +138,51 @@ def with_leaves(tree: Tree, change: Callable[[Leaf], Leaf]) -> Tree:
             return replace(tree, parts=tuple(with_leaves(part, change) for part in tree.parts))
 
 
-def reach(tree: Tree, radius: Radius) -> Radius:
+LeafBound = Callable[[Leaf, Radius], float]
+"""A leaf's slope bound for inputs of norm at most a radius."""
+
+
+def reach(tree: Tree, radius: Radius, bound: LeafBound = Leaf.sensitivity_within) -> Radius:
     """The largest output for inputs of at most `radius`, for weights in their unit balls.
 
     `reach(leaf, r) = min(s(r)·r + ‖f(0)‖, largest)`; series compose, a parallel keeps its parts apart, a sum
-    adds, a scale multiplies by |c|.
+    adds, a scale multiplies by |c|. With `bound=Leaf.lipschitz_within` it holds for weights anywhere on their
+    manifolds.
     """
     match tree:
         case Leaf():
-            return tree.reach(radius, tree.sensitivity_within)
+            return tree.reach(radius, partial(bound, tree))
         case Scale():
-            return scaled(tree.factor, reach(tree.part, radius))
+            return scaled(tree.factor, reach(tree.part, radius, bound))
         case Series():
             for part in tree.parts:
-                radius = reach(part, radius)
+                radius = reach(part, radius, bound)
             return radius
         case Parallel():
-            return tuple(reach(part, radius) for part in tree.parts)
+            return tuple(reach(part, radius, bound) for part in tree.parts)
         case Sum():
-            return added([reach(part, radius) for part in tree.parts])
+            return added([reach(part, radius, bound) for part in tree.parts])
 
 
-def slope(tree: Tree, radius: Radius) -> float:
+def slope(tree: Tree, radius: Radius, bound: LeafBound = Leaf.sensitivity_within) -> float:
     """A Lipschitz bound for inputs of at most `radius`, for weights in their unit balls.
 
-    Each part's bound is taken at the radius that arrives there; without bonds whose bound depends on
-    it this is the sensitivity.
+    Each part's bound is taken at the radius that arrives there. If no part's bound depends on that radius, the
+    result is the sensitivity of `tree.signature`. `bound` is as in `reach`.
     """
     match tree:
         case Leaf():
-            return tree.slope(radius, tree.sensitivity_within)
+            return tree.slope(radius, partial(bound, tree))
         case Scale():
-            return abs(tree.factor) * slope(tree.part, radius)
+            return times(abs(tree.factor), slope(tree.part, radius, bound))
         case Series():
-            bound = 1.0
+            whole = 1.0
             for part in tree.parts:
-                bound, radius = times(bound, slope(part, radius)), reach(part, radius)
-            return bound
+                whole = times(whole, slope(part, radius, bound))
+                radius = reach(part, radius, bound)
+            return whole
         case _:
-            return math.fsum(slope(part, radius) for part in tree.parts)
+            return plus(slope(part, radius, bound) for part in tree.parts)
 
 
 def _refuse_empty(kind: str, path: str, parts: tuple[Tree, ...]) -> None:

@@ -23,7 +23,7 @@ from modular_manifolds.nn import (
 )
 
 PARTS = 3
-"""Queries, keys and values: the sensitivity of the three together."""
+"""The number of queries, keys and values: the rate scale of the three together."""
 
 
 def GPT(
@@ -43,15 +43,19 @@ def GPT(
     """`embedding >> (Residual(attention) >> Residual(perceptron)) ** depth >> logit_scale · head`.
 
     Tokens (batch, positions) to logits (batch, positions, vocabulary), for any number of positions. Each of
-    the L = 2 depth residuals is `(1 − 1/L) x + branch_scale/√L · branch(x)`, with branches of sensitivity 1. A token has l1
-    norm 1, and every vector of the stream behind it rms norm at most `(1 − 1/L + branch_scale/√L)^L`.
+    the L = 2 depth residuals is `(1 − 1/L) x + branch_scale/√L · branch(x)`, with branches of rate scale 1. A token has l1
+    norm 1, and every vector of the stream behind it has rms norm at most `(1 − 1/L + branch_scale/√L)^L`.
 
-    A branch typically gives a fraction of what it may: ReLU and averages over positions shrink, a third stands in
-    front of attention, a head sees its part of the stream. For the same reason queries and keys are of rms 0.1 or so
-    where at most 1 is certain. `branch_scale` and `attention_scale` make up for that. The learning rate is
-    meant for branches that stretch by 1/L, and for queries, keys and values of rms `1/√attention_scale`, where attention
-    has slope 1: the sensitivity is `logit_scale` at every size. What is certain is larger, and is what
-    `mm.lipschitz(net, radius=1.0)` and the last line of `mm.budget(net)` say.
+    A branch's outputs are typically smaller than their bound: ReLU and averages over positions shrink them, a third
+    stands in front of attention, and a head sees its part of the stream. For the same reason queries and keys are of
+    rms 0.1 or so, although only 1 is certain. `branch_scale` and `attention_scale` make up for that. The learning rate
+    is meant for branches that stretch by 1/L, and for queries, keys and values of rms `1/√attention_scale`, for which
+    attention has slope 1. So the rate scale is `logit_scale` at every width and depth.
+
+    With the default scales the learning rate is therefore an expectation and no bound: the largest slopes are above
+    the typical ones, and the stream's bound is above 1. The sensitivity, `mm.lipschitz(net, radius=1.0)` and the last
+    line of `mm.budget(net)` say what is certain. With `branch_scale=1/√L` and an `attention_scale` of at most 1 the
+    learning rate is a bound, and the sensitivity is at most `logit_scale`.
 
     Args:
         vocabulary: how many tokens there are.
@@ -111,7 +115,7 @@ def causal_attention(
     mass: float,
     manifold: Manifold | None = None,
 ) -> Module:
-    """Attention between projections, times `factor/3`: its three branches have sensitivity 3 together."""
+    """Attention between projections, times `factor/3`: its three branches have rate scale 3 together."""
     for name, count, of, total in (
         ("heads", heads, "width", width),
         ("kv_heads", kv_heads, "heads", heads),

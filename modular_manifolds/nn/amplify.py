@@ -1,4 +1,4 @@
-"""The bond that multiplies by more than the learning rate is meant for."""
+"""The bond that multiplies by a factor which the learning rate does not count."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from modular_manifolds.nn.leaf import Bond
 
 
 class Amplify(Bond):
-    """`factor · x`; slope |factor| in rms, l2, l1 and linf.
+    """`factor · x`; sensitivity |factor| in rms, l2, l1 and linf.
 
-    For the end of a branch that by itself gives a fraction of what it may: ReLU halves the power, averages over
-    positions shrink. A factor makes up for that, and the branch together with it stretches typical inputs by
-    about 1. So the sensitivity, by which the budget divides the learning rate, is `typical`. Certificates, and
-    the budget's bound on a step, take the factor. `c * f` counts c in both.
+    It stands at the end of a branch whose outputs are typically smaller than its bound allows, because ReLU halves
+    the power and averages over positions shrink. The factor makes up for that: the branch together with it stretches
+    typical inputs by about 1. So its rate scale, by which the budget divides the learning rate, is `typical`. The
+    sensitivity, certificates, and the budget's bound on a step take the factor. `c * f` counts |c| in both.
 
     Args:
         factor: finite and not 0.
-        typical: the slope for which the learning rate is meant.
+        typical: the rate scale: the slope that the learning rate is meant for.
 
     Raises:
         ArgumentError: `factor` or `typical` is out of range.
@@ -37,7 +37,7 @@ class Amplify(Bond):
                 repr(typical),
                 "Pass the slope for which the learning rate is meant, or leave it at 1.",
             )
-        super().__init__(sensitivity=float(typical))
+        super().__init__(sensitivity=abs(float(factor)), rate_scale=float(typical))
         self.factor = float(factor)
         self.typical = float(typical)
 

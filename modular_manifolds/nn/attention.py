@@ -27,8 +27,10 @@ class CausalAttention(Bond):
     `max(1, scale · r_k · r_v, scale · r_q · r_v)`; without bounds on all of them there is none. No output is larger
     than r_v.
 
-    The sensitivity, by which the budget divides the learning rate, is the slope where all three are of size
-    `typical`. Certificates, and the budget's bound on a step, take the sizes that really may arrive.
+    The sensitivity is this slope for parts of norm 1, `max(1, scale)`. The rate scale, by which the budget divides the
+    learning rate, is the slope for parts of norm `typical`, `max(1, scale · typical²)`. If `typical` is below 1, the
+    learning rate is an expectation and no bound. Certificates, and the budget's bound on a step, take the sizes that
+    may arrive.
 
     Proof. With weights p and logits a, an output moves by `Σ p_j δv_j + Cov_p(δa, v)`. The first is a mean: at
     most the largest `‖δv_j‖`. Paired with any u of unit norm, `⟨u, ·⟩/d`, the second is a covariance of numbers of
@@ -52,7 +54,11 @@ class CausalAttention(Bond):
         check_count(head_features, argument="CausalAttention(head_features)", what="features")
         for name, value, remedy in (
             ("scale", scale, "Pass the largest logit for queries and keys of unit norm."),
-            ("typical", typical, "Leave it at 1, the largest size in a network of sensitivity 1."),
+            (
+                "typical",
+                typical,
+                "Leave it at 1, the largest size if every input stays in its unit ball.",
+            ),
         ):
             if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
                 raise ArgumentError(
@@ -60,7 +66,8 @@ class CausalAttention(Bond):
                 )
         space = Space(head_features, "rms")
         super().__init__(
-            sensitivity=max(1.0, scale * typical**2),
+            sensitivity=max(1.0, float(scale)),
+            rate_scale=max(1.0, scale * typical**2),
             source=ProductSpace((space, space, space)),
             target=space,
             leading=(2, POSITIONS),

@@ -54,7 +54,8 @@ class Dropout(Bond):
     def tree(self, path: str = "") -> Tree:
         own = super().tree(path)
         assert isinstance(own, Leaf)
-        return replace(own, signature=replace(own.signature, sensitivity=self.factor))
+        slopes = replace(own.signature, sensitivity=self.factor, rate_scale=self.factor)
+        return replace(own, signature=slopes)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.p, self.training)

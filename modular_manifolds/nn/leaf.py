@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modular_manifolds.composition.signature import Signature, check_mass, check_sensitivity
+from modular_manifolds.composition.signature import Signature, check_mass, check_slopes
 from modular_manifolds.composition.space import SAME, AnySpace
 from modular_manifolds.composition.tree import Leaf, Tree
 from modular_manifolds.nn.geometry import Geometry
@@ -31,7 +31,8 @@ class Atom(Module):
         geometry: manifold and norm of the weight.
         shape: the weight's shape.
         source, target: the spaces.
-        sensitivity: a Lipschitz bound in the input for weights in their unit ball.
+        sensitivity: a Lipschitz bound in the input for weights in their unit ball. Infinite, if there is none,
+            only together with a rate scale.
         lipschitz: a Lipschitz bound at every point of the manifold; may be infinite.
         norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs.
         mass: the share of the learning; 0 freezes the weight.
@@ -39,6 +40,7 @@ class Atom(Module):
         largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
         leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
             dimensions between batch and features to draw a trial input with.
+        rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity.
     """
 
     def __init__(
@@ -55,13 +57,20 @@ class Atom(Module):
         offset: float = 0.0,
         largest: float = math.inf,
         leading: tuple[int, ...] = (),
+        rate_scale: float | None = None,
     ) -> None:
         super().__init__()
         check_mass(mass, argument=f"{type(self).__name__}(mass)")
-        check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
+        check_slopes(sensitivity, rate_scale, of=type(self).__name__)
         geometry.manifold.check_shape(shape, argument=f"{type(self).__name__} weight")
         self._geometry = geometry
-        self._own = Signature(float(mass), float(sensitivity), source, target)
+        self._own = Signature(
+            float(mass),
+            float(sensitivity),
+            source,
+            target,
+            rate_scale=float(sensitivity if rate_scale is None else rate_scale),
+        )
         self._lipschitz = float(lipschitz)
         self._norm_constant = float(norm_constant)
         self._offset = float(offset)
@@ -160,13 +169,16 @@ class Bond(Module):
     space it is given needs no more; one that does not passes `source` and `target`.
 
     Args:
-        sensitivity: a Lipschitz bound in the input, in every norm that the module accepts.
+        sensitivity: a Lipschitz bound for inputs in the unit ball, in every norm that the module accepts. Infinite,
+            if there is none, only together with a rate scale.
         source: the space it takes; None for any.
         target: the space it gives; SAME for the one that came in.
         offset: a bound on `‖f(0)‖`.
         largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
         leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
             dimensions between batch and features to draw a trial input with.
+        rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity: one that
+            inputs typically meet. It bounds nothing.
     """
 
     def __init__(
@@ -178,10 +190,17 @@ class Bond(Module):
         offset: float = 0.0,
         largest: float = math.inf,
         leading: tuple[int, ...] = (),
+        rate_scale: float | None = None,
     ) -> None:
         super().__init__()
-        check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
-        self._own = Signature(0.0, float(sensitivity), source, target)
+        check_slopes(sensitivity, rate_scale, of=type(self).__name__)
+        self._own = Signature(
+            0.0,
+            float(sensitivity),
+            source,
+            target,
+            rate_scale=float(sensitivity if rate_scale is None else rate_scale),
+        )
         self._offset = float(offset)
         self._largest = float(largest)
         self._leading = leading
@@ -190,7 +209,7 @@ class Bond(Module):
         """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
 
         The sensitivity by default. A bond whose bound grows with its input overrides this; its
-        sensitivity is then the bound at radius 1. A bond that takes a tuple is given a tuple of radii, one
+        sensitivity is then this bound at radius 1. A bond that takes a tuple is given a tuple of radii, one
         for each part, or one number where only the sum is known.
         """
         del radius

@@ -9,7 +9,7 @@ from torch import nn
 
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.space import AnySpace
-from modular_manifolds.composition.tree import Tree
+from modular_manifolds.composition.tree import Tree, slope
 from modular_manifolds.errors import ArgumentError, SharedWeightError
 from modular_manifolds.manifolds.product import Product
 from modular_manifolds.nn.geometry import Geometry
@@ -42,12 +42,22 @@ class Module(nn.Module, ABC):
 
     @property
     def sensitivity(self) -> float:
-        """A Lipschitz bound in the input, for weights in their unit balls.
+        """A Lipschitz bound in the input, for inputs in the unit ball and weights in their unit balls.
 
-        Of a bond with a `typical` slope, as attention and Amplify have, it is the one that the learning rate is meant for
-        and no bound; `mm.lipschitz` takes the slope that is certain, and asks for a radius where that grows with the input.
+        Every part's bound is taken at the size of the input that may arrive there. If no part's bound grows with its
+        input, the result holds for all inputs, and sensitivities multiply in series and add side by side. It is
+        infinite if no finite bound is known.
         """
-        return self.tree().signature.sensitivity
+        return slope(self.tree(), 1.0)
+
+    @property
+    def rate_scale(self) -> float:
+        """The slope that the budget divides the learning rate by: the sensitivity, unless a part declares another.
+
+        Attention and Amplify declare a typical slope. Rate scales multiply in series and add side by side, and bound
+        nothing if a part's is below its sensitivity.
+        """
+        return self.tree().signature.rate_scale
 
     @property
     def source(self) -> AnySpace | None:

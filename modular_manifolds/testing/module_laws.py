@@ -15,7 +15,7 @@ from torch.func import functional_call, jvp
 
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.radius import total
-from modular_manifolds.composition.tree import reach
+from modular_manifolds.composition.tree import leaves, reach, slope
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.ascent import climb
@@ -68,6 +68,28 @@ def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
             noise = sample.eps * measure(module(x), trial.target)
             law = f"{trial}: sensitivity bounds the slope"
             at_most(moved - 8 * noise, allowed * apart, law)
+
+
+def sensitivity_holds_in_the_unit_ball(module: Composed, sample: Sample) -> None:
+    """`‖f(x) − f(y)‖ ≤ sensitivity · ‖x − y‖` for inputs in the unit ball.
+
+    A bond's own bound for inputs of norm 1 must not exceed the sensitivity that the bond declares. A typical slope,
+    which may be smaller than the bound, is a rate scale and no sensitivity.
+    """
+    for leaf in leaves(module.tree()):
+        if leaf.weight is None:
+            law = f"{leaf.where}: sensitivity bounds the slope for inputs of norm 1 (a typical slope is a rate_scale)"
+            at_most(slope(leaf, 1.0), leaf.signature.sensitivity * (1 + sample.tolerance), law)
+    for trial in trials(module, sample):
+        allowed = slope(trial.tree, 1.0) * (1 + sample.tolerance)
+        # A difference of outputs carries the rounding of the outputs, whose sizes are within reach.
+        noise = 16 * sample.eps * total(reach(trial.tree, 1.0))
+        law = f"{trial}: sensitivity bounds the slope in the unit ball"
+        for x, y in pairs(trial, sample):
+            larger = torch.maximum(measure(x, trial.source), measure(y, trial.source))
+            x, y = (_divided(each, larger.clamp_min(1.0)) for each in (x, y))
+            moved = measure(minus(module(y), module(x)), trial.target)
+            at_most(moved - noise, allowed * measure(minus(y, x), trial.source), law)
 
 
 def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
@@ -182,6 +204,7 @@ def forward_writes_into_nothing(module: Composed, sample: Sample) -> None:
 
 MODULE_LAWS: Final[tuple[ModuleLaw, ...]] = (
     sensitivity_bounds_the_slope,
+    sensitivity_holds_in_the_unit_ball,
     reach_bounds_the_output,
     budget_bounds_the_change,
     forward_writes_into_nothing,
@@ -191,7 +214,7 @@ MODULE_LAWS: Final[tuple[ModuleLaw, ...]] = (
 
 
 def check_module(module: Composed, sample: Sample | None = None) -> None:
-    """Try to refute the mass, sensitivity, offset and spaces that `module` declares.
+    """Try to refute the mass, sensitivity, offset and spaces that `module` declares. A rate scale bounds nothing.
 
     A module that takes any space is tried in rms, l2, l1 and linf with `sample.shape[-1]` features.
     Weights are taken as they are, so they must be on their manifolds (in Euclidean space: in their
@@ -204,6 +227,11 @@ def check_module(module: Composed, sample: Sample | None = None) -> None:
     sample = Sample((7,), dtype=torch.float32) if sample is None else sample
     for law in MODULE_LAWS:
         law(module, sample)
+
+
+def _divided(x: Any, by: Tensor) -> Any:
+    """Each input, a tensor or a tuple, over its own number."""
+    return part_by_part(lambda part: part / by.reshape(-1, *[1] * (part.dim() - 1)), x)
 
 
 def _unit_step(geometry: WeightGeometry, w: Tensor, sample: Sample, name: str) -> Tensor:
