@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import pytest
@@ -311,6 +311,26 @@ def test_every_page_is_in_the_menu_and_every_entry_is_a_page() -> None:
     menu = set(entries(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
     assert menu == pages
+
+
+def test_the_table_of_pages_on_the_first_page_names_every_page() -> None:
+    rows = rows_below(DOCS / "index.md", "| page | answers |")
+    text = (DOCS / "index.md").read_text().split("| page | answers |")[1]
+    linked = LINK.findall(text)[: len(rows)]
+    pages = {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+    assert sorted(linked) == sorted(pages | {"manifolds/index.md", "norms/index.md"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_page_has_two_headings_alike(page: Path) -> None:
+    headings = re.findall(r"^(#+ .+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    assert len(set(headings)) == len(headings)
+
+
+def test_every_directive_of_the_reference_stands_apart() -> None:
+    """A directive glued to the line above it is not read as one."""
+    lines = (DOCS / "api.md").read_text().splitlines()
+    assert all(not before.strip() for before, line in pairwise(lines) if line.startswith(":::"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -722,6 +722,8 @@ def test_select_answers_which_and_why(case: cases.SolverCase) -> None:
     solvers = TABLE[type(case.manifold), type(case.norm)]
     assert choice.solver == solvers[0]
     assert str(choice).startswith(f"{case.manifold} × {case.norm}: {solvers[0].name}, because ")
+    # One default for all shapes and devices, as the docstring says.
+    assert select(case.manifold, case.norm, device="cuda:1") == choice
     for other in solvers[1:]:
         assert other.name in str(choice)
     assert find_solver(case.manifold, case.norm, case.solver.name).name == case.solver.name
@@ -760,6 +762,9 @@ def test_bad_arguments_are_refused_in_words() -> None:
         mm.steepest(mm.Stiefel(), mm.Spectral(), w, g.mT)
     with pytest.raises(ShapeError, match="without empty dimensions"):
         select(mm.Stiefel(), mm.Spectral(), (0, 3))
+    for device in ("gpu", "cuda:-1", None):
+        with pytest.raises(ArgumentError, match=r"select\(device\) must name a device that torch"):
+            select(mm.Stiefel(), mm.Spectral(), (4, 3), device)  # pyright: ignore[reportArgumentType]
     for solver in ("adam", Broken()):
         with pytest.raises(
             ArgumentError,

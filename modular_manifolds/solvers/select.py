@@ -92,15 +92,20 @@ def select(
 ) -> Choice:
     """Answer "which solver would you use, and why?".
 
+    Every pair has one default, which serves weights of all shapes on all devices. So neither `shape` nor `device` changes
+    the answer. How the solver computes may depend on both: whether a small matrix is decomposed, whether products are
+    in bfloat16, whether kernels run. Its page says so; `select` does not.
+
     Args:
         manifold, norm: the pair.
-        shape: the weight's shape; refused where the manifold has no such points.
-        device: where the weight lives. Today every pair has one default for all shapes and devices.
+        shape: the weight's shape, checked only: the manifold must have such points.
+        device: the weight's device, checked only: torch must know such a device.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair; the message lists those that are.
+        UnsupportedPairError: no solver is known for the pair; the message lists those that are. ShapeError: the
+        manifold has no points of this shape. ArgumentError: torch knows no such device.
     """
-    del device
+    _check_device(device)
     if shape is not None:
         manifold.check_shape(shape)
     first, *others = _solvers(manifold, norm)
@@ -168,6 +173,18 @@ def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -
             "Leave it at 'auto'.",
         )
     return solver if isinstance(solver, Solver) else found
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(
+            "select(device)",
+            "must name a device that torch knows",
+            repr(device),
+            "Pass 'cpu' or 'cuda', or leave it out: the choice is the same on all devices.",
+        ) from error
 
 
 def _solvers(manifold: Manifold, norm: Norm) -> tuple[Solver, ...]:

@@ -60,8 +60,11 @@ class SkewSign(Solver):
         tolerance: on the relative duality gap.
         max_iterations: how often the gap may be looked at; between two looks the floor is lowered threefold.
 
-    Source: for square W the Stiefel page of the Modula documentation; S. Parrott, "On a quotient norm and the
-    Sz.-Nagy–Foiaş lifting theorem" (1978) for the extension.
+    Source: M. Solonko, A. Molozhavenko, M. Rakhuba, "Muon on the Stiefel Manifold Admits an Exact Closed-Form Update"
+    (2026, arXiv 2608.06218): the formula, its proof and the form of rank 2n. For square W, the Stiefel page of the
+    Modula documentation. The extension of Ω is S. Parrott, "On a quotient norm and the Sz.-Nagy–Foiaş lifting
+    theorem" (1978), in the form of C. Davis, W. Kahan, H. Weinberger, "Norm-preserving dilations and their
+    applications to optimal error bounds" (1982).
     """
 
     tolerance: float = 1e-2
