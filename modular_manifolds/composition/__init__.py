@@ -2,6 +2,7 @@
 
 from modular_manifolds.composition.budget import Budget as Budget
 from modular_manifolds.composition.budget import BudgetRow as BudgetRow
+from modular_manifolds.composition.budget import TypicalSlope as TypicalSlope
 from modular_manifolds.composition.budget import allocate as allocate
 from modular_manifolds.composition.radius import Radius as Radius
 from modular_manifolds.composition.signature import Signature as Signature

@@ -44,7 +44,8 @@ class SteepestDescent(Optimizer):
 
     Args:
         net: a module of this library, all of whose parameters have a manifold.
-        lr: the network's learning rate, finite and at least 0.
+        lr: the network's learning rate, finite and at least 0. `print(mm.budget(net, lr))` says how far a step may move
+            the output, and whether `lr` bounds that change.
         momentum: μ in [0, 1).
         nesterov: needs momentum.
         tangent_momentum: keep the momentum tangent.
