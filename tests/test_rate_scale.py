@@ -263,6 +263,16 @@ def test_a_language_model_has_a_sensitivity_that_bounds_it() -> None:
     sensitivity_holds_in_the_unit_ball(net, EXACT)
 
 
+def test_sizes_that_leave_the_unit_ball_are_counted_in_a_sensitivity() -> None:
+    """Attention behind a factor of 3 sees keys and values of rms 3: a product of sensitivities would be no bound."""
+    line = mm.Linear(4, 4, norm=mm.RMSOperator())
+    net = 3.0 * line >> mm.Parallel(mm.Identity(), mm.Identity(), mm.Identity())
+    assert net.sensitivity == 9.0
+    assert (net >> mm.CausalAttention(4)).sensitivity == 81.0
+    assert (net >> mm.CausalAttention(4)).tree().signature.sensitivity == 9.0
+    assert (net >> mm.CausalAttention(4)).rate_scale == 9.0
+
+
 def test_sharper_attention_raises_the_sensitivity_and_not_the_rate_scale() -> None:
     for scale in (0.5, 1.0, 16.0):
         bond = mm.CausalAttention(4, scale=scale, typical=1 / math.sqrt(max(scale, 1.0)))
