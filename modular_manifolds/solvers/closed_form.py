@@ -79,7 +79,7 @@ class TangentGradient(Solver):
 
 @dataclass(frozen=True)
 class RowTangentGradient(Solver):
-    """Oblique with RowRMS: hyperspherical descent on every row by itself.
+    """Oblique or BalancedRows with RowRMS: hyperspherical descent on every row by itself.
 
     The norm is the largest over rows and the constraint holds row by row, so each row goes its own
     steepest way: `a_i = −√d P_i(g_i)/‖P_i(g_i)‖₂`.

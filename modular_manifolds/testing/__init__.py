@@ -12,8 +12,8 @@ runner. One call tries them all:
 
 A Sample is a shape, a dtype, a seed and the accuracy to ask for where something is approximate by
 design. Take several: a single entry, a row, a column, tall, wide, square, a stack of matrices, a
-vector. `MANIFOLD_LAWS`, `NORM_LAWS` and `SOLVER_LAWS` hold the laws one by one, for pytest to
-parametrise over:
+vector. `MANIFOLD_LAWS`, `NORM_LAWS`, `SOLVER_LAWS` and `MODULE_LAWS` hold the laws one by one, for
+pytest to parametrise over:
 
     @pytest.mark.parametrize("law", testing.MANIFOLD_LAWS)
     @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (6, 3), (3, 6), (4, 4), (2, 3, 5, 4), (7,)])
