@@ -54,7 +54,7 @@ def GPT(
 
     With the default scales the learning rate is therefore an expectation and no bound: the largest slopes are above
     the typical ones, and the stream's bound is above 1. The sensitivity, `mm.lipschitz(net, radius=1.0)` and the last
-    line of `mm.budget(net)` say what is certain. With `branch_scale=1/√L` and an `attention_scale` of at most 1 the
+    line of `mm.budget(net)` give the bounds that are certain. With `branch_scale=1/√L` and an `attention_scale` of at most 1 the
     learning rate is a bound, and the sensitivity is at most `logit_scale`.
 
     Args:
