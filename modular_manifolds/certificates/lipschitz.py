@@ -28,6 +28,7 @@ from modular_manifolds.composition.space import VectorNorm, check_vector_norm, c
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import leading
 from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_values
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,15 @@ def lipschitz(
         or `net` is not a module of this library. SpaceError: the network takes any space, or takes or
         gives a tuple.
     """
+    net = check_network(net, argument="lipschitz(net)")
+    check_values(net, argument="lipschitz(net)")
     tree, source, target = one_space_to_another(net, "lipschitz(net)")
     given = source.norm if input_norm is None else input_norm
     wanted = target.norm if output_norm is None else output_norm
     check_vector_norm(given, argument="input_norm")
     check_vector_norm(wanted, argument="output_norm")
     if radius is not None:
-        check_radius(radius)
+        radius = check_radius(radius)
     known = bounds(net, input_norm=given, output_norm=wanted, radius=radius)
     promised, proved = known.promised, known.proved
 

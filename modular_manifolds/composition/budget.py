@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.radius import Radius, times, total
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import (
@@ -17,7 +18,6 @@ from modular_manifolds.composition.tree import (
     reach,
     slope,
 )
-from modular_manifolds.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,10 @@ def allocate(tree: Tree, lr: float) -> Budget:
     Raises:
         ArgumentError: `lr` is not finite or is negative.
     """
-    if not (isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0):
-        raise ArgumentError(
-            "lr", "must be finite and at least 0", repr(lr), "Pass a learning rate such as 0.1."
-        )
-    walk = _Walk(float(lr), tree.signature.mass)
-    return Budget(float(lr), tuple(walk.rows(tree, downstream=1.0, behind=1.0, radius=1.0)))
+    remedy = "Pass a learning rate such as 0.1."
+    rate = check_number(lr, NOT_NEGATIVE, argument="lr", remedy=remedy)
+    walk = _Walk(rate, tree.signature.mass)
+    return Budget(rate, tuple(walk.rows(tree, downstream=1.0, behind=1.0, radius=1.0)))
 
 
 @dataclass(frozen=True)

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from modular_manifolds.arguments import NOT_NEGATIVE, POSITIVE, check_number
 from modular_manifolds.composition.space import AnySpace, is_open
 from modular_manifolds.errors import ArgumentError
 
 
-def check_mass(mass: float, *, argument: str) -> None:
-    """Refuse a mass that is not finite and at least zero."""
-    if not (isinstance(mass, int | float) and math.isfinite(mass) and mass >= 0):
-        raise ArgumentError(
-            argument,
-            "must be finite and at least 0",
-            repr(mass),
-            "Pass the module's share of the learning; 0 freezes it.",
-        )
+def check_mass(mass: float, *, argument: str) -> float:
+    """Give back a mass, or refuse one that is not finite and at least zero."""
+    remedy = "Pass the module's share of the learning; 0 freezes it."
+    return check_number(mass, NOT_NEGATIVE, argument=argument, remedy=remedy)
 
 
-def check_sensitivity(sensitivity: float, *, argument: str) -> None:
-    """Refuse a sensitivity that is not finite and positive."""
-    if not (
-        isinstance(sensitivity, int | float) and math.isfinite(sensitivity) and sensitivity > 0
-    ):
-        raise ArgumentError(
-            argument,
-            "must be finite and positive",
-            repr(sensitivity),
-            "Pass a Lipschitz bound of the module in its input; a module without one cannot be composed.",
-        )
+def check_sensitivity(sensitivity: float, *, argument: str) -> float:
+    """Give back a sensitivity, or refuse one that is not finite and positive."""
+    remedy = "Pass a Lipschitz bound of the module in its input; a module without one cannot be composed."
+    return check_number(sensitivity, POSITIVE, argument=argument, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -48,8 +36,9 @@ class Signature:
     target: AnySpace
 
     def __post_init__(self) -> None:
-        check_mass(self.mass, argument="mass")
-        check_sensitivity(self.sensitivity, argument="sensitivity")
+        sensitivity = check_sensitivity(self.sensitivity, argument="sensitivity")
+        object.__setattr__(self, "mass", check_mass(self.mass, argument="mass"))
+        object.__setattr__(self, "sensitivity", sensitivity)
         if self.source is not None and is_open(self.target):
             raise ArgumentError(
                 "target",

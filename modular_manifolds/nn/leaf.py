@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class Atom(Module):
         leading: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        check_mass(mass, argument=f"{type(self).__name__}(mass)")
+        mass = check_mass(mass, argument=f"{type(self).__name__}(mass)")
         check_sensitivity(sensitivity, argument=f"{type(self).__name__}(sensitivity)")
         geometry.manifold.check_shape(shape, argument=f"{type(self).__name__} weight")
         self._geometry = geometry
@@ -67,7 +68,7 @@ class Atom(Module):
         self._offset = float(offset)
         self._largest = float(largest)
         self._leading = leading
-        self.weight = nn.Parameter(self.initial(shape).contiguous())
+        self.weight = nn.Parameter(self._drawn(shape))
 
     @property
     def geometry(self) -> Geometry:
@@ -143,7 +144,16 @@ class Atom(Module):
         yield joined(path, "weight"), self._geometry
 
     def reset_parameters(self) -> None:
-        self.weight.data.copy_(self.initial(tuple(self.weight.shape), self.weight.dtype))
+        weight = self.weight
+        # Under `torch.device("meta")` a weight with values is drawn where it lives.
+        surroundings = torch.device(weight.device) if _without_values() else nullcontext()
+        if not weight.is_meta:
+            with surroundings:
+                weight.data.copy_(self.initial(tuple(weight.shape), weight.dtype))
+
+    def _drawn(self, shape: tuple[int, ...]) -> Tensor:
+        """The weight to start from; on the meta device an empty one, which costs no computation."""
+        return torch.empty(shape) if _without_values() else self.initial(shape).contiguous()
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -151,6 +161,11 @@ class Atom(Module):
 
     def extra_repr(self) -> str:
         return f"{self._geometry.manifold} × {self._geometry.norm}, mass={self._own.mass:g}"
+
+
+def _without_values() -> bool:
+    """Whether tensors that are made here and now have no values."""
+    return torch.get_default_device().type == "meta"
 
 
 class Bond(Module):
