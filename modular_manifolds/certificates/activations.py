@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modular_manifolds.arguments import check_count
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
 from modular_manifolds.certificates.bounds import (
     bounds,
@@ -135,6 +136,7 @@ def activations(
     """
     net = check_network(net, argument="activations(net)")
     check_values(net, argument="activations(net)")
+    seed = check_count(seed, argument="activations(seed)", what="the random draw", least=0)
     tree, source, target = one_space_to_another(net, "activations(net)")
     if radius is None and points is not None and points.numel():
         given = points.detach().to("cpu", torch.float64)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.arguments import check_count
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
 from modular_manifolds.certificates.ascent import steeper_points
 from modular_manifolds.certificates.bounds import (
@@ -161,6 +162,9 @@ def lipschitz(
     """
     net = check_network(net, argument="lipschitz(net)")
     check_values(net, argument="lipschitz(net)")
+    starts = check_count(starts, argument="lipschitz(starts)", what="starts", least=0)
+    iterations = check_count(iterations, argument="lipschitz(iterations)", what="steps", least=0)
+    seed = check_count(seed, argument="lipschitz(seed)", what="the random draw", least=0)
     tree, source, target = one_space_to_another(net, "lipschitz(net)")
     given = source.norm if input_norm is None else input_norm
     wanted = target.norm if output_norm is None else output_norm

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional
@@ -17,6 +15,7 @@ from modular_manifolds.composition.radius import Radius, each_of, times, total
 from modular_manifolds.composition.space import ProductSpace, Space
 from modular_manifolds.nn.heads import POSITIONS
 from modular_manifolds.nn.leaf import Bond
+from modular_manifolds.nn.tracing import sizes_of_the_network
 
 
 class CausalAttention(Bond):
@@ -104,8 +103,5 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
 
 def _share_keys(query: Tensor, key: Tensor) -> bool:
     """Whether there are fewer heads of keys than of queries: a number of the network, also in a traced program."""
-    with warnings.catch_warnings() if torch.jit.is_tracing() else nullcontext():
-        if torch.jit.is_tracing():
-            # torch cannot know that the numbers of heads are those of the network, and not of the input.
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+    with sizes_of_the_network():
         return bool(query.shape[-3] != key.shape[-3])

@@ -16,6 +16,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.oblique import Oblique
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
+from modular_manifolds.nn.tracing import has_sizes
 from modular_manifolds.norms.row_rms import RowRMS
 
 
@@ -98,7 +99,7 @@ def _rows(x: Tensor, weight: Tensor, vocabulary: int) -> Tensor:
     """The row of each token, or the sum of rows weighted by a real vector; one call to `torch.fx`."""
     if not x.is_floating_point():
         return functional.embedding(x, weight)
-    if not torch.jit.is_tracing() and x.shape[-1:] != (vocabulary,):
+    if has_sizes(x) and x.shape[-1:] != (vocabulary,):
         raise ArgumentError(
             "Embedding(x)",
             f"must be whole-number tokens, or real vectors of {vocabulary} features",

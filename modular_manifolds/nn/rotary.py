@@ -12,6 +12,7 @@ from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.heads import POSITIONS
 from modular_manifolds.nn.leaf import Bond
+from modular_manifolds.nn.tracing import is_traced
 
 BASES = Range("must be finite and above 1", lambda base: 1 < base < math.inf)
 
@@ -67,7 +68,7 @@ class Rotary(Bond):
     def _turns(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of shape (positions, d/2), computed anew where none are long enough or of x's kind."""
         positions, tables = x.shape[-2], self._tables
-        if _is_traced(x):
+        if is_traced(x):
             # A traced program is one for any number of positions, and what it computes is kept nowhere.
             return self._computed(positions, x)
         if (
@@ -84,8 +85,3 @@ class Rotary(Bond):
         places = torch.arange(positions, dtype=torch.float64, device="cpu")
         angles = torch.outer(places, self.base ** (-pairs / self.head_features))
         return angles.cos().to(x.device, x.dtype), angles.sin().to(x.device, x.dtype)
-
-
-def _is_traced(x: Tensor) -> bool:
-    """Whether a program is being made of what is called with `x`: by a compiler, by export or by `torch.jit.trace`."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor

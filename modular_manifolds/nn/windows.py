@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from modular_manifolds.arguments import whole
 from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.nn.tracing import has_sizes
 
 Pair = tuple[int, int]
 
@@ -89,8 +89,7 @@ class Windows:
     def images(self, x: Tensor, channels: int, *, argument: str) -> Tensor:
         """Vectors as a batch of images: (*batch, C · height · width) to (batch, C, height, width)."""
         features = channels * self.size[0] * self.size[1]
-        # Tracers of programs have no sizes to compare, only stand-ins for them.
-        if isinstance(x, Tensor) and not torch.jit.is_tracing() and x.shape[-1] != features:
+        if has_sizes(x) and x.shape[-1] != features:
             raise ShapeError(
                 argument,
                 f"must have {features} features, {channels} channels of {self.size[0]} × {self.size[1]}",
@@ -101,7 +100,8 @@ class Windows:
 
     def vectors(self, y: Tensor, *, like: Tensor) -> Tensor:
         """A batch of images as vectors, with the leading dimensions of `like`."""
-        return y.reshape(like.shape[:-1] + (y.shape[1] * math.prod(self.outputs),))
+        # A sum: `torch.fx` has a stand-in for the leading dimensions, which cannot be unpacked.
+        return y.reshape(like.shape[:-1] + (y.shape[1] * math.prod(self.outputs),))  # noqa: RUF005
 
     def arguments(self) -> dict[str, object]:
         """The arguments of `of` that say the same, without the padding."""
