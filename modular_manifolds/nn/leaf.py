@@ -20,6 +20,7 @@ from modular_manifolds.composition.space import SAME, AnySpace
 from modular_manifolds.composition.tree import Leaf, Tree
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.module import Module, joined
+from modular_manifolds.nn.tracing import has_values
 
 
 class Atom(Module):
@@ -145,15 +146,15 @@ class Atom(Module):
 
     def reset_parameters(self) -> None:
         weight = self.weight
+        if not has_values(weight):
+            return
         # Under `torch.device("meta")` a weight with values is drawn where it lives.
-        surroundings = torch.device(weight.device) if _without_values() else nullcontext()
-        if not weight.is_meta:
-            with surroundings:
-                weight.data.copy_(self.initial(tuple(weight.shape), weight.dtype))
+        with nullcontext() if _makes_values() else torch.device(weight.device):
+            weight.data.copy_(self.initial(tuple(weight.shape), weight.dtype))
 
     def _drawn(self, shape: tuple[int, ...]) -> Tensor:
         """The weight to start from; on the meta device an empty one, which costs no computation."""
-        return torch.empty(shape) if _without_values() else self.initial(shape).contiguous()
+        return self.initial(shape).contiguous() if _makes_values() else torch.empty(shape)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -163,9 +164,9 @@ class Atom(Module):
         return f"{self._geometry.manifold} × {self._geometry.norm}, mass={self._own.mass:g}"
 
 
-def _without_values() -> bool:
-    """Whether tensors that are made here and now have no values."""
-    return torch.get_default_device().type == "meta"
+def _makes_values() -> bool:
+    """Whether tensors that are made here and now have values."""
+    return has_values(torch.empty(0))
 
 
 class Bond(Module):

@@ -6,6 +6,7 @@ from torch import nn
 
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.module import Module, check_module, refuse_shared_weights
+from modular_manifolds.nn.tracing import has_values
 
 
 def check_network(net: object, *, argument: str) -> Module:
@@ -23,17 +24,17 @@ def check_network(net: object, *, argument: str) -> Module:
 
 
 def check_values(network: Module, *, argument: str) -> None:
-    """Refuse a network on the meta device, where weights have no values.
+    """Refuse a network whose weights have no values, as on the meta device.
 
     Raises:
         ArgumentError: the message names the first such weight.
     """
     for path, parameter in network.named_parameters():
-        if parameter.is_meta:
+        if not has_values(parameter):
             raise ArgumentError(
                 argument,
                 "must have weights with values",
-                f"'{path}' on the meta device",
+                f"'{path}' without values, on the device {parameter.device}",
                 "Call net.to_empty(device=...) and net.reset_parameters(), or load a state dict.",
             )
 

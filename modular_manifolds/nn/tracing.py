@@ -1,4 +1,4 @@
-"""What a module must know of the tracers that make a program of it."""
+"""What a module must know of tensors that stand in for others: on the meta device, and in tracers of programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def has_values(x: Tensor) -> bool:
+    """Whether the entries of `x` exist: not on the meta device, and not where torch only makes believe."""
+    return not x.is_meta and type(x).__name__ != "FakeTensor"
 
 
 def has_sizes(x: Any) -> bool:
