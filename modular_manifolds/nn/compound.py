@@ -111,13 +111,13 @@ class Compound(Module):
     def insert(self, index: int, module: Module) -> Self:
         """Put a module in front of the one at `index`."""
         parts = self.parts()
-        place = self._place(index, end=len(parts) + 1)
+        place = self._place(index, behind=1)
         part = check_part(module, argument=f"{type(self).__name__}({place})")
         parts.insert(place, (str(place), part))
         return self._become(_counted(parts))
 
-    def _place(self, index: object, *, end: int | None = None) -> int:
-        """The place from 0 that an index names; with `end` the one behind the last counts too."""
+    def _place(self, index: object, *, behind: int = 0) -> int:
+        """The place from 0 that an index names, among those of the parts and so many behind the last."""
         count = len(self._modules)
         found = whole(index)
         if found is None:
@@ -128,10 +128,11 @@ class Compound(Module):
                 "Parts with names are attributes too: `net.head`, or net.get_submodule('head').",
             )
         place = found + count if found < 0 else found
-        if not 0 <= place < (count if end is None else end):
+        last = count - 1 + behind
+        if not 0 <= place <= last:
             raise PartIndexError(
                 f"{type(self).__name__}[index]",
-                f"must lie between {-count} and {count - 1}",
+                f"must lie between {-count} and {last}",
                 found,
                 f"It has {count} parts.",
             )
