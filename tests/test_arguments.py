@@ -226,3 +226,9 @@ def test_specifications_take_numbers_of_numpy() -> None:
         "size": np.int64(4),
     }
     assert mm.NetworkSpec.model_validate(pool).build().target == mm.Space(4)
+
+
+def test_an_array_of_numpy_does_not_take_a_network_apart() -> None:
+    for array in (np.ones(3), np.array(2.0)):
+        with pytest.raises(TypeError):
+            array * small()
