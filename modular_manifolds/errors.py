@@ -35,6 +35,10 @@ class ShapeError(ArgumentError):
     """A tensor has a shape that the manifold, the norm or the solver cannot take."""
 
 
+class PartIndexError(ArgumentError, IndexError):
+    """A composition has no part at this place."""
+
+
 class SharedWeightError(ArgumentError):
     """One weight appears at two places of a network."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
 
+import modular_manifolds as mm
 from modular_manifolds.solvers.select import TABLE
 from modular_manifolds.specs.table import MANIFOLDS, NORMS
 
@@ -22,6 +24,17 @@ PAIRS = [
 ]
 
 sizes = st.integers(1, 4)
+
+MODELS: dict[str, tuple[Callable[..., mm.Module], dict[str, Any]]] = {
+    "MLP": (mm.models.MLP, {"in_features": 6, "classes": 3, "hidden": (4,)}),
+    "ResidualMLP": (mm.models.ResidualMLP, {"in_features": 6, "classes": 3, "width": 4}),
+    "ConvNet": (
+        mm.models.ConvNet,
+        {"in_channels": 1, "classes": 3, "size": (4, 4), "width": 2, "depth": 1},
+    ),
+    "GPT": (mm.models.GPT, {"vocabulary": 5, "width": 8, "depth": 1, "heads": 2, "kv_heads": 1}),
+}
+"""Every model, with arguments that make it small."""
 
 
 @st.composite

@@ -184,7 +184,7 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
         ({"heads": 0}, r"GPT\(heads\) must be a positive whole number"),
         ({"logit_scale": 0.0}, "must be finite and not 0"),
         ({"attention_scale": -1.0}, "scale"),
-        ({"branch_scale": 0.0}, r"Amplify\(factor\) must be finite and not 0"),
+        ({"branch_scale": 0.0}, r"GPT\(branch_scale\) must be finite and not 0"),
     ],
 )
 def test_what_is_out_of_range_is_refused(arguments: dict[str, Any], message: str) -> None:

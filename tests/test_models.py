@@ -233,5 +233,5 @@ class TestSpecs:
         assert mm.RunSpec().resolved().override(["network=", "model.name=mlp"]).network is None
 
     def test_an_argument_that_the_function_refuses_names_the_model(self) -> None:
-        with pytest.raises(ArgumentError, match=r"^model: Residual\(depth\) must be a positive"):
+        with pytest.raises(ArgumentError, match=r"^model: ResidualMLP\(depth\) must be a positive"):
             mm.RunSpec().override(["model.name=residual-mlp", "model.depth=0"]).resolved()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modular_manifolds.arguments import check_count
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
 from modular_manifolds.certificates.bounds import (
     bounds,
@@ -30,6 +31,7 @@ from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, V
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import Leaf, Tree, leading
 from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_values
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,15 @@ def activations(
         ArgumentError: `radius` is not finite and positive or a point lies outside it, or `net` is not a
         module of this library. SpaceError: the network takes any space, or takes or gives a tuple.
     """
+    net = check_network(net, argument="activations(net)")
+    check_values(net, argument="activations(net)")
+    seed = check_count(seed, argument="activations(seed)", what="the random draw", least=0)
     tree, source, target = one_space_to_another(net, "activations(net)")
     if radius is None and points is not None and points.numel():
         given = points.detach().to("cpu", torch.float64)
         given = given if leading(tree) else given.flatten(1)
         radius = float(vector_norm(given, source.norm).amax()) or None
-    radius = 1.0 if radius is None else radius
-    check_radius(radius)
+    radius = check_radius(1.0 if radius is None else radius)
     known = bounds(net, input_norm=source.norm, output_norm=target.norm, radius=radius)
     proved = known.proved.passages
     network = copy.deepcopy(net).double().eval().requires_grad_(False)

@@ -10,6 +10,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from modular_manifolds.arguments import check_count
 from modular_manifolds.errors import ArgumentError
 
 Attack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
@@ -41,10 +42,8 @@ class ProjectedGradient:
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("restarts", self.restarts)):
-            if value < 1:
-                raise ArgumentError(
-                    f"ProjectedGradient({name})", "must be at least 1", value, "Pass 1 or more."
-                )
+            count = check_count(value, argument=f"ProjectedGradient({name})", what=name)
+            object.__setattr__(self, name, count)
 
     def __str__(self) -> str:
         return f"projected gradient descent, {self.steps} steps, {self.restarts} restarts"

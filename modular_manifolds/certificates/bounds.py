@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from modular_manifolds.arguments import POSITIVE, check_number
 from modular_manifolds.certificates.leaves import Certified, declared
 from modular_manifolds.certificates.propagation import Propagation, propagate
 from modular_manifolds.composition.space import Space, VectorNorm, conversion
 from modular_manifolds.composition.tree import Tree
-from modular_manifolds.errors import ArgumentError, SpaceError
-from modular_manifolds.nn.module import Module, check_module
+from modular_manifolds.errors import SpaceError
+from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_values
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def bounds(
     Raises:
         ArgumentError, SpaceError: as `one_space_to_another`.
     """
+    net = check_network(net, argument="lipschitz(net)")
+    check_values(net, argument="lipschitz(net)")
     tree, source, target = one_space_to_another(net, "lipschitz(net)")
     before = conversion(input_norm, source.norm, source.size)
     after = conversion(target.norm, output_norm, target.size)
@@ -73,8 +77,7 @@ def one_space_to_another(net: Module, argument: str) -> tuple[Tree, Space, Space
         ArgumentError: `net` is not a module of this library. SpaceError: the network takes any space,
         or takes or gives a tuple.
     """
-    check_module(net, argument=argument)
-    tree = net.tree()
+    tree = check_network(net, argument=argument).tree()
     source, target = tree.signature.source, tree.signature.target
     if not isinstance(source, Space) or not isinstance(target, Space):
         raise SpaceError(
@@ -86,12 +89,7 @@ def one_space_to_another(net: Module, argument: str) -> tuple[Tree, Space, Space
     return tree, source, target
 
 
-def check_radius(radius: float, *, argument: str = "radius") -> None:
-    """Refuse a radius that is not finite and positive."""
-    if not (isinstance(radius, int | float) and math.isfinite(radius) and radius > 0):
-        raise ArgumentError(
-            argument,
-            "must be finite and positive",
-            repr(radius),
-            "Pass the largest norm of the inputs, or leave it out.",
-        )
+def check_radius(radius: float, *, argument: str = "radius") -> float:
+    """Give back a radius, or refuse one that is not finite and positive."""
+    remedy = "Pass the largest norm of the inputs, or leave it out."
+    return check_number(radius, POSITIVE, argument=argument, remedy=remedy)

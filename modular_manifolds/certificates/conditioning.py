@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.linalg.rounding import singular_values
-from modular_manifolds.nn.module import Module, check_module
+from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_values
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def conditioning(net: Module) -> ConditioningReport:
     Raises:
         ArgumentError: `net` is not a module of this library.
     """
-    check_module(net, argument="conditioning(net)")
+    net = check_network(net, argument="conditioning(net)")
+    check_values(net, argument="conditioning(net)")
     parameters = dict(net.named_parameters())
     rows: list[ConditioningRow] = []
     for path, geometry in net.geometries():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.arguments import check_count
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
 from modular_manifolds.certificates.ascent import steeper_points
 from modular_manifolds.certificates.bounds import (
@@ -28,6 +29,7 @@ from modular_manifolds.composition.space import VectorNorm, check_vector_norm, c
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import leading
 from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_values
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,18 @@ def lipschitz(
         or `net` is not a module of this library. SpaceError: the network takes any space, or takes or
         gives a tuple.
     """
+    net = check_network(net, argument="lipschitz(net)")
+    check_values(net, argument="lipschitz(net)")
+    starts = check_count(starts, argument="lipschitz(starts)", what="starts", least=0)
+    iterations = check_count(iterations, argument="lipschitz(iterations)", what="steps", least=0)
+    seed = check_count(seed, argument="lipschitz(seed)", what="the random draw", least=0)
     tree, source, target = one_space_to_another(net, "lipschitz(net)")
     given = source.norm if input_norm is None else input_norm
     wanted = target.norm if output_norm is None else output_norm
     check_vector_norm(given, argument="input_norm")
     check_vector_norm(wanted, argument="output_norm")
     if radius is not None:
-        check_radius(radius)
+        radius = check_radius(radius)
     known = bounds(net, input_norm=given, output_norm=wanted, radius=radius)
     promised, proved = known.promised, known.proved
 

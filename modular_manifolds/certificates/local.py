@@ -15,6 +15,7 @@ from modular_manifolds.certificates.semidefinite import checked_bound, multiplie
 from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
 from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_values
 
 MOST_UNITS: Final = 256
 """The semidefinite program grows with the square of the units; its solvers with a higher power."""
@@ -83,9 +84,11 @@ def local_lipschitz(net: Module, point: Tensor, *, radius: float) -> LocalLipsch
     Source: M. Fazlyab et al., "Efficient and accurate estimation of Lipschitz constants for deep neural
     networks" (2019).
     """
+    net = check_network(net, argument="local_lipschitz(net)")
+    check_values(net, argument="local_lipschitz(net)")
     everywhere = bounds(net, input_norm="l2", output_norm="l2").certified
     layers = chain_of(net)
-    check_radius(radius)
+    radius = check_radius(radius)
     units = sum(len(layer.weight) for layer in layers if layer.relu)
     if units > MOST_UNITS:
         raise ArgumentError(
@@ -107,7 +110,7 @@ def local_lipschitz(net: Module, point: Tensor, *, radius: float) -> LocalLipsch
         bound=min(bound, everywhere),
         certified=everywhere,
         by_norms=min(region.slope, everywhere),
-        radius=float(radius),
+        radius=radius,
         units=region.units,
         undecided=region.undecided,
         status=status,

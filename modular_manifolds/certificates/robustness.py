@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.certificates.attack import Attack
 from modular_manifolds.certificates.bounds import bounds
 from modular_manifolds.certificates.input_scale import InputScale, unscaled
@@ -17,7 +18,8 @@ from modular_manifolds.certificates.margins import certified_radii, pair_bounds,
 from modular_manifolds.certificates.robustness_report import RobustnessReport, RobustnessRow
 from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError, CertificateError, NonFiniteError, ShapeError
-from modular_manifolds.nn.module import Module, check_module
+from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_values
 
 RADII: Final = (36 / 255, 72 / 255, 108 / 255)
 """The l2 radii at which CIFAR-10's certified accuracies are usually given, for pixels in [0, 1]."""
@@ -59,7 +61,8 @@ def robustness(
 
     Source: Y. Tsuzuku, I. Sato, M. Sugiyama, "Lipschitz-Margin Training" (2018), proposition 1.
     """
-    check_module(net, argument="robustness(net)")
+    net = check_network(net, argument="robustness(net)")
+    check_values(net, argument="robustness(net)")
     checked = tuple(sorted({_radius(each) for each in radii}))
     scaled = unscaled() if scale is None else scale
     network = copy.deepcopy(net).double().eval().requires_grad_(False)
@@ -160,14 +163,8 @@ def _outputs(network: Module, points: Tensor) -> Tensor:
 
 
 def _radius(value: float) -> float:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-        raise ArgumentError(
-            "robustness(radii)",
-            "must be finite and at least 0",
-            value,
-            "Pass radii such as 36/255.",
-        )
-    return float(value)
+    remedy = "Pass radii such as 36/255."
+    return check_number(value, NOT_NEGATIVE, argument="robustness(radii)", remedy=remedy)
 
 
 def _check_points(network: Module, points: Tensor, labels: Tensor) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.radius import Radius, plus, times, total
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import (
@@ -21,7 +21,6 @@ from modular_manifolds.composition.tree import (
     reach,
     slope,
 )
-from modular_manifolds.errors import ArgumentError
 
 BUDGET_ROUNDING: Final = 1e-9
 """The relative error of sums and products over a tree of a million modules: four roundings of 2⁻⁵³ a module."""
@@ -176,15 +175,13 @@ def allocate(tree: Tree, lr: float) -> Budget:
     Raises:
         ArgumentError: `lr` is not finite or is negative.
     """
-    if not (isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0):
-        raise ArgumentError(
-            "lr", "must be finite and at least 0", repr(lr), "Pass a learning rate such as 0.1."
-        )
-    split = _Split(float(lr), tree.signature.mass)
+    remedy = "Pass a learning rate such as 0.1."
+    rate = check_number(lr, NOT_NEGATIVE, argument="lr", remedy=remedy)
+    split = _Split(rate, tree.signature.mass)
     places = _places(tree, _Around(), Leaf.sensitivity_within)
     rows = tuple(split.row(place) for place in places if place.leaf.weight is not None)
     typical = tuple(found for place in places if (found := place.typical()) is not None)
-    return Budget(split.lr, rows, typical, _unbounded(tree, split, rows))
+    return Budget(rate, rows, typical, _unbounded(tree, split, rows))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.radius import Radius, times, total
 from modular_manifolds.composition.signature import Signature, check_sensitivity
 from modular_manifolds.errors import ArgumentError
@@ -57,18 +58,16 @@ class Leaf:
     leading: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        check_sensitivity(self.norm_constant, argument=f"{self.where}: norm_constant")
+        constant = check_sensitivity(self.norm_constant, argument=f"{self.where}: norm_constant")
+        object.__setattr__(self, "norm_constant", constant)
         if not self.lipschitz > 0:
             raise ArgumentError(
                 f"{self.where}: lipschitz", "must be positive", self.lipschitz, "Pass a bound."
             )
-        if not (math.isfinite(self.offset) and self.offset >= 0):
-            raise ArgumentError(
-                f"{self.where}: offset",
-                "must be finite and at least 0",
-                self.offset,
-                "Pass a bound on the module's output at zero.",
-            )
+        remedy = "Pass a bound on the module's output at zero."
+        where = f"{self.where}: offset"
+        offset = check_number(self.offset, NOT_NEGATIVE, argument=where, remedy=remedy)
+        object.__setattr__(self, "offset", offset)
         if not self.largest >= 0:
             raise ArgumentError(
                 f"{self.where}: largest",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from modular_manifolds.arguments import NOT_ZERO, check_number
 from modular_manifolds.composition.radius import plus
 from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.space import (
@@ -21,7 +22,6 @@ from modular_manifolds.composition.space import (
     substitute,
     unify,
 )
-from modular_manifolds.errors import ArgumentError
 
 
 def series(first: Signature, then: Signature) -> Signature:
@@ -85,26 +85,21 @@ def total(parts: Sequence[Signature]) -> Signature:
     )
 
 
-def check_factor(factor: float, *, argument: str = "Scale(factor)") -> None:
-    """Refuse a scale that is not finite or is zero."""
-    if not (isinstance(factor, int | float) and math.isfinite(factor) and factor != 0):
-        raise ArgumentError(
-            argument,
-            "must be finite and not 0",
-            repr(factor),
-            "A factor of 0 cuts the module off from the output; leave the module out instead.",
-        )
+def check_factor(factor: float, *, argument: str = "Scale(factor)") -> float:
+    """Give back a factor, or refuse one that is not finite or is zero."""
+    remedy = "A factor of 0 cuts the module off from the output; leave the module out instead."
+    return check_number(factor, NOT_ZERO, argument=argument, remedy=remedy)
 
 
 def scale(factor: float, part: Signature) -> Signature:
     """`c · f(x)`: the mass stays, sensitivity and rate scale are multiplied by |c|."""
-    check_factor(factor)
+    size = abs(check_factor(factor))
     return Signature(
         part.mass,
-        abs(factor) * part.sensitivity,
+        size * part.sensitivity,
         part.source,
         part.target,
-        rate_scale=abs(factor) * part.rate_scale,
+        rate_scale=size * part.rate_scale,
     )
 
 

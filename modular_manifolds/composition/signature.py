@@ -6,55 +6,46 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from modular_manifolds.arguments import NOT_NEGATIVE, POSITIVE, check_number, is_number
 from modular_manifolds.composition.space import AnySpace, is_open
 from modular_manifolds.errors import ArgumentError
 
 
-def check_mass(mass: float, *, argument: str) -> None:
-    """Refuse a mass that is not finite and at least zero."""
-    if not (isinstance(mass, int | float) and math.isfinite(mass) and mass >= 0):
-        raise ArgumentError(
-            argument,
-            "must be finite and at least 0",
-            repr(mass),
-            "Pass the module's share of the learning; 0 freezes it.",
-        )
+def check_mass(mass: float, *, argument: str) -> float:
+    """Give back a mass, or refuse one that is not finite and at least zero."""
+    remedy = "Pass the module's share of the learning; 0 freezes it."
+    return check_number(mass, NOT_NEGATIVE, argument=argument, remedy=remedy)
 
 
-def check_sensitivity(sensitivity: float, *, argument: str) -> None:
-    """Refuse a sensitivity that is not finite and positive."""
-    if not (
-        isinstance(sensitivity, int | float) and math.isfinite(sensitivity) and sensitivity > 0
-    ):
-        raise ArgumentError(
-            argument,
-            "must be finite and positive",
-            repr(sensitivity),
-            "Pass a Lipschitz bound of the module in its input. A module without one composes only if it "
-            "declares a rate_scale beside sensitivity=math.inf.",
-        )
+def check_sensitivity(sensitivity: float, *, argument: str) -> float:
+    """Give back a sensitivity, or refuse one that is not finite and positive."""
+    remedy = (
+        "Pass a Lipschitz bound of the module in its input. A module without one composes only if it declares a "
+        "rate_scale beside sensitivity=math.inf."
+    )
+    return check_number(sensitivity, POSITIVE, argument=argument, remedy=remedy)
 
 
-def check_rate_scale(rate_scale: float, *, argument: str) -> None:
-    """Refuse a rate scale that is not finite and positive."""
-    if not (isinstance(rate_scale, int | float) and math.isfinite(rate_scale) and rate_scale > 0):
-        raise ArgumentError(
-            argument,
-            "must be finite and positive",
-            repr(rate_scale),
-            "Pass the slope that the module typically has, or leave it out to use the sensitivity.",
-        )
-
-
-def check_slopes(sensitivity: float, rate_scale: float | None, *, of: str) -> None:
-    """Refuse a sensitivity or a rate scale that cannot be used; `of` names the module's class.
+def check_slopes(
+    sensitivity: float, rate_scale: float | None, *, of: str | None = None
+) -> tuple[float, float]:
+    """Give back a sensitivity and a rate scale, by default the sensitivity, or refuse what cannot be used.
 
     A module without a bound (an infinite sensitivity) composes only if it declares a rate scale.
+
+    Args:
+        sensitivity, rate_scale: the two slopes.
+        of: the class whose arguments they are, for the message.
     """
-    if rate_scale is not None:
-        check_rate_scale(rate_scale, argument=f"{of}(rate_scale)")
-    if rate_scale is None or sensitivity != math.inf:
-        check_sensitivity(sensitivity, argument=f"{of}(sensitivity)")
+    named = "{}" if of is None else of + "({})"
+    bound = math.inf
+    if rate_scale is None or not (is_number(sensitivity) and sensitivity == math.inf):
+        bound = check_sensitivity(sensitivity, argument=named.format("sensitivity"))
+    if rate_scale is None:
+        return bound, bound
+    remedy = "Pass the slope that the module typically has, or leave it out to use the sensitivity."
+    argument = named.format("rate_scale")
+    return bound, check_number(rate_scale, POSITIVE, argument=argument, remedy=remedy)
 
 
 _AS_THE_SENSITIVITY: Final = float("nan")
@@ -87,13 +78,11 @@ class Signature:
     rate_scale: float = _AS_THE_SENSITIVITY
 
     def __post_init__(self) -> None:
-        check_mass(self.mass, argument="mass")
-        if self.rate_scale is _AS_THE_SENSITIVITY:
-            check_sensitivity(self.sensitivity, argument="sensitivity")
-            object.__setattr__(self, "rate_scale", self.sensitivity)
-        check_rate_scale(self.rate_scale, argument="rate_scale")
-        if self.sensitivity != math.inf:
-            check_sensitivity(self.sensitivity, argument="sensitivity")
+        object.__setattr__(self, "mass", check_mass(self.mass, argument="mass"))
+        given = None if self.rate_scale is _AS_THE_SENSITIVITY else self.rate_scale
+        sensitivity, rate_scale = check_slopes(self.sensitivity, given)
+        object.__setattr__(self, "sensitivity", sensitivity)
+        object.__setattr__(self, "rate_scale", rate_scale)
         if self.source is not None and is_open(self.target):
             raise ArgumentError(
                 "target",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from modular_manifolds.arguments import check_count
 from modular_manifolds.errors import ArgumentError
 
 VectorNorm = Literal["rms", "l2", "l1", "linf"]
@@ -25,14 +26,6 @@ def check_vector_norm(norm: str, *, argument: str) -> VectorNorm:
     )
 
 
-def check_count(count: int, *, argument: str, what: str = "features") -> None:
-    """Refuse what is not a positive whole number."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ArgumentError(
-            argument, "must be a positive whole number", repr(count), f"Pass the number of {what}."
-        )
-
-
 @dataclass(frozen=True)
 class Space:
     """Vectors of `size` features, measured by `norm`.
@@ -48,7 +41,7 @@ class Space:
     norm: VectorNorm = "l2"
 
     def __post_init__(self) -> None:
-        check_count(self.size, argument="Space(size)")
+        object.__setattr__(self, "size", check_count(self.size, argument="Space(size)"))
         check_vector_norm(self.norm, argument="Space(norm)")
 
     def __str__(self) -> str:

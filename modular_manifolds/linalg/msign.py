@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.arguments import Range, check_number
+from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.backend import Backend, half_is_fast, msign_by_kernels, resolve
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.compilers import constant, plain
@@ -17,6 +18,8 @@ from modular_manifolds.linalg.matrices import MATRIX, as_matrices, near_one, nor
 from modular_manifolds.linalg.newton_schulz import schedule
 
 FLOOR = 1e-3
+ACCURACIES = Range("must be 'exact' or lie in [1e-15, 1)", lambda x: 1e-15 <= x < 1)
+FLOORS = Range("must lie in [1e-8, 1]", lambda x: 1e-8 <= x <= 1)
 
 
 def msign(
@@ -57,12 +60,8 @@ def msign(
     chosen = resolve(backend, x, no_kernel=exact if accuracy == "exact" else None)
     if accuracy == "exact":
         return restore(_by_decomposition(matrices), x)
-    if not (isinstance(accuracy, float) and 1e-15 <= accuracy < 1):
-        raise ArgumentError(
-            "accuracy", "must be 'exact' or lie in [1e-15, 1)", repr(accuracy), "Pass 1e-3."
-        )
-    if not (isinstance(floor, float) and 1e-8 <= floor <= 1):
-        raise ArgumentError("floor", "must lie in [1e-8, 1]", repr(floor), "Pass 1e-3.")
+    accuracy = check_number(accuracy, ACCURACIES, argument="accuracy", remedy="Pass 1e-3.")
+    floor = check_number(floor, FLOORS, argument="floor", remedy="Pass 1e-3.")
     wide = matrices.shape[-2] < matrices.shape[-1]
     tall = matrices.mT if wide else matrices
     # The polynomials depend on these: compiled code is for one choice of them.

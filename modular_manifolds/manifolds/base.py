@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.arguments import POSITIVE, check_number
+from modular_manifolds.errors import ShapeError
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, restore
 
 
@@ -123,15 +123,13 @@ class Manifold(ABC):
         return type(self).__name__ + (f"(radius={radius:.4g})" if radius != 1.0 else "")
 
 
-def check_radius(radius: float, *, of: Manifold) -> None:
-    """Refuse a radius that is not finite and positive."""
-    if not (isinstance(radius, int | float) and math.isfinite(radius) and radius > 0):
-        raise ArgumentError(
-            f"{type(of).__name__}(radius)",
-            "must be finite and positive",
-            repr(radius),
-            "Pass the size of the manifold's points, 1.0 by default.",
-        )
+def check_radius(radius: float, *, of: Manifold) -> float:
+    """Refuse a radius that is not finite and positive; `of` keeps it as a Python float."""
+    argument = f"{type(of).__name__}(radius)"
+    remedy = "Pass the size of the manifold's points, 1.0 by default."
+    checked = check_number(radius, POSITIVE, argument=argument, remedy=remedy)
+    object.__setattr__(of, "radius", checked)
+    return checked
 
 
 def _matrix_shape(shape: Sequence[int]) -> tuple[int, int]:

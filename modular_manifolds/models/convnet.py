@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modular_manifolds.composition.space import check_count
+from modular_manifolds.arguments import check_count
 from modular_manifolds.nn import Conv2d, Flatten, Linear, MeanPool, Module, ReLU, Series
 
 
@@ -33,7 +33,8 @@ def ConvNet(
     Raises:
         ArgumentError: a number is out of range, or the image is too small for so many stages.
     """
-    check_count(depth, argument="ConvNet(depth)", what="stages")
+    depth = check_count(depth, argument="ConvNet(depth)", what="stages")
+    width = check_count(width, argument="ConvNet(width)", what="channels")
     first, middle, last = masses
     stem = Conv2d(in_channels, width, 3, size=size, padding=1, mass=first)
     body: list[Module] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from modular_manifolds.composition.space import check_count
+from modular_manifolds.arguments import NOT_ZERO, POSITIVE, check_count, check_number
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds import Euclidean, Manifold
 from modular_manifolds.models.rms_linear import rms_linear, rms_manifold
@@ -76,7 +76,17 @@ def GPT(
         divide `heads`. UnsupportedPairError: the manifold has no solver beside RMSOperator.
     """
     first, between, last = masses
-    check_count(depth, argument="GPT(depth)", what="pairs of attention and perceptron")
+    vocabulary = check_count(vocabulary, argument="GPT(vocabulary)", what="tokens")
+    width = check_count(width, argument="GPT(width)")
+    depth = check_count(depth, argument="GPT(depth)", what="pairs of attention and perceptron")
+    mlp_factor = check_count(mlp_factor, argument="GPT(mlp_factor)", what="features over `width`")
+    heads, kv_heads = check_heads(width, heads, heads if kv_heads is None else kv_heads)
+    remedy = "Pass the factor of each branch, times √L."
+    branch_scale = check_number(branch_scale, NOT_ZERO, argument="GPT(branch_scale)", remedy=remedy)
+    remedy = "Pass the largest attention logit for queries and keys of rms 1."
+    attention_scale = check_number(
+        attention_scale, POSITIVE, argument="GPT(attention_scale)", remedy=remedy
+    )
     branches = 2 * depth
     factor = branch_scale * math.sqrt(branches)
     # A third stands in front of attention's weights, four to the perceptron's two.
@@ -84,7 +94,7 @@ def GPT(
     attention = causal_attention(
         width,
         heads=heads,
-        kv_heads=heads if kv_heads is None else kv_heads,
+        kv_heads=kv_heads,
         scale=attention_scale,
         factor=factor,
         mass=mass / PARTS,
@@ -105,6 +115,24 @@ def GPT(
     )
 
 
+def check_heads(width: int, heads: int, kv_heads: int) -> tuple[int, int]:
+    """Give back both numbers of heads, or refuse heads that do not divide what they share."""
+    heads = check_count(heads, argument="GPT(heads)", what="heads")
+    kv_heads = check_count(kv_heads, argument="GPT(kv_heads)", what="heads")
+    for name, count, of, total in (
+        ("heads", heads, "width", width),
+        ("kv_heads", kv_heads, "heads", heads),
+    ):
+        if total % count:
+            raise ArgumentError(
+                f"GPT({name})",
+                f"must divide {of}={total}",
+                count,
+                "Choose another number of heads.",
+            )
+    return heads, kv_heads
+
+
 def causal_attention(
     width: int,
     *,
@@ -116,18 +144,6 @@ def causal_attention(
     manifold: Manifold | None = None,
 ) -> Module:
     """Attention between projections, times `factor/3`: its three branches have rate scale 3 together."""
-    for name, count, of, total in (
-        ("heads", heads, "width", width),
-        ("kv_heads", kv_heads, "heads", heads),
-    ):
-        check_count(count, argument=f"GPT({name})", what="heads")
-        if total % count:
-            raise ArgumentError(
-                f"GPT({name})",
-                f"must divide {of}={total}",
-                count,
-                "Choose another number of heads.",
-            )
     features = width // heads
     each = rms_manifold(manifold, width, features)
     branches = Parallel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modular_manifolds.arguments import check_count
 from modular_manifolds.manifolds import Manifold
 from modular_manifolds.models.rms_linear import rms_linear
 from modular_manifolds.nn import Abs, Module, Residual
@@ -39,7 +40,8 @@ def ResidualMLP(
     Source: Large et al., "Scalable optimization in the modular norm" (2024), section 3.
     """
     first, between, last = masses
-    block = rms_linear(width, width, manifold=manifold, mass=between / max(depth, 1)) >> Abs()
+    depth = check_count(depth, argument="ResidualMLP(depth)", what="blocks")
+    block = rms_linear(width, width, manifold=manifold, mass=between / depth) >> Abs()
     return logit_scale * (
         rms_linear(in_features, width, manifold=manifold, mass=first)
         >> Residual(block, depth=depth) ** depth

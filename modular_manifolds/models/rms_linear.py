@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from modular_manifolds.arguments import check_count
 from modular_manifolds.manifolds import Manifold, SpectralBall, SpectralSphere, Stiefel
 from modular_manifolds.nn import Linear
 from modular_manifolds.norms import RMSOperator
@@ -30,6 +31,8 @@ def rms_linear(
 
     Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
     """
+    in_features = check_count(in_features, argument="rms_linear(in_features)")
+    out_features = check_count(out_features, argument="rms_linear(out_features)")
     scaled = rms_manifold(manifold, in_features, out_features)
     return Linear(in_features, out_features, manifold=scaled, norm=RMSOperator(), mass=mass)
 
@@ -37,10 +40,6 @@ def rms_linear(
 def rms_manifold(manifold: Manifold | None, in_features: int, out_features: int) -> Manifold:
     """The manifold with its radius times `√(out/in)`, where it has one; Stiefel() by default."""
     base = Stiefel() if manifold is None else manifold
-    # A size that is out of range is the module's to refuse, not the square root's.
-    if (
-        isinstance(base, Stiefel | SpectralBall | SpectralSphere)
-        and min(in_features, out_features) > 0
-    ):
+    if isinstance(base, Stiefel | SpectralBall | SpectralSphere):
         return replace(base, radius=base.radius * math.sqrt(out_features / in_features))
     return base

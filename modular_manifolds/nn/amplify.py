@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from modular_manifolds.arguments import POSITIVE, check_number
 from modular_manifolds.composition.rules import check_factor
-from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.leaf import Bond
 
 
@@ -29,17 +27,12 @@ class Amplify(Bond):
     """
 
     def __init__(self, factor: float, *, typical: float = 1.0) -> None:
-        check_factor(factor, argument="Amplify(factor)")
-        if not (isinstance(typical, int | float) and math.isfinite(typical) and typical > 0):
-            raise ArgumentError(
-                "Amplify(typical)",
-                "must be finite and positive",
-                repr(typical),
-                "Pass the slope for which the learning rate is meant, or leave it at 1.",
-            )
-        super().__init__(sensitivity=abs(float(factor)), rate_scale=float(typical))
-        self.factor = float(factor)
-        self.typical = float(typical)
+        factor = check_factor(factor, argument="Amplify(factor)")
+        remedy = "Pass the slope for which the learning rate is meant, or leave it at 1."
+        typical = check_number(typical, POSITIVE, argument="Amplify(typical)", remedy=remedy)
+        super().__init__(sensitivity=abs(factor), rate_scale=typical)
+        self.factor = factor
+        self.typical = typical
 
     def arguments(self) -> dict[str, object]:
         return {"factor": self.factor, "typical": self.typical}

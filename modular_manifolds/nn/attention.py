@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, fx
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from modular_manifolds.arguments import POSITIVE, check_count, check_number
 from modular_manifolds.composition.radius import Radius, each_of, times, total
-from modular_manifolds.composition.space import ProductSpace, Space, check_count
-from modular_manifolds.errors import ArgumentError
+from modular_manifolds.composition.space import ProductSpace, Space
 from modular_manifolds.nn.heads import POSITIONS
 from modular_manifolds.nn.leaf import Bond
+from modular_manifolds.nn.tracing import sizes_of_the_network
 
 
 class CausalAttention(Bond):
@@ -51,30 +51,24 @@ class CausalAttention(Bond):
     """
 
     def __init__(self, head_features: int, *, scale: float = 1.0, typical: float = 1.0) -> None:
-        check_count(head_features, argument="CausalAttention(head_features)", what="features")
-        for name, value, remedy in (
-            ("scale", scale, "Pass the largest logit for queries and keys of unit norm."),
-            (
-                "typical",
-                typical,
-                "Leave it at 1, the largest size if every input stays in its unit ball.",
-            ),
-        ):
-            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise ArgumentError(
-                    f"CausalAttention({name})", "must be finite and positive", repr(value), remedy
-                )
+        head_features = check_count(head_features, argument="CausalAttention(head_features)")
+        remedy = "Pass the largest logit for queries and keys of unit norm."
+        scale = check_number(scale, POSITIVE, argument="CausalAttention(scale)", remedy=remedy)
+        remedy = "Leave it at 1, the largest size if every input stays in its unit ball."
+        typical = check_number(
+            typical, POSITIVE, argument="CausalAttention(typical)", remedy=remedy
+        )
         space = Space(head_features, "rms")
         super().__init__(
-            sensitivity=max(1.0, float(scale)),
+            sensitivity=max(1.0, scale),
             rate_scale=max(1.0, scale * typical**2),
             source=ProductSpace((space, space, space)),
             target=space,
             leading=(2, POSITIONS),
         )
         self.head_features = head_features
-        self.scale = float(scale)
-        self.typical = float(typical)
+        self.scale = scale
+        self.typical = typical
 
     def arguments(self) -> dict[str, object]:
         return {
@@ -91,15 +85,26 @@ class CausalAttention(Bond):
         return total(each_of(radius, 3)[2])
 
     def forward(self, x: Any) -> Tensor:
-        query, key, value = x
-        # The fast kernels have no forward-mode derivative.
-        forward_mode = any(unpack_dual(each).tangent is not None for each in x)
-        with sdpa_kernel(SDPBackend.MATH) if forward_mode else nullcontext():
-            return functional.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                is_causal=True,
-                scale=self.scale / self.head_features,
-                enable_gqa=query.shape[-3] != key.shape[-3],
-            )
+        return _attended(x[0], x[1], x[2], self.scale / self.head_features)
+
+
+@fx.wrap
+def _attended(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """The means of the values that each position takes; one call to `torch.fx`."""
+    # The fast kernels have no forward-mode derivative.
+    forward_mode = any(unpack_dual(each).tangent is not None for each in (query, key, value))
+    with sdpa_kernel(SDPBackend.MATH) if forward_mode else nullcontext():
+        return functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            is_causal=True,
+            scale=scale,
+            enable_gqa=_share_keys(query, key),
+        )
+
+
+def _share_keys(query: Tensor, key: Tensor) -> bool:
+    """Whether there are fewer heads of keys than of queries: a number of the network, also in a traced program."""
+    with sizes_of_the_network():
+        return bool(query.shape[-3] != key.shape[-3])

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from modular_manifolds.arguments import check_count
 from modular_manifolds.composition.space import (
     Space,
     VectorNorm,
-    check_count,
     check_vector_norm,
     conversion,
 )
@@ -46,12 +46,13 @@ class Bias(Atom):
         vector_norm: VectorNorm = "l2",
         mass: float = 1.0,
     ) -> None:
-        check_count(features, argument="Bias(features)")
+        features = check_count(features, argument="Bias(features)")
         check_vector_norm(vector_norm, argument="Bias(vector_norm)")
         space = Space(features, vector_norm)
         constant = conversion("l2", vector_norm, features)
+        ball = SpectralBall(radius)
         super().__init__(
-            geometry=Geometry(SpectralBall(radius), Frobenius()),
+            geometry=Geometry(ball, Frobenius()),
             shape=(features,),
             source=space,
             target=space,
@@ -59,10 +60,10 @@ class Bias(Atom):
             lipschitz=1.0,
             norm_constant=constant,
             mass=mass,
-            offset=constant * radius,
+            offset=constant * ball.radius,
         )
         self.features = features
-        self.radius = float(radius)
+        self.radius = ball.radius
         self.vector_norm: VectorNorm = vector_norm
 
     def arguments(self) -> dict[str, object]:

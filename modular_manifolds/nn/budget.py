@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from modular_manifolds.composition.budget import Budget, allocate
-from modular_manifolds.nn.module import Module, check_module
+from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_weights
 
 
 def budget(net: Module, lr: float = 1.0) -> Budget:
@@ -14,5 +15,6 @@ def budget(net: Module, lr: float = 1.0) -> Budget:
     Raises:
         ArgumentError: `net` is not a module of this library, or `lr` is out of range.
     """
-    check_module(net, argument="budget(net)")
-    return allocate(net.tree(), lr)
+    network = check_network(net, argument="budget(net)")
+    check_weights(network, argument="budget(net)")
+    return allocate(network.tree(), lr)

@@ -7,51 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
 
+from modular_manifolds.arguments import check_count, whole
 from modular_manifolds.composition import tree as trees
 from modular_manifolds.composition.rules import check_factor
-from modular_manifolds.composition.space import check_count
 from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.bonds import Identity
+from modular_manifolds.nn.compound import Compound
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Bond
-from modular_manifolds.nn.module import (
-    Module,
-    check_module,
-    joined,
-    refuse_shared_weights,
-)
-
-
-class Compound(Module):
-    """Modules under their names; the subclass says how their outputs join."""
-
-    def __init__(self, /, *modules: Module, **named: Module) -> None:
-        super().__init__()
-        for name, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
-            check_module(module, argument=f"{type(self).__name__}({name})")
-            check_name(name, of=self)
-            self.add_module(name, module)
-        self.tree()
-        refuse_shared_weights(self)
-
-    def parts(self) -> list[tuple[str, Module]]:
-        """The parts by name, in the order in which they were given."""
-        # named_children() would leave out a bond's second place.
-        return [(name, part) for name, part in self._modules.items() if isinstance(part, Module)]
-
-    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
-        for name, part in self.parts():
-            yield from part.geometries(joined(path, name))
-
-    def arguments(self) -> dict[str, object]:
-        return dict(self.parts())
-
-    def trees(self, path: str) -> tuple[Tree, ...]:
-        """The trees of the parts."""
-        return tuple(part.tree(joined(path, name)) for name, part in self.parts())
+from modular_manifolds.nn.module import Module, check_part, joined, refuse_shared_weights
 
 
 class Series(Compound):
@@ -104,13 +70,13 @@ class Scale(Module):
 
     def __init__(self, module: Module, factor: float) -> None:
         super().__init__()
-        check_module(module, argument="Scale(module)")
-        check_factor(factor)
-        self.module = module
-        self.factor = float(factor)
+        self.module = check_part(module, argument="Scale(module)")
+        self.factor = check_factor(factor)
         self.tree()
 
     def tree(self, path: str = "") -> Tree:
+        if not path:
+            refuse_shared_weights(self)
         return trees.Scale(path, self.factor, self.module.tree(joined(path, "module")))
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
@@ -139,13 +105,15 @@ class Residual(Module):
 
     def __init__(self, block: Module, *, depth: int) -> None:
         super().__init__()
-        check_module(block, argument="Residual(block)")
-        check_count(depth, argument="Residual(depth)", what="blocks in the whole chain")
-        self.block = block
-        self.depth = depth
+        self.block = check_part(block, argument="Residual(block)")
+        self.depth = check_count(
+            depth, argument="Residual(depth)", what="blocks in the whole chain"
+        )
         self.tree()
 
     def tree(self, path: str = "") -> Tree:
+        if not path:
+            refuse_shared_weights(self)
         block = self.block.tree(joined(path, "block"))
         skip = Identity().tree(joined(path, "skip"))
         if self.depth == 1:
@@ -192,33 +160,15 @@ def in_series(first: Module, then: Module) -> Series:
 
 def power(module: Module, times: int) -> Series:
     """`f ** n`: n copies of f in series, each with weights drawn afresh."""
-    if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+    count = whole(times)
+    if count is None or count < 1:
         raise ArgumentError(
             "f ** n", "must have a positive whole n", repr(times), "Leave the module out for n = 0."
         )
-    copies = [copy.deepcopy(module) for _ in range(times)]
+    copies = [copy.deepcopy(module) for _ in range(count)]
     for each in copies:
         each.reset_parameters()
     return Series(*copies)
-
-
-def check_name(name: str, *, of: nn.Module) -> None:
-    """Refuse a name that cannot stand in a path or is taken."""
-    if not name or "." in name:
-        raise ArgumentError(
-            f"{type(of).__name__}(**modules)",
-            "must have names that can stand in a dotted path",
-            repr(name),
-            "Choose a name without dots.",
-        )
-    # Not hasattr(of, name): asking a half-built module for its mass would raise.
-    if hasattr(type(of), name) or name in vars(of) or name in dict(of.named_children()):
-        raise ArgumentError(
-            f"{type(of).__name__}({name}=...)",
-            "must not be a name that the module already has",
-            repr(name),
-            "Choose another name.",
-        )
 
 
 def applied(part: Module, x: Any) -> Any:

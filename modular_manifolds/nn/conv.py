@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space, check_count
+from modular_manifolds.arguments import check_count
+from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.linalg.convolution import convolution_norm
 from modular_manifolds.linalg.rounding import largest_singular_value
@@ -62,9 +63,9 @@ class Conv2d(Atom):
         norm: Norm | None = None,
         mass: float = 1.0,
     ) -> None:
-        check_count(in_channels, argument="Conv2d(in_channels)", what="channels")
-        check_count(out_channels, argument="Conv2d(out_channels)", what="channels")
-        check_count(groups, argument="Conv2d(groups)", what="groups")
+        in_channels = check_count(in_channels, argument="Conv2d(in_channels)", what="channels")
+        out_channels = check_count(out_channels, argument="Conv2d(out_channels)", what="channels")
+        groups = check_count(groups, argument="Conv2d(groups)", what="groups")
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 "Conv2d(groups)",

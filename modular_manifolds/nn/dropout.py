@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modular_manifolds.arguments import Range, check_number
 from modular_manifolds.composition.tree import Leaf, Tree
-from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.leaf import Bond
+
+PROBABILITIES = Range("must be at least 0 and below 1", lambda p: 0 <= p < 1)
 
 
 class Dropout(Bond):
@@ -26,14 +28,8 @@ class Dropout(Bond):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not (isinstance(p, int | float) and 0 <= p < 1):
-            raise ArgumentError(
-                "Dropout(p)",
-                "must be at least 0 and below 1",
-                repr(p),
-                "Pass the part of the entries to drop.",
-            )
-        self.p = float(p)
+        remedy = "Pass the part of the entries to drop."
+        self.p = check_number(p, PROBABILITIES, argument="Dropout(p)", remedy=remedy)
 
     @property
     def factor(self) -> float:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space, check_count
+from modular_manifolds.arguments import check_count
+from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.balanced_rows import BalancedRows
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.oblique import Oblique
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
+from modular_manifolds.nn.tracing import has_sizes
 from modular_manifolds.norms.row_rms import RowRMS
 
 
@@ -46,8 +48,8 @@ class Embedding(Atom):
         manifold: Manifold | None = None,
         mass: float = 1.0,
     ) -> None:
-        check_count(vocabulary, argument="Embedding(vocabulary)", what="tokens")
-        check_count(features, argument="Embedding(features)")
+        vocabulary = check_count(vocabulary, argument="Embedding(vocabulary)", what="tokens")
+        features = check_count(features, argument="Embedding(features)")
         root = math.sqrt(features)
         geometry = Geometry(Oblique(root) if manifold is None else manifold, RowRMS())
         shape = (vocabulary, features)
@@ -89,13 +91,19 @@ class Embedding(Atom):
         return f"Embedding({self.vocabulary}, {self.features})"
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            return functional.embedding(x, self.weight)
-        if x.shape[-1:] != (self.vocabulary,):
-            raise ArgumentError(
-                "Embedding(x)",
-                f"must be whole-number tokens, or real vectors of {self.vocabulary} features",
-                f"{x.dtype} of shape {tuple(x.shape)}",
-                "Convert tokens with .long().",
-            )
-        return x @ self.weight
+        return _rows(x, self.weight, self.vocabulary)
+
+
+@fx.wrap
+def _rows(x: Tensor, weight: Tensor, vocabulary: int) -> Tensor:
+    """The row of each token, or the sum of rows weighted by a real vector; one call to `torch.fx`."""
+    if not x.is_floating_point():
+        return functional.embedding(x, weight)
+    if has_sizes(x) and x.shape[-1:] != (vocabulary,):
+        raise ArgumentError(
+            "Embedding(x)",
+            f"must be whole-number tokens, or real vectors of {vocabulary} features",
+            f"{x.dtype} of shape {tuple(x.shape)}",
+            "Convert tokens with .long().",
+        )
+    return x @ weight

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.space import Space, VectorNorm, check_count, check_vector_norm
+from modular_manifolds.arguments import check_count
+from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
@@ -38,20 +39,21 @@ class Gain(Atom):
         vector_norm: VectorNorm = "l2",
         mass: float = 1.0,
     ) -> None:
-        check_count(features, argument="Gain(features)")
+        features = check_count(features, argument="Gain(features)")
         check_vector_norm(vector_norm, argument="Gain(vector_norm)")
         space = Space(features, vector_norm)
+        ball = SpectralBall(radius)
         super().__init__(
-            geometry=Geometry(SpectralBall(radius), Frobenius()),
+            geometry=Geometry(ball, Frobenius()),
             shape=(features, 1, 1),
             source=space,
             target=space,
-            sensitivity=radius,
-            lipschitz=radius,
+            sensitivity=ball.radius,
+            lipschitz=ball.radius,
             mass=mass,
         )
         self.features = features
-        self.radius = float(radius)
+        self.radius = ball.radius
         self.vector_norm: VectorNorm = vector_norm
 
     def arguments(self) -> dict[str, object]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space, check_count
+from modular_manifolds.arguments import check_count
+from modular_manifolds.composition.space import Space
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry
@@ -52,9 +53,9 @@ class Heads(MatrixAtom):
         norm: Norm | None = None,
         mass: float = 1.0,
     ) -> None:
-        check_count(features, argument="Heads(features)", what="features")
-        check_count(heads, argument="Heads(heads)", what="heads")
-        check_count(head_features, argument="Heads(head_features)", what="features")
+        features = check_count(features, argument="Heads(features)", what="features")
+        heads = check_count(heads, argument="Heads(heads)", what="heads")
+        head_features = check_count(head_features, argument="Heads(head_features)", what="features")
         natural = Stiefel(radius=math.sqrt(head_features / features))
         super().__init__(
             geometry=Geometry(
@@ -100,8 +101,10 @@ class MergeHeads(Bond):
     """
 
     def __init__(self, heads: int, head_features: int) -> None:
-        check_count(heads, argument="MergeHeads(heads)", what="heads")
-        check_count(head_features, argument="MergeHeads(head_features)", what="features")
+        heads = check_count(heads, argument="MergeHeads(heads)", what="heads")
+        head_features = check_count(
+            head_features, argument="MergeHeads(head_features)", what="features"
+        )
         super().__init__(
             source=Space(head_features, "rms"),
             target=Space(heads * head_features, "rms"),

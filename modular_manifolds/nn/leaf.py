@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from modular_manifolds.composition.space import SAME, AnySpace
 from modular_manifolds.composition.tree import Leaf, Tree
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.module import Module, joined
+from modular_manifolds.nn.tracing import has_values
 
 
 class Atom(Module):
@@ -60,23 +62,17 @@ class Atom(Module):
         rate_scale: float | None = None,
     ) -> None:
         super().__init__()
-        check_mass(mass, argument=f"{type(self).__name__}(mass)")
-        check_slopes(sensitivity, rate_scale, of=type(self).__name__)
+        mass = check_mass(mass, argument=f"{type(self).__name__}(mass)")
+        slopes = check_slopes(sensitivity, rate_scale, of=type(self).__name__)
         geometry.manifold.check_shape(shape, argument=f"{type(self).__name__} weight")
         self._geometry = geometry
-        self._own = Signature(
-            float(mass),
-            float(sensitivity),
-            source,
-            target,
-            rate_scale=float(sensitivity if rate_scale is None else rate_scale),
-        )
+        self._own = Signature(mass, slopes[0], source, target, rate_scale=slopes[1])
         self._lipschitz = float(lipschitz)
         self._norm_constant = float(norm_constant)
         self._offset = float(offset)
         self._largest = float(largest)
         self._leading = leading
-        self.weight = nn.Parameter(self.initial(shape).contiguous())
+        self.weight = nn.Parameter(self._drawn(shape))
 
     @property
     def geometry(self) -> Geometry:
@@ -152,7 +148,16 @@ class Atom(Module):
         yield joined(path, "weight"), self._geometry
 
     def reset_parameters(self) -> None:
-        self.weight.data.copy_(self.initial(tuple(self.weight.shape), self.weight.dtype))
+        weight = self.weight
+        if not has_values(weight):
+            return
+        # Under `torch.device("meta")` a weight with values is drawn where it lives.
+        with nullcontext() if _makes_values() else torch.device(weight.device):
+            weight.data.copy_(self.initial(tuple(weight.shape), weight.dtype))
+
+    def _drawn(self, shape: tuple[int, ...]) -> Tensor:
+        """The weight to start from; on the meta device an empty one, which costs no computation."""
+        return self.initial(shape).contiguous() if _makes_values() else torch.empty(shape)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -160,6 +165,11 @@ class Atom(Module):
 
     def extra_repr(self) -> str:
         return f"{self._geometry.manifold} × {self._geometry.norm}, mass={self._own.mass:g}"
+
+
+def _makes_values() -> bool:
+    """Whether tensors that are made here and now have values."""
+    return has_values(torch.empty(0))
 
 
 class Bond(Module):
@@ -193,14 +203,8 @@ class Bond(Module):
         rate_scale: float | None = None,
     ) -> None:
         super().__init__()
-        check_slopes(sensitivity, rate_scale, of=type(self).__name__)
-        self._own = Signature(
-            0.0,
-            float(sensitivity),
-            source,
-            target,
-            rate_scale=float(sensitivity if rate_scale is None else rate_scale),
-        )
+        slopes = check_slopes(sensitivity, rate_scale, of=type(self).__name__)
+        self._own = Signature(0.0, slopes[0], source, target, rate_scale=slopes[1])
         self._offset = float(offset)
         self._largest = float(largest)
         self._leading = leading

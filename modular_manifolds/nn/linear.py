@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space, VectorNorm, check_count, check_vector_norm
+from modular_manifolds.arguments import check_count
+from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry
@@ -44,8 +45,8 @@ class Linear(MatrixAtom):
         source_norm: VectorNorm | None = None,
         target_norm: VectorNorm | None = None,
     ) -> None:
-        check_count(in_features, argument="Linear(in_features)")
-        check_count(out_features, argument="Linear(out_features)")
+        in_features = check_count(in_features, argument="Linear(in_features)")
+        out_features = check_count(out_features, argument="Linear(out_features)")
         geometry = Geometry(
             Stiefel() if manifold is None else manifold, Spectral() if norm is None else norm
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from modular_manifolds.arguments import is_number
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.space import AnySpace
 from modular_manifolds.composition.tree import Tree, slope
@@ -14,6 +15,7 @@ from modular_manifolds.errors import ArgumentError, SharedWeightError
 from modular_manifolds.manifolds.product import Product
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.norms.modular import ModularNorm
+from modular_manifolds.wrappers import averages_gradients, unwrapped
 
 
 class Module(nn.Module, ABC):
@@ -22,6 +24,9 @@ class Module(nn.Module, ABC):
     Operators: `f >> g` series, `f | g` parallel, `f + g` sum, `c * f` scale, `f ** n` n fresh copies in
     series. A composition that does not fit is refused at once.
     """
+
+    __array_ufunc__ = None
+    """numpy leaves `np.float64(2) * net` to the network, and does not take a series for an array."""
 
     @abstractmethod
     def tree(self, path: str = "") -> Tree:
@@ -72,11 +77,13 @@ class Module(nn.Module, ABC):
     @property
     def manifold(self) -> Product:
         """The product manifold over the named weights."""
+        refuse_shared_weights(self)
         return Product({path: geometry.manifold for path, geometry in self.geometries()})
 
     @property
     def modular_norm(self) -> ModularNorm:
         """The modular norm over the named weights."""
+        refuse_shared_weights(self)
         shares = allocate(self.tree(), lr=1.0).shares
         return ModularNorm({path: each.norm for path, each in self.geometries()}, shares)
 
@@ -89,22 +96,37 @@ class Module(nn.Module, ABC):
     def __rshift__(self, other: Module) -> Module:
         from modular_manifolds.nn.compose import in_series
 
-        return in_series(self, other) if is_operand(other, "f >> g") else NotImplemented
+        part = operand(other, "f >> g")
+        return NotImplemented if part is None else in_series(self, part)
+
+    def __rrshift__(self, other: object) -> Module:
+        part = operand(other, "f >> g")
+        return NotImplemented if part is None else part >> self
 
     def __or__(self, other: Module) -> Module:
         from modular_manifolds.nn.compose import Parallel
 
-        return Parallel(self, other) if is_operand(other, "f | g") else NotImplemented
+        part = operand(other, "f | g")
+        return NotImplemented if part is None else Parallel(self, part)
+
+    def __ror__(self, other: object) -> Module:
+        part = operand(other, "f | g")
+        return NotImplemented if part is None else part | self
 
     def __add__(self, other: Module) -> Module:
         from modular_manifolds.nn.compose import Sum
 
-        return Sum(self, other) if is_operand(other, "f + g") else NotImplemented
+        part = operand(other, "f + g")
+        return NotImplemented if part is None else Sum(self, part)
+
+    def __radd__(self, other: object) -> Module:
+        part = operand(other, "f + g")
+        return NotImplemented if part is None else part + self
 
     def __mul__(self, factor: float) -> Module:
         from modular_manifolds.nn.compose import Scale
 
-        return Scale(self, factor) if isinstance(factor, int | float) else NotImplemented
+        return Scale(self, factor) if is_number(factor) else NotImplemented
 
     def __rmul__(self, factor: float) -> Module:
         return self * factor
@@ -115,16 +137,19 @@ class Module(nn.Module, ABC):
         return power(self, times)
 
 
-def check_module(module: object, *, argument: str) -> None:
-    """Refuse what is not a module of this library.
+def check_module(module: object, *, argument: str) -> Module:
+    """Give back the module of this library inside torch's wrappers, or refuse what is none.
 
     Raises:
         ArgumentError: `argument` is the name that the caller wrote.
     """
+    module = unwrapped(module)
     if isinstance(module, Module):
-        return
+        return module
     remedy = "Declare it with mm.Linear, mm.ReLU and >>"
-    if isinstance(module, nn.Module):
+    if type(module).__name__ == "FullyShardedDataParallel":
+        remedy = "Pass the network before it is wrapped: this wrapper keeps flat pieces in the place of weights"
+    elif isinstance(module, nn.Module):
         remedy += (
             ", or wrap the torch module in a class of your own that inherits mm.Bond or mm.Atom"
         )
@@ -136,11 +161,37 @@ def check_module(module: object, *, argument: str) -> None:
     )
 
 
-def is_operand(other: object, operator: str) -> bool:
-    """Whether an operator can take `other`; a torch module is refused in words, anything else is Python's."""
-    if isinstance(other, nn.Module):
-        check_module(other, argument=operator)
-    return isinstance(other, Module)
+def check_part(module: object, *, argument: str) -> Module:
+    """Give back the module that a composition takes in for `module`: what is inside torch's wrappers.
+
+    Raises:
+        ArgumentError: `module` is none of this library, or a wrapper averages its gradients over processes, which the
+        composition would not do.
+    """
+    if averages_gradients(module):
+        raise ArgumentError(
+            argument,
+            "must not average gradients over processes: the composition would not",
+            "DistributedDataParallel",
+            "Compose the network inside it, `wrapped.module`, and wrap the whole.",
+        )
+    return check_module(module, argument=argument)
+
+
+def operand(other: object, operator: str) -> Module | None:
+    """The module that an operator takes in for `other`; None for what is Python's to refuse.
+
+    Raises:
+        ArgumentError: as `check_part`, for a torch module.
+    """
+    return check_part(other, argument=operator) if isinstance(other, nn.Module) else None
+
+
+def _memory_of(parameter: nn.Parameter) -> object:
+    """What is the same for two parameters that a step in place of one would move both."""
+    # Only plain parameters on a device have an address.
+    plain = type(parameter) is nn.Parameter and not parameter.is_meta
+    return (plain and parameter.data_ptr()) or id(parameter)
 
 
 def joined(path: str, name: str) -> str:
@@ -149,14 +200,14 @@ def joined(path: str, name: str) -> str:
 
 
 def refuse_shared_weights(module: nn.Module) -> None:
-    """Refuse a module in which one weight stands at two places.
+    """Refuse a module in which one weight, or the memory of one, stands at two places.
 
     Raises:
         SharedWeightError: the message names both places.
     """
-    seen: dict[int, str] = {}
+    seen: dict[object, str] = {}
     for path, parameter in module.named_parameters(remove_duplicate=False):
-        before = seen.setdefault(id(parameter), path)
+        before = seen.setdefault(_memory_of(parameter), path)
         if before != path:
             raise SharedWeightError(
                 "a weight",

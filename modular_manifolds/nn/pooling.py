@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space, check_count
+from modular_manifolds.arguments import check_count
+from modular_manifolds.composition.space import Space
 from modular_manifolds.nn.leaf import Bond
 from modular_manifolds.nn.windows import Pair, Windows
 
@@ -36,7 +37,7 @@ class Pool(Bond):
         stride: int | tuple[int, int] | None = None,
     ) -> None:
         kind = type(self).__name__
-        check_count(channels, argument=f"{kind}(channels)", what="channels")
+        channels = check_count(channels, argument=f"{kind}(channels)", what="channels")
         step = kernel_size if stride is None else stride
         windows = Windows.of(kind, size=size, kernel_size=kernel_size, stride=step)
         super().__init__(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.space import Space, VectorNorm, check_count
+from modular_manifolds.arguments import POSITIVE, check_count, check_number
+from modular_manifolds.composition.space import Space, VectorNorm
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.leaf import Bond
 
@@ -33,14 +34,9 @@ class RMSNorm(Bond):
     """
 
     def __init__(self, features: int, *, eps: float = 1.0, vector_norm: VectorNorm = "rms") -> None:
-        check_count(features, argument="RMSNorm(features)")
-        if not (isinstance(eps, int | float) and math.isfinite(eps) and eps > 0):
-            raise ArgumentError(
-                "RMSNorm(eps)",
-                "must be finite and positive",
-                repr(eps),
-                "Pass 1.0 for a sensitivity of 1; it is 1/√eps.",
-            )
+        features = check_count(features, argument="RMSNorm(features)")
+        remedy = "Pass 1.0 for a sensitivity of 1; it is 1/√eps."
+        eps = check_number(eps, POSITIVE, argument="RMSNorm(eps)", remedy=remedy)
         if vector_norm not in ("rms", "l2"):
             raise ArgumentError(
                 "RMSNorm(vector_norm)",
@@ -51,7 +47,7 @@ class RMSNorm(Bond):
         space = Space(features, vector_norm)
         super().__init__(sensitivity=1 / math.sqrt(eps), source=space, target=space)
         self.features = features
-        self.eps = float(eps)
+        self.eps = eps
         self.vector_norm: VectorNorm = vector_norm
 
     def arguments(self) -> dict[str, object]:

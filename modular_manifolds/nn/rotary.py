@@ -7,10 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.space import Space, check_count
+from modular_manifolds.arguments import Range, check_count, check_number
+from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.heads import POSITIONS
 from modular_manifolds.nn.leaf import Bond
+from modular_manifolds.nn.tracing import is_traced
+
+BASES = Range("must be finite and above 1", lambda base: 1 < base < math.inf)
 
 
 class Rotary(Bond):
@@ -31,7 +35,7 @@ class Rotary(Bond):
     """
 
     def __init__(self, head_features: int, *, base: float = 10000.0) -> None:
-        check_count(head_features, argument="Rotary(head_features)", what="features")
+        head_features = check_count(head_features, argument="Rotary(head_features)")
         if head_features % 2:
             raise ArgumentError(
                 "Rotary(head_features)",
@@ -39,14 +43,10 @@ class Rotary(Bond):
                 head_features,
                 "Choose another size of head.",
             )
-        if not (isinstance(base, int | float) and math.isfinite(base) and base > 1):
-            raise ArgumentError(
-                "Rotary(base)", "must be finite and above 1", repr(base), "Leave it at 10000."
-            )
         space = Space(head_features, "rms")
         super().__init__(source=space, target=space, leading=(POSITIONS,))
         self.head_features = head_features
-        self.base = float(base)
+        self.base = check_number(base, BASES, argument="Rotary(base)", remedy="Leave it at 10000.")
         # Not buffers: a cast of the network would round them twice, and a turn would no longer keep lengths.
         self._tables: tuple[Tensor, Tensor] | None = None
 
@@ -68,15 +68,20 @@ class Rotary(Bond):
     def _turns(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of shape (positions, d/2), computed anew where none are long enough or of x's kind."""
         positions, tables = x.shape[-2], self._tables
+        if is_traced(x):
+            # A traced program is one for any number of positions, and what it computes is kept nowhere.
+            return self._computed(positions, x)
         if (
             tables is None
             or tables[0].shape[0] < positions
             or tables[0].dtype != x.dtype
             or tables[0].device != x.device
         ):
-            pairs = torch.arange(0, self.head_features, 2, dtype=torch.float64)
-            places = torch.arange(positions, dtype=torch.float64)
-            angles = torch.outer(places, self.base ** (-pairs / self.head_features))
-            tables = angles.cos().to(x.device, x.dtype), angles.sin().to(x.device, x.dtype)
-            self._tables = tables
+            tables = self._tables = self._computed(positions, x)
         return tables[0][:positions], tables[1][:positions]
+
+    def _computed(self, positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = torch.arange(0, self.head_features, 2, dtype=torch.float64, device="cpu")
+        places = torch.arange(positions, dtype=torch.float64, device="cpu")
+        angles = torch.outer(places, self.base ** (-pairs / self.head_features))
+        return angles.cos().to(x.device, x.dtype), angles.sin().to(x.device, x.dtype)

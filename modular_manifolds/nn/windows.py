@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from modular_manifolds.arguments import whole
 from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.nn.tracing import has_sizes
 
 Pair = tuple[int, int]
 
@@ -87,18 +89,19 @@ class Windows:
     def images(self, x: Tensor, channels: int, *, argument: str) -> Tensor:
         """Vectors as a batch of images: (*batch, C · height · width) to (batch, C, height, width)."""
         features = channels * self.size[0] * self.size[1]
-        if x.shape[-1] != features:
+        if has_sizes(x) and x.shape[-1] != features:
             raise ShapeError(
                 argument,
                 f"must have {features} features, {channels} channels of {self.size[0]} × {self.size[1]}",
                 tuple(x.shape),
                 "Put mm.Flatten() in front of it: images travel between modules as vectors.",
             )
-        return x.reshape(x.shape[:-1].numel(), channels, *self.size)
+        return x.reshape(-1, channels, *self.size)
 
     def vectors(self, y: Tensor, *, like: Tensor) -> Tensor:
         """A batch of images as vectors, with the leading dimensions of `like`."""
-        return y.reshape(*like.shape[:-1], y.shape[1:].numel())
+        # A sum: `torch.fx` has a stand-in for the leading dimensions, which cannot be unpacked.
+        return y.reshape(like.shape[:-1] + (y.shape[1] * math.prod(self.outputs),))  # noqa: RUF005
 
     def arguments(self) -> dict[str, object]:
         """The arguments of `of` that say the same, without the padding."""
@@ -106,16 +109,15 @@ class Windows:
 
 
 def _pair(value: Any, argument: str, *, least: int) -> Pair:
-    found = (value, value) if isinstance(value, int) else value
-    if not (
-        isinstance(found, Sequence)
-        and len(found) == 2
-        and all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in found)
-    ):
-        raise ArgumentError(
-            argument,
-            f"must be one or two whole numbers of at least {least}",
-            repr(value),
-            "Pass one number for both directions, or (height, width).",
-        )
-    return found[0], found[1]
+    one = whole(value)
+    # A tensor's size, a list and numpy's array of two numbers are pairs too.
+    given = list(value) if one is None and hasattr(value, "__iter__") else [one, one]
+    match [whole(each) for each in given]:
+        case [int(high), int(wide)] if min(high, wide) >= least:
+            return high, wide
+    raise ArgumentError(
+        argument,
+        f"must be one or two whole numbers of at least {least}",
+        repr(value),
+        "Pass one number for both directions, or (height, width).",
+    )

@@ -7,7 +7,21 @@ from typing import Any
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.errors import UnconstrainedParameterError
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.nn.module import Module, check_module
+from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_values, check_weights
+
+
+def network_of(net: Module) -> Module:
+    """The network inside torch's wrappers, whose weights can be stepped.
+
+    Raises:
+        ArgumentError: `net` is not a module of this library, or one of its weights has no values or is computed from
+        others. SharedWeightError: a weight stands at two places.
+    """
+    network = check_network(net, argument="SteepestDescent(net)")
+    check_weights(network, argument="SteepestDescent(net)")
+    check_values(network, argument="SteepestDescent(net)")
+    return network
 
 
 def weights_of(net: Module) -> dict[str, Geometry]:
@@ -17,7 +31,7 @@ def weights_of(net: Module) -> dict[str, Geometry]:
         ArgumentError: `net` is not a module of this library. UnconstrainedParameterError: a parameter
         has no manifold; the message names it.
     """
-    check_module(net, argument="SteepestDescent(net)")
+    net = network_of(net)
     geometries = dict(net.geometries())
     for path, _ in net.named_parameters():
         if path not in geometries:
@@ -32,7 +46,7 @@ def weights_of(net: Module) -> dict[str, Geometry]:
 
 def groups_of(net: Module) -> list[dict[str, Any]]:
     """One parameter group a weight: `params`, `name`, `shape` and `share`, in the order of the budget."""
-    weights_of(net)
+    net = network_of(net)
     parameters = dict(net.named_parameters())
     rows = allocate(net.tree(), lr=1.0).rows
     return [

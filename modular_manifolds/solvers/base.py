@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from torch import Tensor
 
+from modular_manifolds.arguments import NOT_NEGATIVE, check_count, check_number
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.solution import Solution
@@ -27,6 +28,20 @@ class Solver(ABC):
     half_the_digits: ClassVar[bool] = False
     """Whether directions are tangent and of at most unit length to half the digits of the dtype only, not to
     rounding: where what a gradient hardly has is magnified."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            argument, value = f"{type(self).__name__}({field.name})", getattr(self, field.name)
+            # Settings are told apart by their defaults.
+            match field.default:
+                case bool():
+                    continue
+                case int():
+                    value = check_count(value, argument=argument, what="rounds", least=0)
+                case float():
+                    remedy = f"Leave it at {field.default:g}."
+                    value = check_number(value, NOT_NEGATIVE, argument=argument, remedy=remedy)
+            object.__setattr__(self, field.name, value)
 
     def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The shape of the `dual` in solutions for weights of `shape`; None if the solver has none to start from."""

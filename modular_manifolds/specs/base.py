@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
+
+from modular_manifolds.arguments import is_number
 
 
 class Spec(BaseModel):
@@ -31,7 +34,17 @@ class Spec(BaseModel):
                         "unknown key {key}",
                         {"key": str(key), "known": list(cls.model_fields)},
                     )
+            return {key: _plain(value) for key, value in data.items()}
         return data
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of other kinds, such as numpy's, as Python's, also in a list; anything else as it is."""
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if type(value) in (int, float) or not is_number(value):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def refused(rule: str, remedy: str) -> PydanticCustomError:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, CheckpointError
 from modular_manifolds.nn import Module
+from modular_manifolds.nn.network import check_network, check_values, check_weights
 from modular_manifolds.specs.archive import read_archive, write_archive
 from modular_manifolds.specs.network import NetworkSpec
 
@@ -26,8 +27,11 @@ def save(net: Module, path: str | Path) -> None:
         SpecError: the network holds a class that is not of this library. CheckpointError: the file cannot be
         written.
     """
-    spec = NetworkSpec.from_module(net)
-    write_archive(path, net.state_dict(), kind=KIND, content=spec.model_dump(mode="json"))
+    network = check_network(net, argument="save(net)")
+    check_weights(network, argument="save(net)")
+    check_values(network, argument="save(net)")
+    spec = NetworkSpec.from_module(network)
+    write_archive(path, network.state_dict(), kind=KIND, content=spec.model_dump(mode="json"))
 
 
 def load(path: str | Path) -> Module:

@@ -39,6 +39,7 @@ from modular_manifolds.testing.trials import (
     trials,
     vectors,
 )
+from modular_manifolds.wrappers import unwrapped
 
 ASCENTS, TURNS, STEPS = 16, 6, 3
 """Pairs of each kind that climb; how often point and direction take turns; steps of a turn."""
@@ -226,8 +227,9 @@ def check_module(module: Composed, sample: Sample | None = None) -> None:
         ArgumentError: the module takes a tuple of parts that may be anything, which cannot be drawn at random.
     """
     sample = Sample((7,), dtype=torch.float32) if sample is None else sample
+    inside = cast("Composed", unwrapped(module))
     for law in MODULE_LAWS:
-        law(module, sample)
+        law(inside, sample)
 
 
 def _divided(x: Any, by: Tensor) -> Any:

@@ -1,0 +1,51 @@
+"""The wrappers that torch puts around a network, and the network inside them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+WRAPPERS: Final = (
+    ("torch._dynamo.eval_frame", "OptimizedModule", "_orig_mod"),
+    ("torch.nn.parallel.data_parallel", "DataParallel", "module"),
+    ("torch.nn.parallel.distributed", "DistributedDataParallel", "module"),
+    ("torch.optim.swa_utils", "AveragedModel", "module"),
+)
+"""The file and the class of each wrapper, and the attribute that holds the network inside."""
+
+
+def unwrapped(net: Any) -> Any:
+    """The network inside torch's wrappers, in any order and number; anything else as it is.
+
+    Looked through are `torch.compile`, `DataParallel`, `DistributedDataParallel` and `AveragedModel`. Nothing is
+    copied: the weights are those that the wrapper uses.
+    """
+    *_, (_, inner) = layers(net)
+    return inner
+
+
+def averages_gradients(net: Any) -> bool:
+    """Whether a wrapper around `net` averages gradients over processes."""
+    return any(name == "DistributedDataParallel" for name, _ in layers(net))
+
+
+def layers(net: Any) -> Iterator[tuple[str, Any]]:
+    """`net` and everything inside its wrappers, from the outside to the network itself; each with its name."""
+    while True:
+        name, attribute = _wrapper(net)
+        yield name, net
+        if not attribute:
+            return
+        net = getattr(net, attribute)
+
+
+def _wrapper(net: object) -> tuple[str, str]:
+    """The name of the type of `net`, and the attribute that holds the network inside; empty for no wrapper."""
+    # The type decides: a compiled module may name the wrapped class as its `__class__`. A file that nobody has imported
+    # has made no wrapper, and importing torch's compiler takes seconds.
+    for file, name, attribute in WRAPPERS:
+        kind = getattr(sys.modules.get(file), name, None)
+        if kind is not None and issubclass(type(net), kind):
+            return name, attribute
+    return type(net).__name__, ""
