@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import operator
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -229,6 +230,7 @@ def test_specifications_take_numbers_of_numpy() -> None:
 
 
 def test_an_array_of_numpy_does_not_take_a_network_apart() -> None:
-    for array in (np.ones(3), np.array(2.0)):
+    arrays: list[Any] = [np.ones(3), np.array(2.0)]
+    for array in arrays:
         with pytest.raises(TypeError):
-            array * small()
+            operator.mul(array, small())

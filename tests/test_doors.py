@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
@@ -62,9 +63,7 @@ DOORS = list(doors(Path()))
 
 @contextmanager
 def in_one_process() -> Iterator[None]:
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
-    )
+    torch.distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:
@@ -102,7 +101,7 @@ def test_distributed_networks_are_looked_through_and_refused_in_compositions(
         for compose in (
             lambda f: f >> mm.ReLU(),
             lambda f: mm.Identity() >> f,
-            lambda f: mm.Series(torch.compile(f, backend="eager")),
+            lambda f: mm.Series(WRAPPERS["compiled"](f)),
         ):
             with pytest.raises(ArgumentError, match=r"`wrapped\.module`, and wrap the whole"):
                 compose(wrapped)

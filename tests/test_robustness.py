@@ -281,5 +281,5 @@ def test_bad_arguments_are_refused_in_words() -> None:
         mm.robustness(nn.Linear(6, 4), x, labels)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ArgumentError, match=r"InputScale\(std\) must be positive"):
         mm.InputScale(torch.zeros(2), torch.tensor([1.0, 0.0]), "units")
-    with pytest.raises(ArgumentError, match=r"ProjectedGradient\(restarts\) must be at least 1"):
+    with pytest.raises(ArgumentError, match=r"ProjectedGradient\(restarts\) must be a positive"):
         mm.ProjectedGradient(restarts=0)

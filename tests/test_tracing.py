@@ -91,16 +91,17 @@ def test_an_exported_program_takes_any_batch(build: Callable[[], Together], size
     assert not baked, "the batch's size became a number"
     for batch in (OTHER, 1):
         x = nets.drawn(batch)
-        nets.check(program.module()(x), nets(x))
+        again: Any = program.module()
+        nets.check(again(x), nets(x))
 
 
 @pytest.mark.parametrize("build", [modules, models], ids=["modules", "models"])
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
 def test_a_traced_program_takes_any_batch(build: Callable[[], Together]) -> None:
     nets = build()
-    traced = torch.jit.trace(nets, (nets.drawn(TRACED),), check_trace=False)
-    by_symbols = [fx.symbolic_trace(net) for net in nets.nets]
-    weights = dict(nets.named_parameters())
+    traced: Any = torch.jit.trace(nets, (nets.drawn(TRACED),), check_trace=False)
+    by_symbols: list[Any] = [fx.symbolic_trace(net) for net in nets.nets]
+    weights: dict[str, Tensor] = dict(nets.named_parameters())
     for batch in (OTHER, 1):
         x = nets.drawn(batch)
         expected = nets(x)

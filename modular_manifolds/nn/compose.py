@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
@@ -158,7 +158,7 @@ def in_series(first: Module, then: Module) -> Series:
     return Series(**named)
 
 
-def power(module: Module, times: int) -> Series:
+def power(module: Module, times: SupportsIndex) -> Series:
     """`f ** n`: n copies of f in series, each with weights drawn afresh."""
     count = whole(times)
     if count is None or count < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Self, overload
+from typing import Self, SupportsIndex, overload
 
 from torch import nn
 
@@ -76,22 +76,22 @@ class Compound(Module):
         return iter([part for _, part in self.parts()])
 
     @overload
-    def __getitem__(self, index: int) -> Module: ...
+    def __getitem__(self, index: SupportsIndex) -> Module: ...
     @overload
     def __getitem__(self, index: slice) -> Self: ...
-    def __getitem__(self, index: int | slice) -> Module | Self:
+    def __getitem__(self, index: SupportsIndex | slice) -> Module | Self:
         if isinstance(index, slice):
             return type(self)(**dict(self.parts()[index]))
         return self.parts()[self._place(index)][1]
 
-    def __setitem__(self, index: int, module: Module) -> None:
+    def __setitem__(self, index: SupportsIndex, module: Module) -> None:
         parts = self.parts()
         place = self._place(index)
         part = check_part(module, argument=f"{type(self).__name__}[{index}]")
         parts[place] = (parts[place][0], part)
         self._become(parts)
 
-    def __delitem__(self, index: int | slice) -> None:
+    def __delitem__(self, index: SupportsIndex | slice) -> None:
         parts = self.parts()
         del parts[index if isinstance(index, slice) else self._place(index)]
         self._become(_counted(parts))
@@ -108,7 +108,7 @@ class Compound(Module):
             parts.append((str(len(parts)), check_part(module, argument=argument)))
         return self._become(_counted(parts))
 
-    def insert(self, index: int, module: Module) -> Self:
+    def insert(self, index: SupportsIndex, module: Module) -> Self:
         """Put a module in front of the one at `index`."""
         parts = self.parts()
         place = self._place(index, behind=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, SupportsIndex
 
 from torch import nn
 
@@ -16,6 +17,9 @@ from modular_manifolds.manifolds.product import Product
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.norms.modular import ModularNorm
 from modular_manifolds.wrappers import averages_gradients, unwrapped
+
+if TYPE_CHECKING:
+    from modular_manifolds.nn.compose import Parallel, Scale, Series, Sum
 
 
 class Module(nn.Module, ABC):
@@ -93,45 +97,45 @@ class Module(nn.Module, ABC):
             if isinstance(child, Module):
                 child.reset_parameters()
 
-    def __rshift__(self, other: Module) -> Module:
+    def __rshift__(self, other: Module) -> Series:
         from modular_manifolds.nn.compose import in_series
 
         part = operand(other, "f >> g")
         return NotImplemented if part is None else in_series(self, part)
 
-    def __rrshift__(self, other: object) -> Module:
+    def __rrshift__(self, other: object) -> Series:
         part = operand(other, "f >> g")
         return NotImplemented if part is None else part >> self
 
-    def __or__(self, other: Module) -> Module:
+    def __or__(self, other: Module) -> Parallel:
         from modular_manifolds.nn.compose import Parallel
 
         part = operand(other, "f | g")
         return NotImplemented if part is None else Parallel(self, part)
 
-    def __ror__(self, other: object) -> Module:
+    def __ror__(self, other: object) -> Parallel:
         part = operand(other, "f | g")
         return NotImplemented if part is None else part | self
 
-    def __add__(self, other: Module) -> Module:
+    def __add__(self, other: Module) -> Sum:
         from modular_manifolds.nn.compose import Sum
 
         part = operand(other, "f + g")
         return NotImplemented if part is None else Sum(self, part)
 
-    def __radd__(self, other: object) -> Module:
+    def __radd__(self, other: object) -> Sum:
         part = operand(other, "f + g")
         return NotImplemented if part is None else part + self
 
-    def __mul__(self, factor: float) -> Module:
+    def __mul__(self, factor: float) -> Scale:
         from modular_manifolds.nn.compose import Scale
 
         return Scale(self, factor) if is_number(factor) else NotImplemented
 
-    def __rmul__(self, factor: float) -> Module:
+    def __rmul__(self, factor: float) -> Scale:
         return self * factor
 
-    def __pow__(self, times: int) -> Module:
+    def __pow__(self, times: SupportsIndex) -> Series:
         from modular_manifolds.nn.compose import power
 
         return power(self, times)
@@ -188,7 +192,7 @@ def operand(other: object, operator: str) -> Module | None:
 
 
 def _memory_of(parameter: nn.Parameter) -> object:
-    """What is the same for two parameters that a step in place of one would move both."""
+    """An identity that two parameters share if a step in place of one would move both."""
     # Only plain parameters on a device have an address.
     plain = type(parameter) is nn.Parameter and not parameter.is_meta
     return (plain and parameter.data_ptr()) or id(parameter)

@@ -57,8 +57,8 @@ def check_weights(network: Module, *, argument: str) -> None:
             argument,
             f"must have '{path}' as a parameter",
             f"{seen} in its place",
-            "Make the pruning or the parametrisation permanent with its own `remove`: what it does to the weight "
-            "leaves the manifold.",
+            "Call torch's prune.remove or parametrize.remove_parametrizations first, and project the weight onto its "
+            "manifold.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a module must know of tensors that stand in for others: on the meta device, and in tracers of programs."""
+"""Tensors that stand in for others, on the meta device and in tracers of programs, and how a module tells them."""
 
 from __future__ import annotations
 

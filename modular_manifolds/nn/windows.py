@@ -100,8 +100,9 @@ class Windows:
 
     def vectors(self, y: Tensor, *, like: Tensor) -> Tensor:
         """A batch of images as vectors, with the leading dimensions of `like`."""
-        # A sum: `torch.fx` has a stand-in for the leading dimensions, which cannot be unpacked.
-        return y.reshape(like.shape[:-1] + (y.shape[1] * math.prod(self.outputs),))  # noqa: RUF005
+        features = (y.shape[1] * math.prod(self.outputs),)
+        # Not unpacked: to `torch.fx` the leading dimensions are one stand-in.
+        return y.reshape(like.shape[:-1] + features)
 
     def arguments(self) -> dict[str, object]:
         """The arguments of `of` that say the same, without the padding."""

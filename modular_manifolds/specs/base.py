@@ -40,8 +40,10 @@ class Spec(BaseModel):
 
 def _plain(value: Any) -> Any:
     """Numbers of other kinds, such as numpy's, as Python's, also in a list; anything else as it is."""
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(map(_plain, value))
+    if type(value) is list:
+        return [_plain(each) for each in value]
+    if type(value) is tuple:
+        return tuple(_plain(each) for each in value)
     if type(value) in (int, float) or not is_number(value):
         return value
     return int(value) if isinstance(value, Integral) else float(value)
