@@ -73,6 +73,15 @@ def test_a_setting_that_was_removed_is_named() -> None:
         opt.param_groups[1][name] = removed
 
 
+def test_a_name_that_was_changed_is_refused() -> None:
+    net = network()
+    opt = mm.SteepestDescent(net, lr=0.1)
+    opt.param_groups[1]["name"] = "other"
+    with_gradients(net)
+    with pytest.raises(ArgumentError, match=r"param_groups\[1\]: name must be one of 0\.weight"):
+        opt.step()
+
+
 def test_nesterov_needs_momentum_in_a_group_too() -> None:
     net = network()
     opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9, nesterov=True)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, Final
 
+from modular_manifolds.arguments import NOT_NEGATIVE, Range, check_number
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.select import find_solver
 
-NUMBERS: Final[dict[str, tuple[float, str]]] = {
-    "lr": (math.inf, "Pass a learning rate such as 0.1."),
-    "share": (math.inf, "Pass the weight's part of the learning rate, or 0 to freeze it."),
-    "momentum": (1.0, "Pass a momentum such as 0.95, or 0 for none."),
-    "weight_decay": (math.inf, "Pass 0 for none."),
+NUMBERS: Final[dict[str, tuple[Range, str]]] = {
+    "lr": (NOT_NEGATIVE, "Pass a learning rate such as 0.1."),
+    "share": (NOT_NEGATIVE, "Pass the weight's part of the learning rate, or 0 to freeze it."),
+    "momentum": (
+        Range("must lie in [0, 1)", lambda x: 0 <= x < 1),
+        "Pass a momentum such as 0.95, or 0 for none.",
+    ),
+    "weight_decay": (NOT_NEGATIVE, "Pass 0 for none."),
 }
-"""For each setting that is a number: the bound that it must lie below, from 0 on, and the remedy."""
+"""For each setting that is a number: its range, and the remedy if it is outside."""
 
 FLAGS: Final = ("nesterov", "tangent_momentum")
 
@@ -45,7 +47,8 @@ def check_choices(
 def check_settings(settings: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> None:
     """Refuse constructor arguments that are out of range or would do nothing."""
     for name in settings.keys() & NUMBERS.keys():
-        check_number(name, settings[name], argument=name)
+        within, remedy = NUMBERS[name]
+        check_number(settings[name], within, argument=name, remedy=remedy)
     _check_together(settings, geometries, prefix="")
 
 
@@ -63,31 +66,29 @@ def check_groups(groups: Sequence[dict[str, Any]], geometries: Mapping[str, Geom
         # Groups mostly have equal settings and differ in the share, which is the last number.
         share = settings.pop(SHARE)
         usual = [*map(type, settings)] == TYPES and settings == accepted and type(share) is float
+        usual = usual and group.get("name") in geometries
         if not usual or group["weight_decay"] or not 0.0 <= share * group["lr"] < LONGEST_STEP:
             _check_group(index, group, geometries)
             accepted = [group[name] for name in (*NUMBERS, *FLAGS) if name != "share"]
 
 
-def check_number(name: str, value: object, *, argument: str) -> float:
-    """The value as a float, if it is a real number within the bounds of the setting `name`."""
-    below, remedy = NUMBERS[name]
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if not 0 <= number < below:
-        rule = "must be finite and at least 0" if below == math.inf else "must lie in [0, 1)"
-        raise ArgumentError(argument, rule, repr(value), remedy)
-    return number
-
-
 def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geometry]) -> None:
-    path = group.get("name")
+    path = str(group.get("name"))
     prefix = f"param_groups[{index}] of '{path}': "
     for name in (*NUMBERS, *FLAGS):
         if name not in group:
             raise ArgumentError(
                 f"{prefix}{name}", "must be set", "nothing", "Put back what was removed."
             )
-    for name in NUMBERS:
-        group[name] = check_number(name, group[name], argument=prefix + name)
+    if path not in geometries:
+        raise ArgumentError(
+            f"param_groups[{index}]: name",
+            f"must be one of {', '.join(geometries)}",
+            repr(path),
+            "Put back what was changed.",
+        )
+    for name, (within, remedy) in NUMBERS.items():
+        group[name] = check_number(group[name], within, argument=prefix + name, remedy=remedy)
     for name in FLAGS:
         group[name] = bool(group[name])
     length = group["lr"] * group["share"]
@@ -98,7 +99,7 @@ def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geo
             repr(length),
             "Lower lr or share.",
         )
-    _check_together(group, {str(path): geometries[str(path)]}, prefix=prefix)
+    _check_together(group, {path: geometries[path]}, prefix=prefix)
 
 
 def _check_together(
