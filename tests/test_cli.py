@@ -16,7 +16,6 @@ import yaml
 from torch import Tensor
 
 import modular_manifolds as mm
-from modular_manifolds.certificates.attack import can_attack
 from modular_manifolds.cli.main import main
 from modular_manifolds.errors import SpecError
 from modular_manifolds.specs import NetworkSpec
@@ -130,8 +129,6 @@ def test_lipschitz_of_a_run_and_of_a_declaration(capsys: pytest.CaptureFixture[s
 def test_lipschitz_certifies_the_predictions_of_a_run(
     attack: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if attack == "--attack" and not can_attack():
-        pytest.skip("foolbox, or git, which it looks for, is not installed")
     assert main(["train", "--out", "run", *QUICK]) == 0
     capsys.readouterr()
     options = ["--points", "60", "--radius", "0.01", "--radius", "1/8", attack]
@@ -150,16 +147,11 @@ def test_lipschitz_certifies_the_predictions_of_a_run(
     assert found["robustness"]["clean"] >= found["robustness"]["rows"][0]["certified"]
 
 
-def test_without_foolbox_nothing_is_attacked_and_the_output_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_predictions_are_attacked_unless_told_otherwise(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(sys.modules, "foolbox", None)
     assert main(["lipschitz", "--points", "20"]) == 0
-    out = capsys.readouterr().out
-    assert "not attacked: foolbox cannot be imported; pip install 'modular-manifolds[rob" in out
-    assert "under attack" not in out
-    assert main(["lipschitz", "--points", "20", "--attack"]) == 2
-    assert "an attack needs the library foolbox" in capsys.readouterr().err
+    assert "attack: projected gradient on the margin" in capsys.readouterr().out
 
 
 def test_lipschitz_says_where_a_bound_is_missing_and_what_to_do(

@@ -237,11 +237,15 @@ def test_other_networks_are_refused_in_words() -> None:
             mm.local_lipschitz(net, point, radius=1.0)
         assert seen in str(e.value)
     net = free(4, 257) >> mm.ReLU() >> free(257, 2)
+    most = free(4, 256) >> mm.ReLU() >> free(256, 2)
+    assert mm.local_lipschitz(most, torch.ones(4), radius=1e-9).units == 256
     with pytest.raises(ArgumentError, match="must have at most 256 units, got 257"):
         mm.local_lipschitz(net, point, radius=1.0)
     small = free(4, 4) >> mm.ReLU()
-    with pytest.raises(ShapeError, match=r"must be of shape \(4,\), as the network takes, got"):
-        mm.local_lipschitz(small, torch.zeros(1, 4), radius=1.0)
+    with pytest.raises(ShapeError, match=r"must be of shape \(4,\), as the network takes, or a "):
+        mm.local_lipschitz(small, torch.zeros(2, 4), radius=1.0)
+    with pytest.raises(ShapeError, match="must have 4 features, as the network takes, got 3"):
+        mm.local_lipschitz(small, torch.zeros(3), radius=1.0)
     with pytest.raises(NonFiniteError, match="must be finite"):
         mm.local_lipschitz(small, torch.full((4,), math.nan), radius=1.0)
     with pytest.raises(ArgumentError, match="radius must be finite and positive"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -26,19 +25,20 @@ from modular_manifolds.certificates.empirical import (
     traced,
     vector_norm,
 )
+from modular_manifolds.certificates.examined import examined
+from modular_manifolds.certificates.inputs import as_vectors
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import Leaf, Tree, leading
 from modular_manifolds.nn.module import Module
-from modular_manifolds.nn.network import check_network, check_values
 
 
 @dataclass(frozen=True)
 class Size:
     """A bound for every point of the manifolds, one for the weights as they are, and the largest one seen.
 
-    `measured` is None where nothing could be measured.
+    `measured` is None if nothing could be measured: there are no points, or numbers leave the range of float64.
     """
 
     declared: float
@@ -113,47 +113,50 @@ def activations(
     net: Module,
     *,
     radius: float | None = None,
-    points: Tensor | None = None,
+    points: Any = None,
     seed: int = 0,
 ) -> ActivationReport:
     """Bound every activation of `net`, and every gradient, for inputs of norm at most `radius`.
 
     A module of slope bound L whose inputs are within r gives outputs within `L r + ‖f(0)‖`; a gradient of
     dual norm g at the end is at most g times the product of the slopes behind the module. Each module's
-    slope is taken at the radius that arrives there.
+    slope is taken at the radius that arrives there. The report is about the network in evaluation mode, and the same
+    in every mode and precision that torch may be in, as that of `mm.lipschitz`.
 
     Args:
         net: a network from one space to another (not from or to a tuple).
         radius: the largest norm of an input, in the network's own input norm; that of the points by
             default, and 1 without points.
-        points: inputs of shape (batch, features), or (batch, positions, features) for a network that mixes
-            positions, to measure on; random ones of norm `radius` by default.
+        points: inputs to measure on, in any shape that the network takes; random ones of norm `radius` by default.
         seed: the seed of the random inputs and output gradients.
 
     Raises:
         ArgumentError: `radius` is not finite and positive or a point lies outside it, or `net` is not a
-        module of this library. SpaceError: the network takes any space, or takes or gives a tuple.
+        module of this library or has a weight that is complex. SpaceError: the network takes any space, or
+        takes or gives a tuple. NonFiniteError: a weight or a point holds NaN or infinity. ShapeError: the network
+        does not take such points.
     """
-    net = check_network(net, argument="activations(net)")
-    check_values(net, argument="activations(net)")
     seed = check_count(seed, argument="activations(seed)", what="the random draw", least=0)
-    tree, source, target = one_space_to_another(net, "activations(net)")
-    if radius is None and points is not None and points.numel():
-        given = points.detach().to("cpu", torch.float64)
-        given = given if leading(tree) else given.flatten(1)
+    with examined(net, argument="activations(net)") as seen:
+        return _report(seen.network, radius, points, seed)
+
+
+def _report(network: Module, radius: float | None, points: Any, seed: int) -> ActivationReport:
+    tree, source, target = one_space_to_another(network, "activations(net)")
+    given = None if points is None else as_vectors(points, network, argument="points")
+    if radius is None and given is not None and given.numel():
         radius = float(vector_norm(given, source.norm).amax()) or None
     radius = check_radius(1.0 if radius is None else radius)
-    known = bounds(net, input_norm=source.norm, output_norm=target.norm, radius=radius)
+    known = bounds(network, input_norm=source.norm, output_norm=target.norm, radius=radius)
     proved = known.proved.passages
-    network = copy.deepcopy(net).double().eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     at = points_to_try(
         network,
         source,
         norm=source.norm,
         radius=radius,
-        points=points,
-        starts=64 if points is None else len(points),
+        points=given,
+        starts=64 if given is None else len(given),
         generator=generator,
         leading=leading(tree),
     )
@@ -180,18 +183,20 @@ def _measured(
     passages: tuple[Passage, ...],
     at: Tensor,
     generator: torch.Generator,
-) -> dict[str, tuple[float, float, float]]:
+) -> dict[str, tuple[float | None, float | None, float | None]]:
     """The largest input, output and gradient of each leaf at the points; empty where none can be traced."""
+    if not at.numel():
+        return {}
     try:
         output, seen = traced(network, tree, at.clone().requires_grad_(), _node)
     except LookupError:
         return {}
-    gradients = dict.fromkeys(seen, 0.0)
+    gradients: dict[str, float | None] = dict.fromkeys(seen, 0.0)
     ends = [part for path in seen for part in _parts(seen[path][1])]
     entries = sum(end[:1].numel() for end in ends)
-    random = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    random = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu")
     coordinate = (random == random.amax(dim=-1, keepdim=True)).to(torch.float64)
-    for direction in (random, random.sign(), coordinate) if at.numel() else ():
+    for direction in (random, random.sign(), coordinate):
         g = direction.to(output.device)
         g = g / _dual_norm(g, target).reshape(-1, *[1] * (g.dim() - 1))
         arriving = iter(
@@ -201,7 +206,8 @@ def _measured(
             path = passage.leaf.path
             own = [next(arriving) for _ in _parts(seen[path][1])]
             size = _largest(_dual_norm(_like(seen[path][1], own), passage.target), entries)
-            gradients[path] = max(gradients[path], size)
+            before = gradients[path]
+            gradients[path] = None if size is None or before is None else max(before, size)
     return {
         each.leaf.path: (
             _largest(_norm(seen[each.leaf.path][0], each.source), entries),
@@ -249,8 +255,10 @@ def _dual_norm(g: Any, space: AnySpace) -> Tensor:
     return dual.flatten(1).sum(dim=1) if dual.dim() > 1 else dual
 
 
-def _largest(sizes: Tensor, entries: int) -> float:
-    return rounded_down(float(sizes.amax()), entries) if sizes.numel() else 0.0
+def _largest(sizes: Tensor, entries: int) -> float | None:
+    """The largest size, rounded down; None if the numbers leave the range of float64."""
+    largest = float(sizes.amax())
+    return rounded_down(largest, entries) if math.isfinite(largest) else None
 
 
 def _three(size: Size) -> list[float | str]:

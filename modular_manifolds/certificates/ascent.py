@@ -71,7 +71,7 @@ def steeper_points(
         return torch.cat([inside(end) for end in pair.chunk(2, dim=1)], dim=1)
 
     rows = at.flatten(1)
-    noise = torch.randn(rows.shape, generator=generator, dtype=at.dtype).to(at.device)
+    noise = torch.randn(rows.shape, generator=generator, dtype=at.dtype, device="cpu").to(at.device)
     size = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     size = torch.where(size > 0, size, 1.0 if radius is None else radius)
     ratio = torch.linalg.vector_norm(noise, dim=1, keepdim=True) / size
@@ -91,7 +91,9 @@ def steeper_points(
             _, v, _ = power_step(function, shaped(points), v, input_norm, output_norm)
         return power_step(function, shaped(points), v, input_norm, output_norm)
 
-    v = torch.randn(shaped(found).shape, generator=generator, dtype=at.dtype).to(at.device)
+    v = torch.randn(shaped(found).shape, generator=generator, dtype=at.dtype, device="cpu").to(
+        at.device
+    )
     slopes, v, _ = turned(found, v)
     # One point a start goes on: where it is large, a network's derivatives are what the search costs.
     steepest = slopes.reshape(4, -1).argmax(dim=0), torch.arange(len(rows), device=at.device)

@@ -55,9 +55,13 @@ def bounds(
     now = Certified(net)
     promised = propagate(tree, source, arriving, declared)
     proved = propagate(now.tree(tree), source, arriving, now.slope, now.matrix)
+    certified = before * after * proved.slope * rounding_up(proved)
+    if certified == 0 and all(each.slope > 0 for each in proved.passages):
+        # A product of positive bounds that underflows is rounded up.
+        certified = math.ulp(0.0)
     return Bounds(
         declared=before * after * promised.slope,
-        certified=before * after * proved.slope * rounding_up(proved),
+        certified=certified,
         promised=promised,
         proved=proved,
         now=now,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.linalg.rounding import singular_values
+from modular_manifolds.linalg.snapshot import device_of, plain_surroundings, snapshot
 from modular_manifolds.nn.module import Module
 from modular_manifolds.nn.network import check_network, check_values
 
@@ -59,24 +60,34 @@ class ConditioningReport:
 def conditioning(net: Module) -> ConditioningReport:
     """Measure every weight of `net` as it is now, in float64.
 
+    A weight that `torch.nn.utils` computes, as by pruning or a parametrization, is measured as the forward pass uses it in
+    evaluation mode.
+
     Raises:
-        ArgumentError: `net` is not a module of this library.
+        ArgumentError: `net` is not a module of this library, or a weight is complex or has no values yet.
+        NonFiniteError: a weight holds NaN or infinity.
     """
     net = check_network(net, argument="conditioning(net)")
     check_values(net, argument="conditioning(net)")
-    parameters = dict(net.named_parameters())
+    with plain_surroundings(device_of(net)):
+        return _report(snapshot(net))
+
+
+def _report(network: Module) -> ConditioningReport:
+    parameters = dict(network.named_parameters())
     rows: list[ConditioningRow] = []
-    for path, geometry in net.geometries():
-        weight = parameters[path].detach()
+    for path, geometry in network.geometries():
+        weight = parameters[path]
         values = singular_values(weight)
-        residual = geometry.manifold.residual(weight.double()).amax()
+        residual = float(geometry.manifold.residual(weight.double()).amax())
         rows.append(
             ConditioningRow(
                 path,
                 str(geometry.manifold),
                 float(values.amax()),
                 float(values.amin()),
-                float(residual),
+                # Of entries whose squares leave the range of float64 the distance is not known, and far.
+                math.inf if math.isnan(residual) else residual,
                 vector=weight.dim() == 1,
             )
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from modular_manifolds.certificates.inputs import as_vectors
 from modular_manifolds.certificates.leaves import module_at
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
 from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, leaves
@@ -48,30 +49,29 @@ def points_to_try(
     *,
     norm: VectorNorm,
     radius: float | None,
-    points: Tensor | None,
+    points: Any,
     starts: int,
     generator: torch.Generator,
     leading: tuple[int, ...] = (),
 ) -> Tensor:
     """At most `starts` of `points` in float64, or as many random ones of several sizes within `radius`.
 
-    They are of shape (batch, features), or (batch, *leading, features).
+    They are of shape (batch, features), or (batch, *leading, features); `points` in any shape that the network takes.
 
     Raises:
-        ArgumentError: a point lies outside the radius.
+        ArgumentError: a point lies outside the radius, or `points` are no inputs of the network.
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     if points is None:
         shape = (starts, *leading, space.size)
-        at = torch.randn(shape, generator=generator, dtype=torch.float64)
-        sizes = torch.logspace(-1, 1, starts, dtype=torch.float64)
+        at = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        sizes = torch.logspace(-1, 1, starts, dtype=torch.float64, device="cpu")
         sizes = sizes.reshape(-1, *[1] * (len(shape) - 1))
         if radius is not None:
             # The largest lies inside by more than its norm can be rounded.
             at = at / vector_norm(at, norm).unsqueeze(-1) * (radius * (1 - 1e-9) / 10)
         return (at * sizes).to(device)
-    at = points.detach().to("cpu", torch.float64)[:starts]
-    at = at if leading else at.flatten(1)
+    at = as_vectors(points, network, argument="points")[:starts]
     if radius is not None and at.numel():
         largest = float(vector_norm(at, norm).amax())
         if largest > radius:
@@ -164,11 +164,13 @@ def largest_slope(
     of an input. At each point the direction v is improved by `power_step`. Whatever v comes out, the quotient is a
     slope that the function really has at x.
     """
-    v = torch.randn(at.shape, generator=generator, dtype=torch.float64).to(at.device)
+    v = torch.randn(at.shape, generator=generator, dtype=torch.float64, device="cpu").to(at.device)
     best = 0.0
     for _ in range(iterations if at.numel() else 0):
         slopes, v, _ = power_step(function, at, v, input_norm, output_norm)
-        before, best = best, max(best, float(slopes.max()))
+        # A slope whose arithmetic overflows says nothing.
+        finite = torch.where(torch.isfinite(slopes), slopes, 0.0)
+        before, best = best, max(best, float(finite.max()))
         if best <= before * (1 + 1e-9):
             break
     return best
@@ -224,6 +226,8 @@ def slopes_of_leaves(
     A leaf that is given a tuple is searched part by part where it takes any space, and not otherwise.
     """
     found: dict[str, float] = {}
+    if not iterations or not at.numel():
+        return found
     try:
         _, seen = traced(network, tree, at)
     except LookupError:

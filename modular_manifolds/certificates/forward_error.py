@@ -51,15 +51,23 @@ class Computed:
 
 
 def forward_error(
-    net: Module, tree: Tree, source: AnySpace, radius: float, slope_of: SlopeOf
+    net: Module,
+    tree: Tree,
+    source: AnySpace,
+    radius: float,
+    slope_of: SlopeOf,
+    dtype: torch.dtype | None = None,
 ) -> float:
-    """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being `net` as torch computes it in its weights' dtype.
+    """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being `net` as torch computes it in `dtype`.
+
+    Without `dtype` it is the dtype of the weights.
 
     Through a leaf of slope bound L the error that arrives grows by L, and the leaf's own rounding of
     what really arrives is added: `e' = L e + δ(‖x‖ + e)`. A sum of m parts adds `γ_{m−1}` times the sizes
     of its parts, a scale two roundings.
     """
-    return total(_through(net, tree, Computed(radius, 0.0, source), slope_of, dtype_of(net)).error)
+    dtype = dtype_of(net) if dtype is None else dtype
+    return total(_through(net, tree, Computed(radius, 0.0, source), slope_of, dtype).error)
 
 
 def dtype_of(net: Module) -> torch.dtype:

@@ -58,4 +58,5 @@ class InputScale:
 
 def unscaled() -> InputScale:
     """x itself is what a radius is measured in."""
-    return InputScale(torch.zeros(()), torch.ones(()), "units of the network's input", slack=0.0)
+    mean, std = torch.zeros((), device="cpu"), torch.ones((), device="cpu")
+    return InputScale(mean, std, "units of the network's input", slack=0.0)

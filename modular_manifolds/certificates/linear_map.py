@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -30,7 +31,12 @@ class LinearMap:
         return float(torch.linalg.matrix_norm(self.matrix)) * (1 + self.matrix.numel() * EPS)
 
     def largest_singular_value(self) -> float:
-        """An upper bound on `σ_max` of the true matrix: no singular value is further off than the error."""
+        """An upper bound on `σ_max` of the true matrix: no singular value is further off than the error.
+
+        Infinite if an entry has left the range of float64.
+        """
+        if not bool(torch.isfinite(self.matrix).all()):
+            return math.inf
         return largest_singular_value(self.matrix) + self.error
 
     def then(self, after: LinearMap) -> LinearMap:
@@ -76,7 +82,7 @@ def multiplied_out(tree: Tree, source: AnySpace, matrix_of: MatrixOf) -> LinearM
         case Leaf():
             matrix = matrix_of(tree)
             if matrix is None:
-                return LinearMap(torch.eye(source.size, dtype=torch.float64))
+                return LinearMap(torch.eye(source.size, dtype=torch.float64, device="cpu"))
             matrix = matrix.detach().to("cpu", torch.float64)
             return LinearMap(matrix) if matrix.dim() == 2 else None
         case Scale():

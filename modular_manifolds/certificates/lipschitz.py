@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from modular_manifolds.arguments import check_count
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
@@ -23,13 +22,13 @@ from modular_manifolds.certificates.empirical import (
     points_to_try,
     slopes_of_leaves,
 )
-from modular_manifolds.certificates.forward_error import dtype_of, forward_error, own_rounding
+from modular_manifolds.certificates.examined import Examined, examined
+from modular_manifolds.certificates.forward_error import forward_error, own_rounding
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.space import VectorNorm, check_vector_norm, conversion
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import leading
 from modular_manifolds.nn.module import Module
-from modular_manifolds.nn.network import check_network, check_values
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,8 @@ class LipschitzReport:
 
     `declared` holds at every point of the product manifold; infinite where a manifold is unbounded.
     `certified` holds for the weights as they are now, in exact arithmetic.
-    `empirical` is the largest slope found: no true bound lies below it.
+    `empirical` is the largest slope found: no true bound lies below it. It is 0 if no slope was found at the `searched`
+    points, or if nothing was searched; `advice` says which.
     `rounding` closes the gap to the network f̂ that torch computes in its weights' dtype:
     `‖f̂(x) − f̂(y)‖ ≤ certified · ‖x − y‖ + rounding` for inputs of norm at most `radius`. It grows with
     the radius, so it is None where none was given; infinite where a module does not bound its rounding.
@@ -74,11 +74,14 @@ class LipschitzReport:
     radius: float | None = None
     rounding: float | None = None
     merged: tuple[tuple[str, ...], ...] = ()
+    searched: int = 0
 
     @property
     def tightness(self) -> float:
-        """`certified / empirical`, at least 1."""
-        return self.certified / self.empirical if self.empirical > 0 else math.inf
+        """`certified / empirical`, at least 1: 1 for a constant network, infinite if no slope was found."""
+        if self.empirical > 0:
+            return self.certified / self.empirical
+        return math.inf if self.certified > 0 else 1.0
 
     def header(self) -> list[str]:
         """The names of the columns of `cells`."""
@@ -101,7 +104,7 @@ class LipschitzReport:
         lines = [
             format_table(self.header(), self.cells()),
             f"from {self.input_norm} to {self.output_norm}: declared {self.declared:.6g}, certified "
-            f"{self.certified:.6g}, empirical {self.empirical:.6g} (tightness {self.tightness:.3g})",
+            f"{self.certified:.6g}, empirical {self.empirical:.6g} ({self._how_tight()})",
         ]
         if self.rounding is not None:
             lines.append(
@@ -110,12 +113,25 @@ class LipschitzReport:
         lines.extend(f"multiplied out to one matrix: {', '.join(each)}" for each in self.merged)
         return "\n".join([*lines, *self.advice()])
 
+    def _how_tight(self) -> str:
+        if self.empirical > 0 or not self.certified > 0:
+            return f"tightness {self.tightness:.3g}"
+        return "no slope found" if self.searched else "not searched"
+
     def advice(self) -> list[str]:
-        """A sentence for every reason why a bound is infinite."""
+        """A sentence for every reason why a bound is infinite, and one if no slope was found."""
         lines = sentences(
             Culprit(row.path, row.label, row.remedy, math.isfinite(row.certified))
             for row in self.rows
         )
+        if not self.empirical > 0 and self.certified > 0:
+            lines.append(
+                f"no slope was found at {self.searched} points, so nothing is known of the tightness: the network is "
+                "constant near them, or its numbers leave the range of float64; pass other points="
+                if self.searched
+                else "no slope was looked for, so nothing is known of the tightness; pass points, and "
+                "starts= and iterations= of at least 1"
+            )
         if self.rounding is None or math.isfinite(self.rounding) or math.isinf(self.certified):
             return lines
         return lines + [
@@ -132,7 +148,7 @@ def lipschitz(
     input_norm: VectorNorm | None = None,
     output_norm: VectorNorm | None = None,
     radius: float | None = None,
-    points: Tensor | None = None,
+    points: Any = None,
     starts: int = 16,
     iterations: int = 30,
     seed: int = 0,
@@ -145,38 +161,63 @@ def lipschitz(
     series or in a sum, are multiplied out first where that gives less. It is no larger than the declared
     bound only if the weights are on their manifolds.
 
+    The report is about the network in evaluation mode, with the values that its forward pass uses. It works on a copy in
+    float64 without hooks, and is the same in every mode and precision that torch may be in.
+
     Args:
         net: a network from one space to another (not from or to a tuple).
         input_norm, output_norm: l2, rms, l1 or linf; the network's own by default.
         radius: the largest `input_norm` of an input; the bounds then hold for such inputs, modules whose
             bound depends on the size of their input are taken at what arrives there, and the report has
             its `rounding`. Without it the bounds hold for all inputs.
-        points: inputs of shape (batch, features) at which slopes are looked for; random ones by default. For a
-            network that mixes positions (batch, positions, features).
+        points: inputs at which slopes are looked for, in any shape that the network takes; random ones by default.
         starts, iterations, seed: effort and seed of the search for the largest slope.
 
     Raises:
         ArgumentError: a norm is unknown, `radius` is not finite and positive or a point lies outside it,
-        or `net` is not a module of this library. SpaceError: the network takes any space, or takes or
-        gives a tuple.
+        `starts` or `iterations` is negative, or `net` is not a module of this library or has a weight that is
+        complex. SpaceError: the network takes any space, or takes or gives a tuple. NonFiniteError: a weight or a
+        point holds NaN or infinity. ShapeError: the network does not take such points.
     """
-    net = check_network(net, argument="lipschitz(net)")
-    check_values(net, argument="lipschitz(net)")
     starts = check_count(starts, argument="lipschitz(starts)", what="starts", least=0)
     iterations = check_count(iterations, argument="lipschitz(iterations)", what="steps", least=0)
     seed = check_count(seed, argument="lipschitz(seed)", what="the random draw", least=0)
-    tree, source, target = one_space_to_another(net, "lipschitz(net)")
+    with examined(net, argument="lipschitz(net)") as seen:
+        return _report(
+            seen,
+            input_norm=input_norm,
+            output_norm=output_norm,
+            radius=radius,
+            points=points,
+            starts=starts,
+            iterations=iterations,
+            seed=seed,
+        )
+
+
+def _report(
+    seen: Examined,
+    *,
+    input_norm: VectorNorm | None,
+    output_norm: VectorNorm | None,
+    radius: float | None,
+    points: Any,
+    starts: int,
+    iterations: int,
+    seed: int,
+) -> LipschitzReport:
+    network = seen.network
+    tree, source, target = one_space_to_another(network, "lipschitz(net)")
     given = source.norm if input_norm is None else input_norm
     wanted = target.norm if output_norm is None else output_norm
     check_vector_norm(given, argument="input_norm")
     check_vector_norm(wanted, argument="output_norm")
     if radius is not None:
         radius = check_radius(radius)
-    known = bounds(net, input_norm=given, output_norm=wanted, radius=radius)
+    known = bounds(network, input_norm=given, output_norm=wanted, radius=radius)
     promised, proved = known.promised, known.proved
 
-    network = copy.deepcopy(net).double().eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     asked = points_to_try(
         network,
         source,
@@ -211,7 +252,7 @@ def lipschitz(
     rounding = None
     if radius is not None:
         after = conversion(target.norm, wanted, target.size)
-        error = forward_error(net, tree, source, known.arriving, known.now.slope)
+        error = forward_error(network, tree, source, known.arriving, known.now.slope, seen.dtype)
         rounding = 2 * after * rounding_up(proved) * error
     pairs = zip(promised.passages, proved.passages, strict=True)
     return LipschitzReport(
@@ -220,15 +261,20 @@ def lipschitz(
         declared=known.declared,
         certified=known.certified,
         empirical=empirical,
-        rows=tuple(_row(net, one, other, found, radius) for one, other in pairs),
+        rows=tuple(_row(seen, one, other, found, radius) for one, other in pairs),
         radius=radius,
         rounding=rounding,
         merged=proved.merged,
+        searched=len(asked) if iterations else 0,
     )
 
 
 def _row(
-    net: Module, promised: Passage, proved: Passage, found: dict[str, float], radius: float | None
+    seen: Examined,
+    promised: Passage,
+    proved: Passage,
+    found: dict[str, float],
+    radius: float | None,
 ) -> LipschitzRow:
     leaf = promised.leaf
     return LipschitzRow(
@@ -238,5 +284,5 @@ def _row(
         proved.slope,
         found.get(leaf.path),
         remedy_for(promised, proved, radius),
-        None if radius is None else own_rounding(net, leaf, proved.radii, dtype_of(net)),
+        None if radius is None else own_rounding(seen.network, leaf, proved.radii, seen.dtype),
     )

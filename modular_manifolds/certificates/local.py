@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
-import torch
 from torch import Tensor
 
 from modular_manifolds.certificates.bounds import bounds, check_radius
+from modular_manifolds.certificates.examined import examined
+from modular_manifolds.certificates.inputs import as_vectors
 from modular_manifolds.certificates.relu_chain import chain_of, near
 from modular_manifolds.certificates.semidefinite import checked_bound, multipliers
-from modular_manifolds.composition.space import Space
-from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
+from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.nn.module import Module
-from modular_manifolds.nn.network import check_network, check_values
 
 MOST_UNITS: Final = 256
 """The semidefinite program grows with the square of the units; its solvers with a higher power."""
@@ -65,7 +64,7 @@ class LocalLipschitzReport:
         )
 
 
-def local_lipschitz(net: Module, point: Tensor, *, radius: float) -> LocalLipschitzReport:
+def local_lipschitz(net: Module, point: Any, *, radius: float) -> LocalLipschitzReport:
     """Bound the slope of a chain of Linear and ReLU from l2 to l2 in the ball around a point.
 
     Units whose sign is fixed in the ball, by intervals from certified norms, are linear there. For the
@@ -74,20 +73,24 @@ def local_lipschitz(net: Module, point: Tensor, *, radius: float) -> LocalLipsch
 
     Args:
         net: a series of mm.Linear and mm.ReLU with at most 256 units.
-        point: the centre, of shape (features,).
+        point: the centre, one input in a shape that the network takes.
         radius: the l2 radius of the ball.
 
     Raises:
         SpaceError: `net` is not such a chain. ArgumentError: `radius` is not finite and positive, there
-        are too many units, or cvxpy is needed and cannot be imported. ShapeError, NonFiniteError: `point`.
+        are too many units, a weight is complex, or cvxpy is needed and cannot be imported. ShapeError: `point` is not one
+        input. NonFiniteError: `point` or a weight holds NaN or infinity.
 
     Source: M. Fazlyab et al., "Efficient and accurate estimation of Lipschitz constants for deep neural
     networks" (2019).
     """
-    net = check_network(net, argument="local_lipschitz(net)")
-    check_values(net, argument="local_lipschitz(net)")
-    everywhere = bounds(net, input_norm="l2", output_norm="l2").certified
-    layers = chain_of(net)
+    with examined(net, argument="local_lipschitz(net)") as seen:
+        return _report(seen.network, point, radius)
+
+
+def _report(network: Module, point: Any, radius: float) -> LocalLipschitzReport:
+    everywhere = bounds(network, input_norm="l2", output_norm="l2").certified
+    layers = chain_of(network)
     radius = check_radius(radius)
     units = sum(len(layer.weight) for layer in layers if layer.relu)
     if units > MOST_UNITS:
@@ -97,11 +100,11 @@ def local_lipschitz(net: Module, point: Tensor, *, radius: float) -> LocalLipsch
             units,
             "Take a smaller network, or mm.lipschitz.",
         )
-    region = near(layers, _checked(net, point), radius)
+    region = near(layers, _checked(network, point), radius)
     bound, status = region.slope, LocalStatus.LINEAR
     if region.undecided and region.slope > 0:
         bound, status = region.slope, LocalStatus.BY_NORMS
-        found = multipliers(region)
+        found = multipliers(region) if region.in_range else None
         proved = region.slope if found is None else checked_bound(region, found[0])
         if found is not None and proved < bound:
             bound = proved
@@ -117,17 +120,13 @@ def local_lipschitz(net: Module, point: Tensor, *, radius: float) -> LocalLipsch
     )
 
 
-def _checked(net: Module, point: Tensor) -> Tensor:
-    assert isinstance(net.source, Space)
-    if tuple(point.shape) != (net.source.size,):
+def _checked(network: Module, point: Any) -> Tensor:
+    vectors = as_vectors(point, network, argument="local_lipschitz(point)")
+    if len(vectors) != 1:
         raise ShapeError(
             "local_lipschitz(point)",
-            f"must be of shape ({net.source.size},), as the network takes",
-            tuple(point.shape),
+            f"must be of shape ({vectors.shape[-1]},), as the network takes, or a batch of one",
+            f"{len(vectors)} points",
             "Pass one point.",
         )
-    if not bool(torch.isfinite(point).all()):
-        raise NonFiniteError(
-            "local_lipschitz(point)", "must be finite", "NaN or infinity", "Look at the data."
-        )
-    return point.detach().to("cpu", torch.float64)
+    return vectors[0]

@@ -35,7 +35,7 @@ def pair_bounds(net: Module, bound: float, classes: int) -> tuple[Tensor, bool]:
     CIFAR-100" (2022), the last layer's normalisation.
     """
     global_bound = math.sqrt(2.0) * bound * (1 + 4 * EPS)
-    found = torch.full((classes, classes), global_bound, dtype=torch.float64)
+    found = torch.full((classes, classes), global_bound, dtype=torch.float64, device="cpu")
     parts = [part for _, part in net.parts()] if isinstance(net, Series) else [net]
     last = parts[-1]
     if not isinstance(last, Linear):
@@ -91,10 +91,10 @@ def certified_radii(outputs: Tensor, labels: Tensor, pairs: Tensor, error: float
         pairs: K of `pair_bounds`.
         error: a bound on the error of each output.
     """
-    rows = torch.arange(len(labels))
+    rows = torch.arange(len(labels), device="cpu")
     margins = outputs[rows, labels].unsqueeze(1) - outputs - 2 * error
     radii = torch.where(margins > 0, margins / pairs[labels], 0.0)
     radii[rows, labels] = math.inf
     # A network of one class can give no other; nothing is claimed of it.
-    nearest = radii.amin(dim=1) if outputs.shape[1] > 1 else torch.zeros(len(labels)).double()
+    nearest = radii.amin(dim=1) if outputs.shape[1] > 1 else outputs.new_zeros(len(labels))
     return torch.nan_to_num(nearest * (1 - 8 * EPS), nan=0.0, posinf=math.inf)

@@ -5,6 +5,8 @@ A unit whose sign cannot change in the ball is linear there: on, it passes its i
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +16,7 @@ from modular_manifolds.certificates.leaves import module_at
 from modular_manifolds.composition.tree import Leaf, Series, Tree
 from modular_manifolds.errors import SpaceError
 from modular_manifolds.linalg.rounding import largest_singular_value
-from modular_manifolds.nn import Atom, Module, ReLU
+from modular_manifolds.nn import Atom, Flatten, Module, ReLU
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -54,6 +56,12 @@ class Region:
     slope: float
     reach: float
 
+    @property
+    def in_range(self) -> bool:
+        """Whether all its numbers, and their squares, are in the range of float64."""
+        sizes = torch.stack([each.abs().sum() for each in (self.output, self.before)]).tolist()
+        return max(*sizes, self.slope, self.reach) < math.sqrt(sys.float_info.max)
+
 
 def chain_of(net: Module) -> list[Layer]:
     """The layers of a network that is a series of linear maps and ReLUs.
@@ -65,7 +73,8 @@ def chain_of(net: Module) -> list[Layer]:
     for leaf in _in_a_row(net.tree()):
         module = module_at(net, leaf) if isinstance(leaf, Leaf) else None
         matrix = module.matrix() if isinstance(module, Atom) else None
-        if isinstance(leaf, Leaf) and leaf.identity:
+        if isinstance(module, Flatten) or (isinstance(leaf, Leaf) and leaf.identity):
+            # Points arrive as vectors, which Flatten leaves as they are.
             continue
         if isinstance(module, ReLU):
             if not layers:
@@ -93,12 +102,12 @@ def near(layers: list[Layer], point: Tensor, radius: float) -> Region:
     h, off_by = point, torch.zeros_like(point)
     inputs, undecided = len(point), 0
     # Of the hidden vector as a function of ξ, and what rounding did to it at most.
-    A, error = torch.eye(inputs, dtype=torch.float64), 0.0
+    A, error = torch.eye(inputs, dtype=torch.float64, device="cpu"), 0.0
     slope, units, reach = 1.0, 0, 0.0
     before: list[Tensor] = []
     before_error = 0.0
     moves: Tensor | None = None
-    alive = torch.ones(inputs, dtype=torch.bool)
+    alive = torch.ones(inputs, dtype=torch.bool, device="cpu")
     for layer in layers:
         W = layer.weight * alive
         up = 1 + 4 * (W.shape[1] + 4) * EPS
@@ -126,21 +135,18 @@ def near(layers: list[Layer], point: Tensor, radius: float) -> Region:
         slope = slope * largest_singular_value(W[alive]) if bool(alive.any()) else 0.0
         if fresh:
             before.append(P[open_])
-            before_error = (before_error**2 + product**2) ** 0.5 * (1 + 8 * EPS)
-            reach = (reach**2 + slope**2) ** 0.5 * (1 + 8 * EPS)
-        A = torch.cat((P * on.unsqueeze(1), torch.zeros(len(z), fresh, dtype=torch.float64)), dim=1)
-        A[open_, inputs + undecided + torch.arange(fresh)] = 1.0
+            before_error = math.hypot(before_error, product) * (1 + 8 * EPS)
+            reach = math.hypot(reach, slope) * (1 + 8 * EPS)
+        A = torch.cat((P * on.unsqueeze(1), P.new_zeros(len(z), fresh)), dim=1)
+        A[open_, inputs + undecided + torch.arange(fresh, device="cpu")] = 1.0
         undecided += fresh
         error = product * (1 + 8 * EPS)
-        if not undecided:
+        if not undecided and bool(torch.isfinite(A).all()):
             slope = min(slope, largest_singular_value(A) + error)
         h = torch.where(off, 0.0, z.clamp_min(0) if layer.relu else z)
         off_by = torch.where(off, 0.0, off_by)
         moves = torch.where(off, 0.0, move)
-    padded = [
-        torch.cat((P, torch.zeros(len(P), A.shape[1] - P.shape[1], dtype=torch.float64)), dim=1)
-        for P in before
-    ]
+    padded = [torch.cat((P, P.new_zeros(len(P), A.shape[1] - P.shape[1])), dim=1) for P in before]
     return Region(
         output=A,
         before=torch.cat(padded) if padded else A[:0],

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.certificates.attack import Attack
-from modular_manifolds.certificates.bounds import bounds
+from modular_manifolds.certificates.bounds import bounds, one_space_to_another
+from modular_manifolds.certificates.examined import examined
 from modular_manifolds.certificates.input_scale import InputScale, unscaled
+from modular_manifolds.certificates.inputs import flattens, item_dims, misfit, numbers, real
 from modular_manifolds.certificates.margins import certified_radii, pair_bounds, rounding_of_outputs
 from modular_manifolds.certificates.robustness_report import RobustnessReport, RobustnessRow
 from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError, CertificateError, NonFiniteError, ShapeError
+from modular_manifolds.linalg.snapshot import device_of
 from modular_manifolds.nn.module import Module
-from modular_manifolds.nn.network import check_network, check_values
 
 RADII: Final = (36 / 255, 72 / 255, 108 / 255)
 """The l2 radii at which CIFAR-10's certified accuracies are usually given, for pixels in [0, 1]."""
@@ -29,8 +31,8 @@ CHUNK: Final = 1024
 
 def robustness(
     net: Module,
-    inputs: Tensor,
-    labels: Tensor,
+    inputs: Any,
+    labels: Any,
     *,
     radii: Sequence[float] = RADII,
     scale: InputScale | None = None,
@@ -45,35 +47,42 @@ def robustness(
     nothing is claimed.
 
     Args:
-        net: a classifier; its outputs are the classes' scores.
-        inputs: as the network sees them, of shape (points, features) or (points, ...).
-        labels: whole numbers of shape (points,).
+        net: a classifier; its outputs are the classes' scores. It is examined in evaluation mode, on a copy without hooks.
+        inputs: as the network sees them, in any shape that it takes: vectors, or images for a network that flattens them.
+        labels: whole numbers of any dtype, one a point: of the shape of the inputs less that of one point.
         radii: l2 radii in the units of `scale`.
         scale: how the inputs were scaled; radii are in the network's own units without it.
         attack: for example `mm.ProjectedGradient()`. Each radius is attacked with the points that
             smaller ones left right.
 
     Raises:
-        ArgumentError: a label or a radius is out of range. ShapeError: inputs and labels do not fit.
-        NonFiniteError: inputs or outputs hold NaN or infinity. SpaceError: `mm.lipschitz` refuses the
+        ArgumentError: a label or a radius is out of range, or a weight is complex. ShapeError: inputs, labels and network
+        do not fit. NonFiniteError: inputs, outputs or a weight hold NaN or infinity. SpaceError: `mm.lipschitz` refuses the
         network. CertificateError: the attack changed a certified prediction, so a declared number is
         wrong.
 
     Source: Y. Tsuzuku, I. Sato, M. Sugiyama, "Lipschitz-Margin Training" (2018), proposition 1.
     """
-    net = check_network(net, argument="robustness(net)")
-    check_values(net, argument="robustness(net)")
     checked = tuple(sorted({_radius(each) for each in radii}))
-    scaled = unscaled() if scale is None else scale
-    network = copy.deepcopy(net).double().eval().requires_grad_(False)
-    device = next((each.device for each in network.parameters()), inputs.device)
-    points = inputs.detach().to(device, torch.float64)
-    _check_points(network, points, labels)
+    with examined(net, argument="robustness(net)") as seen:
+        scaled = unscaled() if scale is None else _own(scale)
+        return _report(seen.network, inputs, labels, checked, scaled, attack)
+
+
+def _report(
+    network: Module,
+    inputs: Any,
+    labels: Any,
+    checked: tuple[float, ...],
+    scaled: InputScale,
+    attack: Attack | None,
+) -> RobustnessReport:
+    one_space_to_another(network, "robustness(net)")
+    points, truth = _points(network, inputs, labels)
     known = bounds(network, input_norm="l2", output_norm="l2")
     bound = math.inf if math.isnan(known.certified) else known.certified
     outputs = _outputs(network, points)
-    _check_outputs(outputs, labels)
-    truth = labels.detach().to("cpu", torch.int64)
+    _check_outputs(outputs, truth)
     right = outputs.argmax(dim=1) == truth
     pairs, last_weight = pair_bounds(network, bound, outputs.shape[1])
     longest = float(torch.linalg.vector_norm(points.flatten(1), dim=1).amax())
@@ -98,6 +107,12 @@ def robustness(
             if not math.isfinite(each.slope)
         ),
     )
+
+
+def _own(scale: InputScale) -> InputScale:
+    """The same scale in tensors of our own: the caller's may have been made in inference mode, or have a history."""
+    mean, std = (each.detach().clone() for each in (scale.mean, scale.std))
+    return replace(scale, mean=mean, std=std)
 
 
 class _Scaled(nn.Module):
@@ -132,7 +147,7 @@ def _attacked(
         for some in standing.nonzero().flatten().split(CHUNK) if radius > 0 else ():
             there = some.to(points.device)
             found = attack(model, start[there], labels[some].to(points.device), radius)
-            near = _into_the_ball(found.to(start), start[there], radius)
+            near = _into_the_ball(found, start[there], radius)
             with torch.no_grad():
                 kept = model(near).argmax(dim=1).cpu() == labels[some]
             broken = some[~kept & (own[some] > radius)]
@@ -151,7 +166,16 @@ def _attacked(
 
 def _into_the_ball(found: Tensor, start: Tensor, radius: float) -> Tensor:
     """`found` no further than `radius` from `start`: an attack's own rounding must not refute us."""
-    moved = found - start
+    if found.shape != start.shape:
+        raise ShapeError(
+            "robustness(attack)",
+            f"must give points of the shape that it is given, {tuple(start.shape)}",
+            tuple(found.shape),
+            "Return a point for each point.",
+        )
+    moved = found.detach().to(start) - start
+    # An attack that loses a point in NaN or infinity has not moved it.
+    moved = torch.where(torch.isfinite(moved), moved, 0.0)
     lengths = torch.linalg.vector_norm(moved.flatten(1), dim=1).clamp_min(1e-300)
     shrink = (radius * (1 - 1e-12) / lengths).clamp(max=1.0)
     return start + moved * shrink.reshape(-1, *[1] * (moved.dim() - 1))
@@ -167,25 +191,31 @@ def _radius(value: float) -> float:
     return check_number(value, NOT_NEGATIVE, argument="robustness(radii)", remedy=remedy)
 
 
-def _check_points(network: Module, points: Tensor, labels: Tensor) -> None:
-    if points.dim() < 2 or labels.shape != points.shape[:1] or len(labels) == 0:
+def _points(network: Module, inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """The points, of shape (points, …) in float64 where the network lives, and their labels, (points,) in int64."""
+    given = numbers(inputs, argument="robustness(inputs)")
+    truth = numbers(labels, argument="robustness(labels)").cpu()
+    x = real(given, network, argument="robustness(inputs)")
+    batch = tuple(truth.shape)
+    if x.dim() <= len(batch) or tuple(x.shape[: len(batch)]) != batch or truth.numel() == 0:
         raise ShapeError(
             "robustness(inputs, labels)",
             "must be of shapes (points, features) and (points,), with at least one point",
-            f"{tuple(points.shape)} and {tuple(labels.shape)}",
+            f"{tuple(given.shape)} and {batch}",
             "Pass a label for each input.",
         )
-    if isinstance(network.source, Space) and points.shape[-1] != network.source.size:
-        raise ShapeError(
-            "robustness(inputs)",
-            f"must have {network.source.size} features, as the network takes",
-            points.shape[-1],
-            "Pass the data that the network was trained for.",
+    if truth.is_floating_point():
+        raise ArgumentError(
+            "robustness(labels)", "must be whole numbers", truth.dtype, "Convert them with .long()."
         )
-    if not bool(torch.isfinite(points).all()):
-        raise NonFiniteError(
-            "robustness(inputs)", "must be finite", "NaN or infinity", "Look at the data."
-        )
+    assert isinstance(network.source, Space)
+    item, size = tuple(x.shape[len(batch) :]), network.source.size
+    if item[-1] != size:
+        # Images: as they are for a network that flattens them itself, and as vectors for any other.
+        if item_dims(item, size) != len(item):
+            raise misfit("robustness(inputs)", tuple(given.shape), size)
+        item = item if flattens(network, network.tree()) else (size,)
+    return x.reshape(-1, *item).to(device_of(network)), truth.reshape(-1).to(torch.int64)
 
 
 def _check_outputs(outputs: Tensor, labels: Tensor) -> None:
@@ -201,11 +231,11 @@ def _check_outputs(outputs: Tensor, labels: Tensor) -> None:
             "the network's outputs", "must be finite", "NaN or infinity", "Look at its weights."
         )
     lowest, highest = int(labels.min()), int(labels.max())
-    if labels.is_floating_point() or lowest < 0 or highest >= outputs.shape[1]:
+    if lowest < 0 or highest >= outputs.shape[1]:
         raise ArgumentError(
             "robustness(labels)",
             f"must be whole numbers from 0 to {outputs.shape[1] - 1}",
-            f"{lowest} to {highest}, {labels.dtype}",
+            f"{lowest} to {highest}",
             "Pass the indices of the classes.",
         )
 

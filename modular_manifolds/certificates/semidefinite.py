@@ -36,15 +36,19 @@ def multipliers(region: Region) -> tuple[Tensor, bool] | None:
     n, u = region.inputs, region.undecided
     rows = torch.cat((region.output[:, :n], region.before[:, :n]))
     # Only the part of Δx that the rows see counts: an orthonormal basis of it.
-    basis = torch.linalg.qr(rows.mT)[0] if len(rows) < n else torch.eye(n, dtype=torch.float64)
-    inside = torch.block_diag(basis, torch.eye(u, dtype=torch.float64))
+    basis = (
+        torch.linalg.qr(rows.mT)[0]
+        if len(rows) < n
+        else torch.eye(n, dtype=torch.float64, device="cpu")
+    )
+    inside = torch.block_diag(basis, torch.eye(u, dtype=torch.float64, device="cpu"))
     F = (region.output @ inside / region.slope).numpy()
     C = (region.before @ inside).numpy()
     k = basis.shape[1]
     U = inside.new_zeros(u, k + u)
-    U[:, k:] = torch.eye(u)
+    U[:, k:] = torch.eye(u, device="cpu")
     E = inside.new_zeros(k + u, k + u)
-    E[:k, :k] = torch.eye(k)
+    E[:k, :k] = torch.eye(k, device="cpu")
     t, rho = cp.Variable(u, nonneg=True), cp.Variable()
     cross = U.mT.numpy() @ cp.diag(t) @ C
     M = rho * E.numpy() - F.T @ F - cross - cross.T + 2 * U.mT.numpy() @ cp.diag(t) @ U.numpy()
@@ -59,7 +63,7 @@ def multipliers(region: Region) -> tuple[Tensor, bool] | None:
             return None
     if t.value is None:
         return None
-    found = torch.as_tensor(t.value, dtype=torch.float64).clamp_min(0)
+    found = torch.as_tensor(t.value, dtype=torch.float64, device="cpu").clamp_min(0)
     return found, problem.status == cp.OPTIMAL
 
 

@@ -66,7 +66,7 @@ def lipschitz(
         bool | None,
         typer.Option(
             "--attack/--no-attack",
-            help="Whether to attack too; without it where foolbox is installed.",
+            help="Whether to attack too, which takes most of the time; attacked without it.",
         ),
     ] = None,
     json: Annotated[
@@ -109,7 +109,7 @@ def lipschitz(
     for line in str(report).splitlines()[2 + len(report.rows) :]:
         console.print(line)
     if predictions is not None:
-        show(console, question, predictions)
+        show(console, predictions)
     if json is not None:
         _write(json, "--json", _as_json(report, predictions))
         console.print(f"report    {json}", soft_wrap=True, highlight=False)

@@ -23,7 +23,7 @@ POINTS = 1000
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked about predictions. `attack` None means where the library for it is installed."""
+    """What was asked about predictions. `attack` None means that nothing was said of it: then there is one."""
 
     data: str | None
     path: Path | None
@@ -39,9 +39,7 @@ class Question:
     @property
     def attacks(self) -> bool:
         """Whether the answer comes with an attack."""
-        from modular_manifolds.certificates.attack import can_attack
-
-        return can_attack() if self.attack is None else self.attack
+        return self.attack is not False
 
 
 def answer(net: Module, run: RunSpec, question: Question) -> RobustnessReport:
@@ -62,7 +60,7 @@ def answer(net: Module, run: RunSpec, question: Question) -> RobustnessReport:
     return certified_predictions(net, data, points=points, radii=radii, attack=attack)
 
 
-def show(console: Console, question: Question, found: RobustnessReport) -> None:
+def show(console: Console, found: RobustnessReport) -> None:
     """Print the answer to a question."""
     from modular_manifolds.cli.tables import show_table
 
@@ -70,13 +68,6 @@ def show(console: Console, question: Question, found: RobustnessReport) -> None:
     show_table(console, "Predictions", found.header(), found.cells())
     for line in found.notes():
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-    if question.attack is None and not question.attacks:
-        console.print(
-            "not attacked: foolbox cannot be imported; pip install 'modular-manifolds[robustness]'",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
 
 
 def radius(text: str) -> float:

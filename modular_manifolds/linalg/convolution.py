@@ -63,6 +63,6 @@ def _waves(kernel: int, size: int, stride: int, padding: int) -> Tensor:
     """`exp(−2πi k (a M + m)/N)`, shape (kernel, stride, M): position k, alias a, frequency m."""
     least = size + min(padding, kernel - 1)
     torus = -(-least // stride) * stride
-    turns = torch.outer(torch.arange(kernel), torch.arange(torus)) % torus
+    turns = torch.outer(*(torch.arange(each, device="cpu") for each in (kernel, torus))) % torus
     angles = turns.to(torch.float64) * (2 * math.pi) / torus
     return torch.polar(torch.ones_like(angles), -angles).unflatten(-1, (stride, -1))

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, SupportsIndex
 
+import torch
 from torch import nn
 
 from modular_manifolds.arguments import is_number
@@ -193,8 +194,9 @@ def operand(other: object, operator: str) -> Module | None:
 
 def _memory_of(parameter: nn.Parameter) -> object:
     """An identity that two parameters share if a step in place of one would move both."""
-    # Only plain parameters on a device have an address.
-    plain = type(parameter) is nn.Parameter and not parameter.is_meta
+    # Only plain, dense parameters on a device have an address.
+    dense = parameter.layout == torch.strided and not parameter.is_meta
+    plain = type(parameter) is nn.Parameter and dense
     return (plain and parameter.data_ptr()) or id(parameter)
 
 

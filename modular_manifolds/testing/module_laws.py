@@ -16,6 +16,7 @@ from torch.func import functional_call, jvp
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.radius import total
 from modular_manifolds.composition.tree import leaves, reach, slope
+from modular_manifolds.linalg.snapshot import plain_surroundings, snapshot
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.ascent import climb
@@ -220,16 +221,21 @@ def check_module(module: Composed, sample: Sample | None = None) -> None:
 
     A module that takes any space is tried in rms, l2, l1 and linf with `sample.shape[-1]` features.
     Weights are taken as they are, so they must be on their manifolds (in Euclidean space: in their
-    unit ball). The module must be in the sample's dtype, float32 by default.
+    unit ball). The module must be in the sample's dtype, float32 by default. It is checked in evaluation mode, on a copy
+    without hooks, and in the same way in every mode and precision that torch may be in.
 
     Raises:
         AssertionError: a declared number is refuted; the message says what was measured.
-        ArgumentError: the module takes a tuple of parts that may be anything, which cannot be drawn at random.
+        ArgumentError: the module takes a tuple of parts that may be anything, which cannot be drawn at random, or
+        a weight is complex or has no values yet. NonFiniteError: a weight holds NaN or infinity.
     """
     sample = Sample((7,), dtype=torch.float32) if sample is None else sample
-    inside = cast("Composed", unwrapped(module))
-    for law in MODULE_LAWS:
-        law(inside, sample)
+    inside = unwrapped(module)
+    with plain_surroundings(torch.device(sample.device)):
+        if isinstance(inside, nn.Module):
+            inside = snapshot(inside).requires_grad_()
+        for law in MODULE_LAWS:
+            law(cast("Composed", inside), sample)
 
 
 def _divided(x: Any, by: Tensor) -> Any:

@@ -1,0 +1,48 @@
+"""The door of every report: a copy of the network in float64, in surroundings that change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from modular_manifolds.certificates.forward_error import dtype_of
+from modular_manifolds.linalg.snapshot import device_of, plain_surroundings, snapshot
+from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.network import check_network, check_values
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A network that a report is about.
+
+    Args:
+        network: a copy in float64 and in evaluation mode, without hooks and gradients.
+        dtype: the dtype in which the network itself computes.
+    """
+
+    network: Module
+    dtype: torch.dtype
+
+
+@contextmanager
+def examined(net: Module, *, argument: str) -> Iterator[Examined]:
+    """Examine a network as it stands, in evaluation mode; the caller's network and settings stay as they are.
+
+    Args:
+        net: the network.
+        argument: how the caller wrote the network, for error messages.
+
+    Raises:
+        ArgumentError: `net` is not a module of this library, a weight is complex or has no values yet, or a
+        transform of `torch.func` is under way. NonFiniteError: a weight holds NaN or infinity.
+    """
+    net = check_network(net, argument=argument)
+    check_values(net, argument=argument)
+    default = torch.get_default_dtype()
+    with plain_surroundings(device_of(net)):
+        network = snapshot(net)
+        dtype = dtype_of(network) if next(network.parameters(), None) is not None else default
+        yield Examined(network.double(), dtype)

@@ -1,0 +1,162 @@
+"""Inputs as reports take them: whatever the network takes, as vectors of its own space."""
+
+from __future__ import annotations
+
+import math
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modular_manifolds.certificates.leaves import module_at
+from modular_manifolds.composition.space import Space
+from modular_manifolds.composition.tree import (
+    Leaf,
+    Parallel,
+    Scale,
+    Series,
+    Sum,
+    Tree,
+    leading,
+    leaves,
+)
+from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
+from modular_manifolds.nn import Embedding, Flatten, Module
+
+
+def numbers(values: Any, *, argument: str) -> Tensor:
+    """A tensor of the caller's, a numpy array or nested lists as a tensor of our own.
+
+    Raises:
+        ArgumentError: they are no real numbers.
+    """
+    if isinstance(values, Tensor):
+        found = values.detach().clone()
+    else:
+        try:
+            found = torch.tensor(values, device="cpu")
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(
+                argument,
+                "must be a tensor, or an array or lists of numbers",
+                f"{type(values).__name__} ({' '.join(str(error).split())[:80]})",
+                "Convert them with torch.as_tensor.",
+            ) from None
+    if found.is_complex():
+        raise ArgumentError(
+            argument,
+            "must be real",
+            found.dtype,
+            "Pass real and imaginary part as two features.",
+        )
+    if found.is_meta or found.layout != torch.strided:
+        raise ArgumentError(
+            argument,
+            "must be a dense tensor with values",
+            f"{found.layout} on {found.device}",
+            "Pass the data itself.",
+        )
+    return found
+
+
+def real(points: Tensor, network: Module, *, argument: str) -> Tensor:
+    """Points in float64; tokens for a network that begins with an embedding as the coordinate vectors they stand for.
+
+    Raises:
+        ArgumentError: a token is out of range. NonFiniteError: an entry is NaN or infinite.
+    """
+    tree, source = network.tree(), network.source
+    assert isinstance(source, Space)
+    if not points.is_floating_point() and takes_tokens(network, tree):
+        lowest, highest = (
+            (int(each) for each in torch.aminmax(points)) if points.numel() else (0, 0)
+        )
+        if lowest < 0 or highest >= source.size:
+            raise ArgumentError(
+                argument,
+                f"must be tokens from 0 to {source.size - 1}",
+                f"{lowest} to {highest}",
+                "Pass the numbers of the tokens.",
+            )
+        points = functional.one_hot(points.long(), source.size)
+    points = points.to(torch.float64)
+    if not bool(torch.isfinite(points).all()):
+        raise NonFiniteError(argument, "must be finite", "NaN or infinity", "Look at the data.")
+    return points
+
+
+def as_vectors(points: Any, network: Module, *, argument: str) -> Tensor:
+    """Points of any leading shape as (batch, features), or (batch, *leading, features), in float64 on the CPU.
+
+    A network that mixes positions has `leading` dimensions in its tree; a point without a batch is a batch of one. An
+    image is the vector that `mm.Flatten` makes of it.
+
+    Args:
+        points: a tensor, an array or lists, of a shape that the network takes.
+        network: in float64.
+        argument: the caller's name for the points.
+
+    Raises:
+        ShapeError: the network does not take vectors of this size. ArgumentError, NonFiniteError: as `numbers`
+        and `real`.
+    """
+    given = numbers(points, argument=argument)
+    x = real(given, network, argument=argument).cpu()
+    assert isinstance(network.source, Space)
+    size, inner = network.source.size, len(leading(network.tree()))
+    if x.dim() and x.shape[-1] == size:
+        # A batch of one where positions come without a batch.
+        x = x.reshape(-1, *x.shape[-1 - inner :]) if x.dim() > inner else x
+        if x.dim() == inner + 2:
+            return x
+    dims = item_dims(tuple(x.shape), size)
+    if inner or dims is None:
+        raise misfit(argument, tuple(given.shape), size, inner)
+    return x.reshape(-1, size)
+
+
+def item_dims(shape: tuple[int, ...], size: int) -> int | None:
+    """How many last dimensions make one input of `size` entries; None where none do."""
+    for dims in range(1, len(shape) + 1):
+        if math.prod(shape[-dims:]) == size:
+            return dims
+    return None
+
+
+def takes_tokens(network: Module, tree: Tree) -> bool:
+    """Whether the input meets nothing but embeddings first, which take the numbers of tokens."""
+    first = first_leaves(tree)
+    return bool(first) and all(isinstance(module_at(network, leaf), Embedding) for leaf in first)
+
+
+def flattens(network: Module, tree: Tree) -> bool:
+    """Whether images may arrive as images: an `mm.Flatten` stands in front of the first weight."""
+    front = takewhile(lambda leaf: leaf.weight is None, leaves(tree))
+    return any(isinstance(module_at(network, leaf), Flatten) for leaf in front)
+
+
+def first_leaves(tree: Tree) -> list[Leaf]:
+    """The leaves that are given the network's input, identities aside."""
+    match tree:
+        case Leaf():
+            return [] if tree.identity else [tree]
+        case Scale():
+            return first_leaves(tree.part)
+        case Series():
+            return next((found for part in tree.parts if (found := first_leaves(part))), [])
+        case Sum() | Parallel():
+            return [leaf for part in tree.parts for leaf in first_leaves(part)]
+
+
+def misfit(argument: str, shape: tuple[int, ...], size: int, inner: int = 0) -> ShapeError:
+    """The refusal of points that the network does not take."""
+    wanted = f"(points, positions, {size})" if inner else f"(points, {size}), or images of so many"
+    return ShapeError(
+        argument,
+        f"must have {size} features, as the network takes",
+        f"{shape[-1] if shape else 'a number'} in a tensor of shape {shape}",
+        f"Pass the data that the network was trained for, of shape {wanted}"
+        + (" or more." if inner else " entries."),
+    )
