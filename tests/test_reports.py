@@ -178,6 +178,10 @@ def test_bonds_of_users_are_examined_in_torch_s_defaults(where: str) -> None:
 
 def as_in_training(net: mm.Module) -> None:
     net.train()
+    for part in net.modules():
+        if isinstance(part, mm.Dropout):
+            # Its bound is that of its mode: see test_bonds.py.
+            part.eval()
 
 
 def frozen(net: mm.Module) -> None:

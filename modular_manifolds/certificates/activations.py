@@ -25,7 +25,7 @@ from modular_manifolds.certificates.empirical import (
     traced,
     vector_norm,
 )
-from modular_manifolds.certificates.examined import examined
+from modular_manifolds.certificates.examined import Examined, examined
 from modular_manifolds.certificates.inputs import as_vectors
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
@@ -120,8 +120,8 @@ def activations(
 
     A module of slope bound L whose inputs are within r gives outputs within `L r + ‖f(0)‖`; a gradient of
     dual norm g at the end is at most g times the product of the slopes behind the module. Each module's
-    slope is taken at the radius that arrives there. The report is about the network in evaluation mode, and the same
-    in every mode and precision that torch may be in, as that of `mm.lipschitz`.
+    slope is taken at the radius that arrives there. Modes and precisions are treated as in `mm.lipschitz`: bounds are
+    those of the network's own mode, and sizes are measured in evaluation mode.
 
     Args:
         net: a network from one space to another (not from or to a tuple).
@@ -138,16 +138,17 @@ def activations(
     """
     seed = check_count(seed, argument="activations(seed)", what="the random draw", least=0)
     with examined(net, argument="activations(net)") as seen:
-        return _report(seen.network, radius, points, seed)
+        return _report(seen, radius, points, seed)
 
 
-def _report(network: Module, radius: float | None, points: Any, seed: int) -> ActivationReport:
+def _report(seen: Examined, radius: float | None, points: Any, seed: int) -> ActivationReport:
+    network = seen.network
     tree, source, target = one_space_to_another(network, "activations(net)")
     given = None if points is None else as_vectors(points, network, argument="points")
     if radius is None and given is not None and given.numel():
         radius = float(vector_norm(given, source.norm).amax()) or None
     radius = check_radius(1.0 if radius is None else radius)
-    known = bounds(network, input_norm=source.norm, output_norm=target.norm, radius=radius)
+    known = bounds(seen.bounded, input_norm=source.norm, output_norm=target.norm, radius=radius)
     proved = known.proved.passages
     generator = torch.Generator("cpu").manual_seed(seed)
     at = points_to_try(

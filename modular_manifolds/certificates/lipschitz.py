@@ -161,8 +161,9 @@ def lipschitz(
     series or in a sum, are multiplied out first where that gives less. It is no larger than the declared
     bound only if the weights are on their manifolds.
 
-    The report is about the network in evaluation mode, with the values that its forward pass uses. It works on a copy in
-    float64 without hooks, and is the same in every mode and precision that torch may be in.
+    The bounds are those of the network in the mode it is in, with the values that its forward pass uses: call
+    `net.eval()` for those without dropout. Slopes are looked for in evaluation mode. The report works on a copy in float64
+    without hooks, and is the same in every mode and precision that torch may be in.
 
     Args:
         net: a network from one space to another (not from or to a tuple).
@@ -214,7 +215,7 @@ def _report(
     check_vector_norm(wanted, argument="output_norm")
     if radius is not None:
         radius = check_radius(radius)
-    known = bounds(network, input_norm=given, output_norm=wanted, radius=radius)
+    known = bounds(seen.bounded, input_norm=given, output_norm=wanted, radius=radius)
     promised, proved = known.promised, known.proved
 
     generator = torch.Generator("cpu").manual_seed(seed)

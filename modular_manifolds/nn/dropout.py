@@ -19,8 +19,8 @@ class Dropout(Bond):
     """`x · mask/(1 − p)` in training, each entry kept with probability 1 − p; x in evaluation.
 
     Sensitivity in rms, l2, l1 and linf: `1/(1 − p)` in training, for one mask at both inputs, and 1 in
-    evaluation. The tree, and with it the budget, is that of the mode the module is in. Reports such as `mm.lipschitz` are
-    about the network in evaluation, without a mask, whatever the mode.
+    evaluation. The tree, and with it every bound, is that of the mode the module is in: call `eval()` before you ask for
+    the bounds of the network without a mask.
 
     Raises:
         ArgumentError: `p` is not in [0, 1).
