@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from modular_manifolds.cli.console import open_console
 from modular_manifolds.cli.options import INTERRUPTED, Assignments, Data, DataPath, RunFile
 from modular_manifolds.errors import ArgumentError
 
@@ -84,7 +85,7 @@ def sweep(
     from modular_manifolds.training.sweep import Results, summaries
     from modular_manifolds.training.sweep.figure import transfer
 
-    console = Console()
+    console = open_console()
     named = {"data.name": data, "data.path": data_path, "device": device}
     plan = _plan(
         asked_for(run, changed(named, assignments)),
@@ -97,13 +98,15 @@ def sweep(
     )
     kept = Results(out)
     kept.open(plan.run)
-    results = _conducted(console, plan, kept, jobs)
-    kept.write(results, Environment.here(threads=plan.run.threads or 0, device=plan.run.device))
-    found = summaries(results, list(plan.ranges), plan.sizes)
-    write_whole(kept.figure, transfer(found))
+    with kept.held():
+        results = _conducted(console, plan, kept, jobs)
+        here = Environment.here(threads=plan.run.threads or 0, device=plan.run.device)
+        kept.write(results, here)
+        found = summaries(results, list(plan.ranges), plan.sizes)
+        write_whole(kept.figure, transfer(found))
     _show(console, found)
-    console.print(f"results   {kept.json}", soft_wrap=True, highlight=False)
-    console.print(f"picture   {kept.figure}", soft_wrap=True, highlight=False)
+    console.print(f"results   {kept.json}", soft_wrap=True)
+    console.print(f"picture   {kept.figure}", soft_wrap=True)
 
 
 def _plan(
@@ -152,7 +155,7 @@ def _conducted(console: Console, plan: Plan, kept: Results, jobs: int) -> list[R
             nonlocal seen
             seen += 1
             bar.update(task, completed=seen, total=seen + left)
-            console.print(f"{result.point} | {_ending(result)}", highlight=False, soft_wrap=True)
+            console.print(f"{result.point} | {_ending(result)}", soft_wrap=True)
 
         try:
             return conduct(plan, kept, jobs=jobs, watch=watch)
@@ -182,7 +185,7 @@ def _show(console: Console, found: Sequence[Summary]) -> None:
             rows.append((str(summary.arm), str(curve.size), rate, loss, remark))
     show_table(console, "Best learning rates", ("arm", "size", "best", "loss", ""), rows)
     for summary in found:
-        console.print(_sentence(summary), soft_wrap=True, highlight=False)
+        console.print(_sentence(summary), soft_wrap=True)
 
 
 def _sentence(summary: Summary) -> str:

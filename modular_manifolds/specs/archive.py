@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modular_manifolds.errors import CheckpointError
+from modular_manifolds.specs.whole import written_whole
 
 FORMAT: Final = 1
 KEY: Final = "modular_manifolds"
@@ -45,22 +43,16 @@ def write_archive(
     }
     text = json.dumps(content, allow_nan=False)
     label = {"format": FORMAT, "kind": kind, "crc32": _checksum(copies, text), "content": text}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode
-        save_file(copies, temporary, metadata={KEY: json.dumps(label)})
-        # safetensors leaves a file that only its owner can read; give it the mode of any new file.
-        temporary.chmod(mode)
-        _flush(temporary)
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            mode = temporary.stat().st_mode
+            save_file(copies, temporary, metadata={KEY: json.dumps(label)})
+            # safetensors leaves a file that only its owner can read; give it the mode of any new file.
+            temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             str(path), "must be a path that can be written", _reason(error), "Check the folder."
         ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def read_archive(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], Any]:
@@ -120,11 +112,6 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
         total = zlib.crc32(f"{name} {each.dtype} {tuple(each.shape)}".encode(), total)
         total = zlib.crc32(each.reshape(-1).view(torch.uint8).numpy().data, total)
     return total
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _reason(error: OSError | SafetensorError) -> str:

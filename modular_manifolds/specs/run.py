@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -140,6 +141,13 @@ class RunSpec(Document, Spec):
             return self.network.build_aside("network")
         with aside():
             return (self.model or USUAL[self.data.name]).build(sizes)
+
+    def with_absolute_path(self) -> Self:
+        """This run with the path of its data written from the root, so that it is found from any folder."""
+        if self.data.path is None:
+            return self
+        path = str(Path(self.data.path).expanduser().absolute())
+        return self.model_copy(update={"data": self.data.model_copy(update={"path": path})})
 
     def override(self, assignments: Sequence[str]) -> Self:
         """This run with `key=value` assignments applied, such as `optimizer.lr=0.3`.

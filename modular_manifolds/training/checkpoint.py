@@ -126,6 +126,13 @@ def trained(directory: RunDirectory) -> Module:
     Raises:
         CheckpointError: the checkpoint is missing, damaged or of another run.
     """
+    if not directory.checkpoint.exists():
+        raise CheckpointError(
+            str(directory.path),
+            "must hold a checkpoint",
+            "none",
+            f"The run was stopped before its first one: `modular-manifolds train --resume {directory.path}`.",
+        )
     net = load(directory.initial)
     prefix = "net."
     weights = {

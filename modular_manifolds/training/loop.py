@@ -12,7 +12,13 @@ from modular_manifolds.specs import RunSpec, load, save
 from modular_manifolds.training.checkpoint import read_checkpoint, restore_, write_checkpoint
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.run_directory import RunDirectory
-from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics, built, threads
+from modular_manifolds.training.session import (
+    EpochMetrics,
+    Session,
+    StepMetrics,
+    built,
+    surroundings,
+)
 from modular_manifolds.training.tensorboard import recorded
 
 AHEAD: Final = 10
@@ -43,7 +49,7 @@ class Trainer:
         Raises:
             NonFiniteError: the loss or a gradient became NaN or infinite.
         """
-        with threads(self.session.spec.threads):
+        with surroundings(self.session.spec):
             if not self.session.spec.tensorboard:
                 return self._run(observer)
             after = self.session.finished
@@ -71,6 +77,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state as it is now."""
+        self.directory.flush_metrics()
         write_checkpoint(
             self.directory.checkpoint,
             step=self.session.finished,
@@ -90,11 +97,16 @@ def start(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:
 
 
 def resume(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:
-    """A run where its last checkpoint left it.
+    """A run at its last checkpoint; a run that was killed before its first one starts from its beginning.
+
+    No other process may work in the directory: `held` keeps others out.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged, or belongs to another run.
+        CheckpointError: the checkpoint is lost, damaged, or belongs to another run.
     """
+    directory.remove_temporaries_()
+    if directory.is_unstarted:
+        return start(spec, data, directory)
     session = Session(spec, data, net=load(directory.initial))
     checkpoint = read_checkpoint(directory.checkpoint)
     if not 0 <= checkpoint.step <= session.steps:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 
 import torch
 
@@ -118,7 +121,16 @@ _DATA: list[Data] = []
 def _read(spec: DataSpec, device: str) -> None:
     # Ctrl-C reaches every process of a terminal; the one that waits for the others decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     _DATA.append(read_data(spec).to(torch.device(device)))
+
+
+def _end_after(parent: BaseProcess) -> None:
+    """End this process when `parent` has ended: a parent that is killed tells nobody."""
+    parent.join()
+    os._exit(1)
 
 
 def _outcome(spec: RunSpec) -> Outcome:
