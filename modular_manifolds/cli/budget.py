@@ -17,7 +17,7 @@ def budget(
 
     spec = asked_for(run, assignments or []).resolved()
     assert spec.network is not None
-    found = split(spec.network.build_aside("network"), spec.optimizer.lr)
+    found = split(spec.network.build_without_weights("network"), spec.optimizer.lr)
     console = open_console()
     show_table(console, "Learning-rate split", found.header(), found.cells())
     console.print(str(found).splitlines()[-1])

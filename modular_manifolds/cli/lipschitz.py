@@ -82,6 +82,7 @@ def lipschitz(
     from modular_manifolds.certificates.bounds import check_radius
     from modular_manifolds.cli.runs import asked_for
     from modular_manifolds.cli.tables import show_table
+    from modular_manifolds.specs.size import TO_BUILD
     from modular_manifolds.training.checkpoint import trained
     from modular_manifolds.training.run_directory import RunDirectory
 
@@ -94,6 +95,7 @@ def lipschitz(
     else:
         spec = asked_for(run, []).resolved()
         assert spec.network is not None
+        spec.network.check_size(spec.limits, "network", bytes_each=TO_BUILD)
         net = spec.network.build_aside("network")
     report = bounds(
         net,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
 from modular_manifolds.errors import SpecError
 
@@ -21,45 +22,76 @@ LARGEST: Final = 2**64
 def check_extent(data: object) -> None:
     """Refuse data that are too many, too deep, or hold a number that no machine word holds.
 
-    A few lines of YAML can stand for more values than any memory holds: an alias is a value at a second place.
+    A few lines of YAML can stand for more values than any memory holds: an alias is a value at a second place. Such a
+    value is looked at once and counted at each of its places.
 
     Raises:
         SpecError: the message names the place.
     """
-    seen = 0
-    above: list[int] = []
-    waiting: list[tuple[object, tuple[str, ...], bool]] = [(data, (), False)]
-    while waiting:
-        value, where, leaving = waiting.pop()
-        if leaving:
-            above.pop()
-            continue
-        seen += 1
-        if seen > MOST_VALUES:
+    known: dict[int, _Extent] = {}
+    # In a list of its own, so that data which are a single number are looked at too.
+    open_ = [_Container([data], "")]
+    while open_:
+        inner = open_[-1]
+        for key, part in inner.rest:
+            if isinstance(part, int) and not -LARGEST < part < LARGEST:
+                raise SpecError(
+                    _place(open_, key),
+                    "must be a number below 2^64",
+                    f"one of {part.bit_length()} bits",
+                    "Write a smaller number.",
+                )
+            if not isinstance(part, dict | list | tuple):
+                inner.values += 1
+            elif (extent := known.get(id(part))) is not None:
+                inner.add(extent)
+            elif not any(part is each.value for each in open_):
+                # A container that holds itself is refused by the model, which has the right words.
+                open_.append(_Container(part, str(key)))
+                break
+        else:
+            open_.pop()
+            known[id(inner.value)] = found = _Extent(inner.values, inner.levels)
+            if open_:
+                open_[-1].add(found)
+        if inner.values > MOST_VALUES:
             raise SpecError(
                 "the specification",
                 f"must hold at most {MOST_VALUES:,} values, aliases written out",
                 "more",
                 "Write a repeated module as a power.",
             )
-        if isinstance(value, int) and not -LARGEST < value < LARGEST:
+        if len(open_) + inner.levels > MOST_LEVELS:
             raise SpecError(
-                ".".join(where) or "the specification",
-                "must be a number below 2^64",
-                f"one of {value.bit_length()} bits",
-                "Write a smaller number.",
-            )
-        if not isinstance(value, dict | list | tuple) or id(value) in above:
-            # What contains itself is refused by the model, which knows the right words.
-            continue
-        if len(above) == MOST_LEVELS:
-            raise SpecError(
-                ".".join(where[:8]) + " …",
+                _place(open_[:8], "…"),
                 f"must be at most {MOST_LEVELS} lists and mappings deep",
                 "more",
                 "Put modules in a row instead of inside one another.",
             )
-        above.append(id(value))
-        waiting.append((value, where, True))
+
+
+class _Extent(NamedTuple):
+    """How many values a container holds, itself among them, and how many containers inside one another."""
+
+    values: int
+    levels: int
+
+
+class _Container:
+    """A list or a mapping whose parts are being counted."""
+
+    def __init__(self, value: Any, key: str) -> None:
+        self.value, self.key = value, key
+        self.values, self.levels = 1, 0
         parts = value.items() if isinstance(value, dict) else enumerate(value)
-        waiting.extend((part, (*where, str(key)), False) for key, part in parts)
+        self.rest: Iterator[tuple[object, object]] = iter(parts)
+
+    def add(self, part: _Extent) -> None:
+        self.values += part.values
+        self.levels = max(self.levels, part.levels + 1)
+
+
+def _place(above: list[_Container], key: object) -> str:
+    # The first is the list around the data, and the key in it is none of theirs.
+    keys = [*(each.key for each in above[1:]), str(key)][1:]
+    return ".".join(keys) or "the specification"

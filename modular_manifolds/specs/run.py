@@ -69,7 +69,7 @@ class RunSpec(Document, Spec):
     """How many entries the weights may have together; null for as many as memory holds."""
     tensorboard: bool = False
     """Whether to write event files for TensorBoard too; needs the extra `tensorboard`."""
-    threads: Annotated[int, Field(ge=1)] | None = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = 1
     """Threads of torch on the CPU; null for torch's own number. Another number rounds differently."""
     device: str = "cpu"
     """Where the run computes: cpu, cuda, cuda:1, …. It repeats bit for bit on the CPU only."""

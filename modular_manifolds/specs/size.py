@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,24 +102,38 @@ def modules_of(node: Node) -> int:
 
 
 def size_of(node: Node, where: str = "") -> Size:
-    """Modules and weights of what `node` stands for. No weight is made, and a repeated module is looked at once.
+    """Modules and weights of what `node` stands for. No weight is made, and of equal modules one is looked at.
 
     Raises:
         ArgumentError: an argument of a module is out of range; the message says `where`.
     """
-    match node:
-        case CompoundNode():
-            place = below(where, "modules")
-            parts = (size_of(part, below(place, name)) for name, part in node.parts())
-            return sum(parts, start=Size(1, 0))
-        case PowerNode():
-            return Size(1, 0) + size_of(node.module, below(where, "module")) * node.times
-        case _ if inside := _inside(node):
-            parts = (size_of(part, below(where, name)) for name, part in inside)
-            return sum(parts, start=Size(1, 0))
-        case _:
-            with torch.device("meta"):
-                return weights_of(node.build(where))
+    return _Counted().size(node, where)
+
+
+class _Counted:
+    """The sizes of the modules that have been looked at."""
+
+    def __init__(self) -> None:
+        self._known: dict[Node, Size] = {}
+
+    def size(self, node: Node, where: str) -> Size:
+        match node:
+            case CompoundNode():
+                place = below(where, "modules")
+                return self._around((below(place, name), part) for name, part in node.parts())
+            case PowerNode():
+                repeated = self.size(node.module, below(where, "module")) * node.times
+                return Size(1, 0) + repeated
+            case _ if inside := _inside(node):
+                return self._around((below(where, name), part) for name, part in inside)
+            case _:
+                if node not in self._known:
+                    with torch.device("meta"):
+                        self._known[node] = weights_of(node.build(where))
+                return self._known[node]
+
+    def _around(self, parts: Iterable[tuple[str, Node]]) -> Size:
+        return sum((self.size(part, place) for place, part in parts), start=Size(1, 0))
 
 
 def weights_of(net: Module) -> Size:

@@ -133,7 +133,8 @@ def trained(directory: RunDirectory) -> Module:
             "none",
             f"The run was stopped before its first one: `modular-manifolds train --resume {directory.path}`.",
         )
-    net = load(directory.initial)
+    run = directory.read_run()
+    net = load(directory.initial, max_modules=run.max_modules, max_weights=run.max_weights)
     prefix = "net."
     weights = {
         name.removeprefix(prefix): tensor

@@ -91,7 +91,7 @@ def start(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:
     """A run at its first step; the network's first weights are kept beside it."""
     net = built(spec)
     save(net, directory.initial)
-    trainer = Trainer(Session(spec, data, net=net), directory, load(directory.initial))
+    trainer = Trainer(Session(spec, data, net=net), directory, _initial(spec, directory))
     trainer.save()
     return trainer
 
@@ -107,7 +107,7 @@ def resume(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:
     directory.remove_temporaries_()
     if directory.is_unstarted:
         return start(spec, data, directory)
-    session = Session(spec, data, net=load(directory.initial))
+    session = Session(spec, data, net=_initial(spec, directory))
     checkpoint = read_checkpoint(directory.checkpoint)
     if not 0 <= checkpoint.step <= session.steps:
         raise CheckpointError(
@@ -125,4 +125,9 @@ def resume(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:
     )
     session.finished = checkpoint.step
     directory.cut_metrics_(checkpoint.step)
-    return Trainer(session, directory, load(directory.initial))
+    return Trainer(session, directory, _initial(spec, directory))
+
+
+def _initial(spec: RunSpec, directory: RunDirectory) -> Module:
+    """The network before the first step."""
+    return load(directory.initial, max_modules=spec.max_modules, max_weights=spec.max_weights)

@@ -202,7 +202,9 @@ def built(spec: RunSpec) -> Module:
     assert spec.network is not None, "resolved() writes the network out"
     torch.manual_seed(spec.seed)
     with float32_default():
-        return spec.network.build("network")
+        return spec.network.build(
+            "network", max_modules=spec.max_modules, max_weights=spec.max_weights
+        )
 
 
 @contextmanager

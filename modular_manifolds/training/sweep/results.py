@@ -134,8 +134,10 @@ class Results:
         write_whole(self.json, text + "\n")
 
     def _file(self, spec: RunSpec) -> Path:
-        # Named after everything that decides the run, so that it cannot be taken for another's.
-        return self.runs / f"{sha256(spec.to_json().encode()).hexdigest()[:16]}.json"
+        # Named after everything that decides the run, so that it cannot be taken for another's. The largest size
+        # that is allowed decides nothing.
+        decides = spec.model_dump_json(indent=2, exclude={"max_modules", "max_weights"}) + "\n"
+        return self.runs / f"{sha256(decides.encode()).hexdigest()[:16]}.json"
 
 
 def _changed(before: RunSpec, after: RunSpec) -> list[str]:
