@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modular_manifolds.specs import RunSpec
     from modular_manifolds.training.sweep import Plan, Results
     from modular_manifolds.training.sweep.results import Result
+    from modular_manifolds.training.sweep.rounds import Prepared
     from modular_manifolds.training.sweep.summary import Summary
 
 RATES: Final = "2^-6..2^1"
@@ -67,7 +68,10 @@ def sweep(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The sweep's folder; one that is there goes on.")
     ] = Path("sweep"),
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that run side by side.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes that run side by side.")] = 1,
+    max_runs: Annotated[
+        int, typer.Option(min=1, help="How many runs the sweep may have at most.")
+    ] = 10_000,
 ) -> None:
     """Train at every size, by every arm, at every learning rate, and say which rate is best.
 
@@ -82,7 +86,7 @@ def sweep(
     from modular_manifolds.cli.runs import asked_for, changed
     from modular_manifolds.training.environment import Environment
     from modular_manifolds.training.run_directory import write_whole
-    from modular_manifolds.training.sweep import Results, summaries
+    from modular_manifolds.training.sweep import Results, prepare, summaries
     from modular_manifolds.training.sweep.figure import transfer
 
     console = open_console()
@@ -95,11 +99,14 @@ def sweep(
         arm_lr or (),
         grid,
         seeds,
+        max_runs,
     )
+    # Before the folder is made: a mistake in the arguments leaves nothing behind.
+    prepared = prepare(plan)
     kept = Results(out)
     kept.open(plan.run)
     with kept.held():
-        results = _conducted(console, plan, kept, jobs)
+        results = _conducted(console, plan, kept, jobs, prepared)
         here = Environment.here(threads=plan.run.threads or 0, device=plan.run.device)
         kept.write(results, here)
         found = summaries(results, list(plan.ranges), plan.sizes)
@@ -117,6 +124,7 @@ def _plan(
     arm_lr: Sequence[str],
     grid: str,
     seeds: int,
+    max_runs: int,
 ) -> Plan:
     from modular_manifolds.training.sweep.plan import Arm, Grid, Plan, parse_range, parse_sizes
 
@@ -134,10 +142,13 @@ def _plan(
                 "Write it as adamw=2^-14..2^-5, the arm as after --arm.",
             )
         ranges[Arm(arm)] = parse_range(rates, argument="--arm-lr")
-    return Plan(run, parse_sizes(over), ranges, cast("Grid", grid), seeds)
+    sizes = parse_sizes(over, most=max_runs)
+    return Plan(run, sizes, ranges, cast("Grid", grid), seeds, max_runs)
 
 
-def _conducted(console: Console, plan: Plan, kept: Results, jobs: int) -> list[Result]:
+def _conducted(
+    console: Console, plan: Plan, kept: Results, jobs: int, prepared: Prepared
+) -> list[Result]:
     from modular_manifolds.training.sweep import conduct
 
     with Progress(
@@ -158,7 +169,7 @@ def _conducted(console: Console, plan: Plan, kept: Results, jobs: int) -> list[R
             console.print(f"{result.point} | {_ending(result)}", soft_wrap=True)
 
         try:
-            return conduct(plan, kept, jobs=jobs, watch=watch)
+            return conduct(plan, kept, jobs=jobs, watch=watch, prepared=prepared)
         except KeyboardInterrupt:
             console.print(f"Stopped after {seen} runs, which are kept. The same command goes on.")
             raise typer.Exit(INTERRUPTED) from None

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 TEMPORARY: Final = re.compile(r"\.[0-9a-f]{32}\.tmp")
@@ -27,9 +28,20 @@ def written_whole(path: Path) -> Iterator[Path]:
     `path` holds the old file or the whole new one at any time, even if the process is killed. The bytes reach
     the disk before the name does, so this also holds for a loss of power. A body that raises leaves no file.
 
+    A link stays a link to the new file. A device or a pipe, as /dev/stdout, is written to and stays what it is.
+
     Raises:
         OSError: a file cannot be made, written or renamed there.
     """
+    if _is_stream(path):
+        with TemporaryDirectory() as folder:
+            temporary = Path(folder) / "file"
+            temporary.touch()
+            yield temporary
+            with path.open("ab") as stream:
+                stream.write(temporary.read_bytes())
+        return
+    path = Path(os.path.realpath(path))
     temporary = temporary_beside(path)
     try:
         temporary.touch(exist_ok=False)
@@ -66,6 +78,12 @@ def remove_temporaries(folder: Path) -> None:
         if TEMPORARY.fullmatch(each.name):
             with suppress(OSError):
                 each.unlink()
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path names a device, a pipe or an open stream, which no file may replace."""
+    named = path.absolute().parts[:2] in ((os.sep, "dev"), (os.sep, "proc"))
+    return path.exists() and (named or not (path.is_file() or path.is_dir()))
 
 
 def _flush_folder(folder: Path) -> None:
