@@ -30,13 +30,13 @@ def check_extent(data: object) -> None:
     """
     known: dict[int, _Extent] = {}
     # In a list of its own, so that data which are a single number are looked at too.
-    open_ = [_Container([data], "")]
-    while open_:
-        inner = open_[-1]
+    path = [_Container([data], "")]
+    while path:
+        inner = path[-1]
         for key, part in inner.rest:
             if isinstance(part, int) and not -LARGEST < part < LARGEST:
                 raise SpecError(
-                    _place(open_, key),
+                    _place(path, key),
                     "must be a number below 2^64",
                     f"one of {part.bit_length()} bits",
                     "Write a smaller number.",
@@ -45,28 +45,23 @@ def check_extent(data: object) -> None:
                 inner.values += 1
             elif (extent := known.get(id(part))) is not None:
                 inner.add(extent)
-            elif not any(part is each.value for each in open_):
+                _check_levels(path, extent.levels + 1)
+            elif not any(part is each.value for each in path):
                 # A container that holds itself is refused by the model, which has the right words.
-                open_.append(_Container(part, str(key)))
+                path.append(_Container(part, str(key)))
+                _check_levels(path, 0)
                 break
         else:
-            open_.pop()
+            path.pop()
             known[id(inner.value)] = found = _Extent(inner.values, inner.levels)
-            if open_:
-                open_[-1].add(found)
+            if path:
+                path[-1].add(found)
         if inner.values > MOST_VALUES:
             raise SpecError(
                 "the specification",
                 f"must hold at most {MOST_VALUES:,} values, aliases written out",
                 "more",
                 "Write a repeated module as a power.",
-            )
-        if len(open_) + inner.levels > MOST_LEVELS:
-            raise SpecError(
-                _place(open_[:8], "…"),
-                f"must be at most {MOST_LEVELS} lists and mappings deep",
-                "more",
-                "Put modules in a row instead of inside one another.",
             )
 
 
@@ -89,6 +84,17 @@ class _Container:
     def add(self, part: _Extent) -> None:
         self.values += part.values
         self.levels = max(self.levels, part.levels + 1)
+
+
+def _check_levels(path: list[_Container], below: int) -> None:
+    # The list around the data is no level of theirs.
+    if len(path) - 1 + below > MOST_LEVELS:
+        raise SpecError(
+            _place(path[:8], "…"),
+            f"must be at most {MOST_LEVELS} lists and mappings deep",
+            "more",
+            "Put modules in a row instead of inside one another.",
+        )
 
 
 def _place(above: list[_Container], key: object) -> str:
