@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def run_killed(action: Callable[[Path], object], folder: Path, after: int) -> bo
     sys.addaudithook(before_each)
     try:
         action(folder)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:
+        traceback.print_exception(error)
         os._exit(1)
     os._exit(0)
 
@@ -71,8 +72,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def data() -> DataSet:
     whole = load_data("digits")
-    parts = (Split(part.images[:24], part.labels[:24]) for part in (whole.train, whole.test))
-    return DataSet(whole.spec, *parts, whole.classes)
+    train, test = (Split(each.images[:24], each.labels[:24]) for each in (whole.train, whole.test))
+    return DataSet(whole.spec, train, test, whole.classes)
 
 
 def kill_runs() -> int:
