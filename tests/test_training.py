@@ -17,7 +17,7 @@ import modular_manifolds as mm
 from modular_manifolds.errors import CheckpointError, DataError, NonFiniteError, SpecError
 from modular_manifolds.specs.losses import MarginSpec
 from modular_manifolds.training import figures, load_data, resume, start
-from modular_manifolds.training.checkpoint import read_checkpoint
+from modular_manifolds.training.checkpoint import read_checkpoint, trained
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.guarantees import certified_predictions
 from modular_manifolds.training.health import copied, health
@@ -596,3 +596,15 @@ def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
     write_whole(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_checkpoint_that_is_not_finite_is_no_trained_network(
+    tmp_path: Path, data: DataSet, value: float
+) -> None:
+    trainer, _ = train(tmp_path / "run", data, spec(), stop_after=1)
+    with torch.no_grad():
+        next(trainer.session.net.parameters())[0, 0] = value
+    trainer.save()
+    with pytest.raises(CheckpointError, match=r"'0\.weight' must be finite, got NaN or infinity"):
+        trained(trainer.directory)

@@ -47,13 +47,12 @@ def load(
         max_weights: how many entries its weights may have together; as many as memory holds without it.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another format, or asks for a larger network, or a
-        weight in it is not finite.
+        CheckpointError: the file is missing, damaged, of another format, or asks for a larger network.
     """
     header = read_header(path, kind=KIND)
     try:
         spec = NetworkSpec.model_validate(header.content)
-        spec.check_size(Limits(max_modules, max_weights), "the network", bytes_each=TO_BUILD)
+        spec.check_size(Limits(max_modules, max_weights), bytes_each=TO_BUILD)
         expected = spec.build_without_weights().state_dict()
     except ArgumentError as error:
         raise CheckpointError(
@@ -61,7 +60,6 @@ def load(
         ) from None
     _check_fit(path, header.tensors, expected)
     tensors, _ = read_archive(path, kind=KIND)
-    _check_finite(path, tensors)
     net = spec.build_aside()
     built = net.state_dict()
     # In the memory layout of a network just built: another one would round products differently.
@@ -87,17 +85,6 @@ def _check_fit(
                 f"must be a {'real' if tensor.is_floating_point() else 'whole-number'} {shape}",
                 f"{DTYPES.get(dtype, dtype)} {given}",
                 REMEDY,
-            )
-
-
-def _check_finite(path: str | Path, tensors: dict[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{path}: '{name}'",
-                "must be finite",
-                "NaN or infinity",
-                "The network had diverged when it was saved: use an earlier file.",
             )
 
 

@@ -124,7 +124,7 @@ def trained(directory: RunDirectory) -> Module:
     """The network of a run directory as its last checkpoint has it.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged or of another run.
+        CheckpointError: the checkpoint is missing, damaged or of another run, or a weight in it is not finite.
     """
     if not directory.checkpoint.exists():
         raise CheckpointError(
@@ -141,6 +141,14 @@ def trained(directory: RunDirectory) -> Module:
         for name, tensor in read_checkpoint(directory.checkpoint).tensors.items()
         if name.startswith(prefix)
     }
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise CheckpointError(
+                f"{directory.checkpoint}: '{name}'",
+                "must be finite",
+                "NaN or infinity",
+                "The run diverged: train it again with a lower rate.",
+            )
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:

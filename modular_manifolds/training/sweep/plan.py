@@ -131,12 +131,19 @@ def parse_range(text: str, *, argument: str) -> tuple[int, int]:
     """
     found = RANGE.fullmatch(text.strip())
     ends = [float(each) for each in found.groups()] if found else [1.0, 0.0]
-    if ends[0] > ends[1] or max(map(abs, ends)) > LARGEST_EXPONENT:
+    if ends[0] > ends[1]:
         raise ArgumentError(
             argument,
             "must be a range of powers of two, the lower first",
             reprlib.repr(text),
-            f"Write it as 2^-6..2^1; an exponent is whole or ends in .5, and at most {LARGEST_EXPONENT} in size.",
+            "Write it as 2^-6..2^1; an exponent is whole or ends in .5.",
+        )
+    if max(map(abs, ends)) > LARGEST_EXPONENT:
+        raise ArgumentError(
+            argument,
+            f"must have exponents from -{LARGEST_EXPONENT} to {LARGEST_EXPONENT}",
+            reprlib.repr(text),
+            "Write it as 2^-6..2^1.",
         )
     low, high = (round(2 * each) for each in ends)
     return low, high
