@@ -608,3 +608,15 @@ def test_a_checkpoint_that_is_not_finite_is_no_trained_network(
     trainer.save()
     with pytest.raises(CheckpointError, match=r"'0\.weight' must be finite, got NaN or infinity"):
         trained(trainer.directory)
+
+
+def test_a_run_computes_as_it_says_whatever_surrounds_it(tmp_path: Path, data: DataSet) -> None:
+    run = spec("steepest-descent", "steps=2")
+    train(tmp_path / "plain", data, run)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+            train(tmp_path / "surrounded", data, run)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_same_run(tmp_path / "plain", tmp_path / "surrounded")
