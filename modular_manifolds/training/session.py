@@ -201,7 +201,7 @@ def built(spec: RunSpec) -> Module:
     """The network of a resolved run, drawn from its seed."""
     assert spec.network is not None, "resolved() writes the network out"
     torch.manual_seed(spec.seed)
-    with float32_default():
+    with surroundings(spec):
         return spec.network.build(
             "network", max_modules=spec.max_modules, max_weights=spec.max_weights
         )
@@ -218,22 +218,12 @@ def surroundings(spec: RunSpec) -> Iterator[None]:
         before = torch.get_num_threads()
         stack.callback(torch.set_num_threads, before)
         torch.set_num_threads(spec.threads or before)
-        stack.enter_context(float32_default())
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
         for device in {"cpu", torch.device(spec.device).type}:
             stack.enter_context(torch.autocast(device, enabled=False))
         stack.enter_context(torch.enable_grad())
         yield
-
-
-@contextmanager
-def float32_default() -> Iterator[None]:
-    """While inside, float32 is torch's default dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _right(outputs: Tensor, labels: Tensor) -> Tensor:
