@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
+import safetensors.torch
+import torch
 import yaml
 from torch import Tensor
 
@@ -20,6 +27,8 @@ from modular_manifolds.cli.main import main
 from modular_manifolds.errors import SpecError
 from modular_manifolds.specs import NetworkSpec
 from modular_manifolds.specs.network import NAMES
+from modular_manifolds.training.run_directory import RunDirectory
+from modular_manifolds.training.sweep import Results
 
 QUICK = ["--set", "epochs=1", "--set", "batch_size=256"]
 
@@ -345,3 +354,295 @@ def test_a_row_of_a_table_is_one_line_on_a_narrow_terminal(
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" 0.weight")]
     assert len(rows) == 1
     assert rows[0].rstrip().endswith("0.03333")
+
+
+def test_the_locale_of_the_terminal_stops_no_command(elsewhere: Path) -> None:
+    """A process of its own, whose streams and files are in ASCII unless the code says otherwise."""
+    code = (
+        "import sys; from modular_manifolds.cli.main import main\n"
+        "before = sys.stdout.errors\n"
+        "codes = [main(each.split()) for each in ('train --steps 1 -o run', 'budget --set \\u03c3=1')]\n"
+        "assert sys.stdout.errors == before\n"
+        "sys.exit(codes != [0, 2])"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=elsewhere,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **locale},
+    )
+    assert ran.returncode == 0, ran.stderr
+    out = ran.stdout.decode("ascii")
+    for text in ("0.weight", "Guarantees: every weight", "report.html"):
+        assert text in out
+    assert ran.stderr.startswith(b"error: ")
+    assert ran.stderr.count(b"\n") == 1
+
+
+class Narrow(io.TextIOWrapper):
+    """A stream that writes at once, and refuses what its encoding lacks."""
+
+    def __init__(self, raw: io.BytesIO, encoding: str = "ascii") -> None:
+        super().__init__(raw, encoding=encoding, errors="strict", write_through=True)
+
+
+COMMANDS = [
+    ["budget"],
+    ["lipschitz", "--points", "5", "--no-attack"],
+    ["schema"],
+    ["--help"],
+    ["sweep", "--help"],
+    ["--version"],
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_what_an_encoding_lacks_is_replaced(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 0
+    lines = len(capsys.readouterr().out.splitlines())
+    raw = io.BytesIO()
+    stream = Narrow(raw)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(arguments) == 0
+    assert sys.stdout is stream
+    assert stream.errors == "strict"
+    assert len(raw.getvalue().decode("ascii").splitlines()) == lines
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "utf-16", "idna", "undefined"])
+def test_any_encoding_will_do(
+    encoding: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Among them one of host names, and one that takes nothing at all."""
+    raw = io.BytesIO()
+    stream = Narrow(raw, encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["budget"]) == 0
+    assert stream.encoding == encoding
+    assert capsys.readouterr().err == ""
+    assert "0.weight" in raw.getvalue().decode(
+        "ascii" if encoding in ("idna", "undefined") else encoding
+    )
+
+
+class Unread(io.BytesIO):
+    """A pipe whose reader has left, or a full disk."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.writes = 0
+
+    def write(self, data: object) -> int:
+        del data
+        self.writes += 1
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_a_reader_that_leaves_stops_no_command(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = Unread(errno.EPIPE)
+    monkeypatch.setattr(sys, "stdout", Narrow(pipe))
+    assert main(arguments) == 0
+    assert pipe.writes == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_training_whose_reader_leaves_goes_on_to_its_end(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Narrow(Unread(errno.EPIPE)))
+    assert main(["train", "--out", "run", *QUICK]) == 0
+    assert (elsewhere / "run" / "report.html").is_file()
+
+
+def test_a_disk_that_is_full_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Narrow(Unread(errno.ENOSPC)))
+    assert main(["budget"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", ["20", "1", "0", "wide"])
+@pytest.mark.parametrize("terminal", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}])
+def test_no_terminal_is_too_narrow_or_too_plain(
+    width: str, terminal: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"COLUMNS": width, **terminal}.items():
+        monkeypatch.setenv(name, value)
+    for arguments in (["budget"], ["--help"], ["train", "--help"]):
+        assert main(arguments) == 0
+    assert main(["budget", "--set", "optimizer.lrr=1"]) == 2
+    assert main(["no-command"]) == 2
+
+
+@pytest.mark.parametrize("name", ["[/bold]", "[red]", ":smile:", "größe σ", "a b", "\udcff"])
+def test_names_are_printed_as_they_are(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets are no markup and colons no emoji. A name on Linux may be no text at all."""
+    monkeypatch.setenv("COLUMNS", "200")
+    Path(name).parent.mkdir(exist_ok=True)
+    assert main(["lipschitz", "--json", name]) == 0
+    assert f"report    {name.encode(errors='replace').decode()}" in capsys.readouterr().out
+    assert json.loads(Path(name).read_text(encoding="utf-8"))["lipschitz"]["declared"] > 0
+
+
+SHORT = ["--steps", "4", "--set", "model.hidden=[8]", "--optimizer", "adamw"]
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of few steps that nobody stopped."""
+    folder = tmp_path_factory.mktemp("short")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", "--out", "run", *SHORT]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("setting", ["dtype", "inference", "no gradients", "autocast", "device"])
+def test_the_surroundings_of_a_program_do_not_reach_a_run(
+    setting: str, short: Path, elsewhere: Path
+) -> None:
+    before = torch.get_default_dtype()
+    contexts = {
+        "inference": torch.inference_mode,
+        "no gradients": torch.no_grad,
+        "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        "device": lambda: torch.device("meta"),
+    }
+    with contexts.get(setting, nullcontext)():
+        try:
+            if setting == "dtype":
+                torch.set_default_dtype(torch.float64)
+            assert main(["train", "--out", "run", *SHORT]) == 0
+            assert main(["lipschitz", "run"]) == 0
+            assert torch.get_default_dtype() == (torch.float64 if setting == "dtype" else before)
+        finally:
+            torch.set_default_dtype(before)
+    for name in ("metrics.jsonl", "checkpoint.safetensors", "initial.safetensors"):
+        assert (elsewhere / "run" / name).read_bytes() == (short / name).read_bytes()
+
+
+def test_a_run_goes_on_from_any_folder(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("größe σ.txt").write_text("abcdefgh\n" * 100, encoding="utf-8")
+    tiny = ["--set", "model.width=4", "--set", "model.depth=1", "--set", "model.heads=1"]
+    text = ["--data", "text", "--data-path", "größe σ.txt", "--set", "data.context=8"]
+    assert main(["train", *text, *tiny, "--steps", "1", "--out", "a b"]) == 0
+    (elsewhere / "other").mkdir()
+    monkeypatch.chdir(elsewhere / "other")
+    assert main(["train", "--resume", "../a b"]) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_its_beginning(
+    short: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (elsewhere / "run").mkdir()
+    (elsewhere / "run" / "run.yaml").write_bytes((short / "run.yaml").read_bytes())
+    (elsewhere / "run" / f".{32 * '0'}.tmp").write_text("half")
+    assert main(["lipschitz", "run"]) == 2
+    assert "train --resume run" in capsys.readouterr().err
+    assert main(["train", "--resume", "run"]) == 0
+    assert "It starts from its beginning" in capsys.readouterr().out
+    for name in ("metrics.jsonl", "checkpoint.safetensors", "initial.safetensors", "report.html"):
+        assert (elsewhere / "run" / name).read_bytes() == (short / name).read_bytes()
+    assert not list((elsewhere / "run").glob(".*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs locks")
+def test_two_processes_do_not_work_in_one_folder(
+    elsewhere: Path, short: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(short, elsewhere / "run")
+    with RunDirectory(elsewhere / "run").held("--out"):
+        assert main(["train", "--resume", "run"]) == 2
+    assert (
+        "--resume must be a folder in which no other process works, got run."
+        in capsys.readouterr().err
+    )
+    sweep = ["sweep", "--set", "steps=1", "--lr", "2^-1..2^-1", "-o", "s"]
+    assert main(sweep) == 0
+    with Results(elsewhere / "s").held():
+        assert main(sweep) == 2
+    assert "--out must be a folder in which no other process works" in capsys.readouterr().err
+    assert main(["train", "--resume", "run"]) == 0
+
+
+@pytest.mark.parametrize("call", ["metrics", "checkpoint", "report"])
+def test_a_full_disk_stops_a_run_in_words_and_it_goes_on_later(
+    call: str,
+    elsewhere: Path,
+    short: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Half a line, half a checkpoint and half a report are never taken for whole ones."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run")
+    if call == "metrics":
+        metrics = elsewhere / "run" / "metrics.jsonl"
+
+        def append(_: RunDirectory, row: dict[str, object]) -> None:
+            with metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row)[:-9] if row["step"] == 3 else json.dumps(row) + "\n")
+            if row["step"] == 3:
+                raise full
+
+        target, fails = (
+            "modular_manifolds.training.run_directory.RunDirectory.append_metrics_",
+            append,
+        )
+    elif call == "checkpoint":
+        files = 0
+
+        def save_file(tensors: Any, path: Path, metadata: Any) -> None:
+            nonlocal files
+            files += 1
+            # The first network, the first checkpoint, and the one at the end.
+            if files == 3:
+                path.write_bytes(b"half")
+                raise full
+            safetensors.torch.save_file(tensors, path, metadata)
+
+        target, fails = "modular_manifolds.specs.archive.save_file", save_file
+    else:
+
+        def flush(path: Path) -> None:
+            # The report holds all the pictures, and is larger than any of them.
+            if path.suffix == ".tmp" and path.stat().st_size > 100_000:
+                path.write_bytes(b"half")
+                raise full
+
+        target, fails = "modular_manifolds.specs.whole.flush", flush
+    with monkeypatch.context() as patch:
+        patch.setattr(target, fails)
+        assert main(["train", "--out", "run", *SHORT]) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
+    assert not list((elsewhere / "run").glob(".*.tmp"))
+    assert not (elsewhere / "run" / "report.html").exists()
+    assert main(["train", "--resume", "run"]) == 0
+    for name in ("metrics.jsonl", "checkpoint.safetensors", "report.html"):
+        assert (elsewhere / "run" / name).read_bytes() == (short / name).read_bytes()
+
+
+def test_memory_that_is_used_up_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("modular_manifolds.training.loop.start", no_memory)
+    assert main(["train", "--out", "run"]) == 2
+    assert capsys.readouterr().err.startswith("error: the memory of this machine must be large en")

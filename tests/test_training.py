@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ import modular_manifolds as mm
 from modular_manifolds.errors import CheckpointError, DataError, NonFiniteError, SpecError
 from modular_manifolds.specs.losses import MarginSpec
 from modular_manifolds.training import figures, load_data, resume, start
-from modular_manifolds.training.checkpoint import read_checkpoint
+from modular_manifolds.training.checkpoint import read_checkpoint, trained
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.guarantees import certified_predictions
 from modular_manifolds.training.health import copied, health
@@ -22,7 +25,7 @@ from modular_manifolds.training.loop import Trainer
 from modular_manifolds.training.losses import build_loss
 from modular_manifolds.training.part import order
 from modular_manifolds.training.report import write_report
-from modular_manifolds.training.run_directory import RunDirectory, begin
+from modular_manifolds.training.run_directory import RunDirectory, begin, write_whole
 from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics
 from modular_manifolds.training.split import Split
 
@@ -527,3 +530,93 @@ def test_the_report_escapes_what_a_run_says(tmp_path: Path, data: DataSet) -> No
     html = trainer.directory.report.read_text()
     assert "<b>bold</b>" not in html
     assert "&lt;b&gt;bold&lt;/b&gt;" in html
+
+
+def test_runs_that_start_in_the_same_second_have_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = at_once(8, lambda: begin(mm.RunSpec(), None).path)
+    assert len(set(folders)) == 8
+    assert all(RunDirectory(Path(str(each))).run.is_file() for each in folders)
+    assert {each.name for each in (tmp_path / "runs").iterdir()} == {
+        Path(str(each)).name for each in folders
+    }
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_of_runs_that_ask_for_one_folder_one_has_it(tmp_path: Path, empty: bool) -> None:
+    """Whether the folder is new, or is there and empty."""
+    place = tmp_path / "run"
+    if empty:
+        place.mkdir()
+    found = at_once(8, lambda: begin(mm.RunSpec(), place).path)
+    refused = [each for each in found if isinstance(each, DataError)]
+    assert found.count(place) == 1
+    assert len(refused) == 7
+    assert all("must be a new or an empty folder, got" in str(each) for each in refused)
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+    assert [each.name for each in place.iterdir()] == ["run.yaml"]
+
+
+def at_once(count: int, action: Callable[[], object]) -> list[object]:
+    """The results of `count` threads that begin together, or their DataErrors."""
+    gate, results = threading.Barrier(count), []
+
+    def act() -> None:
+        gate.wait()
+        try:
+            results.append(action())
+        except DataError as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=act) for _ in range(count)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    return results
+
+
+def test_a_lost_checkpoint_is_not_taken_for_a_run_that_had_none(
+    damaged: RunDirectory, data: DataSet
+) -> None:
+    """There are metrics, so there was a checkpoint: to start again would throw the run away."""
+    damaged.checkpoint.unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors must be a readable file"):
+        resume(damaged.read_run(), data, damaged)
+
+
+def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    before = Path(os.devnull).stat().st_mode
+    write_whole(Path(os.devnull), "text")
+    assert Path(os.devnull).stat().st_mode == before
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_checkpoint_that_is_not_finite_is_no_trained_network(
+    tmp_path: Path, data: DataSet, value: float
+) -> None:
+    trainer, _ = train(tmp_path / "run", data, spec(), stop_after=1)
+    with torch.no_grad():
+        next(trainer.session.net.parameters())[0, 0] = value
+    trainer.save()
+    with pytest.raises(CheckpointError, match=r"'0\.weight' must be finite, got NaN or infinity"):
+        trained(trainer.directory)
+
+
+def test_a_run_computes_as_it_says_whatever_surrounds_it(tmp_path: Path, data: DataSet) -> None:
+    run = spec("steepest-descent", "steps=2")
+    train(tmp_path / "plain", data, run)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+            train(tmp_path / "surrounded", data, run)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_same_run(tmp_path / "plain", tmp_path / "surrounded")

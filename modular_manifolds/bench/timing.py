@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
+from typing import Final
 
 import torch
 
@@ -61,15 +62,21 @@ class Timings:
         return Ratio(value, low, high)
 
 
+MOST_THREADS: Final = 1024
+"""More threads than this are a mistake: the system would refuse them in the middle of a product."""
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """While inside, torch computes with `count` threads.
 
     Raises:
-        ArgumentError: `count` is not a positive whole number.
+        ArgumentError: `count` is not a positive whole number, or more than a machine takes.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ArgumentError("threads", "must be a positive whole number", repr(count), "Pass 2.")
+    if count > MOST_THREADS:
+        raise ArgumentError("threads", f"must be at most {MOST_THREADS}", count, "Pass 2.")
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from modular_manifolds.cli.console import open_console
+
 if TYPE_CHECKING:
     from modular_manifolds.bench import Report
 
@@ -38,7 +40,7 @@ def bench(
     """
     from modular_manifolds.bench import Settings, run
 
-    console = Console()
+    console = open_console()
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -56,7 +58,7 @@ def bench(
             # Where there is no terminal: a line for each topic, not for each step of a training.
             if not console.is_terminal and seen[-1:] != [topic]:
                 seen.append(topic)
-                console.print(topic, highlight=False, soft_wrap=True)
+                console.print(topic, soft_wrap=True)
 
         settings = Settings(
             data_path=data_path, rounds=rounds, drift_steps=drift_steps, watch=watch
@@ -66,7 +68,7 @@ def bench(
         report.write(json)
     _show(console, report)
     if json is not None:
-        console.print(f"report    {json}", soft_wrap=True, highlight=False)
+        console.print(f"report    {json}", soft_wrap=True)
 
 
 def _show(console: Console, report: Report) -> None:
@@ -81,6 +83,6 @@ def _show(console: Console, report: Report) -> None:
         f"took      {report.seconds:.0f} s",
         f"missed    {len(report.missed)} of {sum(row.met is not None for row in report.rows)} bars",
     ):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True)
     for row in report.missed:
-        console.print(f"  {row.what}", soft_wrap=True, highlight=False)
+        console.print(f"  {row.what}", soft_wrap=True)

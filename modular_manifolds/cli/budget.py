@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
+from modular_manifolds.cli.console import open_console
 from modular_manifolds.cli.options import Assignments, RunFile
 
 
@@ -18,7 +17,7 @@ def budget(
 
     spec = asked_for(run, assignments or []).resolved()
     assert spec.network is not None
-    found = split(spec.network.build_aside("network"), spec.optimizer.lr)
-    console = Console()
+    found = split(spec.network.build_without_weights("network"), spec.optimizer.lr)
+    console = open_console()
     show_table(console, "Learning-rate split", found.header(), found.cells())
     console.print(str(found).splitlines()[-1])

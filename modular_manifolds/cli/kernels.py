@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from modular_manifolds.cli.console import open_console
 from modular_manifolds.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def kernels(
     """
     from modular_manifolds_kernels import static
 
-    console = Console()
+    console = open_console()
     if model:
         show_model(console)
         return
@@ -74,8 +75,8 @@ def kernels(
     if json is not None:
         static.store(rows, json)
     for line in (*skipped, *(f"wrong: {sentence}" for sentence in wrong)):
-        console.print(line, soft_wrap=True, highlight=False)
-    console.print(f"{len(rows)} rows, {len(wrong)} complaints", highlight=False)
+        console.print(line, soft_wrap=True)
+    console.print(f"{len(rows)} rows, {len(wrong)} complaints")
     if wrong:
         raise typer.Exit(WRONG)
 

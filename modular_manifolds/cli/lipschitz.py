@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.console import Console
 
+from modular_manifolds.cli.console import open_console
 from modular_manifolds.cli.robustness import Question, answer, show
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
 from modular_manifolds.errors import DataError
@@ -82,6 +82,7 @@ def lipschitz(
     from modular_manifolds.certificates.bounds import check_radius
     from modular_manifolds.cli.runs import asked_for
     from modular_manifolds.cli.tables import show_table
+    from modular_manifolds.specs.size import TO_BUILD
     from modular_manifolds.training.checkpoint import trained
     from modular_manifolds.training.run_directory import RunDirectory
 
@@ -94,6 +95,7 @@ def lipschitz(
     else:
         spec = asked_for(run, []).resolved()
         assert spec.network is not None
+        spec.network.check_size(spec.limits, "network", bytes_each=TO_BUILD)
         net = spec.network.build_aside("network")
     report = bounds(
         net,
@@ -104,7 +106,7 @@ def lipschitz(
     # Before anything is printed: a mistake in the options is one line and no more.
     question = Question(data, data_path, tuple(radius or ()), points, attack)
     predictions = answer(net, spec, question) if question.asked else None
-    console = Console()
+    console = open_console()
     show_table(console, "Lipschitz bounds", report.header(), report.cells())
     for line in str(report).splitlines()[2 + len(report.rows) :]:
         console.print(line)
@@ -112,10 +114,10 @@ def lipschitz(
         show(console, predictions)
     if json is not None:
         _write(json, "--json", _as_json(report, predictions))
-        console.print(f"report    {json}", soft_wrap=True, highlight=False)
+        console.print(f"report    {json}", soft_wrap=True)
     if figure is not None:
         _write(figure, "--figure", _picture(net, report))
-        console.print(f"figure    {figure}", soft_wrap=True, highlight=False)
+        console.print(f"figure    {figure}", soft_wrap=True)
 
 
 def _as_json(bounds: LipschitzReport, predictions: RobustnessReport | None) -> str:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Final
 
+import torch
 import typer
 
 from modular_manifolds.cli.bench import bench
 from modular_manifolds.cli.budget import budget
 from modular_manifolds.cli.kernels import kernels
 from modular_manifolds.cli.lipschitz import lipschitz
+from modular_manifolds.cli.options import INTERRUPTED
 from modular_manifolds.cli.schema import schema
+from modular_manifolds.cli.streams import lenient_streams
 from modular_manifolds.cli.sweep import sweep
 from modular_manifolds.cli.train import train
 from modular_manifolds.errors import ModularManifoldsError
 
 EPILOG = "Start with: modular-manifolds train"
 CALLERS_MISTAKE = 2
+NO_MEMORY: Final = ("DefaultCPUAllocator", "out of memory")
+"""Words of torch's errors when memory is used up."""
 
 app = typer.Typer(
     name="modular-manifolds",
@@ -40,7 +47,7 @@ app.command()(kernels)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"modular-manifolds {version('modular-manifolds')}")
+        print(f"modular-manifolds {version('modular-manifolds')}")
         raise typer.Exit
 
 
@@ -62,13 +69,59 @@ def main(arguments: list[str] | None = None) -> int:
     # Taken out here, so that it works before and after the subcommand's name.
     debug = "--debug" in given
     given = [each for each in given if each != "--debug"]
+    with lenient_streams(), usual_torch():
+        try:
+            code = _run(given)
+            sys.stdout.flush()
+        except (ModularManifoldsError, OSError, MemoryError, RuntimeError) as error:
+            line = in_one_line(error)
+            if debug or line is None:
+                raise
+            print(f"error: {line}", file=sys.stderr)
+            return CALLERS_MISTAKE
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        app(given)
+        app(arguments)
     except SystemExit as end:
+        # Ctrl-C outside of a training, as while data are read: typer ends with code 1.
+        if isinstance(end.__context__, typer.Abort):
+            return INTERRUPTED
         return end.code if isinstance(end.code, int) else 0
-    except ModularManifoldsError as error:
-        if debug:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return CALLERS_MISTAKE
     return 0
+
+
+def in_one_line(error: Exception) -> str | None:
+    """Argument, rule, value seen and remedy of an error that is no mistake in the code; None for one that is."""
+    match error:
+        case ModularManifoldsError():
+            text = str(error)
+        case OSError():
+            name = error.filename or "a file or a stream"
+            reason = error.strerror or str(error) or type(error).__name__
+            text = f"{name} must be one that can be read and written, got {reason}. Make room, or check the path and its rights."
+        case _ if isinstance(error, MemoryError) or any(each in str(error) for each in NO_MEMORY):
+            text = (
+                "the memory of this machine must be large enough for the command, got no more of it. "
+                "Use a smaller network, batch or data set."
+            )
+        case _:
+            return None
+    return " ".join(text.split())
+
+
+@contextmanager
+def usual_torch() -> Iterator[None]:
+    """While inside, torch's defaults are those of a new process, whatever the calling program has set."""
+    with ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        if torch.get_default_device().type != "cpu":
+            # Only then: inside this context every call of torch takes longer.
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(torch.autocast("cpu", enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield

@@ -60,6 +60,5 @@ class Progress:
                 f"epoch {metrics.epoch}/{self._epochs}  lr {self._last.lr:.3g}  "
                 f"loss {metrics.train_loss:.4f} train, {metrics.test_loss:.4f} test  "
                 f"accuracy {metrics.train_accuracy:.1%} train, {metrics.test_accuracy:.1%} test",
-                highlight=False,
                 soft_wrap=True,
             )

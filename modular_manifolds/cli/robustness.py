@@ -67,7 +67,7 @@ def show(console: Console, found: RobustnessReport) -> None:
     console.print()
     show_table(console, "Predictions", found.header(), found.cells())
     for line in found.notes():
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def radius(text: str) -> float:

@@ -23,4 +23,4 @@ def schema(
     from modular_manifolds.specs import NetworkSpec, RunSpec
 
     model = RunSpec if kind is Kind.run else NetworkSpec
-    typer.echo(json.dumps(model.model_json_schema(), indent=2))
+    print(json.dumps(model.model_json_schema(), indent=2))

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from modular_manifolds.cli.console import open_console
 from modular_manifolds.cli.options import INTERRUPTED, Assignments, Data, DataPath, RunFile
 from modular_manifolds.errors import ArgumentError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from modular_manifolds.specs import RunSpec
     from modular_manifolds.training.sweep import Plan, Results
     from modular_manifolds.training.sweep.results import Result
+    from modular_manifolds.training.sweep.rounds import Prepared
     from modular_manifolds.training.sweep.summary import Summary
 
 RATES: Final = "2^-6..2^1"
@@ -66,7 +68,10 @@ def sweep(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The sweep's folder; one that is there goes on.")
     ] = Path("sweep"),
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that run side by side.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes that run side by side.")] = 1,
+    max_runs: Annotated[
+        int, typer.Option(min=1, help="How many runs the sweep may have at most.")
+    ] = 10_000,
 ) -> None:
     """Train at every size, by every arm, at every learning rate, and say which rate is best.
 
@@ -81,10 +86,10 @@ def sweep(
     from modular_manifolds.cli.runs import asked_for, changed
     from modular_manifolds.training.environment import Environment
     from modular_manifolds.training.run_directory import write_whole
-    from modular_manifolds.training.sweep import Results, summaries
+    from modular_manifolds.training.sweep import Results, prepare, summaries
     from modular_manifolds.training.sweep.figure import transfer
 
-    console = Console()
+    console = open_console()
     named = {"data.name": data, "data.path": data_path, "device": device}
     plan = _plan(
         asked_for(run, changed(named, assignments)),
@@ -94,16 +99,21 @@ def sweep(
         arm_lr or (),
         grid,
         seeds,
+        max_runs,
     )
+    # Before the folder is made: a mistake in the arguments leaves nothing behind.
+    prepared = prepare(plan)
     kept = Results(out)
     kept.open(plan.run)
-    results = _conducted(console, plan, kept, jobs)
-    kept.write(results, Environment.here(threads=plan.run.threads or 0, device=plan.run.device))
-    found = summaries(results, list(plan.ranges), plan.sizes)
-    write_whole(kept.figure, transfer(found))
+    with kept.held():
+        results = _conducted(console, plan, kept, jobs, prepared)
+        here = Environment.here(threads=plan.run.threads or 0, device=plan.run.device)
+        kept.write(results, here)
+        found = summaries(results, list(plan.ranges), plan.sizes)
+        write_whole(kept.figure, transfer(found))
     _show(console, found)
-    console.print(f"results   {kept.json}", soft_wrap=True, highlight=False)
-    console.print(f"picture   {kept.figure}", soft_wrap=True, highlight=False)
+    console.print(f"results   {kept.json}", soft_wrap=True)
+    console.print(f"picture   {kept.figure}", soft_wrap=True)
 
 
 def _plan(
@@ -114,6 +124,7 @@ def _plan(
     arm_lr: Sequence[str],
     grid: str,
     seeds: int,
+    max_runs: int,
 ) -> Plan:
     from modular_manifolds.training.sweep.plan import Arm, Grid, Plan, parse_range, parse_sizes
 
@@ -131,10 +142,13 @@ def _plan(
                 "Write it as adamw=2^-14..2^-5, the arm as after --arm.",
             )
         ranges[Arm(arm)] = parse_range(rates, argument="--arm-lr")
-    return Plan(run, parse_sizes(over), ranges, cast("Grid", grid), seeds)
+    sizes = parse_sizes(over, most=max_runs)
+    return Plan(run, sizes, ranges, cast("Grid", grid), seeds, max_runs)
 
 
-def _conducted(console: Console, plan: Plan, kept: Results, jobs: int) -> list[Result]:
+def _conducted(
+    console: Console, plan: Plan, kept: Results, jobs: int, prepared: Prepared
+) -> list[Result]:
     from modular_manifolds.training.sweep import conduct
 
     with Progress(
@@ -152,10 +166,10 @@ def _conducted(console: Console, plan: Plan, kept: Results, jobs: int) -> list[R
             nonlocal seen
             seen += 1
             bar.update(task, completed=seen, total=seen + left)
-            console.print(f"{result.point} | {_ending(result)}", highlight=False, soft_wrap=True)
+            console.print(f"{result.point} | {_ending(result)}", soft_wrap=True)
 
         try:
-            return conduct(plan, kept, jobs=jobs, watch=watch)
+            return conduct(plan, kept, jobs=jobs, watch=watch, prepared=prepared)
         except KeyboardInterrupt:
             console.print(f"Stopped after {seen} runs, which are kept. The same command goes on.")
             raise typer.Exit(INTERRUPTED) from None
@@ -182,7 +196,7 @@ def _show(console: Console, found: Sequence[Summary]) -> None:
             rows.append((str(summary.arm), str(curve.size), rate, loss, remark))
     show_table(console, "Best learning rates", ("arm", "size", "best", "loss", ""), rows)
     for summary in found:
-        console.print(_sentence(summary), soft_wrap=True, highlight=False)
+        console.print(_sentence(summary), soft_wrap=True)
 
 
 def _sentence(summary: Summary) -> str:

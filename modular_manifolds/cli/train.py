@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.console import Console
 
+from modular_manifolds.cli.console import open_console
 from modular_manifolds.cli.options import INTERRUPTED, Assignments, Data, DataPath, RunFile
 from modular_manifolds.specs.optimizers import OptimizerName
 
@@ -66,7 +68,7 @@ def train(
     from modular_manifolds.training.loop import start
     from modular_manifolds.training.run_directory import RunDirectory, begin
 
-    console = Console()
+    console = open_console()
     named = {
         "data.name": data,
         "data.path": data_path,
@@ -86,25 +88,42 @@ def train(
             )
         directory = RunDirectory(resume)
         spec = directory.read_run()
-        trainer = go_on(spec, read_data(spec.data), directory)
-        session = trainer.session
-        if session.done:
-            console.print(f"Nothing to do: all {session.steps} steps of this run are done.")
-        else:
-            console.print(f"Going on after step {session.finished} of {session.steps}.")
+        with directory.held("--resume"):
+            data_set = read_data(spec.data)
+            unstarted = directory.is_unstarted
+            trainer = go_on(spec, data_set, directory)
+            _say_where(console, trainer, unstarted=unstarted)
+            _run(console, trainer)
+        return
+    spec = asked_for(run, changes)
+    data_set = read_data(spec.data)
+    spec = settled(spec, data_set).with_absolute_path()
+    directory = begin(spec, out)
+    with directory.held("--out"):
+        _run(console, start(spec, data_set, directory))
+
+
+def _say_where(console: Console, trainer: Trainer, *, unstarted: bool) -> None:
+    session = trainer.session
+    if unstarted:
+        text = f"This run had no checkpoint yet. It starts from its beginning, of {session.steps} steps."
+    elif session.done:
+        text = f"Nothing to do: all {session.steps} steps of this run are done."
     else:
-        spec = asked_for(run, changes)
-        data_set = read_data(spec.data)
-        spec = settled(spec, data_set)
-        directory = begin(spec, out)
-        trainer = start(spec, data_set, directory)
-    with _stopping(trainer):
-        finished = _run(console, trainer)
+        text = f"Going on after step {session.finished} of {session.steps}."
+    console.print(text, soft_wrap=True)
+
+
+def _run(console: Console, trainer: Trainer) -> None:
+    from modular_manifolds.cli.progress import Progress
+
+    session = trainer.session
+    with _stopping(trainer), Progress(console, session) as progress:
+        finished = trainer.run(progress)
     if not finished:
-        session = trainer.session
         console.print(f"Stopped after step {session.finished} of {session.steps}. Go on with:")
         console.print(
-            f"  modular-manifolds train --resume {directory.path}", highlight=False, soft_wrap=True
+            f"  modular-manifolds train --resume {trainer.directory.path}", soft_wrap=True
         )
         raise typer.Exit(INTERRUPTED)
     _show_results(console, trainer)
@@ -113,6 +132,10 @@ def train(
 @contextmanager
 def _stopping(trainer: Trainer) -> Iterator[None]:
     """While inside, Ctrl-C and SIGTERM let the step finish; the run then writes a checkpoint and returns."""
+    if threading.current_thread() is not threading.main_thread():
+        # Python gives signals to the main thread only.
+        yield
+        return
     asked = False
 
     def ask(*_: object) -> None:
@@ -126,13 +149,6 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def _run(console: Console, trainer: Trainer) -> bool:
-    from modular_manifolds.cli.progress import Progress
-
-    with Progress(console, trainer.session) as progress:
-        return trainer.run(progress)
 
 
 def _show_results(console: Console, trainer: Trainer) -> None:
@@ -165,6 +181,6 @@ def _show_results(console: Console, trainer: Trainer) -> None:
     if trainer.directory.sample.is_file():
         console.print("\nWhat the network writes:\n")
         sample = trainer.directory.sample.read_text(encoding="utf-8")
-        console.print(sample, markup=False, highlight=False, soft_wrap=True)
+        console.print(sample, soft_wrap=True)
         console.print()
     console.print(f"report                    {trainer.directory.report}", soft_wrap=True)

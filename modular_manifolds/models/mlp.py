@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from modular_manifolds.manifolds import Manifold
-from modular_manifolds.nn import Linear, Module, ReLU
+from modular_manifolds.nn import Linear, Module, ReLU, Series
 from modular_manifolds.norms import Norm
 
 
@@ -34,5 +33,8 @@ def MLP(
     Source: J. Bernstein, "Modular Manifolds" (2025).
     """
     sizes = pairwise((in_features, *hidden, classes))
-    layers = [Linear(into, out, manifold=manifold, norm=norm) for into, out in sizes]
-    return reduce(lambda net, layer: net >> ReLU() >> layer, layers[1:], layers[0])
+    first, *others = [Linear(into, out, manifold=manifold, norm=norm) for into, out in sizes]
+    if not others:
+        return first
+    # At once, because `>>` would make a new series for each layer.
+    return Series(first, *chain.from_iterable((ReLU(), layer) for layer in others))

@@ -169,7 +169,8 @@ def check_name(name: str, *, of: nn.Module) -> None:
             "Choose a name without dots.",
         )
     # Not hasattr(of, name): asking a half-built module for its mass would raise.
-    if hasattr(type(of), name) or name in vars(of) or name in dict(of.named_children()):
+    # Nor named_children(): for each of many parts it would list all of them.
+    if hasattr(type(of), name) or name in vars(of) or name in vars(of)["_modules"]:
         raise ArgumentError(
             f"{type(of).__name__}({name}=...)",
             "must not be a name that the module already has",

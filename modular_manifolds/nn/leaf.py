@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,13 @@ from torch import Tensor, nn
 from modular_manifolds.composition.signature import Signature, check_mass, check_slopes
 from modular_manifolds.composition.space import SAME, AnySpace
 from modular_manifolds.composition.tree import Leaf, Tree
+from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.module import Module, joined
 from modular_manifolds.nn.tracing import has_values
+
+MOST_ENTRIES: Final = 2**59
+"""Entries of a weight, at 8 bytes each, must be fewer than 2^62 bytes."""
 
 
 class Atom(Module):
@@ -72,6 +76,7 @@ class Atom(Module):
         self._offset = float(offset)
         self._largest = float(largest)
         self._leading = leading
+        check_entries(shape, argument=f"{type(self).__name__} weight")
         self.weight = nn.Parameter(self._drawn(shape))
 
     @property
@@ -170,6 +175,21 @@ class Atom(Module):
 def _makes_values() -> bool:
     """Whether tensors that are made here and now have values."""
     return has_values(torch.empty(0))
+
+
+def check_entries(shape: tuple[int, ...], *, argument: str) -> None:
+    """Refuse a weight of more entries than torch can count the bytes of.
+
+    Raises:
+        ArgumentError: there are more.
+    """
+    if math.prod(shape) >= MOST_ENTRIES:
+        sizes = " × ".join(
+            str(each) if each < MOST_ENTRIES else f"2^{each.bit_length() - 1}" for each in shape
+        )
+        raise ArgumentError(
+            argument, "must have fewer than 2^59 entries", sizes, "Choose smaller sizes."
+        )
 
 
 class Bond(Module):

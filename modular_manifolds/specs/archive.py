@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from modular_manifolds.errors import CheckpointError
+from modular_manifolds.errors import ArgumentError, CheckpointError
+from modular_manifolds.specs.memory import check_memory
+from modular_manifolds.specs.whole import written_whole
 
 FORMAT: Final = 1
 KEY: Final = "modular_manifolds"
@@ -45,36 +46,77 @@ def write_archive(
     }
     text = json.dumps(content, allow_nan=False)
     label = {"format": FORMAT, "kind": kind, "crc32": _checksum(copies, text), "content": text}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode
-        save_file(copies, temporary, metadata={KEY: json.dumps(label)})
-        # safetensors leaves a file that only its owner can read; give it the mode of any new file.
-        temporary.chmod(mode)
-        _flush(temporary)
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            mode = temporary.stat().st_mode
+            save_file(copies, temporary, metadata={KEY: json.dumps(label)})
+            # safetensors leaves a file that only its owner can read; give it the mode of any new file.
+            temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             str(path), "must be a path that can be written", _reason(error), "Check the folder."
         ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+
+
+@dataclass(frozen=True)
+class Header:
+    """An archive without its tensors: their shapes and dtypes by name, and the content."""
+
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    content: Any
+
+
+def read_header(path: str | Path, *, kind: str) -> Header:
+    """The header of a file that `write_archive` wrote: however large its tensors are, none is read.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another kind or of another format.
+    """
+    with _opened(path) as file:
+        label = _label(path, file.metadata(), kind)
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {
+            name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()
+        }
+        return Header(tensors, _content(path, label))
 
 
 def read_archive(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], Any]:
     """The tensors, on the CPU, and the content of a file that `write_archive` wrote.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another kind or of another format.
+        CheckpointError: the file is missing, damaged, of another kind or of another format, or larger than memory.
     """
+    with _opened(path) as file:
+        # A file may have holes, and be far larger than the disk.
+        check_memory(
+            Path(path).stat().st_size,
+            argument=str(path),
+            seen="a file",
+            remedy="Read it on a larger machine.",
+            error=CheckpointError,
+        )
+        label = _label(path, file.metadata(), kind)
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    if _checksum(tensors, label["content"]) != label["crc32"]:
+        raise CheckpointError(
+            str(path),
+            "must hold the bytes that were saved",
+            "another checksum",
+            "The file is damaged: use an earlier one.",
+        )
+    return tensors, _content(path, label)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            label = _label(path, file.metadata(), kind)
-            names = file.keys()
-            tensors = {name: file.get_tensor(name).clone() for name in names}
-    except OSError as error:
+            yield file
+    except (OSError, ValueError, TypeError) as error:
+        # A ValueError is about the path, as one with a zero byte in it; this library's errors say more.
+        if isinstance(error, ArgumentError):
+            raise
         raise CheckpointError(
             str(path), "must be a readable file", _reason(error), "Check the path."
         ) from None
@@ -83,14 +125,18 @@ def read_archive(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], Any
         raise CheckpointError(
             str(path), "must be a whole safetensors file", _reason(error), remedy
         ) from None
-    if _checksum(tensors, label["content"]) != label["crc32"]:
+
+
+def _content(path: str | Path, label: Mapping[str, Any]) -> Any:
+    try:
+        return json.loads(label["content"])
+    except (ValueError, RecursionError):
         raise CheckpointError(
             str(path),
-            "must hold the bytes that were saved",
-            "another checksum",
+            "must hold data that JSON can read",
+            "a damaged label",
             "The file is damaged: use an earlier one.",
-        )
-    return tensors, json.loads(label["content"])
+        ) from None
 
 
 def _label(path: str | Path, metadata: Mapping[str, str] | None, kind: str) -> dict[str, Any]:
@@ -98,7 +144,7 @@ def _label(path: str | Path, metadata: Mapping[str, str] | None, kind: str) -> d
     try:
         label = json.loads((metadata or {})[KEY])
         found = label["format"], label["kind"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise CheckpointError(
             str(path), f"must be a {kind} file", "no such metadata", remedy
         ) from None
@@ -122,11 +168,6 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
     return total
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _reason(error: OSError | SafetensorError) -> str:
+def _reason(error: Exception) -> str:
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(words.split()).rstrip(".")

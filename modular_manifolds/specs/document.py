@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from modular_manifolds.errors import SpecError
 from modular_manifolds.specs.errors import in_words
+from modular_manifolds.specs.extent import check_extent
 from modular_manifolds.specs.text import decoded, dump_yaml, parse_json, parse_yaml, read
 
 
@@ -16,6 +17,7 @@ class Document(BaseModel):
     """A specification that stands for itself in a file. Every way in raises SpecError for bad data."""
 
     def __init__(self, *args: Any, **data: Any) -> None:
+        check_extent(args[0] if args else data)
         with in_words(args[0] if args else data):
             super().__init__(*args, **data)
 
@@ -26,6 +28,7 @@ class Document(BaseModel):
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
         """As pydantic's, with a SpecError of one line."""
+        check_extent(obj)
         with in_words(obj):
             return super().model_validate(obj, **options)
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from modular_manifolds.errors import ArgumentError, SpecError
-from modular_manifolds.specs.nearest import suggestion
+from modular_manifolds.specs.nearest import LONGEST, suggestion
 
 WORDS: Final[dict[str, tuple[str, str]]] = {
     "missing": ("must be given", "Add it."),
@@ -59,12 +59,13 @@ def spec_error(found: ErrorDetails, data: object) -> SpecError:
         case "refused":
             rule, remedy = context["rule"], context["remedy"]
         case "unknown_key":
-            where = f"{where}.{context['key']}" if where else context["key"]
-            rule, seen = "must be a known key", repr(context["key"])
+            key = _clipped(context["key"])
+            where = f"{where}.{key}" if where else key
+            rule, seen = "must be a known key", repr(key)
             remedy = suggestion(context["key"], context["known"])
         case "union_tag_invalid":
             where = _tagged(where, context)
-            rule, seen = "must be a known name", repr(context["tag"])
+            rule, seen = "must be a known name", repr(_clipped(context["tag"]))
             remedy = suggestion(context["tag"], _quoted(context["expected_tags"]))
         case "union_tag_not_found":
             where = _tagged(where, context)
@@ -118,6 +119,11 @@ def _tagged(where: str, context: dict[str, Any]) -> str:
 
 def _quoted(listed: str) -> list[str]:
     return re.findall(r"'([^']+)'", listed)
+
+
+def _clipped(name: str) -> str:
+    """A name as it is, unless it is so long that the rest of the line would be lost behind it."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
 
 
 def _short(value: object) -> str:

@@ -14,6 +14,7 @@ from modular_manifolds.nn import Module
 from modular_manifolds.specs.base import Spec
 from modular_manifolds.specs.data import Sizes
 from modular_manifolds.specs.schema import Node, OneOf, arguments_of, located
+from modular_manifolds.specs.size import Limits
 
 MODELS: Final[dict[str, Callable[..., Module]]] = {
     "mlp": models.MLP,
@@ -32,6 +33,14 @@ FROM_DATA: Final[dict[str, Callable[[Sizes], Any]]] = {
 }
 """The arguments that the data decides, so that no spec names them."""
 
+COUNTS: Final[dict[str, Callable[[Any], int]]] = {
+    "mlp": lambda model: 2 * len(model.hidden) + 2,
+    "residual-mlp": lambda model: 4 * model.depth + 4,
+    "convnet": lambda model: 6 * model.depth + 8,
+    "gpt": lambda model: 20 * model.depth + 5,
+}
+"""A bound on how many modules a model has: counted before it is built. A new model is one row here too."""
+
 
 def _image(sizes: Sizes) -> tuple[int, int, int]:
     if sizes.image is None:
@@ -44,6 +53,9 @@ def _image(sizes: Sizes) -> tuple[int, int, int]:
     return sizes.image
 
 
+UNLESS_SAID: Final = Limits()
+
+
 class ModelSpec(Spec):
     """A row of the table: `name`, and the arguments of its function that the data does not decide."""
 
@@ -53,13 +65,14 @@ class ModelSpec(Spec):
     builds: ClassVar[Callable[..., Module]]
     name: str
 
-    def build(self, sizes: Sizes, where: str = "model") -> Module:
+    def build(self, sizes: Sizes, where: str = "model", *, limits: Limits = UNLESS_SAID) -> Module:
         """The network for data of these sizes, with weights drawn from torch's global generator.
 
         Raises:
-            ArgumentError: an argument is out of range, or two modules do not fit.
+            ArgumentError: an argument is out of range, two modules do not fit, or there are too many modules.
         """
         function = type(self).builds
+        limits.check_modules(COUNTS[self.name](self), where)
         arguments: dict[str, Any] = {
             name: value.build(f"{where}.{name}") if isinstance(value, Node) else value
             for name, value in self

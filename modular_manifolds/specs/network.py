@@ -16,6 +16,13 @@ from modular_manifolds.nn.network import check_network
 from modular_manifolds.norms import Norm
 from modular_manifolds.specs.document import Document
 from modular_manifolds.specs.schema import ModuleNode
+from modular_manifolds.specs.size import (
+    MOST_MODULES,
+    TO_BUILD,
+    Limits,
+    modules_of,
+    size_of,
+)
 from modular_manifolds.specs.table import COMPOUNDS, MANIFOLDS, MODULES, NORMS
 
 
@@ -39,26 +46,61 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
         network = check_network(net, argument="NetworkSpec.from_module(net)")
         return cls.model_validate(_dumped(network, "net"))
 
-    def build(self, where: str = "") -> Module:
+    def build(
+        self,
+        where: str = "",
+        *,
+        max_modules: int = MOST_MODULES,
+        max_weights: int | None = None,
+    ) -> Module:
         """A network with weights drawn afresh, from torch's global generator.
 
         Args:
             where: how errors name the place of this specification in a larger one.
+            max_modules: how many modules the network may have.
+            max_weights: how many entries its weights may have together; as many as memory holds without it.
 
         Raises:
             ArgumentError: an argument is out of range, or two modules do not fit; the message says
-            where in the specification.
+            where in the specification. SpecError: the network is larger than allowed. Nothing is made then.
         """
+        self.check_size(Limits(max_modules, max_weights), where, bytes_each=TO_BUILD)
         return self.root.build(where)
+
+    def check_size(self, limits: Limits, where: str = "", *, bytes_each: int | None = None) -> None:
+        """Count modules and weights, and refuse the network if it is larger than allowed.
+
+        Args:
+            bytes_each: what an entry of a weight takes in memory; None if nothing is put there.
+
+        Raises:
+            SpecError: it is larger. ArgumentError: an argument is out of range.
+        """
+        argument = where or "the network"
+        limits.check_modules(modules_of(self.root), argument)
+        limits.check_weights(size_of(self.root, where).weights, argument, bytes_each=bytes_each)
 
     def normal(self) -> NetworkSpec:
         """The normal form, without touching torch's global generator."""
-        return type(self).from_module(self.build_aside())
+        self.check_size(Limits())
+        return type(self).from_module(self.build_without_weights())
 
     def build_aside(self, where: str = "") -> Module:
-        """Like `build`, `aside`."""
+        """Like `build`, `aside`, and of any size."""
         with aside():
-            return self.build(where)
+            return self.root.build(where)
+
+    def build_without_weights(self, where: str = "") -> Module:
+        """A network whose weights have shapes and no values, on torch's meta device; of any size."""
+        with without_weights():
+            return self.root.build(where)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """While inside, networks are built on the meta device, and torch's global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        yield
 
 
 @contextmanager

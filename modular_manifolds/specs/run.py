@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -16,9 +17,10 @@ from modular_manifolds.specs.data import DataName, DataSpec, ImagesSpec, Sizes
 from modular_manifolds.specs.document import Document
 from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec
 from modular_manifolds.specs.models import SPECS, AnyModel, ModelSpec
-from modular_manifolds.specs.network import NetworkSpec, aside
+from modular_manifolds.specs.network import NetworkSpec, without_weights
 from modular_manifolds.specs.optimizers import OptimizerSpec, SteepestDescentSpec
 from modular_manifolds.specs.override import Assignment, assign_, parse_assignment
+from modular_manifolds.specs.size import MOST_MODULES, Limits, weights_of
 
 FORMAT: Final = 1
 USUAL: Final[dict[DataName, ModelSpec]] = {
@@ -61,9 +63,13 @@ class RunSpec(Document, Spec):
     """Examples a step."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two checkpoints."""
+    max_modules: Annotated[int, Field(ge=1)] = MOST_MODULES
+    """How many modules the network may have; more are refused before any is made."""
+    max_weights: Annotated[int, Field(ge=1)] | None = None
+    """How many entries the weights may have together; null for as many as memory holds."""
     tensorboard: bool = False
     """Whether to write event files for TensorBoard too; needs the extra `tensorboard`."""
-    threads: Annotated[int, Field(ge=1)] | None = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = 1
     """Threads of torch on the CPU; null for torch's own number. Another number rounds differently."""
     device: str = "cpu"
     """Where the run computes: cpu, cuda, cuda:1, …. It repeats bit for bit on the CPU only."""
@@ -107,8 +113,8 @@ class RunSpec(Document, Spec):
             in_features, classes: the sizes of the data; those of the named data set by default.
 
         Raises:
-            ArgumentError: the network cannot be built. SpecError: it does not take the data's features
-            or does not give one output a class.
+            ArgumentError: the network cannot be built. SpecError: it is larger than the run allows, does not
+            take the data's features or does not give one output a class.
         """
         sizes = self.data.sizes
         if in_features is not None and classes is not None:
@@ -121,7 +127,7 @@ class RunSpec(Document, Spec):
                 "null",
                 "Train first and pass the run.yaml of the run directory, or write them down.",
             )
-        net = self._built_aside(sizes)
+        net = self._built_without_weights(sizes)
         for name, space, size in zip(
             ("in_features", "out_features"), (net.source, net.target), sizes[:2], strict=True
         ):
@@ -135,11 +141,27 @@ class RunSpec(Document, Spec):
                 )
         return self.model_copy(update={"model": None, "network": NetworkSpec.from_module(net)})
 
-    def _built_aside(self, sizes: Sizes) -> Module:
+    @property
+    def limits(self) -> Limits:
+        """The largest network that this run may have."""
+        return Limits(self.max_modules, self.max_weights)
+
+    def _built_without_weights(self, sizes: Sizes) -> Module:
         if self.network is not None:
-            return self.network.build_aside("network")
-        with aside():
-            return (self.model or USUAL[self.data.name]).build(sizes)
+            self.network.check_size(self.limits, "network")
+            return self.network.build_without_weights("network")
+        model = self.model or USUAL[self.data.name]
+        with without_weights():
+            net = model.build(sizes, limits=self.limits)
+        self.limits.check_weights(weights_of(net).weights, "model")
+        return net
+
+    def with_absolute_path(self) -> Self:
+        """This run with the path of its data written from the root, so that it is found from any folder."""
+        if self.data.path is None:
+            return self
+        path = str(Path(self.data.path).expanduser().absolute())
+        return self.model_copy(update={"data": self.data.model_copy(update={"path": path})})
 
     def override(self, assignments: Sequence[str]) -> Self:
         """This run with `key=value` assignments applied, such as `optimizer.lr=0.3`.

@@ -11,8 +11,9 @@ from torch import Tensor
 from modular_manifolds.errors import ArgumentError, CheckpointError
 from modular_manifolds.nn import Module
 from modular_manifolds.nn.network import check_network, check_values, check_weights
-from modular_manifolds.specs.archive import read_archive, write_archive
+from modular_manifolds.specs.archive import read_archive, read_header, write_archive
 from modular_manifolds.specs.network import NetworkSpec
+from modular_manifolds.specs.size import MOST_MODULES, TO_BUILD, Limits
 
 KIND: Final = "network"
 
@@ -34,21 +35,33 @@ def save(net: Module, path: str | Path) -> None:
     write_archive(path, network.state_dict(), kind=KIND, content=spec.model_dump(mode="json"))
 
 
-def load(path: str | Path) -> Module:
+def load(
+    path: str | Path, *, max_modules: int = MOST_MODULES, max_weights: int | None = None
+) -> Module:
     """Read a network that `save` wrote, on the CPU; nothing is unpickled and nothing random is used up.
 
+    The specification is counted and compared with the sizes in the file's header before anything is made.
+
+    Args:
+        max_modules: how many modules the network may have.
+        max_weights: how many entries its weights may have together; as many as memory holds without it.
+
     Raises:
-        CheckpointError: the file is missing, damaged or of another format.
+        CheckpointError: the file is missing, damaged, of another format, or asks for a larger network.
     """
-    tensors, content = read_archive(path, kind=KIND)
+    header = read_header(path, kind=KIND)
     try:
-        net = NetworkSpec.model_validate(content).build_aside()
+        spec = NetworkSpec.model_validate(header.content)
+        spec.check_size(Limits(max_modules, max_weights), bytes_each=TO_BUILD)
+        expected = spec.build_without_weights().state_dict()
     except ArgumentError as error:
         raise CheckpointError(
             f"{path}: {error.argument}", error.rule, error.seen, error.remedy
         ) from None
+    _check_fit(path, header.tensors, expected)
+    tensors, _ = read_archive(path, kind=KIND)
+    net = spec.build_aside()
     built = net.state_dict()
-    _check_fit(path, tensors, built)
     # In the memory layout of a network just built: another one would round products differently.
     laid_out = {
         name: torch.empty_like(built[name], dtype=each.dtype).copy_(each)
@@ -58,19 +71,29 @@ def load(path: str | Path) -> Module:
     return net
 
 
-def _check_fit(path: str | Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def _check_fit(
+    path: str | Path, found: dict[str, tuple[str, tuple[int, ...]]], wanted: dict[str, Tensor]
+) -> None:
     for name in sorted(found.keys() ^ wanted.keys()):
         seen = "one that the network has not" if name in found else "nothing"
         raise CheckpointError(f"{path}: '{name}'", "must be a tensor of the network", seen, REMEDY)
     for name, tensor in wanted.items():
-        shape, given = tuple(tensor.shape), found[name]
-        if tuple(given.shape) != shape or given.is_floating_point() != tensor.is_floating_point():
+        shape, (dtype, given) = tuple(tensor.shape), found[name]
+        if given != shape or (dtype in REAL) != tensor.is_floating_point():
             raise CheckpointError(
                 f"{path}: '{name}'",
                 f"must be a {'real' if tensor.is_floating_point() else 'whole-number'} {shape}",
-                f"{given.dtype} {tuple(given.shape)}",
+                f"{DTYPES.get(dtype, dtype)} {given}",
                 REMEDY,
             )
 
 
+REAL: Final = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""The dtypes of weights, by the names that safetensors has for them."""
+DTYPES: Final = {**REAL, "I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
 REMEDY: Final = "Its specification belongs to another network: save the network again."

@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 
 from modular_manifolds.errors import SpecError
+from modular_manifolds.specs.extent import MOST_BYTES, MOST_LINES
 
 FLOAT: Final = re.compile(
     r"^(?:[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -62,8 +63,17 @@ def parse_yaml(text: str, *, name: str = "the YAML text") -> Any:
     """The data that `text` writes.
 
     Raises:
-        SpecError: it is not YAML; the message gives line and column.
+        SpecError: it is not YAML, and the message gives line and column, or there is too much of it.
     """
+    # Counted first: PyYAML reads some 20,000 values a second.
+    amount = text.count("\n") + text.count(",")
+    if amount > MOST_LINES:
+        raise SpecError(
+            name,
+            f"must have at most {MOST_LINES:,} lines and commas",
+            f"{amount:,}",
+            "Write a repeated module as a power, or the specification as JSON.",
+        )
     try:
         # A loader that constructs only text, numbers, lists and mappings.
         return yaml.load(text, Loader=_Loader)
@@ -97,10 +107,20 @@ def read(path: str | Path) -> Any:
         SpecError: the file cannot be read, or is not what its name says.
     """
     try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+        with Path(path).open("rb") as file:
+            # Not all of it: some files have no end.
+            raw = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        # A path with a zero byte is a ValueError.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise SpecError(str(path), "must be a readable file", reason, "Check the path.") from None
+    if len(raw) > MOST_BYTES:
+        raise SpecError(
+            str(path),
+            f"must be a specification of at most {MOST_BYTES // 2**20} MiB",
+            "a larger file",
+            "Write a repeated module as a power, or check the path.",
+        )
     parse = parse_json if Path(path).suffix == ".json" else parse_yaml
     return parse(decoded(raw, str(path)), name=str(path))
 

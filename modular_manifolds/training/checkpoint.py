@@ -124,15 +124,31 @@ def trained(directory: RunDirectory) -> Module:
     """The network of a run directory as its last checkpoint has it.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged or of another run.
+        CheckpointError: the checkpoint is missing, damaged or of another run, or a weight in it is not finite.
     """
-    net = load(directory.initial)
+    if not directory.checkpoint.exists():
+        raise CheckpointError(
+            str(directory.path),
+            "must hold a checkpoint",
+            "none",
+            f"The run was stopped before its first one: `modular-manifolds train --resume {directory.path}`.",
+        )
+    run = directory.read_run()
+    net = load(directory.initial, max_modules=run.max_modules, max_weights=run.max_weights)
     prefix = "net."
     weights = {
         name.removeprefix(prefix): tensor
         for name, tensor in read_checkpoint(directory.checkpoint).tensors.items()
         if name.startswith(prefix)
     }
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise CheckpointError(
+                f"{directory.checkpoint}: '{name}'",
+                "must be finite",
+                "NaN or infinity",
+                "The run diverged: train it again with a lower rate.",
+            )
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:

@@ -10,6 +10,7 @@ import torch
 
 from modular_manifolds.certificates import InputScale
 from modular_manifolds.errors import DataError
+from modular_manifolds.specs.memory import check_memory
 from modular_manifolds.training.split import Split
 
 NAME = "uoft-cs/cifar10"
@@ -17,6 +18,8 @@ MEAN = (0.49139968, 0.48215827, 0.44653124)
 STD = (0.24703233, 0.24348505, 0.26158768)
 """Of the training images, channel by channel; the numbers the post's code uses."""
 SIDE = 32
+BYTES_A_NUMBER = 10
+"""Of memory while images are read: as a byte, twice, and as two numbers in float32."""
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -89,6 +92,13 @@ def _read(datasets: Any, folder: Path | None, part: str) -> Split:
             ", ".join(table.column_names),
             f"Use files of {NAME}.",
         )
+    check_memory(
+        BYTES_A_NUMBER * len(table) * SIDE * SIDE * 3,
+        argument=f"{part} files",
+        seen=f"{len(table):,} images",
+        remedy="Use fewer files.",
+        error=DataError,
+    )
     # The library keeps what map() made, so that a second run need not decode again.
     decoded = table.cast_column("img", datasets.Image(mode="RGB")).map(
         _decode, batched=True, remove_columns=table.column_names

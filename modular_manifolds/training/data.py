@@ -14,6 +14,7 @@ from modular_manifolds.certificates.input_scale import unscaled
 from modular_manifolds.errors import DataError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.data import DataSpec, ImagesName, ImagesSpec, TextSpec
+from modular_manifolds.specs.size import TO_TRAIN
 from modular_manifolds.training.cifar10 import cifar10_scale, load_cifar10
 from modular_manifolds.training.digits import digits_scale, load_digits
 from modular_manifolds.training.part import Data
@@ -74,10 +75,14 @@ def settled(spec: RunSpec, data: Data) -> RunSpec:
     """The run as its directory writes it down: data and network in full.
 
     Raises:
-        ArgumentError: the network cannot be built, or does not fit the data.
+        ArgumentError: the network cannot be built, or does not fit the data. SpecError: it is too large to be
+        trained in the memory of this machine.
     """
     known = spec.model_copy(update={"data": data.spec})
-    return known.resolved(data.in_features, len(data.classes))
+    resolved = known.resolved(data.in_features, len(data.classes))
+    assert resolved.network is not None
+    resolved.network.check_size(resolved.limits, "network", bytes_each=TO_TRAIN)
+    return resolved
 
 
 def load_data(name: str, path: str | Path | None = None) -> DataSet:

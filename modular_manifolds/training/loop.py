@@ -12,7 +12,13 @@ from modular_manifolds.specs import RunSpec, load, save
 from modular_manifolds.training.checkpoint import read_checkpoint, restore_, write_checkpoint
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.run_directory import RunDirectory
-from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics, built, threads
+from modular_manifolds.training.session import (
+    EpochMetrics,
+    Session,
+    StepMetrics,
+    built,
+    surroundings,
+)
 from modular_manifolds.training.tensorboard import recorded
 
 AHEAD: Final = 10
@@ -43,7 +49,7 @@ class Trainer:
         Raises:
             NonFiniteError: the loss or a gradient became NaN or infinite.
         """
-        with threads(self.session.spec.threads):
+        with surroundings(self.session.spec):
             if not self.session.spec.tensorboard:
                 return self._run(observer)
             after = self.session.finished
@@ -71,6 +77,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state as it is now."""
+        self.directory.flush_metrics()
         write_checkpoint(
             self.directory.checkpoint,
             step=self.session.finished,
@@ -84,18 +91,23 @@ def start(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:
     """A run at its first step; the network's first weights are kept beside it."""
     net = built(spec)
     save(net, directory.initial)
-    trainer = Trainer(Session(spec, data, net=net), directory, load(directory.initial))
+    trainer = Trainer(Session(spec, data, net=net), directory, _initial(spec, directory))
     trainer.save()
     return trainer
 
 
 def resume(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:
-    """A run where its last checkpoint left it.
+    """A run at its last checkpoint; a run that was killed before its first one starts from its beginning.
+
+    No other process may work in the directory: `held` keeps others out.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged, or belongs to another run.
+        CheckpointError: the checkpoint is lost, damaged, or belongs to another run.
     """
-    session = Session(spec, data, net=load(directory.initial))
+    directory.remove_temporaries_()
+    if directory.is_unstarted:
+        return start(spec, data, directory)
+    session = Session(spec, data, net=_initial(spec, directory))
     checkpoint = read_checkpoint(directory.checkpoint)
     if not 0 <= checkpoint.step <= session.steps:
         raise CheckpointError(
@@ -113,4 +125,9 @@ def resume(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:
     )
     session.finished = checkpoint.step
     directory.cut_metrics_(checkpoint.step)
-    return Trainer(session, directory, load(directory.initial))
+    return Trainer(session, directory, _initial(spec, directory))
+
+
+def _initial(spec: RunSpec, directory: RunDirectory) -> Module:
+    """The network before the first step."""
+    return load(directory.initial, max_modules=spec.max_modules, max_weights=spec.max_weights)

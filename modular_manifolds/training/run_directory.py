@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +14,10 @@ from typing import Any
 
 from modular_manifolds.errors import CheckpointError, DataError
 from modular_manifolds.specs import RunSpec
+from modular_manifolds.specs.whole import flush, remove_temporaries
+from modular_manifolds.specs.whole import write_whole as write_whole
 from modular_manifolds.training.device import device_of
+from modular_manifolds.training.folder import claim, held, is_free
 from modular_manifolds.training.tensorboard import check_tensorboard
 
 
@@ -58,6 +63,20 @@ class RunDirectory:
         """What the network writes, where it learned from text."""
         return self.path / "sample.txt"
 
+    @property
+    def is_unstarted(self) -> bool:
+        """Whether the run was killed before its first checkpoint, so that it starts from its beginning."""
+        # A checkpoint comes before the first metrics: if only the checkpoint is missing, it was lost.
+        return not self.checkpoint.exists() and not self.metrics.exists()
+
+    def held(self, argument: str) -> AbstractContextManager[None]:
+        """Keep other processes out of the folder while inside; `argument` is how the caller named it.
+
+        Raises:
+            DataError: another process works there, or the folder cannot be written.
+        """
+        return held(self.run, argument=argument)
+
     def read_run(self) -> RunSpec:
         """The run that this directory belongs to.
 
@@ -93,6 +112,16 @@ class RunDirectory:
         rows = self.read_metrics(upto=step)
         write_whole(self.metrics, "".join(as_json(row) + "\n" for row in rows))
 
+    def flush_metrics(self) -> None:
+        """Wait until the metrics are on the disk: a checkpoint may not outlive the lines before it."""
+        if self.metrics.is_file():
+            flush(self.metrics)
+
+    def remove_temporaries_(self) -> None:
+        """Remove the temporary files that a killed process left; no other process may work here."""
+        for folder in (self.path, self.pictures):
+            remove_temporaries(folder)
+
     def append_metrics_(self, row: Mapping[str, Any]) -> None:
         """Add one line; numbers that JSON does not know become null."""
         with self.metrics.open("a", encoding="utf-8") as file:
@@ -108,33 +137,46 @@ def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
     """
     check_tensorboard(spec.tensorboard)
     device_of(spec.device)
+    for path in _names(spec) if out is None else [out]:
+        try:
+            _claim(path, spec.to_yaml())
+        except FileExistsError:
+            # Another run has this folder, maybe since a moment ago.
+            continue
+        return RunDirectory(path)
+    assert out is not None, "there is always one more name"
+    remedy = "Choose another."
+    if RunDirectory(out).run.is_file():
+        remedy = f"Choose another, or go on with `modular-manifolds train --resume {out}`."
+    raise DataError("--out", "must be a new or an empty folder", str(out), remedy)
+
+
+def _names(spec: RunSpec) -> Iterator[Path]:
+    """Folders named after the run and the time, the first of a second without a number."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    path = out or Path("runs") / f"{spec.data.name}-{spec.optimizer.name}-{stamp}"
-    number = 2
-    while out is None and path.exists():
-        path = path.with_name(f"{spec.data.name}-{spec.optimizer.name}-{stamp}-{number}")
-        number += 1
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        remedy = "Choose another."
-        if RunDirectory(path).run.is_file():
-            remedy = f"Choose another, or go on with `modular-manifolds train --resume {path}`."
-        raise DataError("--out", "must be a new or an empty folder", str(path), remedy)
+    name = f"{spec.data.name}-{spec.optimizer.name}-{stamp}"
+    yield Path("runs") / name
+    for number in itertools.count(2):
+        yield Path("runs") / f"{name}-{number}"
+
+
+def _claim(path: Path, text: str) -> None:
+    """Make the folder with its `run.yaml`, or raise FileExistsError if it is in use."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        directory = RunDirectory(path)
-        write_whole(directory.run, spec.to_yaml())
+        # On its own, because a file in the place of a parent is no folder in use.
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(error.errno, "A file has the name of its parent") from None
+        if not is_free(path):
+            raise FileExistsError
+        claim(path, RunDirectory(path).run.name, text)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise DataError(
             "--out", "must be a folder that can be written", str(path), f"{error.strerror}."
         ) from None
-    return directory
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file beside `path` and rename it: `path` holds the old text or the new."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def as_json(value: object, *, indent: int | None = None) -> str:

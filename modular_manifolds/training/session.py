@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -201,18 +201,29 @@ def built(spec: RunSpec) -> Module:
     """The network of a resolved run, drawn from its seed."""
     assert spec.network is not None, "resolved() writes the network out"
     torch.manual_seed(spec.seed)
-    return spec.network.build("network")
+    with surroundings(spec):
+        return spec.network.build(
+            "network", max_modules=spec.max_modules, max_weights=spec.max_weights
+        )
 
 
 @contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """torch's threads while inside; another number would round differently."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
+def surroundings(spec: RunSpec) -> Iterator[None]:
+    """While inside, torch computes as the run says, whatever the calling program has set.
+
+    The number of threads is the run's, because another one rounds differently. Tensors are float32 unless code names
+    another dtype, autocast is off, and gradients are recorded.
+    """
+    with ExitStack() as stack:
+        before = torch.get_num_threads()
+        stack.callback(torch.set_num_threads, before)
+        torch.set_num_threads(spec.threads or before)
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        for device in {"cpu", torch.device(spec.device).type}:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(torch.enable_grad())
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _right(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from modular_manifolds.errors import DataError
 from modular_manifolds.specs.data import TextSpec
+from modular_manifolds.specs.memory import check_memory
 from modular_manifolds.specs.text import decoded
 
+BYTES_A_CHARACTER: Final = 17
+"""Of memory while a text is read: the text itself, its code points twice, its tokens."""
 HELD_BACK: Final = 10
 """The last tenth of a text is its test part, which training never sees."""
 
@@ -126,6 +129,13 @@ def read_text(spec: TextSpec) -> Text:
     """
     file = _file(spec.path)
     try:
+        check_memory(
+            BYTES_A_CHARACTER * file.stat().st_size,
+            argument=str(file),
+            seen=f"{file.stat().st_size:,} bytes of text",
+            remedy="Use a part of it.",
+            error=DataError,
+        )
         text = decoded(file.read_bytes(), str(file))
     except OSError as error:
         raise DataError(

@@ -75,7 +75,7 @@ class Compiler:
         packages = str(Path(modular_manifolds_kernels.__file__).parents[1])
         path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
         folder = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
-        self._errors = self._open.enter_context((folder / "errors").open("w+"))
+        self._errors = self._open.enter_context((folder / "errors").open("w+", encoding="utf-8"))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "modular_manifolds_kernels.static.worker"],
             stdin=subprocess.PIPE,

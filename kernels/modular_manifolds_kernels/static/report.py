@@ -19,13 +19,13 @@ FILE: Final = Path(__file__).parent / "report.json"
 
 def stored(file: Path = FILE) -> list[Row]:
     """The rows of the committed report."""
-    return [Row.read(each) for each in json.loads(file.read_text())["rows"]]
+    return [Row.read(each) for each in json.loads(file.read_text(encoding="utf-8"))["rows"]]
 
 
 def store(rows: Iterable[Row], file: Path = FILE) -> None:
     """Write a report, a row on a line, so that a difference reads well."""
     lines = ",\n".join(json.dumps(each.plain(), sort_keys=True) for each in rows)
-    file.write_text(f'{{"rows": [\n{lines}\n]}}\n')
+    file.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def by_identity(rows: Iterable[Row]) -> dict[tuple[object, ...], Row]:

@@ -66,7 +66,7 @@ def sources() -> str:
     ]
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}\n{file.read_text()}".encode())
+        digest.update(f"{file.name}\n{file.read_text(encoding='utf-8')}".encode())
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ from modular_manifolds_kernels.static.seal import sealed
 
 def main() -> None:
     """Serve until the input ends. Nothing but rows goes to the output that was given."""
-    rows = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    rows = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TRITON_CACHE_DIR"] = cache

@@ -10,7 +10,7 @@ from statistics import fmean
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.training.part import Data
-from modular_manifolds.training.session import Session, threads
+from modular_manifolds.training.session import Session, surroundings
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Outcome:
 def outcome(spec: RunSpec, data: Data) -> Outcome:
     """Train a resolved run to its end. A loss or gradient that is not finite ends it; that is no error."""
     begun = time.perf_counter()
-    with threads(spec.threads):
+    with surroundings(spec):
         session = Session(spec, data)
         last = math.ceil(session.steps / 10)
         losses: list[float] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -12,6 +14,9 @@ from modular_manifolds.errors import ArgumentError
 from modular_manifolds.specs import RunSpec
 
 RANGE: Final = re.compile(r"2\^(-?\d+(?:\.[05])?)\.\.2\^(-?\d+(?:\.[05])?)")
+LARGEST_EXPONENT: Final = 500
+MOST_RUNS: Final = 10_000
+"""Runs that a sweep may have unless its caller says another number."""
 NEXT_ASSIGNMENT: Final = re.compile(r",(?=[A-Za-z_][\w.]*=)")
 
 Grid = Literal["full", "coarse", "refined"]
@@ -70,6 +75,10 @@ class Plan:
         ranges: the lowest and the highest notch of every arm.
         grid: which notches in between.
         seeds: how many runs each rate has; their seeds are the run's and those after it.
+        max_runs: how many runs there may be on the full grid.
+
+    Raises:
+        ArgumentError: there are more.
     """
 
     run: RunSpec
@@ -77,6 +86,11 @@ class Plan:
     ranges: Mapping[Arm, tuple[int, int]]
     grid: Grid = "full"
     seeds: int = 1
+    max_runs: int = MOST_RUNS
+
+    def __post_init__(self) -> None:
+        rates = sum(high - low + 1 for low, high in self.ranges.values())
+        _check_runs(len(self.sizes) * rates * self.seeds, self.max_runs)
 
     @property
     def curves(self) -> list[tuple[Arm, Size]]:
@@ -116,22 +130,33 @@ def parse_range(text: str, *, argument: str) -> tuple[int, int]:
         ArgumentError: the text is no such range, or the higher end comes first.
     """
     found = RANGE.fullmatch(text.strip())
-    low, high = (round(2 * float(each)) for each in found.groups()) if found else (1, 0)
-    if low > high:
+    ends = [float(each) for each in found.groups()] if found else [1.0, 0.0]
+    if ends[0] > ends[1]:
         raise ArgumentError(
             argument,
             "must be a range of powers of two, the lower first",
-            repr(text),
+            reprlib.repr(text),
             "Write it as 2^-6..2^1; an exponent is whole or ends in .5.",
         )
+    if max(map(abs, ends)) > LARGEST_EXPONENT:
+        raise ArgumentError(
+            argument,
+            f"must have exponents from -{LARGEST_EXPONENT} to {LARGEST_EXPONENT}",
+            reprlib.repr(text),
+            "Write it as 2^-6..2^1.",
+        )
+    low, high = (round(2 * each) for each in ends)
     return low, high
 
 
-def parse_sizes(over: Sequence[str]) -> tuple[Size, ...]:
+def parse_sizes(over: Sequence[str], *, most: int = MOST_RUNS) -> tuple[Size, ...]:
     """`model.width=32,64` and `model.depth=2,8` as all their combinations, the last changing fastest.
 
+    Args:
+        most: how many sizes there may be.
+
     Raises:
-        ArgumentError: there is no `=`, or a value is missing.
+        ArgumentError: there is no `=`, a value is missing, or there are too many.
     """
     choices: list[list[str]] = []
     for text in over:
@@ -142,7 +167,18 @@ def parse_sizes(over: Sequence[str]) -> tuple[Size, ...]:
                 "--over", "must read KEY=VALUE,VALUE,…", repr(text), "Write model.width=32,64,128."
             )
         choices.append([f"{key.strip()}={each}" for each in parts])
+    _check_runs(math.prod(map(len, choices)), most)
     return tuple(Size(each) for each in itertools.product(*choices))
+
+
+def _check_runs(count: int, most: int) -> None:
+    if count > most:
+        raise ArgumentError(
+            "the sweep",
+            f"must have at most {most:,} runs",
+            f"{count:,}",
+            "Try fewer sizes, rates or seeds, or raise --max-runs.",
+        )
 
 
 def _closed(ends: tuple[int, int]) -> tuple[int, int]:

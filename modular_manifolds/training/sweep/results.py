@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 from modular_manifolds.errors import DataError
 from modular_manifolds.specs import RunSpec
+from modular_manifolds.specs.whole import remove_temporaries, write_whole
 from modular_manifolds.training.environment import Environment
-from modular_manifolds.training.run_directory import write_whole
+from modular_manifolds.training.folder import claim, held, is_free
 from modular_manifolds.training.sweep.outcome import Outcome
 from modular_manifolds.training.sweep.plan import Point
 
@@ -38,6 +40,14 @@ class Results:
     path: Path
 
     @property
+    def run(self) -> Path:
+        return self.path / "run.yaml"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    @property
     def json(self) -> Path:
         return self.path / "sweep.json"
 
@@ -51,23 +61,31 @@ class Results:
         Raises:
             DataError: the folder holds a sweep of another run or other files, or cannot be written.
         """
-        file = self.path / "run.yaml"
-        if file.is_file():
-            if (before := RunSpec.from_file(file)) != run:
-                raise DataError(
-                    f"--out {self.path}",
-                    "must be a new folder or hold a sweep of the same run",
-                    f"another {', '.join(_changed(before, run))}",
-                    "Choose another folder, or take the change back.",
-                )
-            return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if not self.run.is_file():
+            self._begin(run)
+        if (before := RunSpec.from_file(self.run)) != run:
             raise DataError(
-                "--out", "must be a new folder or hold a sweep", str(self.path), "Choose another."
+                f"--out {self.path}",
+                "must be a new folder or hold a sweep of the same run",
+                f"another {', '.join(_changed(before, run))}",
+                "Choose another folder, or take the change back.",
             )
+
+    def _begin(self, run: RunSpec) -> None:
         try:
-            (self.path / "runs").mkdir(parents=True, exist_ok=True)
-            write_whole(file, run.to_yaml())
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not is_free(self.path):
+                raise FileExistsError
+            claim(self.path, self.run.name, run.to_yaml())
+        except FileExistsError:
+            # If another process has begun a sweep here meanwhile, `open` compares the two.
+            if not self.run.is_file():
+                raise DataError(
+                    "--out",
+                    "must be a new folder or hold a sweep",
+                    str(self.path),
+                    "Choose another.",
+                ) from None
         except OSError as error:
             raise DataError(
                 "--out",
@@ -75,6 +93,18 @@ class Results:
                 str(self.path),
                 f"{error.strerror}.",
             ) from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out of the folder while inside, and remove what a killed one left.
+
+        Raises:
+            DataError: another process works there, or the folder cannot be written.
+        """
+        with held(self.run, argument="--out"):
+            for folder in (self.path, self.runs):
+                remove_temporaries(folder)
+            yield
 
     def find(self, spec: RunSpec) -> Outcome | None:
         """How this very run ended, if it did."""
@@ -91,6 +121,7 @@ class Results:
     def keep(self, spec: RunSpec, point: Point, outcome: Outcome) -> None:
         """Write down how a run ended."""
         content = {"point": str(point), "outcome": asdict(outcome)}
+        self.runs.mkdir(exist_ok=True)
         write_whole(self._file(spec), json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def write(self, results: Iterable[Result], environment: Environment) -> None:
@@ -103,8 +134,10 @@ class Results:
         write_whole(self.json, text + "\n")
 
     def _file(self, spec: RunSpec) -> Path:
-        # Named after everything that decides the run, so that it cannot be taken for another's.
-        return self.path / "runs" / f"{sha256(spec.to_json().encode()).hexdigest()[:16]}.json"
+        # Named after everything that decides the run, so that it cannot be taken for another's. The largest size
+        # that is allowed decides nothing.
+        decides = spec.model_dump_json(indent=2, exclude={"max_modules", "max_weights"}) + "\n"
+        return self.runs / f"{sha256(decides.encode()).hexdigest()[:16]}.json"
 
 
 def _changed(before: RunSpec, after: RunSpec) -> list[str]:

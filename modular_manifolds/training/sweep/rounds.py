@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 
 import torch
 
@@ -26,7 +30,32 @@ Runner = Callable[[Mapping[Point, RunSpec]], Iterator[tuple[Point, Outcome]]]
 """Runs what it is given; outcomes come as they are found."""
 
 
-def conduct(plan: Plan, kept: Results, *, jobs: int = 1, watch: Watch) -> list[Result]:
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The data of a sweep, and the resolved run of each size and arm."""
+
+    data: Data
+    runs: dict[tuple[Arm, Size], RunSpec]
+
+
+def prepare(plan: Plan) -> Prepared:
+    """Read the data of a sweep and check every size and arm; nothing is written.
+
+    Raises:
+        ArgumentError: a size or an arm names what is not known, does not fit or is too large, or the data are
+        missing.
+    """
+    data = read_data(plan.run.data)
+    runs = {
+        (arm, size): settled(plan.run.override([*size.assignments, *arm.assignments]), data)
+        for arm, size in plan.curves
+    }
+    return Prepared(data, runs)
+
+
+def conduct(
+    plan: Plan, kept: Results, *, jobs: int = 1, watch: Watch, prepared: Prepared | None = None
+) -> list[Result]:
     """Run every point of the plan that is not kept yet.
 
     Args:
@@ -34,6 +63,7 @@ def conduct(plan: Plan, kept: Results, *, jobs: int = 1, watch: Watch) -> list[R
         kept: where results lie and go.
         jobs: processes; each reads the data once.
         watch: told of each result, of those that lay there already too.
+        prepared: what `prepare(plan)` gave; it is called here without it.
 
     Returns:
         The results by arm, size, rate and seed.
@@ -41,11 +71,8 @@ def conduct(plan: Plan, kept: Results, *, jobs: int = 1, watch: Watch) -> list[R
     Raises:
         ArgumentError: a size or an arm names what is not known or does not fit, or the data are missing.
     """
-    data = read_data(plan.run.data)
-    shared = {
-        (arm, size): settled(plan.run.override([*size.assignments, *arm.assignments]), data)
-        for arm, size in plan.curves
-    }
+    prepared = prepare(plan) if prepared is None else prepared
+    data, shared = prepared.data, prepared.runs
     found: dict[Point, Outcome] = {}
     with _runner(plan.run, data, jobs) as run:
         for points in _rounds(plan, found):
@@ -118,7 +145,16 @@ _DATA: list[Data] = []
 def _read(spec: DataSpec, device: str) -> None:
     # Ctrl-C reaches every process of a terminal; the one that waits for the others decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     _DATA.append(read_data(spec).to(torch.device(device)))
+
+
+def _end_after(parent: BaseProcess) -> None:
+    """End this process when `parent` has ended: a parent that is killed tells nobody."""
+    parent.join()
+    os._exit(1)
 
 
 def _outcome(spec: RunSpec) -> Outcome:
