@@ -82,10 +82,9 @@ class SkewSign(Solver):
             raise UnsupportedPairError(
                 "manifold", "must be Stiefel for this solver", manifold, "Use solver='auto'."
             )
-        wide = point.shape[-2] < point.shape[-1]
-        w = point if manifold.radius == 1.0 else point / manifold.radius
+        w, wide = manifold.unit_tall(point)
         g = of_moderate_size(gradient)
-        w, g = (w.mT, g.mT) if wide else (w, g)
+        g = g.mT if wide else g
         found = self._decomposed(w, g) or self._search(lift(w, g))
         if not found.converged and w.dtype is not torch.float64:
             # Of a gradient of low rank the rest is all rounding in float32, a bound no better than its root.
