@@ -63,11 +63,6 @@ def no_nan(x: Tensor, law: str) -> None:
     at_most(x.isnan().sum(), 0, f"{law}, entries that are NaN")
 
 
-def representable(x: Tensor, room: Room, law: str) -> None:
-    """Finite, or infinite with no NaN: the caller says where the true value is out of range."""
-    no_nan(x, law)
-
-
 def memory_is_own(results: dict[str, Tensor], **arguments: Tensor) -> None:
     for name, result in results.items():
         apart(result, name, **arguments)

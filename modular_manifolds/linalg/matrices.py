@@ -80,14 +80,16 @@ MODERATE = 2.0**20
 """Matrices between this length and its inverse have products of four that neither overflow nor vanish in float32."""
 
 
-def of_moderate_size(x: Tensor) -> Tensor:
-    """X itself where it is one matrix in the host's memory, of moderate length; else as `near_one` makes it.
+def of_moderate_size(x: Tensor) -> tuple[Tensor, float | None]:
+    """X itself and its length if it is one matrix in the host's memory, of moderate length; else as `near_one` makes it.
 
     Finding the largest entry, a power of two, and multiplying by it is more than the length of a small matrix.
     """
-    if x.dim() == 2 and x.is_cpu and 1 / MODERATE < float(torch.linalg.vector_norm(x)) < MODERATE:
-        return x
-    return near_one(x)
+    if x.dim() == 2 and x.is_cpu:
+        size = float(torch.linalg.vector_norm(x))
+        if 1 / MODERATE < size < MODERATE:
+            return x, size
+    return near_one(x), None
 
 
 FAR_OUT = {torch.float32: 2.0**60, torch.float64: 2.0**500}
@@ -100,8 +102,8 @@ def in_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
     In the host's memory a matrix is multiplied only if it must be. Elsewhere to ask would be to wait.
     """
     if x.is_cpu and not torch.compiler.is_compiling():
-        least, most = torch.aminmax(x.detach())
-        if max(-float(least), float(most)) < FAR_OUT[x.dtype]:
+        least, most = torch.aminmax(x)
+        if max(-least.item(), most.item()) < FAR_OUT[x.dtype]:
             return x, None
     scale = _power_of_two(x)
     return x * scale, scale
@@ -111,7 +113,7 @@ def total(point: Tensor, step: Tensor) -> Tensor:
     """`point + step`, or half of it if the sum is out of range: enough for whoever needs its direction only."""
     if point.is_cpu and not torch.compiler.is_compiling():
         moved = point + step
-        if math.isfinite(float(moved.detach().sum())):
+        if math.isfinite(moved.sum().item()):
             return moved
     return torch.add(point * 0.5, step, alpha=0.5)
 

@@ -54,7 +54,7 @@ class Stiefel(Manifold):
         would be as much too long as the point is, and zero at the zero point.
         """
         w, wide = _tall(point if self.radius == 1.0 else point / self.radius)
-        if not _is_point(w.detach()):
+        if not _is_point(w):
             w = _nearest_orthonormal(_tall(point)[0], "point")
         return w, wide
 
@@ -88,7 +88,7 @@ def _is_point(w: Tensor) -> bool:
     if w.dim() == 2 and w.is_cpu and w.numel() <= SMALL:
         off = w.mT @ w
         off.diagonal().sub_(1)
-        return float(torch.linalg.vector_norm(off)) <= OFF
+        return torch.linalg.vector_norm(off).item() <= OFF
     return _is_near_orthonormal(w)
 
 
@@ -142,12 +142,12 @@ def _polar_near(x: Tensor) -> Tensor | None:
     off = r / mean
     off.diagonal(dim1=-2, dim2=-1).sub_(1)
     # At least the spectral norm, and nearer to it than the largest sum of a row.
-    far = float(torch.linalg.vector_norm(off.detach(), dim=MATRIX).amax())
+    far = torch.linalg.vector_norm(off, dim=MATRIX).amax().item()
     if far <= torch.finfo(x.dtype).eps:
         return x * mean.rsqrt()
     if far <= FEW:
         return product(x, _root_near_one(off, far).mul_(mean.rsqrt()))
-    largest = float(r.detach().abs().sum(dim=-1).amax())
+    largest = r.abs().sum(dim=-1).amax().item()
     q = inverse_root(r, largest=largest) if 1 <= largest <= FAR else None
     # The cubic step squares what is left, so the square root of rounding may be left.
     near = 4 * torch.finfo(x.dtype).eps ** 0.5
@@ -162,12 +162,12 @@ SMALL = 128 * 128
 
 def _land_in_few_calls(x: Tensor, r: Tensor) -> Tensor | None:
     """The same with `R = XᵀX` where three terms of the root are enough; None where they are not."""
-    mean = float(r.detach().trace()) / r.shape[-1]
+    mean = r.trace().item() / r.shape[-1]
     if not 1 / MODERATE**2 < mean < MODERATE**2:
         return None
     off = r * (1 / mean)
     off.diagonal().sub_(1)
-    far = float(torch.linalg.vector_norm(off.detach()))
+    far = torch.linalg.vector_norm(off).item()
     least, scale = torch.finfo(x.dtype).eps / 4, mean**-0.5
     if 0.375 * far**2 <= least:
         return combined(x, x, off, beta=scale, alpha=-0.5 * scale)
@@ -190,7 +190,7 @@ def _root_near_one(off: Tensor, far: float) -> Tensor:
         return total
     squared = commuting(off, off)
     # ‖X²‖_F^{1/2} is nearer still.
-    far = min(far, float(torch.linalg.vector_norm(squared.detach(), dim=MATRIX).amax()) ** 0.5)
+    far = min(far, torch.linalg.vector_norm(squared, dim=MATRIX).amax().item() ** 0.5)
     coefficients, term = [1.0, -0.5, 0.375], 0.375
     while term * far ** len(coefficients) > least:
         term *= (len(coefficients) - 0.5) / len(coefficients)

@@ -75,7 +75,10 @@ def _undisturbed(solve: Callable[..., Solution]) -> Callable[..., Solution]:
     def solve_undisturbed(
         self: Solver, manifold: Manifold, norm: Norm, point: Tensor, *rest: Any, **named: Any
     ) -> Solution:
-        with torch.no_grad(), full_precision(point.device.type):
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return solve_undisturbed(self, manifold, norm, point, *rest, **named)
+        with full_precision(point.device.type):
             return solve(self, manifold, norm, point, *rest, **named)
 
     return solve_undisturbed
