@@ -7,18 +7,22 @@ import math
 import cases
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import RADII, STEPS, Room, laid_out, rooms, tensors
 from torch import Tensor
 
 import modular_manifolds as mm
+from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.solvers import TABLE, NormSteepest, Solver, Status
 from modular_manifolds.testing.check import apart, at_least, at_most, finite, untouched
 
 KINDS = [type(manifold) for manifold in cases.MANIFOLDS]
 KINDS = sorted(set(KINDS), key=KINDS.index)
 SOLVES = [(m, n, solver) for (m, n), solvers in TABLE.items() for solver in solvers]
+
+examples = settings() if settings.default.max_examples >= 2000 else settings(max_examples=15)
+"""A few by default; all that the profile `thorough` asks for."""
 
 
 def of_radius(kind: type[mm.Manifold], radius: float) -> mm.Manifold:
@@ -70,6 +74,7 @@ def memory_is_own(results: dict[str, Tensor], **arguments: Tensor) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=cases.name)
 @given(data=st.data())
+@examples
 def test_project(kind: type[mm.Manifold], data: st.DataObject) -> None:
     room = data.draw(fitting_rooms(kind))
     manifold = data.draw(manifolds(kind, room))
@@ -86,6 +91,7 @@ def test_project(kind: type[mm.Manifold], data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=cases.name)
 @given(data=st.data())
+@examples
 def test_tangent(kind: type[mm.Manifold], data: st.DataObject) -> None:
     room = data.draw(fitting_rooms(kind))
     manifold = data.draw(manifolds(kind, room))
@@ -108,6 +114,7 @@ def test_tangent(kind: type[mm.Manifold], data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=cases.name)
 @given(data=st.data())
+@examples
 def test_retract(kind: type[mm.Manifold], data: st.DataObject) -> None:
     room = data.draw(fitting_rooms(kind))
     manifold = data.draw(manifolds(kind, room))
@@ -125,6 +132,7 @@ def test_retract(kind: type[mm.Manifold], data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=cases.name)
 @given(data=st.data())
+@examples
 def test_residual(kind: type[mm.Manifold], data: st.DataObject) -> None:
     room = data.draw(fitting_rooms(kind))
     manifold = data.draw(manifolds(kind, room))
@@ -139,6 +147,7 @@ def test_residual(kind: type[mm.Manifold], data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("norm", cases.NORMS, ids=cases.name)
 @given(data=st.data())
+@examples
 def test_norm(norm: mm.Norm, data: st.DataObject) -> None:
     room = data.draw(rooms())
     x = data.draw(tensors(room))
@@ -156,6 +165,7 @@ def test_norm(norm: mm.Norm, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("accuracy", [0.1, 1e-3, 1e-6, "exact"])
 @given(data=st.data())
+@examples
 def test_msign(accuracy: float, data: st.DataObject) -> None:
     room = data.draw(rooms())
     x = data.draw(tensors(room))
@@ -169,6 +179,7 @@ def test_msign(accuracy: float, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize(("kind", "norm", "solver"), SOLVES, ids=cases.name)
 @given(data=st.data())
+@examples
 def test_steepest(
     kind: type[mm.Manifold], norm: type[mm.Norm], solver: Solver, data: st.DataObject
 ) -> None:
@@ -199,3 +210,86 @@ def test_steepest(
     no_nan(landed, f"{law}: retraction")
     if kind is not mm.Euclidean:
         at_most(manifold.residual(landed), rounding(room), f"{law}: retraction lands")
+
+
+@pytest.mark.parametrize(("kind", "norm", "solver"), SOLVES, ids=cases.name)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_no_certificate_for_what_is_not_finite(
+    bad: float, kind: type[mm.Manifold], norm: type[mm.Norm], solver: Solver
+) -> None:
+    """NaN or infinity in the gradient gives NaN or an error, and never a converged solution; also in a stack."""
+    manifold, measure = kind(), norm()
+    for shape in ((4, 3), (2, 4, 3)):
+        w, g = manifold.random(shape), torch.randn(shape)
+        g.view(-1, 4, 3)[-1, 1, 2] = bad
+        try:
+            found = mm.steepest(manifold, measure, w, g, solver=solver)
+        except (NonFiniteError, torch.linalg.LinAlgError):
+            continue
+        law = f"{solver.name} for {manifold} × {measure}: gradient of {bad}"
+        at_least(found.direction.isnan().sum(), 1, f"{law}, entries of the direction that are NaN")
+        assert found.status is not Status.CONVERGED, law
+
+
+@pytest.mark.parametrize("shape", [(8, 4), (4, 8), (6, 6), (200, 100), (2, 8, 4)], ids=cases.name)
+@pytest.mark.parametrize("norm", [mm.Spectral(), mm.RMSOperator(), mm.Frobenius()], ids=cases.name)
+def test_a_zero_weight_lands_on_the_manifold(norm: mm.Norm, shape: tuple[int, ...]) -> None:
+    """As a layer initialised to zero: the direction is not zero, and the weight is on Stiefel after one step."""
+    zero, g = torch.zeros(shape), torch.randn(shape)
+    found = mm.steepest(mm.Stiefel(), norm, zero, g)
+    at_least(norm.value(found.direction), 0.5, "length of the direction at zero")
+    landed = mm.Stiefel().retract(zero, 0.1 * found.direction)
+    at_most(mm.Stiefel().residual(landed), 1e-5, "the weight after a step from zero")
+
+
+def test_dtypes_that_differ_are_joined_in_the_wider_one() -> None:
+    """A float64 gradient may be out of float32's range."""
+    for kind in KINDS:
+        manifold = kind()
+        w, g = manifold.random((4, 3)), torch.randn(4, 3, dtype=torch.float64)
+        found = mm.steepest(manifold, mm.Frobenius(), w, 1e300 * g)
+        assert found.direction.dtype is torch.float32
+        expected = mm.steepest(manifold, mm.Frobenius(), w, g.float()).direction
+        torch.testing.assert_close(found.direction, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:], ids=cases.name)
+def test_a_radius_out_of_the_range_of_a_dtype_is_refused(kind: type[mm.Manifold]) -> None:
+    for radius, dtype in ((1e5, torch.float16), (1e-6, torch.float16), (1e39, torch.float32)):
+        x = torch.ones(3, 2, dtype=dtype)
+        with pytest.raises(
+            ArgumentError, match=r"\(radius\) must be a normal number of torch\.float"
+        ):
+            of_radius(kind, radius).project(x)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:], ids=cases.name)
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (2, 4, 3)], ids=cases.name)
+def test_derivatives_are_those_of_differences(
+    shape: tuple[int, ...], kind: type[mm.Manifold]
+) -> None:
+    """The guards record no derivative of their own, and none is lost."""
+    manifold = of_radius(kind, 1.3)
+    w, x = manifold.random(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    step = 0.3 * manifold.tangent(w, x)
+    calls = {
+        "project": (manifold.project, (x,)),
+        "tangent": (manifold.tangent, (w, x)),
+        "retract": (manifold.retract, (w, step)),
+    }
+    for call, arguments in calls.values():
+        given = tuple(each.clone().requires_grad_() for each in arguments)
+        assert torch.autograd.gradcheck(call, given, atol=1e-4, fast_mode=True)
+
+
+def test_half_precision_at_the_end_of_its_range() -> None:
+    x = torch.full((3, 2), 65504.0, dtype=torch.float16)
+    for kind in KINDS:
+        manifold = kind()
+        for found in (manifold.project(x), manifold.tangent(manifold.project(x), x)):
+            no_nan(found, f"{manifold} in float16")
+        if kind is not mm.Euclidean:
+            finite(manifold.retract(x, x), f"{manifold}.retract in float16")
+    for norm in cases.NORMS:
+        finite(norm.steepest(x), f"{norm}.steepest in float16")
+        finite(norm.dual(x), f"{norm}.dual in float16")

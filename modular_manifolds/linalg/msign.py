@@ -20,7 +20,7 @@ from modular_manifolds.linalg.surroundings import full_precision
 
 FLOOR = 1e-3
 FINE = 1e-5
-"""Below this accuracy rounding in float32 is too coarse: it moves singular values by a few 1e-6."""
+"""Below this accuracy rounding in float32 is too coarse: it turns singular vectors by up to 1e-5."""
 SEVERAL = 1e-3
 """From this accuracy on several steps may be made on one Gram matrix, whose rounding moves singular values by 1e-4."""
 ACCURACIES = Range("must be 'exact' or lie in [1e-15, 1)", lambda x: 1e-15 <= x < 1)

@@ -19,7 +19,7 @@ class Stiefel(Manifold):
 
     Tangent at W (tall): `WᵀA + AᵀW = 0`; projection `A − W sym(WᵀA)` at radius 1. Retraction: the
     nearest point, `(W + A)(I + AᵀA)^{-1/2}` for tangent A. Residual: `max |WᵀW/radius² − I|`, within
-    1e-6 in float32 after a retraction. Every singular value of a point is `radius`.
+    1e-5 in float32 after a retraction, whatever the point and the step. Every singular value of a point is `radius`.
     Source: Bernstein, "Modular Manifolds" (2025); Absil, Mahony, Sepulchre (2008), section 4.1.
     """
 
