@@ -138,7 +138,9 @@ def steepest(
         A Solution; its `status` says whether the direction is certified, its `gap` how well.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ShapeError: the shapes differ.
+        UnsupportedPairError: no solver is known for the pair. ShapeError: the shapes differ. NonFiniteError: the
+        gradient or the point holds NaN or infinity, and the solver decomposes it; the others give NaN, and a status
+        that is not CONVERGED.
     """
     if point.shape != gradient.shape:
         raise ShapeError(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.errors import UnsupportedPairError
+from modular_manifolds.errors import NonFiniteError, UnsupportedPairError
 from modular_manifolds.linalg.matrices import (
     MATRIX,
     inner,
@@ -74,6 +74,10 @@ class StiefelDual:
         squared = e.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
         within = k.square().sum(dim=MATRIX, keepdim=True)
         whole = (squared + c.square().sum(dim=MATRIX, keepdim=True)).clamp_min(TINY)
+        if not bool(torch.isfinite(whole).all()):
+            raise NonFiniteError(
+                "gradient", "must be finite", "NaN or infinity", "Look where it came from."
+            )
         tangent = squared + within
         # A gradient without a tangent part leaves rounding, which is no direction.
         there = ~(tangent <= projection_rounding(w) ** 2 * whole)
