@@ -48,6 +48,7 @@ settings.register_profile(
 settings.register_profile(
     "search", parent=settings.get_profile("ci"), derandomize=False, max_examples=2000
 )
+settings.register_profile("thorough", parent=settings.get_profile("search"))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # The matrices are small and the workers share the cores: more threads would only wait for one another.

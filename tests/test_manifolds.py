@@ -171,6 +171,26 @@ def test_stiefel_retracts_to_the_nearest_point_by_any_way(shape: tuple[int, int]
         torch.testing.assert_close(stiefel.retract(w, eta * a), 1.3 * u @ vh, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("radius", [1.0, 1.7])
+@pytest.mark.parametrize("shape", [(64, 128), (200, 150)], ids=cases.name)
+def test_stiefel_lands_to_1e_5_in_float32(shape: tuple[int, int], radius: float) -> None:
+    """For any step, from points and from what is no point; for many steps one after the other."""
+    stiefel = mm.Stiefel(radius)
+
+    def off(w: Tensor) -> float:
+        return float(stiefel.residual(w.double()))
+
+    w, g = stiefel.random(shape), torch.randn(shape)
+    a = stiefel.tangent(w, g)
+    a = radius * a / torch.linalg.matrix_norm(a, 2)
+    for eta in (1e-4, 0.1, 1.0, 3.0, 1e3):
+        for start, step in ((w, a), (w, 0.1 * g), (torch.zeros_like(w), g), (3 * w, a)):
+            assert off(stiefel.retract(start, eta * step)) <= 1e-5
+    for _ in range(10):
+        w = stiefel.retract(w, 0.03 * stiefel.tangent(w, torch.randn(shape)))
+    assert off(w) <= 1e-5
+
+
 def test_random_points_favour_no_direction() -> None:
     """The mean over many random points vanishes: 5 standard deviations of a mean of 4000."""
     generator = torch.Generator().manual_seed(0)

@@ -20,7 +20,9 @@ step: the second polynomial is steep where the first left the large singular val
 was rounded on the way they came out at 1.1 to 17 (singular values k^-0.5, columns 128 and 256), beyond where it returns."""
 
 
-def gram_iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> tuple[Tensor, Tensor]:
+def gram_iterate(
+    x: Tensor, polynomials: Sequence[Polynomial], *, together: int | None = None
+) -> tuple[Tensor, Tensor]:
     """What `iterate` makes of `X/s`, `s = ‖XᵀX‖_F^{1/2}`, in the dtype of X of shape (*batch, m, n), m ≥ n; and s.
 
     Where X is less than half again as tall as wide, one step is made on each R, which is `iterate`. With
@@ -29,11 +31,14 @@ def gram_iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> tuple[Tensor, 
     largest singular value and at most `n^{1/4}` times that: closer than `‖X‖_F`, and no pass over X. It
     has shape (*batch, 1, 1). The entries of X should be of size 1, so that squares neither overflow nor vanish.
 
+    Args:
+        together: how many steps are made on one R; `TOGETHER` unless stated. The fewer, the less is lost to rounding.
+
     Source: Zhang, Amsel, Chen, Dao, "Gram Newton–Schulz" (2026).
     """
     rows, columns = x.shape[-2:]
     dtype, root = x.dtype, x.new_ones(())
-    few = TOGETHER[dtype] if 2 * rows >= 3 * columns else 1
+    few = (together or TOGETHER[dtype]) if 2 * rows >= 3 * columns else 1
     for start in range(0, len(polynomials), few):
         chosen = polynomials[start : start + few]
         r = gram_product(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -63,24 +65,57 @@ def near_one(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     Zero stays zero. At the ends of what a dtype can hold the factor ends too; entries are then between 2^-25 and 4 in
     float32, which is as good.
     """
-    furthest = 126 if x.dtype is torch.float32 else 1022
-    exponent = torch.frexp(largest_entry(x)).exponent.clamp(-furthest, furthest)
-    scale = torch.exp2(-exponent.to(x.dtype))
+    scale = _power_of_two(x)
     return x * scale if dtype is None else x.to(dtype, copy=True).mul_(scale.to(dtype))
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    """The factor of `near_one`, shape (*batch, 1, 1)."""
+    furthest = 126 if x.dtype is torch.float32 else 1022
+    exponent = torch.frexp(largest_entry(x.detach())).exponent.clamp(-furthest, furthest)
+    return torch.exp2(-exponent.to(x.dtype))
 
 
 MODERATE = 2.0**20
 """Matrices between this length and its inverse have products of four that neither overflow nor vanish in float32."""
 
 
-def of_moderate_size(x: Tensor) -> Tensor:
-    """X itself where it is one matrix in the host's memory, of moderate length; else as `near_one` makes it.
+def of_moderate_size(x: Tensor) -> tuple[Tensor, float | None]:
+    """X itself and its length if it is one matrix in the host's memory, of moderate length; else as `near_one` makes it.
 
     Finding the largest entry, a power of two, and multiplying by it is more than the length of a small matrix.
     """
-    if x.dim() == 2 and x.is_cpu and 1 / MODERATE < float(torch.linalg.vector_norm(x)) < MODERATE:
-        return x
-    return near_one(x)
+    if x.dim() == 2 and x.is_cpu:
+        size = float(torch.linalg.vector_norm(x))
+        if 1 / MODERATE < size < MODERATE:
+            return x, size
+    return near_one(x), None
+
+
+FAR_OUT = {torch.float32: 2.0**60, torch.float64: 2.0**500}
+"""Entries below this have products of two, and sums of many such products, that do not overflow."""
+
+
+def in_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """X at a size where sums of products with numbers of size 1 do not overflow, and the factor; None for X itself.
+
+    In the host's memory a matrix is multiplied only if it must be. Elsewhere to ask would be to wait.
+    """
+    if x.is_cpu and not torch.compiler.is_compiling():
+        least, most = torch.aminmax(x)
+        if max(-least.item(), most.item()) < FAR_OUT[x.dtype]:
+            return x, None
+    scale = _power_of_two(x)
+    return x * scale, scale
+
+
+def total(point: Tensor, step: Tensor) -> Tensor:
+    """`point + step`, or half of it if the sum is out of range: enough for whoever needs its direction only."""
+    if point.is_cpu and not torch.compiler.is_compiling():
+        moved = point + step
+        if math.isfinite(moved.sum().item()):
+            return moved
+    return torch.add(point * 0.5, step, alpha=0.5)
 
 
 def divide_safely(x: Tensor, size: Tensor) -> Tensor:

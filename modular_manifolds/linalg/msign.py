@@ -16,8 +16,13 @@ from modular_manifolds.linalg.compilers import constant, plain
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, near_one, normalise, restore
 from modular_manifolds.linalg.newton_schulz import schedule
+from modular_manifolds.linalg.surroundings import full_precision
 
 FLOOR = 1e-3
+FINE = 1e-5
+"""Below this accuracy rounding in float32 is too coarse: it turns singular vectors by up to 1e-5."""
+SEVERAL = 1e-3
+"""From this accuracy on several steps may be made on one Gram matrix, whose rounding moves singular values by 1e-4."""
 ACCURACIES = Range("must be 'exact' or lie in [1e-15, 1)", lambda x: 1e-15 <= x < 1)
 FLOORS = Range("must lie in [1e-8, 1]", lambda x: 1e-8 <= x <= 1)
 
@@ -37,16 +42,17 @@ def msign(
     Args:
         x: shape (*batch, m, n), any real floating-point dtype; a vector of length n counts as (n, 1).
         accuracy: how far from 1 the singular values of the result may be, or `"exact"` for a singular
-            value decomposition. Rounding sets a limit near 1e-6 in float32.
+            value decomposition.
         floor: the promise holds for singular values of at least `floor · ‖X‖₂`. Smaller ones come out
             between 0 and 1 + accuracy: of a direction that X hardly has, less is kept.
         backend: `"auto"`, `"torch"` or `"triton"`. The kernels run on cuda; `"exact"` has none.
 
     Returns:
-        A new tensor of the shape and dtype of `x`, computed in at least float32; from an accuracy of 0.05
-        and a floor of 0.01 on, matrices of 256 columns and more in bfloat16 where the machine has hardware for it, Zero gives zero
-        (with `"exact"` as well). Entries of 1e-30 and of 1e+30 give the same result; finite input
-        never gives NaN.
+        A new tensor of the shape and dtype of `x`. It is computed in at least float32, for an accuracy below 1e-5 in
+        float64, and then rounded to the dtype of `x`. Matrices of 256 columns and more are computed in bfloat16 if an
+        accuracy of 0.05 or more and a floor of 0.01 or more are asked for and the machine has hardware for it. Zero
+        gives zero, also with `"exact"`. Entries of 1e-30 and of 1e+30 give the same result, and finite input never
+        gives NaN. Autocast and torch's precision settings change nothing.
 
     Raises:
         ArgumentError: `accuracy` or `floor` is out of range. NonFiniteError: `x` holds NaN or infinity
@@ -56,12 +62,24 @@ def msign(
     Source: Amsel et al. (2025, arXiv 2505.16932), for the accuracy and the floor asked for.
     """
     matrices = as_matrices(x, argument="msign(x)")
-    exact = "accuracy='exact' is a decomposition, which has no kernel"
-    chosen = resolve(backend, x, no_kernel=exact if accuracy == "exact" else None)
-    if accuracy == "exact":
-        return restore(_by_decomposition(matrices), x)
+    with full_precision(x.device.type):
+        if accuracy == "exact":
+            resolve(
+                backend, x, no_kernel="accuracy='exact' is a decomposition, which has no kernel"
+            )
+            return restore(_by_decomposition(matrices), x)
+        return _by_polynomials(x, matrices, accuracy, floor, backend)
+
+
+def _by_polynomials(
+    x: Tensor, matrices: Tensor, accuracy: float, floor: float, backend: Backend
+) -> Tensor:
     accuracy = check_number(accuracy, ACCURACIES, argument="accuracy", remedy="Pass 1e-3.")
     floor = check_number(floor, FLOORS, argument="floor", remedy="Pass 1e-3.")
+    fine = accuracy < FINE and matrices.dtype is torch.float32
+    no_kernel = f"an accuracy below {FINE:g} is computed in float64" if fine else None
+    chosen = resolve(backend, x, no_kernel=no_kernel)
+    matrices = matrices.double() if fine else matrices
     wide = matrices.shape[-2] < matrices.shape[-1]
     tall = matrices.mT if wide else matrices
     # The polynomials depend on these: compiled code is for one choice of them.
@@ -71,7 +89,9 @@ def msign(
         given = x.unsqueeze(-1) if x.dim() == 1 else x
         return restore(msign_by_kernels(given, polynomials, half=half), x)
     result, _ = gram_iterate(
-        near_one(tall, dtype=torch.bfloat16 if half else tall.dtype), polynomials
+        near_one(tall, dtype=torch.bfloat16 if half else tall.dtype),
+        polynomials,
+        together=1 if accuracy < SEVERAL else None,
     )
     result = result.to(tall.dtype)
     return restore(result.mT if wide else result, x)

@@ -46,6 +46,14 @@ class _FullPrecision:
         self._restore: ExitStack | None = None
 
     def __enter__(self) -> None:
+        # Nearly always nothing is to be changed, and a small step takes no longer than many such questions.
+        if (
+            self._device_type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
+            and _ON_CPU.fp32_precision not in REDUCED
+        ):
+            _thread.inside = True
+            return
         types = ("cpu",) if self._device_type == "cpu" else ("cpu", self._device_type)
         autocast = [each for each in types if _autocasts(each)]
         settings = [setting for each in types for setting in product_settings(each)]
@@ -67,6 +75,9 @@ class _FullPrecision:
 
 def _autocasts(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+(_ON_CPU,) = product_settings("cpu")
 
 
 def _set_precision(setting: Any, precision: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ShapeError
-from modular_manifolds.linalg.matrices import length, normalise
+from modular_manifolds.linalg.matrices import divide_safely, length, normalise, total
 from modular_manifolds.manifolds.base import Manifold, check_radius
 
 
@@ -40,12 +40,7 @@ class BalancedRows(Manifold):
             )
 
     def _project(self, x: Tensor) -> Tensor:
-        # Divided first, so that the mean of entries of 1e+30 does not overflow.
-        scaled = normalise(x, dim=-1)
-        centred = _centred(scaled)
-        # What is left of a constant row is rounding, which is no direction.
-        least = 4 * torch.finfo(x.dtype).eps
-        there = ~(length(centred, dim=-1) <= least)
+        centred, there = _centred_part(x)
         fixed = torch.zeros_like(x)
         fixed[..., 0], fixed[..., 1] = math.sqrt(0.5), -math.sqrt(0.5)
         # Twice: the rounding of the first mean grew with the division.
@@ -53,20 +48,35 @@ class BalancedRows(Manifold):
         return self.radius * torch.where(there, unit, fixed)
 
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
-        normal, inside = normalise(point, dim=-1), _centred(vector)
+        inside = _centred(vector)
+        # Of a point off the manifold only the part of zero mean counts: else the projection would not be orthogonal.
+        centred, there = _centred_part(point)
+        normal = torch.where(there, normalise(centred, dim=-1), 0.0)
         return inside - normal * (normal * inside).sum(dim=-1, keepdim=True)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
-        return self._project(point + step)
+        return self._project(total(point, step))
 
     def _residual(self, point: Tensor) -> Tensor:
         off = (length(point, dim=-1)[..., 0] / self.radius - 1).abs()
-        mean = point.sum(dim=-1).abs() / (self.radius * math.sqrt(point.shape[-1]))
+        # Divided first, so that a sum of large entries does not overflow to infinities of both signs.
+        largest = point.abs().amax(dim=-1, keepdim=True)
+        mean = divide_safely(point, largest).sum(dim=-1).abs() * largest[..., 0]
+        mean = mean / (self.radius * math.sqrt(point.shape[-1]))
         return torch.maximum(off, mean).amax(dim=-1)
 
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
         # ‖W‖₂ ≤ ‖W‖_F = radius · √rows
         return self.radius * math.sqrt(shape[0])
+
+
+def _centred_part(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of zero mean of each row, the row brought to unit length, and whether it is more than rounding."""
+    # Divided first, so that the mean of entries of 1e+30 does not overflow.
+    centred = _centred(normalise(x, dim=-1))
+    # What is left of a constant row is rounding, which is no direction.
+    least = 4 * torch.finfo(x.dtype).eps
+    return centred, ~(length(centred, dim=-1) <= least)
 
 
 def _centred(x: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.arguments import POSITIVE, check_number
-from modular_manifolds.errors import ShapeError
-from modular_manifolds.linalg.matrices import MATRIX, as_matrices, restore
+from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.linalg.matrices import MATRIX, as_matrices, in_range, restore
+from modular_manifolds.linalg.surroundings import full_precision
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Manifold(ABC):
 
     A new manifold is one file: it answers the `_` methods, which see matrices in at least float32.
     It knows no norm but the Euclidean one; which direction is steepest is a solver's question.
+
+    Every method computes in the precision of its arguments (at least float32), whatever autocast and torch's precision
+    settings say. Finite arguments give no NaN, and a result has memory of its own. A point off the manifold is the caller's
+    mistake: the tangent space is then that of a point near it, and a retraction lands on the manifold all the same.
     """
 
     compact: ClassVar[bool] = True
@@ -59,27 +64,36 @@ class Manifold(ABC):
         dtype = dtype or torch.get_default_dtype()
         wide_enough = torch.promote_types(dtype, torch.float32)
         noise = torch.randn(tuple(shape), generator=generator, dtype=wide_enough, device=device)
-        return restore(self._from_noise(as_matrices(noise, argument="random")), noise).to(dtype)
+        with full_precision(noise.device.type):
+            return restore(self._from_noise(as_matrices(noise, argument="random")), noise).to(dtype)
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of the manifold in Euclidean distance (one of them where there are several)."""
-        return restore(self._project(self._matrices(x, "project(x)")), x)
+        matrices = self._matrices(x, "project(x)")
+        with full_precision(x.device.type):
+            return restore(self._project(matrices), x)
 
     def tangent(self, point: Tensor, vector: Tensor) -> Tensor:
         """The orthogonal projection of `vector` to the tangent space at `point`."""
-        self._same_shape(point, vector, "tangent(vector)")
         at, v = self._matrices(point, "tangent(point)"), self._matrices(vector, "tangent(vector)")
-        return restore(self._tangent(at, v), vector)
+        self._same_shape(point, vector, "tangent(vector)")
+        with full_precision(point.device.type):
+            v, scale = in_range(v)
+            found = self._tangent(at, v)
+            return restore(found if scale is None else found / scale, vector)
 
     def retract(self, point: Tensor, step: Tensor) -> Tensor:
         """A point on the manifold that equals `point + step` to first order in a tangent `step`."""
-        self._same_shape(point, step, "retract(step)")
         at, v = self._matrices(point, "retract(point)"), self._matrices(step, "retract(step)")
-        return restore(self._retract(at, v), point)
+        self._same_shape(point, step, "retract(step)")
+        with full_precision(point.device.type):
+            return restore(self._retract(at, v), point)
 
     def residual(self, point: Tensor) -> Tensor:
         """How far `point` is off the manifold, relative to its radius, shape (*batch); 0 on it."""
-        return self._residual(self._matrices(point, "residual(point)"))
+        matrices = self._matrices(point, "residual(point)")
+        with full_precision(point.device.type):
+            return self._residual(matrices)
 
     def largest_singular_value(self, shape: Sequence[int]) -> float:
         """A bound on `σ_max` that holds at every point of this shape; infinite where there is none."""
@@ -106,8 +120,27 @@ class Manifold(ABC):
     def _largest_singular_value(self, shape: tuple[int, int]) -> float: ...
 
     def _matrices(self, x: Tensor, argument: str) -> Tensor:
-        self.check_shape(x.shape, argument=f"{self}.{argument}")
-        return as_matrices(x, argument=f"{self}.{argument}")
+        try:
+            matrices = as_matrices(x, argument=argument)
+            self.check_shape(x.shape)
+        except ArgumentError as error:
+            # Named only here: to format the name takes as long as a small product.
+            where = f"{self}.{argument}"
+            raise type(error)(where, error.rule, error.seen, error.remedy) from None
+        radius = getattr(self, "radius", 1.0)
+        if radius != 1.0:
+            self._check_range(radius, x.dtype)
+        return matrices
+
+    def _check_range(self, radius: float, dtype: torch.dtype) -> None:
+        numbers = torch.finfo(dtype)
+        if not numbers.tiny <= radius <= numbers.max:
+            raise ArgumentError(
+                f"{type(self).__name__}(radius)",
+                f"must be a normal number of {dtype}, from {numbers.tiny:.2g} to {numbers.max:.2g}",
+                repr(radius),
+                "Keep the weight in a wider dtype, or choose another radius.",
+            )
 
     def _same_shape(self, point: Tensor, vector: Tensor, argument: str) -> None:
         if point.shape != vector.shape:

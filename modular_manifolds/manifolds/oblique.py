@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import length, normalise
+from modular_manifolds.linalg.matrices import length, normalise, total
 from modular_manifolds.manifolds.base import Manifold, check_radius
 from modular_manifolds.manifolds.directions import onto_sphere
 
@@ -34,7 +34,7 @@ class Oblique(Manifold):
         return vector - normal * (normal * vector).sum(dim=-1, keepdim=True)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
-        return self._project(point + step)
+        return self._project(total(point, step))
 
     def _residual(self, point: Tensor) -> Tensor:
         return (length(point, dim=-1)[..., 0] / self.radius - 1).abs().amax(dim=-1)

@@ -30,18 +30,18 @@ class SpectralBall(Manifold):
         check_radius(self.radius, of=self)
 
     def _project(self, x: Tensor) -> Tensor:
-        u, sigma, vh, size = decompose(x)
-        cap = (self.radius / size)[..., 0]
-        inside = sigma[..., :1].unsqueeze(-1) <= cap.unsqueeze(-1)
-        # A point inside stays as it is, to the bit.
-        return torch.where(inside, x, recompose(u, torch.minimum(sigma, cap), vh, size, x))
+        return _capped(x, self.radius)
 
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
         del point
         return vector.clone()
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
-        return self._project(point + step)
+        moved = point + step
+        if bool(torch.isfinite(moved).all()):
+            return _capped(moved, self.radius)
+        # The sum of large entries is out of range, half of it is not.
+        return 2 * _capped(point / 2 + step / 2, self.radius / 2)
 
     def _residual(self, point: Tensor) -> Tensor:
         return (singular_values(point)[..., 0] / self.radius - 1).clamp_min(0)
@@ -49,3 +49,12 @@ class SpectralBall(Manifold):
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
         del shape
         return self.radius
+
+
+def _capped(x: Tensor, radius: float) -> Tensor:
+    u, sigma, vh, size = decompose(x)
+    # In radii: infinite where that is out of range, and capped all the same.
+    radii = sigma * size[..., 0] / radius
+    inside = radii[..., :1].unsqueeze(-1) <= 1
+    # A point inside stays as it is, to the bit.
+    return torch.where(inside, x, recompose(u, radii.clamp_max(1), vh, radius, x))

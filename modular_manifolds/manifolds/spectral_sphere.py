@@ -34,19 +34,18 @@ class SpectralSphere(Manifold):
         return recompose(u, sigma / sigma[..., :1], vh, self.radius, noise)
 
     def _project(self, x: Tensor) -> Tensor:
-        u, sigma, vh, size = decompose(x)
-        target = (self.radius / size)[..., 0]
-        first = torch.zeros_like(sigma)
-        first[..., 0] = 1.0
-        moved = torch.where(first > 0, target, torch.minimum(sigma, target))
-        return recompose(u, moved, vh, size, x)
+        return _raised_or_capped(x, self.radius)
 
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
         pair = top_pair(point).to(vector.dtype)
         return vector - pair * inner(pair, vector)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
-        return self._project(point + step)
+        moved = point + step
+        if bool(torch.isfinite(moved).all()):
+            return _raised_or_capped(moved, self.radius)
+        # The sum of large entries is out of range, half of it is not.
+        return 2 * _raised_or_capped(point / 2 + step / 2, self.radius / 2)
 
     def _residual(self, point: Tensor) -> Tensor:
         return (singular_values(point)[..., 0] / self.radius - 1).abs()
@@ -54,6 +53,14 @@ class SpectralSphere(Manifold):
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
         del shape
         return self.radius
+
+
+def _raised_or_capped(x: Tensor, radius: float) -> Tensor:
+    u, sigma, vh, size = decompose(x)
+    # In radii: infinite where that is out of range, and capped all the same.
+    radii = (sigma * size[..., 0] / radius).clamp_max(1)
+    first = torch.ones_like(radii[..., :1])
+    return recompose(u, torch.cat((first, radii[..., 1:]), dim=-1), vh, radius, x)
 
 
 def top_pair(point: Tensor) -> Tensor:

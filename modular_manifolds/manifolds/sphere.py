@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, inner, length, normalise
+from modular_manifolds.linalg.matrices import MATRIX, inner, length, normalise, total
 from modular_manifolds.manifolds.base import Manifold, check_radius
 from modular_manifolds.manifolds.directions import onto_sphere
 
@@ -32,7 +32,7 @@ class Sphere(Manifold):
         return vector - normal * inner(normal, vector)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
-        return self._project(point + step)
+        return self._project(total(point, step))
 
     def _residual(self, point: Tensor) -> Tensor:
         return (length(point, dim=MATRIX)[..., 0, 0] / self.radius - 1).abs()

@@ -1,13 +1,12 @@
 """Orthonormal columns (rows, where the matrix is wide): all singular values equal."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.errors import NonFiniteError
-from modular_manifolds.linalg.matrices import MATRIX, normalise
+from modular_manifolds.linalg.matrices import MATRIX, MODERATE, largest_entry, normalise
 from modular_manifolds.linalg.newton_schulz import inverse_root, nearly_orthogonal_to_orthogonal
 from modular_manifolds.linalg.products import combined, commuting, gram_product, product
 from modular_manifolds.linalg.symmetric import eye_like, gram, sym
@@ -20,7 +19,7 @@ class Stiefel(Manifold):
 
     Tangent at W (tall): `WᵀA + AᵀW = 0`; projection `A − W sym(WᵀA)` at radius 1. Retraction: the
     nearest point, `(W + A)(I + AᵀA)^{-1/2}` for tangent A. Residual: `max |WᵀW/radius² − I|`, within
-    1e-6 in float32 after a retraction. Every singular value of a point is `radius`.
+    1e-5 in float32 after a retraction, whatever the point and the step. Every singular value of a point is `radius`.
     Source: Bernstein, "Modular Manifolds" (2025); Absil, Mahony, Sepulchre (2008), section 4.1.
     """
 
@@ -31,22 +30,40 @@ class Stiefel(Manifold):
 
     def _project(self, x: Tensor) -> Tensor:
         tall, wide = _tall(x)
-        return _as_given(self.radius * _nearest_orthonormal(tall), wide)
+        return _as_given(self.radius * _nearest_orthonormal(tall, "project(x)"), wide)
 
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
-        w, wide = _tall(point / self.radius)
+        w, wide = self.unit_tall(point)
         a, _ = _tall(vector)
         return _as_given(a - w @ sym(w.mT @ a), wide)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
         moved = point + step if self.radius == 1.0 else (point + step) / self.radius
         x, wide = _tall(moved)
-        landed = _as_given(_polar_near(x), wide)
+        landed = _polar_near(x)
+        if landed is None:
+            # Neither the radius nor a factor matters here, and half the sum is always in range.
+            landed = _nearest_orthonormal(_tall(point / 2 + step / 2)[0], "retract(step)")
+        landed = _as_given(landed, wide)
         return landed if self.radius == 1.0 else self.radius * landed
+
+    def unit_tall(self, point: Tensor) -> tuple[Tensor, bool]:
+        """The point in units of the radius, transposed if it is wide, and whether it is.
+
+        A point off its manifold is the caller's mistake. The nearest point takes its place: a solver's direction
+        would be as much too long as the point is, and zero at the zero point.
+        """
+        w, wide = _tall(point if self.radius == 1.0 else point / self.radius)
+        if not _is_point(w):
+            w = _nearest_orthonormal(_tall(point)[0], "point")
+        return w, wide
 
     def _residual(self, point: Tensor) -> Tensor:
         w, _ = _tall(point / self.radius)
-        return (gram(w) - eye_like(gram(w))).abs().amax(dim=MATRIX)
+        # Far off the manifold squares are out of range: infinity is right then, a difference of two is not.
+        size = largest_entry(w).clamp_min(1)
+        r = gram(w / size) * size * size
+        return (r - eye_like(r)).abs().amax(dim=MATRIX)
 
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
         del shape
@@ -66,17 +83,49 @@ def _as_given(x: Tensor, wide: bool) -> Tensor:
     return x.mT if wide else x
 
 
-def _nearest_orthonormal(x: Tensor) -> Tensor:
+def _is_point(w: Tensor) -> bool:
+    """Whether the tall W, or every matrix of a stack, is on the unit Stiefel manifold to within `OFF`."""
+    if w.dim() == 2 and w.is_cpu and w.numel() <= SMALL:
+        off = w.mT @ w
+        off.diagonal().sub_(1)
+        return torch.linalg.vector_norm(off).item() <= OFF
+    return _is_near_orthonormal(w)
+
+
+OFF = 0.05
+"""The `‖WᵀW − I‖_F` up to which W counts as a point. Points that were rounded to bfloat16 are below it."""
+
+
+def _is_near_orthonormal(w: Tensor) -> bool:
+    """Whether `‖W‖_F² = n` and `WᵀW 1 = 1` to within `PROBED`: three passes over W instead of a product.
+
+    Only a matrix made for it passes both and is far from orthonormal.
+    """
+    columns = w.shape[-1]
+    probe = w.mT @ w.sum(dim=-1, keepdim=True)
+    off = torch.linalg.vector_norm(probe - 1, dim=MATRIX) / columns**0.5
+    size = torch.linalg.vector_norm(w, dim=MATRIX).square() / columns
+    return bool((torch.maximum(off, (size - 1).abs()) <= PROBED).all())
+
+
+PROBED = 0.01
+"""As `OFF`, for the root mean square of one vector's error instead of the whole matrix."""
+
+
+def _nearest_orthonormal(x: Tensor, argument: str) -> Tensor:
     if not bool(torch.isfinite(x).all()):
         raise NonFiniteError(
-            "Stiefel.project(x)", "must be finite", "NaN or infinity", "Look where it came from."
+            f"Stiefel.{argument}",
+            "must be finite",
+            "NaN or infinity",
+            "Look where it came from.",
         )
     u, _, vh = torch.linalg.svd(normalise(x, dim=MATRIX), full_matrices=False)
     return nearly_orthogonal_to_orthogonal(u @ vh)
 
 
-def _polar_near(x: Tensor) -> Tensor:
-    """The nearest orthonormal matrix to `W + A` with A tangent, `X (XᵀX)^{-1/2}`.
+def _polar_near(x: Tensor) -> Tensor | None:
+    """The nearest orthonormal matrix to `W + A` with A tangent, `X (XᵀX)^{-1/2}`; None if only a decomposition tells.
 
     For a steepest direction A of length η, `XᵀX = (1 + η²) I` but for rounding and for directions that the
     gradient does not have: then a few terms of the root in `XᵀX` beside its mean are enough, and two
@@ -88,20 +137,22 @@ def _polar_near(x: Tensor) -> Tensor:
         if landed is not None:
             return landed
     mean = r.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
+    # A mean out of this range leaves `off` far from zero.
+    mean = mean.clamp(1 / MODERATE**2, MODERATE**2)
     off = r / mean
     off.diagonal(dim1=-2, dim2=-1).sub_(1)
     # At least the spectral norm, and nearer to it than the largest sum of a row.
-    far = float(torch.linalg.vector_norm(off, dim=MATRIX).amax())
+    far = torch.linalg.vector_norm(off, dim=MATRIX).amax().item()
     if far <= torch.finfo(x.dtype).eps:
         return x * mean.rsqrt()
     if far <= FEW:
         return product(x, _root_near_one(off, far).mul_(mean.rsqrt()))
-    largest = r.abs().sum(dim=-1).amax()
-    q = inverse_root(r, largest=float(largest)) if 1 <= float(largest) <= FAR else None
+    largest = r.abs().sum(dim=-1).amax().item()
+    q = inverse_root(r, largest=largest) if 1 <= largest <= FAR else None
     # The cubic step squares what is left, so the square root of rounding may be left.
     near = 4 * torch.finfo(x.dtype).eps ** 0.5
     if q is None or not bool((q @ r @ q - eye_like(r)).abs().sum(dim=-1).amax() < near):
-        return _nearest_orthonormal(x)
+        return None
     return nearly_orthogonal_to_orthogonal(x @ q)
 
 
@@ -111,11 +162,13 @@ SMALL = 128 * 128
 
 def _land_in_few_calls(x: Tensor, r: Tensor) -> Tensor | None:
     """The same with `R = XᵀX` where three terms of the root are enough; None where they are not."""
-    mean = float(r.trace()) / r.shape[-1]
-    off = r * (1 / mean) if mean > 0 else r
+    mean = r.trace().item() / r.shape[-1]
+    if not 1 / MODERATE**2 < mean < MODERATE**2:
+        return None
+    off = r * (1 / mean)
     off.diagonal().sub_(1)
-    far = float(torch.linalg.vector_norm(off))
-    least, scale = torch.finfo(x.dtype).eps / 4, mean**-0.5 if mean > 0 else math.nan
+    far = torch.linalg.vector_norm(off).item()
+    least, scale = torch.finfo(x.dtype).eps / 4, mean**-0.5
     if 0.375 * far**2 <= least:
         return combined(x, x, off, beta=scale, alpha=-0.5 * scale)
     if 0.3125 * far**3 <= least:
@@ -137,7 +190,7 @@ def _root_near_one(off: Tensor, far: float) -> Tensor:
         return total
     squared = commuting(off, off)
     # ‖X²‖_F^{1/2} is nearer still.
-    far = min(far, float(torch.linalg.vector_norm(squared, dim=MATRIX).amax()) ** 0.5)
+    far = min(far, torch.linalg.vector_norm(squared, dim=MATRIX).amax().item() ** 0.5)
     coefficients, term = [1.0, -0.5, 0.375], 0.375
     while term * far ** len(coefficients) > least:
         term *= (len(coefficients) - 0.5) / len(coefficients)

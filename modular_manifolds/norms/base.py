@@ -8,7 +8,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from modular_manifolds.errors import ArgumentError
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, restore
+from modular_manifolds.linalg.surroundings import full_precision
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,9 @@ class Norm(ABC):
 
     A new norm is one file: it sets `source` and `target` and answers the `_` methods, which see
     matrices in at least float32.
+
+    Every method computes in the precision of its argument (at least float32), whatever autocast and torch's precision
+    settings say. Finite arguments give no NaN; a value beyond the range of its dtype is infinite.
 
     `source` and `target` are the vector norms (`l2`, `rms`, `l1`, `linf`) that go with the norm when
     the matrix maps x to Wx, with `‖Wx‖_target ≤ norm_constant(shape) · ‖W‖ · ‖x‖_source`.
@@ -35,21 +40,33 @@ class Norm(ABC):
 
     def value(self, x: Tensor) -> Tensor:
         """`‖X‖`, shape (*batch), in at least float32."""
-        return self._value(as_matrices(x, argument=f"{self}.value(x)"))[..., 0, 0]
+        matrices = self._matrices(x, "value(x)")
+        with full_precision(x.device.type):
+            return self._value(matrices)[..., 0, 0]
 
     def dual(self, x: Tensor) -> Tensor:
         """`max <X, A>` over `‖A‖ ≤ 1`, shape (*batch), in at least float32."""
-        return self._dual(as_matrices(x, argument=f"{self}.dual(x)"))[..., 0, 0]
+        matrices = self._matrices(x, "dual(x)")
+        with full_precision(x.device.type):
+            return self._dual(matrices)[..., 0, 0]
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """`argmin <G, A>` over `‖A‖ ≤ 1`: unit length, `<G, A> = −dual(G)`; zero for a zero gradient."""
-        matrices = as_matrices(gradient, argument=f"{self}.steepest(gradient)")
-        return restore(self._steepest(matrices), gradient)
+        matrices = self._matrices(gradient, "steepest(gradient)")
+        with full_precision(gradient.device.type):
+            return restore(self._steepest(matrices), gradient)
 
     def norm_constant(self, shape: tuple[int, int]) -> float:
         """The κ of `‖Wx‖_target ≤ κ ‖W‖ ‖x‖_source` for W of `shape` (out, in); 1 unless stated."""
         del shape
         return 1.0
+
+    def _matrices(self, x: Tensor, argument: str) -> Tensor:
+        try:
+            return as_matrices(x, argument=argument)
+        except ArgumentError as error:
+            # Named only here: to format the name takes as long as a small product.
+            raise type(error)(f"{self}.{argument}", error.rule, error.seen, error.remedy) from None
 
     @abstractmethod
     def _value(self, x: Tensor) -> Tensor: ...  # shape: (*batch, 1, 1)

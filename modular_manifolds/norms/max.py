@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import MATRIX, largest_entry
@@ -24,5 +23,5 @@ class Max(Norm):
         return x.abs().sum(dim=MATRIX, keepdim=True)
 
     def _steepest(self, g: Tensor) -> Tensor:
-        # sign(NaN) is 0 in torch, which would look like an answer.
-        return -torch.where(g.isnan(), g, g.sign())
+        # Alone, the sign of NaN is 0 and that of infinity 1, which would look like answers.
+        return (g * 0).sub_(g.sign())

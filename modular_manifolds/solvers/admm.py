@@ -88,13 +88,8 @@ class ADMM(Solver):
             a = problem.feasible(_published(problem, g, s))
         else:
             a = problem.feasible(_tall(problem, divide_safely(u, shrink)))
-        return Solution(
-            problem.given(a),
-            Status.NOT_CERTIFIED,
-            steps,
-            problem.gap(a, problem.objective(multiplier)),
-            dual=multiplier,
-        )
+        a, gap = problem.certified(a, multiplier)
+        return Solution(problem.given(a), Status.NOT_CERTIFIED, steps, gap, dual=multiplier)
 
 
 def _published(problem: StiefelDual, g: Tensor, s: Tensor) -> Tensor:

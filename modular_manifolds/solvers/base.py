@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from modular_manifolds.arguments import NOT_NEGATIVE, check_count, check_number
+from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.solution import Solution
@@ -18,7 +22,8 @@ from modular_manifolds.solvers.solution import Solution
 class Solver(ABC):
     """Solves `min <G, A>` subject to `‖A‖ ≤ 1` and A tangent at W, for the pairs it is listed with.
 
-    Settings are fields. `solve` sees matrices in at least float32, of shape (*batch, m, n).
+    Settings are fields. `solve` sees matrices in at least float32, of shape (*batch, m, n). It runs at full precision,
+    whatever autocast and torch's precision settings say, and records no derivatives.
     """
 
     name: ClassVar[str]
@@ -28,6 +33,11 @@ class Solver(ABC):
     half_the_digits: ClassVar[bool] = False
     """Whether directions are tangent and of at most unit length to half the digits of the dtype only, not to
     rounding: where what a gradient hardly has is magnified."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "solve" in cls.__dict__:
+            cls.solve = _undisturbed(cls.solve)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -56,3 +66,19 @@ class Solver(ABC):
 
         The direction is the caller's, who may write into it.
         """
+
+
+def _undisturbed(solve: Callable[..., Solution]) -> Callable[..., Solution]:
+    """`solve` without autocast, reduced precision or recorded derivatives, whoever calls it."""
+
+    @functools.wraps(solve)
+    def solve_undisturbed(
+        self: Solver, manifold: Manifold, norm: Norm, point: Tensor, *rest: Any, **named: Any
+    ) -> Solution:
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return solve_undisturbed(self, manifold, norm, point, *rest, **named)
+        with full_precision(point.device.type):
+            return solve(self, manifold, norm, point, *rest, **named)
+
+    return solve_undisturbed

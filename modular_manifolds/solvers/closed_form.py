@@ -98,5 +98,7 @@ class RowTangentGradient(Solver):
 
 
 def _exact(direction: Tensor) -> Solution:
-    gap = torch.zeros(direction.shape[:-2], dtype=direction.dtype, device=direction.device)
-    return Solution(direction, Status.CONVERGED, 0, gap, tolerance=0.0)
+    # Zero, and NaN where the direction holds one: a direction has entries of moderate size.
+    gap = direction.sum(dim=MATRIX) * 0
+    status = Status.NOT_CONVERGED if bool(gap.isnan().any()) else Status.CONVERGED
+    return Solution(direction, status, 0, gap, tolerance=0.0)

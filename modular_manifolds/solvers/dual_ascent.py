@@ -8,12 +8,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import POLAR_EXPRESS
-from modular_manifolds.linalg.matrices import (
-    MATRIX,
-    divide_safely,
-    length,
-    normalise,
-)
+from modular_manifolds.linalg.matrices import MATRIX, length, normalise
 from modular_manifolds.linalg.newton_schulz import iterate
 from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.manifolds.base import Manifold
@@ -65,12 +60,14 @@ class DualAscent(Solver):
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
         problem = StiefelDual.of(manifold, norm, point, gradient)
-        # The problem comes at unit scale; the post's step size acts on the gradient as it came.
-        size = torch.ones_like(gradient[..., :1, :1])
+        # The problem comes at unit scale; the post's step size acts on the gradient as it came. For a vanishing one the
+        # step ends at a number whose square is in range: Λ is all that counts then.
+        w, g = problem.w, problem.gradient
+        step_size = torch.full_like(g[..., :1, :1], self.step_size)
         if not self.normalise:
-            size = length(gradient, dim=MATRIX)
-        w, g = problem.w, problem.gradient * size
-        multiplier = -sym(w.mT @ g) / 2 if dual is None else sym(dual.to(w.dtype)) * size
+            least = torch.finfo(g.dtype).tiny ** 0.25
+            step_size = step_size / length(gradient, dim=MATRIX).clamp_min(least)
+        multiplier = -sym(w.mT @ g) / 2 if dual is None else sym(dual.to(w.dtype))
         iterations = 0
         a = self._msign(g + 2 * w @ multiplier)
         while iterations < self.steps:
@@ -79,18 +76,11 @@ class DualAscent(Solver):
             if bool((root_mean_square < self.tolerance).all()):
                 break
             decay = 1 - iterations / self.steps
-            multiplier = multiplier - self.step_size * decay * deviation
+            multiplier = multiplier - step_size * decay * deviation
             a = self._msign(g + 2 * w @ multiplier)
             iterations += 1
-        a = problem.feasible(-a)
-        unit_dual = divide_safely(multiplier, size)
-        return Solution(
-            problem.given(a),
-            Status.NOT_CERTIFIED,
-            iterations,
-            problem.gap(a, problem.objective(unit_dual)),
-            dual=unit_dual,
-        )
+        a, gap = problem.certified(problem.feasible(-a), multiplier)
+        return Solution(problem.given(a), Status.NOT_CERTIFIED, iterations, gap, dual=multiplier)
 
     def _msign(self, x: Tensor) -> Tensor:
         last = POLAR_EXPRESS[-1:] * max(0, self.msign_steps - len(POLAR_EXPRESS))

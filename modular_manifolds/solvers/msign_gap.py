@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
-from modular_manifolds.linalg.matrices import MATRIX, divide_safely
+from modular_manifolds.linalg.matrices import MATRIX, divide_safely, near_one
 from modular_manifolds.linalg.msign import msign_polynomials
 
 
@@ -44,7 +44,8 @@ def msign_gap(
     """
     size = torch.linalg.vector_norm(gradient, dim=MATRIX)
     if not bool(((size > SAFE) & (size < 1 / SAFE)).all()):
-        # In float64 squares of no finite float32 overflow or vanish; it takes eight times as long.
+        # The bound does not depend on the size of the gradient.
+        gradient = near_one(gradient)
         size = torch.linalg.vector_norm(gradient, dim=MATRIX, dtype=torch.float64)
     descent = torch.einsum("...ij,...ij->...", gradient, direction).abs().double() / unit
     reached = torch.linalg.vector_norm(direction, dim=MATRIX).double().square() / unit**2
@@ -54,7 +55,7 @@ def msign_gap(
     lines = _lines(polynomials, floor / columns**0.25)
     lost = torch.stack([gamma * reached + columns * delta for gamma, delta in lines]).amin(dim=0)
     nuclear = (descent + size * lost) / (1 - accuracy)
-    return divide_safely(nuclear - descent, nuclear)
+    return divide_safely(nuclear - descent, nuclear).clamp(0, 1)
 
 
 SAFE: Final = 1e-12

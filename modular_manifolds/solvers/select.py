@@ -125,9 +125,12 @@ def steepest(
 
     `argmin <G, A>` subject to `‖A‖ ≤ 1` and A tangent to `manifold` at `point`.
 
+    Finite arguments give a finite direction and gap. A point off its manifold is the caller's mistake: the direction is
+    then one for a point near it, and still of at most unit length. Nothing is differentiated.
+
     Args:
         point: W on the manifold, shape (*batch, m, n) or (n,).
-        gradient: G, the same shape.
+        gradient: G, the same shape. If the dtypes differ, the work is done in the wider one.
         solver: `"auto"`, a solver's name, or a `Solver` with settings of your own.
         dual: the `dual` of an earlier Solution, to start from; a closed form ignores it.
 
@@ -135,7 +138,9 @@ def steepest(
         A Solution; its `status` says whether the direction is certified, its `gap` how well.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ShapeError: the shapes differ.
+        UnsupportedPairError: no solver is known for the pair. ShapeError: the shapes differ. NonFiniteError: the
+        gradient or the point holds NaN or infinity, and the solver decomposes it; the others give NaN, and a status
+        that is not CONVERGED.
     """
     if point.shape != gradient.shape:
         raise ShapeError(
@@ -146,7 +151,9 @@ def steepest(
         )
     manifold.check_shape(point.shape, argument="steepest(point)")
     w = as_matrices(point, argument="steepest(point)")
-    g = as_matrices(gradient, argument="steepest(gradient)").to(w.dtype)
+    g = as_matrices(gradient, argument="steepest(gradient)")
+    if w.dtype is not g.dtype:
+        w, g = w.double(), g.double()
     found = find_solver(manifold, norm, solver).solve(manifold, norm, w, g, dual)
     direction = restore(found.direction, point)
     return found if direction is found.direction else replace(found, direction=direction)

@@ -82,11 +82,10 @@ class SkewSign(Solver):
             raise UnsupportedPairError(
                 "manifold", "must be Stiefel for this solver", manifold, "Use solver='auto'."
             )
-        wide = point.shape[-2] < point.shape[-1]
-        w = point if manifold.radius == 1.0 else point / manifold.radius
-        g = of_moderate_size(gradient)
-        w, g = (w.mT, g.mT) if wide else (w, g)
-        found = self._decomposed(w, g) or self._search(lift(w, g))
+        w, wide = manifold.unit_tall(point)
+        g, size = of_moderate_size(gradient)
+        g = g.mT if wide else g
+        found = self._decomposed(w, g, size) or self._search(lift(w, g))
         if not found.converged and w.dtype is not torch.float64:
             # Of a gradient of low rank the rest is all rounding in float32, a bound no better than its root.
             w, g = nearly_orthogonal_to_orthogonal(w.double()), g.double()
@@ -96,16 +95,17 @@ class SkewSign(Solver):
             unit(point) * a if isinstance(norm, RMSOperator) else a,
             Status.CONVERGED if found.converged else Status.NOT_CONVERGED,
             found.looks,
-            torch.from_numpy(found.gap).to(w.device).reshape(w.shape[:-2]),
+            torch.as_tensor(found.gap, device=w.device).reshape(w.shape[:-2]),
             self.tolerance,
         )
 
-    def _decomposed(self, w: Tensor, g: Tensor) -> _Found | None:
+    def _decomposed(self, w: Tensor, g: Tensor, size: float | None) -> _Found | None:
         """For one matrix in the host's memory with a small Γ; None elsewhere."""
         rows, columns = w.shape[-2:]
         if w.dim() != 2 or not w.is_cpu or min(rows, 2 * columns) > TINY:
             return None
-        a, gap = by_decomposition(w, g)
+        size = float(torch.linalg.vector_norm(g)) if size is None else size
+        a, gap = by_decomposition(w, g, size=size)
         return _Found(a, np.array([gap]), gap <= self.tolerance, 1, math.inf)
 
     def _search(self, problem: Lift, *, looks: int = 0, floor: float = math.inf) -> _Found:

@@ -37,8 +37,9 @@ class Solution:
             Zero where the gradient has no tangent part.
         status: how the solve ended; of a batch, the worst.
         iterations: how many the solver used; 0 for a closed form.
-        gap: relative duality gap `(dual − primal)/dual`, shape (*batch): the direction descends at
-            least `(1 − gap)` as steeply as any. Zero up to rounding for a closed form.
+        gap: relative duality gap `(dual − primal)/dual`, between 0 and 1, shape (*batch): the direction descends at
+            least `(1 − gap)` as steeply as any. Zero up to rounding for a closed form. NaN where the gradient or the
+            point holds NaN or infinity; the status is not CONVERGED then.
         tolerance: the gap that was asked for; None where the solver stops by another rule.
         dual: the dual variable at the end, to warm-start the next solve; None for a closed form.
     """
@@ -52,10 +53,13 @@ class Solution:
 
 
 def relative_gap(primal: Tensor, dual: Tensor) -> Tensor:
-    """`(dual − primal)/dual` of objectives of shape (*batch, 1, 1), at least 0, shape (*batch)."""
+    """`(dual − primal)/dual` of objectives of shape (*batch, 1, 1), between 0 and 1, shape (*batch).
+
+    It is more than 1 only for a direction that goes uphill: a zero direction is better, and its gap is 1.
+    """
     # At unit scale a dual objective is of order one, or there was no gradient.
-    short = (dual - primal).clamp_min(0) / dual.clamp_min(TINY)
-    return torch.where(dual < TINY**0.25, 0.0, short)[..., 0, 0]
+    short = (dual - primal) / dual.clamp_min(TINY)
+    return torch.where(dual < TINY**0.25, 0.0, short.clamp(0, 1))[..., 0, 0]
 
 
 TINY = 1e-290

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.matrices import MATRIX, inner, more_than_rounding, normalise
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.spectral_sphere import top_pair
@@ -51,6 +52,10 @@ class SpectralSphereDual(Solver):
     ) -> Solution:
         length = unit(point) if isinstance(norm, RMSOperator) else 1.0
         g = normalise(gradient, dim=MATRIX)
+        if not bool(torch.isfinite(g).all()):
+            raise NonFiniteError(
+                "gradient", "must be finite", "NaN or infinity", "Look where it came from."
+            )
         there = more_than_rounding(manifold.tangent(point, g), dim=MATRIX)
         g, n = g.double(), top_pair(point)
         tangent = normalise(torch.where(there, g - n * inner(n, g), 0.0), dim=MATRIX)

@@ -42,10 +42,5 @@ class SPEL(Solver):
         multiplier = -sym(problem.c) / 2
         riemannian = problem.gradient + problem.w @ (2 * multiplier).to(problem.w.dtype)
         a = problem.feasible(-msign(riemannian, accuracy=self.accuracy))
-        return Solution(
-            problem.given(a),
-            Status.NOT_CERTIFIED,
-            0,
-            problem.gap(a, problem.objective(multiplier)),
-            dual=multiplier,
-        )
+        a, gap = problem.certified(a, multiplier)
+        return Solution(problem.given(a), Status.NOT_CERTIFIED, 0, gap, dual=multiplier)

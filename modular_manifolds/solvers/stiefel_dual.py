@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.errors import UnsupportedPairError
+from modular_manifolds.errors import NonFiniteError, UnsupportedPairError
 from modular_manifolds.linalg.matrices import (
     MATRIX,
     inner,
@@ -62,10 +62,9 @@ class StiefelDual:
             raise UnsupportedPairError(
                 "manifold", "must be Stiefel for this solver", manifold, "Use solver='auto'."
             )
-        wide = point.shape[-2] < point.shape[-1]
-        w = point if manifold.radius == 1.0 else point / manifold.radius
+        w, wide = manifold.unit_tall(point)
         g = near_one(gradient)
-        w, g = (w.mT, g.mT) if wide else (w, g)
+        g = g.mT if wide else g
         c = w.mT @ g
         across = plus_product(g, w, c, factor=-1.0)
         # E holds squares of singular values, which need twice the digits.
@@ -75,6 +74,10 @@ class StiefelDual:
         squared = e.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
         within = k.square().sum(dim=MATRIX, keepdim=True)
         whole = (squared + c.square().sum(dim=MATRIX, keepdim=True)).clamp_min(TINY)
+        if not bool(torch.isfinite(whole).all()):
+            raise NonFiniteError(
+                "gradient", "must be finite", "NaN or infinity", "Look where it came from."
+            )
         tangent = squared + within
         # A gradient without a tangent part leaves rounding, which is no direction.
         there = ~(tangent <= projection_rounding(w) ** 2 * whole)
@@ -121,14 +124,14 @@ class StiefelDual:
         longest = torch.linalg.eigvalsh(gram(tangent))[..., -1:].unsqueeze(-1).clamp_min(1).sqrt()
         return tangent / longest
 
-    def gap(self, a: Tensor, dual: Tensor) -> Tensor:
-        """Relative duality gap, shape (*batch), of a feasible tall `a` and a dual objective.
+    def certified(self, a: Tensor, multiplier: Tensor) -> tuple[Tensor, Tensor]:
+        """A feasible tall direction that goes downhill, and its relative duality gap, shape (*batch).
 
-        Weak duality: `−<G, A> ≤ dual` for every feasible A, so the gap bounds how far from the
-        steepest `a` can be.
+        It is `a`, or zero if that goes uphill. Weak duality: `−<G, A> ≤ objective(multiplier)` for every feasible A, so
+        the gap bounds how far from the steepest it can be.
         """
         primal = -inner(self.gradient, a).double()
-        return relative_gap(primal, dual)
+        return torch.where(primal < 0, 0.0, a), relative_gap(primal, self.objective(multiplier))
 
 
 def inverse_root(eigenvalues: Tensor, least: float) -> Tensor:

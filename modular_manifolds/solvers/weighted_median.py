@@ -40,8 +40,10 @@ class WeightedMedian(Solver):
         weight = w.abs()
         ratio = torch.where(weight > 0, g / torch.where(weight > 0, w, 1.0), torch.inf)
         ordered, order = ratio.sort(dim=-1)
-        reached = weight.gather(-1, order).cumsum(dim=-1)
-        half = reached[..., -1:] / 2
+        # Summed as whole numbers: on a GPU a running sum of floats is not the same at every run.
+        whole = weight / weight.sum(dim=-1, keepdim=True).clamp_min(1.0)
+        reached = (whole.gather(-1, order) * 2.0**60).long().cumsum(dim=-1)
+        half = reached[..., -1:] // 2
         at = (reached < half).sum(dim=-1, keepdim=True).clamp_max(w.shape[-1] - 1)
         multiplier = ordered.gather(-1, at)
         away = torch.where(weight > 0, ratio - multiplier, 0.0)
@@ -55,7 +57,9 @@ class WeightedMedian(Solver):
         descent = -(g * a).sum(dim=-1)
         gap = relative_gap(descent[..., None, None], objective[..., None, None])
         # NaN would look like an entry of no ratio.
-        a = torch.where(g.isnan().any(dim=-1, keepdim=True), torch.nan, a)
+        nan = (g + w).isnan().any(dim=-1, keepdim=True)
+        a, gap = torch.where(nan, torch.nan, a), torch.where(nan[..., 0], torch.nan, gap)
         direction = torch.where(there, a.reshape(gradient.shape).to(gradient.dtype), 0.0)
         gap = torch.where(there[..., 0, 0], gap, 0.0).to(gradient.dtype)
-        return Solution(direction, Status.CONVERGED, 0, gap)
+        status = Status.NOT_CONVERGED if bool(nan.any()) else Status.CONVERGED
+        return Solution(direction, status, 0, gap)
