@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import hypothesis
@@ -41,16 +42,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "seeds_as_written: compares with what was computed without --seed"
+    )
     # Small matrices in workers that share the cores: more threads would only wait for one another.
     torch.set_num_threads(config.getoption("--threads"))
     hide_capabilities(HIDDEN[config.getoption("--processor")])
     seed = config.getoption("--seed")
     if seed:
-        shift_seeds(APART * seed)
+        shift_seeds(SHIFT)
         # A derandomised run ignores the seed.
         settings.register_profile("seeded", derandomize=False, database=None)
         settings.load_profile("seeded")
         hypothesis.core.global_force_seed = seed
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture of the test is made."""
+    as_written = item.get_closest_marker("seeds_as_written") is not None
+    SHIFT.by = 0 if as_written else APART * item.config.getoption("--seed")
 
 
 def hide_capabilities(names: tuple[str, ...]) -> None:
@@ -61,16 +72,26 @@ def hide_capabilities(names: tuple[str, ...]) -> None:
         torch.cpu.get_capabilities = lambda: kept
 
 
-def shift_seeds(by: int) -> None:
-    """Add `by` to every seed that torch is given, in tests and in the library."""
+@dataclass
+class Shift:
+    """The number that is added to seeds, now."""
+
+    by: int = 0
+
+
+SHIFT: Final = Shift()
+
+
+def shift_seeds(shift: Shift) -> None:
+    """Add the shift to every seed that torch is given, in tests and in the library."""
     manual_seed = torch.random.manual_seed
 
     class Shifted(torch.Generator):
         def manual_seed(self, seed: int) -> torch.Generator:
-            return super().manual_seed(seed + by)
+            return super().manual_seed(seed + shift.by)
 
     def shifted(seed: int) -> torch.Generator:
-        return manual_seed(int(seed) + by)
+        return manual_seed(int(seed) + shift.by)
 
     torch.Generator = Shifted
     torch.manual_seed = torch.random.manual_seed = shifted
@@ -117,8 +138,7 @@ settings.load_profile("quick")
 @pytest.fixture(autouse=True)
 def strict_room(request: pytest.FixtureRequest) -> Iterator[None]:
     """Seed torch from the test's own name; fill what `torch.empty` gives with NaN."""
-    shift = APART * request.config.getoption("--seed")
-    seed_torch(zlib.crc32(request.node.nodeid.encode()) + shift)
+    seed_torch(zlib.crc32(request.node.nodeid.encode()) + SHIFT.by)
     dtype = torch.get_default_dtype()
     torch.use_deterministic_algorithms(True)
     yield
