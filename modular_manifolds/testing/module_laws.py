@@ -28,9 +28,11 @@ from modular_manifolds.testing.trials import (
     Trial,
     drawn,
     flat,
+    largest_reach,
     measure,
     minus,
     of_size,
+    output_rounding,
     pairs,
     part_by_part,
     reaches,
@@ -66,10 +68,9 @@ def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
             within = part_by_part(torch.maximum, sizes(x, trial.source), sizes(y, trial.source))
             allowed = slopes(trial.tree, within) * (1 + sample.tolerance)
             moved = measure(minus(module(y), module(x)), trial.target)
-            # A difference of outputs carries the rounding of the outputs.
-            noise = sample.eps * measure(module(x), trial.target)
+            noise = output_rounding(trial, sample) * largest_reach(trial.tree, within)
             law = f"{trial}: sensitivity bounds the slope"
-            at_most(moved - 8 * noise, allowed * apart, law)
+            at_most(moved - noise, allowed * apart, law)
 
 
 def sensitivity_holds_in_the_unit_ball(module: Composed, sample: Sample) -> None:
@@ -151,8 +152,7 @@ def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
         ends = (sizes(shaped(each), trial.source) for each in (x, x + d))
         within = part_by_part(torch.maximum, *ends)
         allowed = slopes(trial.tree, within) * apart
-        # A difference of outputs carries the rounding of the outputs, whose sizes are within reach.
-        noise = 16 * sample.eps * reaches(trial.tree, within)
+        noise = output_rounding(trial, sample) * reaches(trial.tree, within)
         law = f"{trial}: no ascent beats the sensitivity"
         at_most(moved(x, d) - noise, allowed * (1 + sample.tolerance), law)
 
