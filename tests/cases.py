@@ -164,6 +164,24 @@ MODULES: list[ModuleCase] = [
 ]
 
 
+@dataclass(frozen=True)
+class Trying:
+    """`with Trying(...)`: an error from inside says which of a test's many cases it met."""
+
+    what: tuple[object, ...]
+
+    def __init__(self, *what: object) -> None:
+        object.__setattr__(self, "what", what)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        del kind, trace
+        if error is not None:
+            error.add_note(f"while trying {', '.join(map(name, self.what))}")
+
+
 Net = TypeVar("Net", bound=mm.Module)
 
 
