@@ -214,8 +214,9 @@ def test_a_backend_asked_for_by_name_is_used_or_refused() -> None:
 
 
 @pytest.mark.parametrize("compiler", COMPILED)
-@pytest.mark.parametrize("chosen", ["auto", "torch"])
-@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (2, 5, 7)], ids=cases.name)
+@pytest.mark.parametrize(
+    ("chosen", "shape"), [("auto", (6, 6)), ("torch", (9, 4)), ("auto", (2, 5, 7))], ids=cases.name
+)
 def test_compiled_without_a_graph_break(
     shape: tuple[int, ...], chosen: backend.Backend, compiler: str
 ) -> None:
@@ -231,10 +232,10 @@ def test_compiled_for_every_size_and_accuracy(dynamic: bool | None) -> None:
     """Sizes and accuracies that a compiler has made symbolic choose the polynomials all the same."""
     torch.compiler.reset()
     compiled = torch.compile(mm.msign, fullgraph=True, backend="eager", dynamic=dynamic)
-    for shape in [(9, 4), (8, 5), (3, 7), (2, 9, 4), (3, 9, 4)]:
+    for shape in [(9, 4), (3, 7), (2, 9, 4), (3, 9, 4)]:
         x = torch.randn(shape)
         assert torch.equal(compiled(x), mm.msign(x))
-    for accuracy in (1e-2, 0.1, 1e-5):
+    for accuracy in (0.1, 1e-5):
         assert torch.equal(compiled(x, accuracy=accuracy), mm.msign(x, accuracy=accuracy))
 
 

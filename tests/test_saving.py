@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from networks import networks
 from safetensors import safe_open
@@ -57,7 +57,6 @@ def total(net: mm.Module) -> float:
 
 
 class TestRoundTrip:
-    @settings(deadline=None, max_examples=40)
     @given(networks(), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
     def test_any_network_comes_back(
         self, tmp_path_factory: pytest.TempPathFactory, data: Any, dtype: torch.dtype
@@ -195,7 +194,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestDamage:
-    @settings(deadline=None, max_examples=300)
     @given(data=st.data())
     def test_a_changed_byte_never_changes_what_is_loaded(
         self, saved: Path, data: st.DataObject
@@ -214,7 +212,6 @@ class TestDamage:
         assert message.startswith(str(damaged))
         assert "\n" not in message
 
-    @settings(deadline=None, max_examples=50)
     @given(data=st.data())
     def test_a_file_cut_short(self, saved: Path, data: st.DataObject) -> None:
         raw = saved.read_bytes()
