@@ -59,13 +59,16 @@ def test_size_and_neighbours_do_not_matter(
         assert torch.equal(found["zero"], torch.zeros_like(x))
 
 
-@pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "precision"), [each for each in ROUTES if min(each[0]) <= 128], ids=str
+)
 def test_small_singular_values_do_no_harm(
     machine: Machine, shape: tuple[int, int], precision: Precision
 ) -> None:
     """Down to 1e-3 of the largest: products in half precision leave them between 0 and hardly over 1.
 
-    Without a new Gram matrix after two steps this is where bfloat16 overflows.
+    Without a new Gram matrix after two steps this is where bfloat16 overflows. Larger matrices of this kind are in
+    `test_model_accuracy.py`.
     """
     x = well_conditioned(*shape, lowest=1e-3).float()
     found = msign(machine, x, POLAR_EXPRESS, precision)
