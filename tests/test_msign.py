@@ -102,7 +102,9 @@ def test_dtype_is_kept_and_computed_in_at_least_float32(
 
 def test_float32_reaches_what_it_can() -> None:
     x = torch.randn(64, 32)
-    assert float((torch.linalg.svdvals(mm.msign(x, accuracy=1e-6)) - 1).abs().max()) <= 2e-6
+    values = torch.linalg.svdvals(mm.msign(x, accuracy=1e-6).double())
+    # A product of 64 terms rounds each entry by up to 32 ε.
+    assert float((values - 1).abs().max()) <= 1e-6 + 32 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize("accuracy", [1e-3, "exact"])
