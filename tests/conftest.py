@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import hypothesis
+import hypothesis.core
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -47,9 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "seeds_as_written: compares with what was computed without --seed"
     )
     # Small matrices in workers that share the cores: more threads would only wait for one another.
-    torch.set_num_threads(config.getoption("--threads"))
-    hide_capabilities(HIDDEN[config.getoption("--processor")])
-    seed = config.getoption("--seed")
+    torch.set_num_threads(config.option.threads)
+    hide_capabilities(HIDDEN[config.option.processor])
+    seed: int = config.option.seed
     if seed:
         shift_seeds(SHIFT)
         # A derandomised run ignores the seed.
@@ -62,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture of the test is made."""
     as_written = item.get_closest_marker("seeds_as_written") is not None
-    SHIFT.by = 0 if as_written else APART * item.config.getoption("--seed")
+    SHIFT.by = 0 if as_written else APART * item.config.option.seed
 
 
 def pytest_collection_finish() -> None:
