@@ -160,9 +160,10 @@ def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
 def reach_bounds_the_output(module: Composed, sample: Sample) -> None:
     """`‖f(x)‖ ≤ reach(‖x‖)`: sensitivities and offsets bound the sizes of outputs."""
     for trial in trials(module, sample):
+        rounding = sample.tolerance + output_rounding(trial, sample)
         for size in (0.0, 1e-3, 1.0, 30.0):
             x = of_size(drawn(trial, sample, "x", DRAWN), trial.source, size)
-            allowed = total(reach(trial.tree, size)) * (1 + sample.tolerance) + sample.eps
+            allowed = total(reach(trial.tree, size)) * (1 + rounding) + sample.eps
             law = f"{trial}: inputs of size {size:g} give outputs within reach"
             at_most(measure(module(x), trial.target), allowed, law)
 
@@ -190,7 +191,8 @@ def budget_bounds_the_change(module: Composed, sample: Sample) -> None:
 
             change = jvp(forward, (weights,), (step,))[1]
             law = f"{trial}: a step of unit length moves the output"
-            at_most(measure(change, trial.target), budget.first_order * (1 + sample.tolerance), law)
+            rounding = sample.tolerance + output_rounding(trial, sample)
+            at_most(measure(change, trial.target), budget.first_order * (1 + rounding), law)
 
 
 def forward_writes_into_nothing(module: Composed, sample: Sample) -> None:
