@@ -85,11 +85,9 @@ def sensitivity_holds_in_the_unit_ball(module: Composed, sample: Sample) -> None
             at_most(slope(leaf, 1.0), leaf.signature.sensitivity * (1 + sample.tolerance), law)
     for trial in trials(module, sample):
         allowed = slope(trial.tree, 1.0) * (1 + sample.tolerance)
+        noise = output_rounding(trial, sample) * total(reach(trial.tree, 1.0))
         law = f"{trial}: sensitivity bounds the slope in the unit ball"
         for x, y in pairs(trial, sample):
-            # A sum of n products is off by nε/2 times the sum of their sizes at most, also if the sum itself cancels.
-            terms = sum(part.shape[-1] for part in vectors(x))
-            noise = 16 * terms * sample.eps * total(reach(trial.tree, 1.0))
             larger = torch.maximum(measure(x, trial.source), measure(y, trial.source))
             x, y = (_divided(each, larger.clamp_min(1.0)) for each in (x, y))
             moved = measure(minus(module(y), module(x)), trial.target)
