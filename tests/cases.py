@@ -13,7 +13,14 @@ import torch
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ShapeError
-from modular_manifolds.solvers import ADMM, TABLE, DualAscent, NormSteepest, Solver
+from modular_manifolds.solvers import (
+    ADMM,
+    TABLE,
+    DualAscent,
+    LyapunovProducts,
+    NormSteepest,
+    Solver,
+)
 from modular_manifolds.testing import Sample
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (6, 3), (4, 4), (2, 3, 5, 4), (2, 3, 2, 7), (7,)]
@@ -82,7 +89,11 @@ class SolverCase:
 
     @property
     def rooms(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
-        """Solvers see matrices. A hundred rounds in bfloat16 are slow, and another radius changes little."""
+        """Where the case is tried: solvers see matrices.
+
+        Another radius or another unit of the same norm changes little, and a solver of a hundred rounds is slow: for
+        these a tall matrix, a wide one and a stack are enough.
+        """
         matrices = [
             (shape, dtype)
             for shape, dtype in ROOMS
@@ -92,8 +103,16 @@ class SolverCase:
         if isinstance(self.solver, DualAscent):
             few = [((3, 6), torch.float32)]
             return few if other_radius else [((6, 3), torch.float64), ((2, 3, 5, 4), torch.float32)]
-        few = {(6, 3), (2, 3, 5, 4)}
-        return [room for room in matrices if room[0] in few] if other_radius else matrices
+        if isinstance(self.solver, LyapunovProducts):
+            few = [((6, 3), torch.float64), ((3, 6), torch.float32)]
+            return few if other_radius else [*few, ((2, 3, 2, 7), torch.float64)]
+        other_unit = isinstance(self.norm, mm.RMSOperator) and isinstance(self.manifold, mm.Stiefel)
+        few = {(6, 3), (3, 6), (2, 3, 5, 4)}
+        return (
+            [room for room in matrices if room[0] in few]
+            if other_radius or other_unit
+            else matrices
+        )
 
     def sample(self, shape: tuple[int, ...], dtype: torch.dtype) -> Sample:
         return Sample(shape, dtype, accuracy=self.accuracy)
@@ -162,6 +181,24 @@ MODULES: list[ModuleCase] = [
     # Its bound is a function of the sizes: a number that is too small is planted in its own test.
     ModuleCase(lambda: mm.CausalAttention(4), tight=False),
 ]
+
+
+@dataclass(frozen=True)
+class Trying:
+    """`with Trying(...)`: an error from inside says which of a test's many cases it met."""
+
+    what: tuple[object, ...]
+
+    def __init__(self, *what: object) -> None:
+        object.__setattr__(self, "what", what)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        del kind, trace
+        if error is not None:
+            error.add_note(f"while trying {', '.join(map(name, self.what))}")
 
 
 Net = TypeVar("Net", bound=mm.Module)

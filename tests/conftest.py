@@ -1,16 +1,108 @@
-"""A strict room: the same random numbers at every run, one thread a worker, no memory left unwritten."""
+"""A strict room: the same random numbers at every run, one thread a worker, no memory left unwritten.
+
+Options change the room, so that one machine can stand for others:
+
+    pytest --seed 3                 other random numbers everywhere, those of hypothesis and of the library too
+    pytest --threads 2              more threads for each product
+    pytest --processor no-bf16      the code paths of a processor without bfloat16 products
+    pytest --processor no-avx512    those of a processor without AVX-512
+    pytest --hypothesis-profile thorough    2,000 examples a function
+"""
 
 from __future__ import annotations
 
-import os
+import gc
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import hypothesis
+import hypothesis.core
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+HIDDEN: Final = {
+    "as-is": (),
+    "no-bf16": ("avx512_bf16", "amx_bf16"),
+    "no-avx512": ("avx512_bf16", "amx_bf16", "avx512_f"),
+}
+"""The capabilities that torch does not report, by the option's name."""
+
+APART: Final = 1_000_003
+"""The distance between the seeds of two runs, so that seed 0 of one is no seed of the other."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("room", "random numbers and processor")
+    group.addoption("--seed", type=int, default=0, help="shifts every random number")
+    group.addoption("--threads", type=int, default=1, help="threads that torch may use")
+    group.addoption(
+        "--processor", choices=list(HIDDEN), default="as-is", help="capabilities to hide"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "seeds_as_written: compares with what was computed without --seed"
+    )
+    # Small matrices in workers that share the cores: more threads would only wait for one another.
+    torch.set_num_threads(config.option.threads)
+    hide_capabilities(HIDDEN[config.option.processor])
+    seed: int = config.option.seed
+    if seed:
+        shift_seeds(SHIFT)
+        # A derandomised run ignores the seed.
+        settings.register_profile("seeded", derandomize=False, database=None)
+        settings.load_profile("seeded")
+        hypothesis.core.global_force_seed = seed
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture of the test is made."""
+    as_written = item.get_closest_marker("seeds_as_written") is not None
+    SHIFT.by = 0 if as_written else APART * item.config.option.seed
+
+
+def pytest_collection_finish() -> None:
+    # What was imported and collected stays to the end: the garbage collector need not walk it again and again.
+    gc.collect()
+    gc.freeze()
+
+
+def hide_capabilities(names: tuple[str, ...]) -> None:
+    """Make torch report a processor without `names`, before anything has asked."""
+    reported = getattr(torch.cpu, "get_capabilities", dict)
+    kept = {name: has for name, has in reported().items() if name not in names}
+    if names:
+        torch.cpu.get_capabilities = lambda: kept
+
+
+@dataclass
+class Shift:
+    """The number that is added to seeds, now."""
+
+    by: int = 0
+
+
+SHIFT: Final = Shift()
+
+
+def shift_seeds(shift: Shift) -> None:
+    """Add the shift to every seed that torch is given, in tests and in the library."""
+    manual_seed = torch.random.manual_seed
+
+    class Shifted(torch.Generator):
+        def manual_seed(self, seed: int) -> torch.Generator:
+            return super().manual_seed(seed + shift.by)
+
+    def shifted(seed: int) -> torch.Generator:
+        return manual_seed(int(seed) + shift.by)
+
+    torch.Generator = Shifted
+    torch.manual_seed = torch.random.manual_seed = shifted
 
 
 def seed_torch(seed: int) -> None:
@@ -38,27 +130,23 @@ TORCH_RANDOM = TorchRandom()
 hypothesis.register_random(TORCH_RANDOM)
 
 settings.register_profile(
-    "ci",
+    "quick",
     deadline=None,
     derandomize=True,
-    max_examples=60,
+    max_examples=40,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
-    "search", parent=settings.get_profile("ci"), derandomize=False, max_examples=2000
+    "thorough", parent=settings.get_profile("quick"), derandomize=False, max_examples=2000
 )
-settings.register_profile("thorough", parent=settings.get_profile("search"))
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-
-# The matrices are small and the workers share the cores: more threads would only wait for one another.
-torch.set_num_threads(1)
+settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)
 def strict_room(request: pytest.FixtureRequest) -> Iterator[None]:
     """Seed torch from the test's own name; fill what `torch.empty` gives with NaN."""
-    seed_torch(zlib.crc32(request.node.nodeid.encode()))
+    seed_torch(zlib.crc32(request.node.nodeid.encode()) + SHIFT.by)
     dtype = torch.get_default_dtype()
     torch.use_deterministic_algorithms(True)
     yield

@@ -16,7 +16,7 @@ from torch.nn import functional
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, SpaceError
 from modular_manifolds.nn.bonds import SILU_SLOPE
-from modular_manifolds.testing import MODULE_LAWS, ModuleLaw, Sample, check_module
+from modular_manifolds.testing import Sample, check_module
 from modular_manifolds.testing.measure import vector_norm
 
 BONDS: dict[str, Any] = {
@@ -30,10 +30,9 @@ BONDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
-@pytest.mark.parametrize("law", MODULE_LAWS, ids=cases.name)
 @pytest.mark.parametrize("name", BONDS)
-def test_bonds_keep_the_laws(law: ModuleLaw, name: str, dtype: torch.dtype) -> None:
-    law(BONDS[name](), Sample((6,), dtype=dtype))
+def test_bonds_keep_the_laws(name: str, dtype: torch.dtype) -> None:
+    check_module(BONDS[name](), Sample((6,), dtype=dtype))
 
 
 class LargerSiLU(mm.SiLU):

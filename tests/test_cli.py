@@ -308,6 +308,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "whole"
 
 
+@pytest.mark.seeds_as_written
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_run_and_resume_goes_on(
     elsewhere: Path, whole: Path, number: signal.Signals

@@ -95,7 +95,7 @@ def test_importing_the_library_is_light() -> None:
     script = (
         "import sys, torch\n"
         "before = set(sys.modules)\n"
-        "import modular_manifolds, modular_manifolds.testing\n"
+        "import modular_manifolds, modular_manifolds.testing, modular_manifolds.specs\n"
         f"print(*[m for m in {FOREIGN!r} if m in sys.modules and m not in before])\n"
     )
     run = subprocess.run(

@@ -127,6 +127,7 @@ def with_examples() -> list[Path]:
     return [page for page in PAGES if any(examples(page.read_text()))]
 
 
+@pytest.mark.seeds_as_written
 @pytest.mark.parametrize("page", with_examples(), ids=name_of)
 @pytest.mark.usefixtures("table_kept", "one_thread")
 def test_the_examples_of_a_page_run_in_order_and_print_what_it_says(

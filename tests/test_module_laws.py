@@ -63,8 +63,7 @@ class Divided(mm.Bond):
         return functional.gelu(x) / self.divisor
 
 
-@pytest.mark.parametrize("features", [1, 3, 7, 32])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("features", "seed"), [(1, 0), (1, 1), (3, 2), (7, 0), (32, 1)])
 def test_a_gelu_divided_by_slightly_too_little_is_refuted(features: int, seed: int) -> None:
     sample = Sample((features,), torch.float64, seed=seed)
     assert sample.tolerance < 1e-6

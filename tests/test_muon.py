@@ -101,7 +101,8 @@ def test_every_matrix_of_a_stack_steps_as_one_alone() -> None:
         with products():
             optimizer.step()
             muon.step()
-        assert torch.equal(stack, torch.stack(alone))
+        # Muon's products are in bfloat16, and a matrix of a stack lies elsewhere in memory than one alone.
+        torch.testing.assert_close(stack, torch.stack(alone), rtol=0, atol=0.05 * 2.0**-7)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -1,13 +1,13 @@
 """Mistakes that were seen in code of this kind: each is a test whose name says the mistake.
 
-Most are laws that stand elsewhere; MISTAKES says where. Those below had no test of their own.
+Most such mistakes are found by laws that stand elsewhere. Those below had no test of their own.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import cases
@@ -20,152 +20,7 @@ from modular_manifolds.nn.bonds import GELU_SLOPE
 from modular_manifolds.solvers import TABLE, Solver
 from modular_manifolds.solvers.solution import Solution
 
-HERE = Path(__file__).parent
-SOURCE = HERE.parent / "modular_manifolds"
-
-MISTAKES: dict[str, tuple[str, ...]] = {
-    "a dual step of fixed size: the result depends on the scale of the gradient": (
-        "test_solvers.py::test_dual_ascent_depends_on_the_size_of_the_gradient",
-        "test_solvers.py::test_law",
-    ),
-    "a tolerance that is never reached, and nobody is told": (
-        "test_peers.py::test_a_tolerance_that_is_never_reached",
-        "test_solvers.py::test_dual_ascent_stops_by_its_own_rule",
-        "test_solvers.py::test_what_did_not_converge_says_so_and_what_to_try",
-    ),
-    "a retraction by a rough msign leaves the weight off its manifold": (
-        "test_peers.py::test_a_rough_msign_leaves_the_weight_off_its_manifold",
-        "test_steepest_descent.py::test_a_thousand_steps_do_not_drift",
-    ),
-    "a signed sensitivity: a negative factor flips every update below it": (
-        "test_peers.py::test_a_negative_factor_flips_the_updates_below_it",
-        "test_composition.py::test_scaling_up_scales_shares_down",
-        "test_composition.py::test_a_bond_has_no_mass_and_a_slope_no_sign",
-    ),
-    "GELU divided by slightly too little": (
-        "test_nn.py::test_gelu_is_divided_by_enough",
-        "test_module_laws.py::test_a_gelu_divided_by_slightly_too_little_is_refuted",
-    ),
-    "GELU's slope divided out twice": (
-        "test_peers.py::test_the_slope_of_gelu_is_divided_out_twice",
-    ),
-    "a constant that is declared and wrong": (
-        "test_nn.py::test_declared_numbers_that_are_wrong_are_refuted",
-        "test_module_laws.py::test_nine_tenths_of_a_sensitivity_are_refuted",
-        "test_module_laws.py::test_every_exported_atom_and_bond_has_a_row",
-    ),
-    "a power iteration where an upper bound is needed": (
-        "test_peers.py::test_a_power_iteration_stands_where_an_upper_bound_is_claimed",
-        "test_certificates.py::test_certified_is_rounded_up",
-        "test_certificates.py::test_no_pair_of_inputs_beats_the_certified_bound",
-        "test_local_lipschitz.py::test_multipliers_that_are_wrong_prove_nothing_false",
-    ),
-    "a bound of one that is above by 2e-7, from rounding alone": (
-        "test_peers.py::test_a_bound_of_one_is_exceeded_by_rounding_alone",
-        "test_bounds_hold.py::test_no_pair_beats_the_certified_bound",
-    ),
-    "singular values that reach 1.2 to 1.5 in training": (
-        "test_trained_bounds.py::test_the_bound_of_a_trained_network_is_one_and_within_twice_of_what_is_found",
-        "test_steepest_descent.py::test_descends_and_stays_on_the_manifold",
-        "test_certificates.py::test_weights_off_their_manifold_are_seen",
-    ),
-    "a metric that asks for a GPU": ("test_peers.py::test_a_call_that_needs_a_gpu",),
-    "mass copied into parents, which go stale": ("test_nn.py::test_the_tree_follows_the_modules",),
-    "a module used twice and rescaled twice": (
-        "test_nn.py::test_a_weight_at_two_places_is_refused_with_both_named",
-        "test_nn.py::test_the_same_bond_may_stand_at_many_places",
-    ),
-    "what transfer needs is lost by copying, saving or compiling": (
-        "test_peers.py::test_geometry_and_mass_are_lost_by_saving",
-        "test_nn.py::test_copies_are_independent",
-        "test_steepest_descent.py::test_compiled_networks_train_alike",
-        "test_steepest_descent.py::test_a_copied_optimiser_steps_alike",
-    ),
-    "an option set where it is never looked up, on an instance's __call__": (
-        "test_peers.py::test_a_method_is_set_on_an_instance_where_calls_never_look",
-    ),
-    "gradients modified in place": (
-        "test_steepest_descent.py::test_gradients_are_not_written_into",
-        "test_solvers.py::test_law",
-    ),
-    "weight decay without effect on a compact manifold": (
-        "test_steepest_descent.py::test_weight_decay_is_refused_where_it_does_nothing",
-    ),
-    "a function or a buffer in param_groups: the state cannot be saved": (
-        "test_steepest_descent.py::test_state_holds_tensors_and_json_values_only",
-    ),
-    "a fixed epsilon under which small gradients degenerate": (
-        "test_msign.py::test_the_size_of_the_input_does_not_matter",
-        "test_steepest_descent.py::test_the_size_of_the_gradient_does_not_matter",
-    ),
-    "a Riemannian direction that is not tangent": (
-        "test_solvers.py::test_law",
-        "test_solvers.py::test_the_laws_find_faults",
-    ),
-    "a norm without keepdim divides a batch by the wrong numbers": (
-        "test_steepest_descent.py::test_one_batch_equals_one_by_one",
-        "test_norms.py::test_law",
-        "test_manifolds.py::test_law",
-        "test_solvers.py::test_law",
-    ),
-    "parameters sorted into groups by hand, wrongly": (
-        "test_steepest_descent.py::test_groups_are_the_budget",
-        "test_steepest_descent.py::test_a_parameter_without_a_manifold_is_refused",
-        "test_steepest_descent.py::test_a_parameter_group_from_outside_is_refused",
-    ),
-    "a conversion that shares its storage, then divided in place": (
-        "test_peers.py::test_a_conversion_that_shares_its_storage_is_written_into",
-        "test_peers.py::test_the_momentum_is_what_the_solver_divided",
-        "test_msign.py::test_the_argument_is_not_written_into",
-    ),
-    "a checkpoint that no longer resumes after an argument was renamed": (
-        "test_peers.py::test_an_argument_was_renamed_and_a_checkpoint_no_longer_resumes",
-    ),
-    "an option that silently runs another algorithm for a matrix that is not square": (
-        "test_peers.py::test_another_algorithm_runs_where_the_matrix_is_not_square",
-        "test_msign.py::test_a_backend_asked_for_by_name_is_used_or_refused",
-    ),
-    "normalisation layers declared with constant 1, whose slope at zero is 1/√ε": (
-        "test_bonds.py::test_the_constant_of_rms_norm_is_attained_at_zero_and_its_outputs_are_bounded",
-        "test_bonds.py::test_constants_that_are_too_small_are_refuted",
-    ),
-    "attention constants without a proof": (
-        "test_attention.py::test_the_laws_hold",
-        "test_attention.py::test_no_constant_of_attention_could_be_smaller",
-        "test_attention.py::test_without_a_radius_attention_has_no_bound_and_is_named",
-    ),
-    "a grouped convolution's norm as the product over its groups, where it is the maximum": (
-        "test_conv.py::test_a_grouped_convolution_takes_the_largest_of_its_groups",
-    ),
-    "stacked convolution weights flattened along the wrong axis": (
-        "test_conv.py::test_the_weight_of_a_convolution_is_orthogonal_the_right_way",
-        "test_conv.py::test_training_keeps_every_matrix_of_a_stack_on_its_manifold",
-    ),
-}
-"""Each mistake with the tests that would find it here."""
-
-NOT_HERE_YET = (
-    "what transfer needs, lost by sharding a network over devices",
-    "distributed checkpoints whose optimiser state differs across ranks",
-    "a batch offset beyond 32 bits in a kernel",
-    "a tuned kernel configuration that gives NaN on another device",
-)
-"""Mistakes in what this library does not have: devices that share a network, and kernels that tune themselves. Whoever adds one of these moves its lines up."""
-
-
-def names_in(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            yield f"{path.name}::{node.name}"
-
-
-def test_every_mistake_has_tests_that_exist() -> None:
-    known = {each for path in HERE.glob("test_*.py") for each in names_in(path)}
-    named = {each for tests in MISTAKES.values() for each in tests}
-    assert all(MISTAKES.values())
-    assert not sorted(named - known)
-    own = set(names_in(Path(__file__))) - named
-    assert own == {"test_peers.py::test_every_mistake_has_tests_that_exist"}
+SOURCE = Path(__file__).parents[1] / "modular_manifolds"
 
 
 @pytest.mark.parametrize("shape", [(128, 64), (256, 256), (1024, 256)], ids=cases.name)
@@ -253,7 +108,7 @@ def test_a_power_iteration_stands_where_an_upper_bound_is_claimed() -> None:
         v = net.weight.detach().T @ (net.weight.detach() @ v)
         v = v / v.norm()
     assert float((net.weight.detach() @ v).norm()) < 0.998
-    assert 1 - 1e-14 <= mm.lipschitz(net).certified <= 1 + 1e-12
+    assert 1 - 1e-12 <= mm.lipschitz(net).certified <= 1 + 1e-12
 
 
 def test_a_bound_of_one_is_exceeded_by_rounding_alone() -> None:
@@ -269,6 +124,7 @@ def test_a_bound_of_one_is_exceeded_by_rounding_alone() -> None:
     assert above >= 10
 
 
+@functools.cache
 def modules() -> list[tuple[str, ast.Module]]:
     return [
         (str(path.relative_to(SOURCE)), ast.parse(path.read_text(encoding="utf-8")))
@@ -327,27 +183,26 @@ def test_geometry_and_mass_are_lost_by_saving(tmp_path: Path) -> None:
 DTYPES = [torch.bfloat16, torch.float32, torch.float64]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=cases.name)
 @pytest.mark.parametrize("case", list(cases.solver_cases()), ids=cases.name)
-def test_a_conversion_that_shares_its_storage_is_written_into(
-    case: cases.SolverCase, dtype: torch.dtype
-) -> None:
+def test_a_conversion_that_shares_its_storage_is_written_into(case: cases.SolverCase) -> None:
     """`x.to(dtype)` is x itself where the dtype is the same: nothing may work in place on it."""
     shape = (5, 3)
-    w = case.manifold.random(shape, dtype=dtype)
-    g = 3 * torch.randn(shape).to(dtype)
-    kept = w.clone(), g.clone()
-    found = mm.steepest(case.manifold, case.norm, w, g, solver=case.solver)
-    direction = found.direction.clone()
-    case.norm.steepest(g).zero_()
-    case.manifold.retract(w, 0.1 * found.direction).zero_()
-    case.manifold.tangent(w, g).zero_()
-    found.direction.zero_()
-    assert torch.equal(w, kept[0])
-    assert torch.equal(g, kept[1])
-    again = mm.steepest(case.manifold, case.norm, w, g, solver=case.solver, dual=found.dual)
-    assert again.direction.shape == direction.shape
-    assert torch.equal(g, kept[1])
+    for dtype in DTYPES:
+        w = case.manifold.random(shape, dtype=dtype)
+        g = 3 * torch.randn(shape).to(dtype)
+        kept = w.clone(), g.clone()
+        found = mm.steepest(case.manifold, case.norm, w, g, solver=case.solver)
+        case.norm.steepest(g).zero_()
+        case.manifold.retract(w, 0.1 * found.direction).zero_()
+        case.manifold.tangent(w, g).zero_()
+        found.direction.zero_()
+        with cases.Trying(dtype):
+            assert torch.equal(w, kept[0])
+            assert torch.equal(g, kept[1])
+        if found.dual is not None:
+            again = mm.steepest(case.manifold, case.norm, w, g, solver=case.solver, dual=found.dual)
+            assert again.direction.shape == shape
+            assert torch.equal(g, kept[1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=cases.name)

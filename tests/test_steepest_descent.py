@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from modular_manifolds.errors import (
     NonFiniteError,
     UnconstrainedParameterError,
 )
+from modular_manifolds.optim import steepest_descent
+from modular_manifolds.optim.step import Step
 
 GEOMETRIES = {
     "manifold Muon": (mm.Stiefel(), mm.Spectral()),
@@ -475,6 +478,28 @@ def test_compiled_networks_train_alike() -> None:
         optimizer.step()
     for a, b in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_each_solve_starts_from_the_dual_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[Tensor | None] = []
+    take = steepest_descent.take
+
+    def watched(*where: Any, dual: Tensor | None, **how: Any) -> Step:
+        starts.append(None if dual is None else dual.clone())
+        return take(*where, dual=dual, **how)
+
+    monkeypatch.setattr(steepest_descent, "take", watched)
+    net = mm.Linear(5, 8)
+    opt = mm.SteepestDescent(net, lr=0.1, solver="lyapunov")
+    net.weight.grad = torch.randn_like(net.weight)
+    opt.step()
+    kept = opt.state[net.weight]["dual"].clone()
+    assert bool(kept.any())
+    opt.step()
+    cold, warm = starts
+    assert cold is None
+    assert warm is not None
+    assert torch.equal(warm, kept)
 
 
 def test_a_copied_optimiser_steps_alike() -> None:

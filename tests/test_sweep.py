@@ -48,6 +48,10 @@ def run() -> tuple[mm.RunSpec, Any]:
     return settled(spec, data), data
 
 
+# Other processes run the same points, with the seeds of the run.
+pytestmark = pytest.mark.seeds_as_written
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "sweep"

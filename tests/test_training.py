@@ -247,7 +247,8 @@ def test_parts_larger_than_a_batch_are_measured_whole(
     whole = session.measure(data.train)
     monkeypatch.setattr("modular_manifolds.training.session.MEASURED", 40)
     parts = session.measure(data.train)
-    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    # The products of a part have another shape, so they round otherwise.
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
     assert parts.accuracy == pytest.approx(whole.accuracy)
 
 

@@ -111,7 +111,7 @@ def vectors_are_columns(manifold: Manifold, sample: Sample) -> None:
     }
     for name, (vector, matrix) in pairs.items():
         law = f"{manifold}.{name} of a vector equals that of a column"
-        close(vector, matrix, tolerance=0.0, law=law)
+        close(vector, matrix, tolerance=sample.tolerance, law=law)
 
 
 def arguments_are_not_written_into(manifold: Manifold, sample: Sample) -> None:

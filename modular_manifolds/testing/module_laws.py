@@ -28,9 +28,11 @@ from modular_manifolds.testing.trials import (
     Trial,
     drawn,
     flat,
+    largest_reach,
     measure,
     minus,
     of_size,
+    output_rounding,
     pairs,
     part_by_part,
     reaches,
@@ -66,10 +68,9 @@ def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
             within = part_by_part(torch.maximum, sizes(x, trial.source), sizes(y, trial.source))
             allowed = slopes(trial.tree, within) * (1 + sample.tolerance)
             moved = measure(minus(module(y), module(x)), trial.target)
-            # A difference of outputs carries the rounding of the outputs.
-            noise = sample.eps * measure(module(x), trial.target)
+            noise = output_rounding(trial, sample) * largest_reach(trial.tree, within)
             law = f"{trial}: sensitivity bounds the slope"
-            at_most(moved - 8 * noise, allowed * apart, law)
+            at_most(moved - noise, allowed * apart, law)
 
 
 def sensitivity_holds_in_the_unit_ball(module: Composed, sample: Sample) -> None:
@@ -84,11 +85,9 @@ def sensitivity_holds_in_the_unit_ball(module: Composed, sample: Sample) -> None
             at_most(slope(leaf, 1.0), leaf.signature.sensitivity * (1 + sample.tolerance), law)
     for trial in trials(module, sample):
         allowed = slope(trial.tree, 1.0) * (1 + sample.tolerance)
+        noise = output_rounding(trial, sample) * total(reach(trial.tree, 1.0))
         law = f"{trial}: sensitivity bounds the slope in the unit ball"
         for x, y in pairs(trial, sample):
-            # A sum of n products is off by nε/2 times the sum of their sizes at most, also if the sum itself cancels.
-            terms = sum(part.shape[-1] for part in vectors(x))
-            noise = 16 * terms * sample.eps * total(reach(trial.tree, 1.0))
             larger = torch.maximum(measure(x, trial.source), measure(y, trial.source))
             x, y = (_divided(each, larger.clamp_min(1.0)) for each in (x, y))
             moved = measure(minus(module(y), module(x)), trial.target)
@@ -151,8 +150,7 @@ def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
         ends = (sizes(shaped(each), trial.source) for each in (x, x + d))
         within = part_by_part(torch.maximum, *ends)
         allowed = slopes(trial.tree, within) * apart
-        # A difference of outputs carries the rounding of the outputs, whose sizes are within reach.
-        noise = 16 * sample.eps * reaches(trial.tree, within)
+        noise = output_rounding(trial, sample) * reaches(trial.tree, within)
         law = f"{trial}: no ascent beats the sensitivity"
         at_most(moved(x, d) - noise, allowed * (1 + sample.tolerance), law)
 
@@ -160,9 +158,10 @@ def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
 def reach_bounds_the_output(module: Composed, sample: Sample) -> None:
     """`‖f(x)‖ ≤ reach(‖x‖)`: sensitivities and offsets bound the sizes of outputs."""
     for trial in trials(module, sample):
+        rounding = sample.tolerance + output_rounding(trial, sample)
         for size in (0.0, 1e-3, 1.0, 30.0):
             x = of_size(drawn(trial, sample, "x", DRAWN), trial.source, size)
-            allowed = total(reach(trial.tree, size)) * (1 + sample.tolerance) + sample.eps
+            allowed = total(reach(trial.tree, size)) * (1 + rounding) + sample.eps
             law = f"{trial}: inputs of size {size:g} give outputs within reach"
             at_most(measure(module(x), trial.target), allowed, law)
 
@@ -190,7 +189,8 @@ def budget_bounds_the_change(module: Composed, sample: Sample) -> None:
 
             change = jvp(forward, (weights,), (step,))[1]
             law = f"{trial}: a step of unit length moves the output"
-            at_most(measure(change, trial.target), budget.first_order * (1 + sample.tolerance), law)
+            rounding = sample.tolerance + output_rounding(trial, sample)
+            at_most(measure(change, trial.target), budget.first_order * (1 + rounding), law)
 
 
 def forward_writes_into_nothing(module: Composed, sample: Sample) -> None:

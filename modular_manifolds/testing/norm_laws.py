@@ -166,7 +166,7 @@ def vectors_are_columns(norm: Norm, sample: Sample) -> None:
     }
     for name, (found, expected) in pairs.items():
         law = f"{norm}.{name} of a vector equals that of a column"
-        close(found, expected, tolerance=0.0, law=law)
+        close(found, expected, tolerance=sample.rounding, law=law)
 
 
 def arguments_are_not_written_into(norm: Norm, sample: Sample) -> None:
@@ -179,7 +179,10 @@ def arguments_are_not_written_into(norm: Norm, sample: Sample) -> None:
 
 
 def half_precision_is_computed_in_single(norm: Norm, sample: Sample) -> None:
-    """For bfloat16 `value` and `dual` are float32 and `steepest` is bfloat16, off by rounding only."""
+    """For bfloat16 `value` and `dual` are float32 and `steepest` is bfloat16: those of the float32 tensor.
+
+    The same operations in the same shapes give the same bits on every processor.
+    """
     half = torch.bfloat16
     x = sample.normal("x").to(half)
     wide = x.float()

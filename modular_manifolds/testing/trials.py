@@ -82,6 +82,28 @@ def reaches(tree: Tree, within: Any) -> Tensor:
     return torch.tensor(bounds, dtype=torch.float64).to(norms)
 
 
+def largest_reach(tree: Tree, within: Any) -> float:
+    """The bound on the output of every input, of norm at most `within`, part by part."""
+    norms = torch.stack(vectors(within), dim=-1)
+    return total(reach(tree, _radius(within, norms.amax(dim=0))))
+
+
+def output_rounding(trial: Trial, sample: Sample) -> float:
+    """How far rounding may move the difference of two outputs, relative to the bound on the outputs.
+
+    A sum of n products is off by at most `nε/2` times the sum of their sizes. That sum is within √n of the bound on
+    the output, also where the output itself cancels. The factor 16 leaves room for √n and for several such sums.
+    """
+    return 16 * (_entries(trial.source) + _entries(trial.target)) * sample.eps
+
+
+def _entries(space: AnySpace) -> int:
+    """The numbers in one vector of the space; those of a tuple are added."""
+    if isinstance(space, ProductSpace):
+        return sum(_entries(part) for part in space.parts)
+    return space.size if isinstance(space, Space) else 0
+
+
 def _radius(like: Any, sizes: Tensor) -> Radius:
     """One input's sizes in the form of the tuple `like`."""
     left = iter(sizes.tolist())

@@ -31,8 +31,9 @@ def worst(x: Tensor) -> float:
     return float((torch.linalg.svdvals(x.double()) - 1).abs().max())
 
 
-@pytest.mark.parametrize("shape", [(136, 136), (136, 320)])
-@pytest.mark.parametrize("condition", [1.5, 1000.0])
+@pytest.mark.parametrize(
+    ("shape", "condition"), [((132, 132), 1.5), ((132, 132), 1000.0), ((132, 256), 1000.0)]
+)
 def test_four_steps_leave_less_than_torchs_five(
     shape: tuple[int, int], condition: float, machine: Machine
 ) -> None:

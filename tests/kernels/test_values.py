@@ -50,11 +50,6 @@ def test_a_stack_of_several_tiles(machine: Machine) -> None:
     cases.pre_step(machine, torch.randn(3, 20, 300), nesterov=True)
 
 
-@pytest.mark.parametrize("shape", [(132, 130), (130, 260)], ids=str)
-def test_msign_beyond_one_tile_of_bfloat16(machine: Machine, shape: tuple[int, int]) -> None:
-    cases.whole_msign(machine, well_conditioned(*shape).float(), "bf16")
-
-
 def test_retraction_beyond_one_launch(machine: Machine) -> None:
     cases.retract(machine, (130, 129), 2)
 

@@ -21,56 +21,54 @@ from modular_manifolds.linalg import backend
 
 ROUTES: list[tuple[tuple[int, int], Precision]] = [
     ((20, 17), "fp32"), ((17, 90), "fp32"), ((40, 90), "fp32"), ((65, 66), "fp32"), ((65, 100), "fp32"),
-    ((20, 17), "bf16"), ((17, 150), "bf16"), ((130, 132), "bf16"), ((130, 200), "bf16"),
+    ((20, 17), "bf16"), ((17, 150), "bf16"), ((130, 132), "bf16"), ((200, 130), "bf16"),
 ]  # fmt: skip
 """Each of the ways a matrix sign is computed: one launch resident, in strips, in tiles; standard form, Gram form."""
 
 
-@pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
-def test_size_of_entries_does_not_matter(
-    machine: Machine, shape: tuple[int, int], precision: Precision
-) -> None:
-    """A power of two changes no bit; 1e-30, 1e+30 and sizes beside each other in a stack change little."""
-    x = well_conditioned(*shape).float()
-    plain = msign(machine, x, POLAR_EXPRESS[:3], precision)
-    for exponent in (-100, 100):
-        scaled = msign(machine, x * 2.0**exponent, POLAR_EXPRESS[:3], precision)
-        assert torch.equal(scaled, plain)
-    stack = torch.stack((x * 1e-30, x * 1e30, torch.zeros_like(x)))
-    small, large, zero = msign(machine, stack, POLAR_EXPRESS[:3], precision)
-    bar = FLOAT32 if precision == "fp32" else 2 * BFLOAT16
-    assert error(small, plain) <= bar
-    assert error(large, plain) <= bar
-    assert torch.equal(zero, torch.zeros_like(x))
-
-
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
-def test_nan_gives_nan(machine: Machine, shape: tuple[int, int], precision: Precision) -> None:
-    x = well_conditioned(*shape).float()
-    x[3, 5] = torch.nan
-    assert bool(msign(machine, x, POLAR_EXPRESS[:2], precision).isnan().any())
-
-
-@pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
-def test_the_same_input_gives_the_same_bits(
+def test_size_and_neighbours_do_not_matter(
     machine: Machine, shape: tuple[int, int], precision: Precision
 ) -> None:
-    """Alone, again, and beside another in a stack: no sum depends on what runs beside it."""
+    """The same bits again, and beside others in a stack; a power of two changes no bit, 1e-30 and 1e+30 little.
+
+    Zero gives zero and NaN gives NaN, each in its own matrix only: no sum depends on what runs beside it.
+    """
     x = well_conditioned(*shape).float()
-    first = msign(machine, x, POLAR_EXPRESS[:3], precision)
-    assert torch.equal(msign(machine, x, POLAR_EXPRESS[:3], precision), first)
-    stack = msign(machine, torch.stack((x + 1, x)), POLAR_EXPRESS[:3], precision)
-    assert torch.equal(stack[1], first)
+    broken = x.clone()
+    broken[3, 5] = torch.nan
+    others = {"nan": broken, "power": x * 2.0**100}
+    if max(shape) <= 128:
+        others |= {
+            "same": x, "smaller": x * 2.0**-100, "large": x * 1e30, "small": x * 1e-30, "zero": torch.zeros_like(x)
+        }  # fmt: skip
+    # Two steps on one Gram matrix of a long X, and both of the other forms.
+    steps = POLAR_EXPRESS[:2]
+    plain = msign(machine, x, steps, precision)
+    found = dict(
+        zip(others, msign(machine, torch.stack([*others.values()]), steps, precision), strict=True)
+    )
+    bar = FLOAT32 if precision == "fp32" else 2 * BFLOAT16
+    for each in found.keys() & {"same", "power", "smaller"}:
+        assert torch.equal(found[each], plain), each
+    for each in found.keys() & {"large", "small"}:
+        assert error(found[each], plain) <= bar, each
+    assert bool(found["nan"].isnan().any())
+    if "zero" in found:
+        assert torch.equal(found["zero"], torch.zeros_like(x))
 
 
-@pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "precision"), [each for each in ROUTES if min(each[0]) <= 128], ids=str
+)
 def test_small_singular_values_do_no_harm(
     machine: Machine, shape: tuple[int, int], precision: Precision
 ) -> None:
     """Down to 1e-3 of the largest: products in half precision leave them between 0 and hardly over 1.
 
-    Without a new Gram matrix after two steps this is where bfloat16 overflows.
+    Without a new Gram matrix after two steps this is where bfloat16 overflows. Larger matrices of this kind are in
+    `test_model_accuracy.py`.
     """
     x = well_conditioned(*shape, lowest=1e-3).float()
     found = msign(machine, x, POLAR_EXPRESS, precision)
