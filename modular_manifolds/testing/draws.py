@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,3 +38,10 @@ def tangent_of_size(manifold: Manifold, point: Tensor, x: Tensor) -> Tensor:
     Not normalised after the projection: where the tangent space is only zero, that would be noise.
     """
     return manifold.tangent(point, of_the_size_of(point, x))
+
+
+def tangent_share(manifold: Manifold, w: Tensor, g: Tensor) -> Tensor:
+    """The smallest `‖P(G)‖/‖G‖` over the rows of each matrix, at least √ε; 1 for rows that are zero."""
+    part, whole = (torch.linalg.vector_norm(x, dim=-1) for x in (manifold.tangent(w, g), g))
+    share = torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 1.0)
+    return share.clamp(math.sqrt(torch.finfo(g.dtype).eps), 1.0).amin(dim=-1)

@@ -23,6 +23,7 @@ from modular_manifolds.testing.check import (
     finite,
     untouched,
 )
+from modular_manifolds.testing.draws import tangent_share
 from modular_manifolds.testing.measure import inner, size
 from modular_manifolds.testing.sample import SIZES, Sample
 
@@ -38,7 +39,7 @@ def direction_is_tangent(solver: Solver, manifold: Manifold, norm: Norm, sample:
         a = _solve(solver, manifold, norm, w, g).direction
         law = f"{_name(solver, manifold, norm)}: the direction is tangent ({kind} gradient)"
         finite(a, law)
-        allowed = _rounding(solver, sample) * _unit(norm, a) / _tangent_share(manifold, w, g)
+        allowed = _rounding(solver, sample) * _unit(norm, a) / tangent_share(manifold, w, g)
         at_most(size(a - manifold.tangent(w, a)), allowed, law)
 
 
@@ -267,13 +268,6 @@ def _rounding(solver: Solver, sample: Sample) -> float:
     """How far off feasible the solver's directions may be."""
     half = math.sqrt(sample.eps) if solver.half_the_digits else 0.0
     return max(sample.rounding, half)
-
-
-def _tangent_share(manifold: Manifold, w: Tensor, g: Tensor) -> Tensor:
-    """The smallest `‖P(G)‖/‖G‖` over the rows of each matrix, at least √ε; 1 for rows that are zero."""
-    part, whole = (torch.linalg.vector_norm(x, dim=-1) for x in (manifold.tangent(w, g), g))
-    share = torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 1.0)
-    return share.clamp(math.sqrt(torch.finfo(g.dtype).eps), 1.0).amin(dim=-1)
 
 
 def _points(manifold: Manifold, sample: Sample, shape: tuple[int, ...]) -> Tensor:
