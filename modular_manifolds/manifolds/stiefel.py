@@ -59,10 +59,11 @@ class Stiefel(Manifold):
         return w, wide
 
     def _residual(self, point: Tensor) -> Tensor:
-        w, _ = _tall(point / self.radius)
         # Far off the manifold squares are out of range: infinity is right then, a difference of two is not.
-        size = largest_entry(w).clamp_min(1)
-        r = gram(w / size) * size * size
+        largest = largest_entry(point).clamp_min(self.radius)
+        size = (largest / self.radius).clamp_max(torch.finfo(point.dtype).max)
+        w, _ = _tall(point / largest)
+        r = gram(w) * size * size
         return (r - eye_like(r)).abs().amax(dim=MATRIX)
 
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:

@@ -24,4 +24,4 @@ class Max(Norm):
 
     def _steepest(self, g: Tensor) -> Tensor:
         # Alone, the sign of NaN is 0 and that of infinity 1, which would look like answers.
-        return (g * 0).sub_(g.sign())
+        return g.sign().add_(g * 0).neg_()

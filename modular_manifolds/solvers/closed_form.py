@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, inner, more_than_rounding, near_one, normalise
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    divide_safely,
+    inner,
+    length,
+    near_one,
+    normalise,
+    projection_rounding,
+)
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.rms_operator import RMSOperator, unit
@@ -46,9 +54,9 @@ class NormSteepest(Solver):
         if norm.accuracy == 0.0:
             return _exact(direction)
         if isinstance(norm, Spectral | RMSOperator):
-            length = unit(gradient) if isinstance(norm, RMSOperator) else 1.0
+            long = unit(gradient) if isinstance(norm, RMSOperator) else 1.0
             accuracy = msign_accuracy(gradient.shape)
-            gap = msign_gap(gradient, direction, accuracy=accuracy, floor=MSIGN_FLOOR, unit=length)
+            gap = msign_gap(gradient, direction, accuracy=accuracy, floor=MSIGN_FLOOR, unit=long)
         else:
             g = near_one(gradient)
             gap = relative_gap(-inner(g, direction), norm.dual(g)[..., None, None])
@@ -72,9 +80,8 @@ class TangentGradient(Solver):
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
         del norm, dual
-        tangent = manifold.tangent(point, normalise(gradient, dim=MATRIX))
-        there = more_than_rounding(tangent, dim=MATRIX)
-        return _exact(torch.where(there, -normalise(tangent, dim=MATRIX), 0.0))
+        tangent = _tangent_part(manifold, point, normalise(gradient, dim=MATRIX), dim=MATRIX)
+        return _exact(-normalise(tangent, dim=MATRIX))
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,25 @@ class RowTangentGradient(Solver):
         self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
     ) -> Solution:
         del dual
-        tangent = manifold.tangent(point, normalise(gradient, dim=-1))
-        there = more_than_rounding(tangent, dim=-1)
-        return _exact(torch.where(there, norm.steepest(tangent), 0.0))
+        tangent = _tangent_part(manifold, point, normalise(gradient, dim=-1), dim=-1)
+        return _exact(norm.steepest(tangent))
+
+
+def _tangent_part(
+    manifold: Manifold, point: Tensor, unit: Tensor, *, dim: int | tuple[int, int]
+) -> Tensor:
+    """The tangent part of vectors of unit length, up to a factor; zero if it is no more than rounding."""
+    tangent = manifold.tangent(point, unit)
+    size = length(tangent, dim=dim)
+    there = ~(size <= projection_rounding(tangent))
+    if bool((there & (size < SHORT)).any()):
+        # Divided by its own length, the rounding of a projection may be as long as what is tangent.
+        tangent = manifold.tangent(point, divide_safely(tangent, size))
+    return torch.where(there, tangent, 0.0)
+
+
+SHORT = 1e-2
+"""A tangent part shorter than this, of a vector of length 1, is projected once more."""
 
 
 def _exact(direction: Tensor) -> Solution:
