@@ -57,9 +57,9 @@ def plain_surroundings(device: torch.device) -> Iterator[None]:
         if dtype != torch.float32:
             stack.callback(torch.set_default_dtype, dtype)
             torch.set_default_dtype(torch.float32)
-        stack.enter_context(
-            torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda")
-        )
+        fork = torch.random.fork_rng
+        on_cpu = device.type == "cpu"
+        stack.enter_context(fork([]) if on_cpu else fork([device], device_type=device.type))
         yield
 
 

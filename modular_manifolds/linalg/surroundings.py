@@ -21,7 +21,8 @@ def full_precision(device_type: str) -> AbstractContextManager[object]:
         device_type: where the tensors live, such as `"cpu"`. The settings of the CPU are taken care of as well.
     """
     if torch.compiler.is_compiling():
-        return torch.autocast(device_type, enabled=False)
+        # A graph is compiled for one state of autocast.
+        return torch.autocast(device_type, enabled=False) if _autocasts(device_type) else _UNCHANGED
     return _UNCHANGED if _thread.inside else _FullPrecision(device_type)
 
 

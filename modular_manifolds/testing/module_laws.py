@@ -231,6 +231,8 @@ def check_module(module: Composed, sample: Sample | None = None) -> None:
     """
     sample = Sample((7,), dtype=torch.float32) if sample is None else sample
     inside = unwrapped(module)
+    # In a copy two weights in one memory would be apart.
+    cast("Composed", inside).tree()
     with plain_surroundings(torch.device(sample.device)):
         if isinstance(inside, nn.Module):
             inside = snapshot(inside).requires_grad_()
