@@ -1,19 +1,19 @@
 """Which rule should move the rows of an embedding whose words a batch does not contain?
 
-A small GPT learns to predict the next word of a text. Its vocabulary has thousands of words and a batch contains a
-few hundred of them, so most rows of the embedding have a gradient of zero in most steps. The methods differ only in
-the embedding; steepest descent steps all other weights.
+A network learns to predict the next word of a text. Its vocabulary has thousands of words and a batch contains a few
+hundred of them, so most rows of the embedding have a gradient of zero in most steps. The methods differ only in the
+embedding, which has a learning rate of its own; steepest descent steps all other weights.
 
-- "at rest": the row keeps its place and its momentum. This is the rule of `mm.SteepestDescent`.
-- "momentum decays": the row keeps its place, and its momentum decays.
+- "at rest": the row keeps its place, and its momentum decays. This is the rule of `mm.SteepestDescent`.
+- "momentum kept": the row keeps its place and its momentum, as in `torch.optim.SparseAdam`.
 - "every row moves": the row goes on along its momentum, at full length, and its momentum decays.
 - "AdamW": `torch.optim.AdamW` steps the embedding, without weight decay.
 - "frozen": the embedding stays as it was drawn. This shows how much there is to gain.
 
     python examples/word_embedding.py FILE
 
-FILE is any text in UTF-8. Every finished run is a small JSON file under --out, so that an interrupted experiment
-goes on where it was.
+FILE is any text in UTF-8. The network is an embedding and a head, or a GPT with --depth 2. Every finished run is a
+small JSON file under --out, so that an interrupted experiment goes on where it was.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 import modular_manifolds as mm
+from modular_manifolds.models.rms_linear import rms_linear
 from modular_manifolds.training.text import Windows
 
 WORD: Final = re.compile(r"\w+(?:'\w+)*|[^\w\s]|\n")
@@ -49,17 +50,16 @@ RARE: Final = 10
 """A word is rare if the training part contains it fewer than this many times."""
 
 AT_REST: Final = "at rest"
-DECAYING: Final = "momentum decays"
+KEPT: Final = "momentum kept"
 MOVING: Final = "every row moves"
 FROZEN: Final = "frozen"
 BETAS: Final = {"AdamW, β₂ = 0.95": (0.9, 0.95), "AdamW, β₂ = 0.999": (0.9, 0.999)}
-METHODS: Final = (AT_REST, DECAYING, MOVING, *BETAS, FROZEN)
+METHODS: Final = (AT_REST, KEPT, MOVING, *BETAS, FROZEN)
 
 MOMENTUM: Final = 0.9
-START: Final = 1.0
-"""The first learning rate that is tried for steepest descent."""
-START_ADAMW: Final = 0.02
-"""The first learning rate that is tried for AdamW."""
+START: Final = 0.5
+START_EMBEDDING: Final = 0.2
+"""The first rates that are tried, for the network and for its embedding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +73,15 @@ class Words:
 
 @dataclass(frozen=True)
 class Trial:
-    """A method with its rate, the rate of AdamW on the embedding (or None), and the seed of all that is drawn."""
+    """A method, its learning rates, and the seed of all that is drawn.
+
+    `embedding_rate` is AdamW's learning rate, or the rms of a row's step in steepest descent. If it is None, the
+    budget splits `rate` over the embedding and the other weights.
+    """
 
     method: str
     rate: float
-    adamw_rate: float | None = None
+    embedding_rate: float | None = None
     seed: int = 0
 
 
@@ -110,25 +114,38 @@ def read_words(path: Path, *, vocabulary: int, context: int = 32) -> Words:
     return Words(Windows(train, context), Windows(test, context), counts)
 
 
+def network(vocabulary: int, width: int, depth: int) -> mm.Module:
+    """A GPT, or at depth 0 an embedding and a head, which see the last word only."""
+    if depth > 0:
+        return mm.models.GPT(vocabulary, width=width, depth=depth)
+    rows = mm.Embedding(vocabulary, width, manifold=mm.Euclidean())
+    return mm.Series(embedding=rows, head=2.0 * rms_linear(width, vocabulary))
+
+
 def optimisers(net: mm.Module, trial: Trial) -> list[torch.optim.Optimizer]:
     """Steepest descent, and AdamW for the embedding if the method says so."""
     steepest = mm.SteepestDescent(net, trial.rate, momentum=MOMENTUM, nesterov=True)
+    (group,) = (g for g in steepest.param_groups if g["name"] == "embedding.weight")
     if trial.method in (*BETAS, FROZEN):
-        for group in steepest.param_groups:
-            if group["name"] == "embedding.weight":
-                group["share"] = 0.0
-    if trial.adamw_rate is None:
+        group["share"] = 0.0
+    elif trial.embedding_rate is not None:
+        group["share"] = trial.embedding_rate / trial.rate
+    if trial.method not in BETAS:
         return [steepest]
-    weight, betas = net.get_parameter("embedding.weight"), BETAS[trial.method]
-    return [steepest, torch.optim.AdamW([weight], trial.adamw_rate, betas=betas, weight_decay=0.0)]
+    assert trial.embedding_rate is not None
+    adamw = torch.optim.AdamW(
+        group["params"], trial.embedding_rate, betas=BETAS[trial.method], weight_decay=0.0
+    )
+    return [steepest, adamw]
 
 
 def prepare_absent_rows_(method: str, weight: Tensor, momentum: Tensor) -> None:
     """Change momentum or gradient of the rows without a gradient, so that the next step treats them by `method`."""
     assert weight.grad is not None
     absent = (weight.grad == 0).all(dim=1)
-    if method == DECAYING:
-        momentum[absent] *= MOMENTUM
+    if method == KEPT:
+        # The step multiplies by MOMENTUM again.
+        momentum[absent] /= MOMENTUM
     elif method == MOVING:
         # So small that the momentum decays as without it. The optimiser sees a row that has a gradient.
         weight.grad[absent] = 1e-6 * momentum[absent]
@@ -141,7 +158,7 @@ class Experiment:
     words: Words
     out: Path
     width: int = 64
-    depth: int = 2
+    depth: int = 0
     batch: int = 16
     steps: int = 400
     report: Callable[[Trial, Run], None] | None = None
@@ -149,7 +166,7 @@ class Experiment:
     def train(self, trial: Trial) -> Run:
         """Train the network, the rates falling linearly to zero, and measure it on the held-out part."""
         torch.manual_seed(trial.seed)
-        net = mm.models.GPT(len(self.words.counts), width=self.width, depth=self.depth)
+        net = network(len(self.words.counts), self.width, self.depth)
         weight, windows = net.get_parameter("embedding.weight"), self.words.train
         steppers = optimisers(net, trial)
         schedules = [LambdaLR(each, lambda step: 1 - step / self.steps) for each in steppers]
@@ -181,18 +198,14 @@ class Experiment:
             self.report(trial, run)
         return run
 
-    def tuned(self, method: str, rate: float = START) -> Trial:
-        """The method's best trial of seed 0, on a grid of factors of two.
-
-        AdamW's rate is tuned beside the `rate` of the other weights, then `rate` itself, until neither changes.
-        """
-        best = Trial(method, rate)
-        if method not in BETAS:
-            return self.bracketed(best, "rate")
-        best, before = replace(best, adamw_rate=START_ADAMW), best
+    def tuned(self, method: str) -> Trial:
+        """The method's best trial of seed 0: rates on grids of factors of two, one after the other till both stay."""
+        if method == FROZEN:
+            return self.bracketed(Trial(method, START), "rate")
+        best, before = Trial(method, START, START_EMBEDDING), None
         while best != before:
             before = best
-            best = self.bracketed(self.bracketed(best, "adamw_rate"), "rate")
+            best = self.bracketed(self.bracketed(best, "embedding_rate"), "rate")
         return best
 
     def bracketed(self, start: Trial, name: str) -> Trial:
@@ -210,8 +223,7 @@ class Experiment:
         self, methods: Iterable[str] = METHODS, seeds: Iterable[int] = (1, 2, 3)
     ) -> dict[Trial, list[Run]]:
         """Each method's tuned trial, and its runs with seeds that were not used for tuning."""
-        rate = self.tuned(AT_REST).rate
-        best = [self.tuned(method, rate) for method in methods]
+        best = [self.tuned(method) for method in methods]
         runs: dict[Trial, list[Run]] = {trial: [] for trial in best}
         for seed in seeds:
             for trial in best:
@@ -248,7 +260,7 @@ def measured(net: mm.Module, words: Words) -> Run:
 def table(results: dict[Trial, list[Run]]) -> Table:
     """Means over seeds, a row a method; in brackets the smallest and the largest."""
     parts = ("after rare", "after frequent", "of rare", "of frequent")
-    shown = Table("embedding", "rate", "AdamW's rate", "loss", *parts, "rms of rows")
+    shown = Table("embedding", "rate", "its rate", "loss", *parts, "rms of rows")
     for trial, runs in results.items():
         loss = [run.loss for run in runs]
         means = [mean(getattr(run, part.replace(" ", "_")) for run in runs) for part in parts]
@@ -256,7 +268,7 @@ def table(results: dict[Trial, list[Run]]) -> Table:
         shown.add_row(
             trial.method,
             f"{trial.rate:g}",
-            "" if trial.adamw_rate is None else f"{trial.adamw_rate:g}",
+            "" if trial.embedding_rate is None else f"{trial.embedding_rate:g}",
             f"{mean(loss):.3f} ({min(loss):.3f} to {max(loss):.3f})",
             *(f"{each:.3f}" for each in means),
             f"{average:.2f} ({smallest:.2f} to {largest:.2f})",
@@ -269,8 +281,8 @@ def main(
     out: Annotated[Path, typer.Option(help="The folder of finished runs.")] = Path(
         "runs/word-embedding"
     ),
-    vocabulary: Annotated[int, typer.Option(help="How many tokens, the unknown included.")] = 8000,
-    steps: Annotated[int, typer.Option(help="Steps of a run.")] = 400,
+    vocabulary: Annotated[int, typer.Option(help="How many tokens, the unknown included.")] = 5000,
+    depth: Annotated[int, typer.Option(help="Of the GPT; 0 for an embedding and a head.")] = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds, beside the one for tuning.")] = 3,
 ) -> None:
     """Tune and train every method, and print the table."""
@@ -278,7 +290,7 @@ def main(
     experiment = Experiment(
         read_words(path, vocabulary=vocabulary),
         out,
-        steps=steps,
+        depth=depth,
         report=lambda trial, run: console.print(f"{trial}: {run.loss:.3f}"),
     )
     console.print(table(experiment.results(seeds=range(1, seeds + 1))))
