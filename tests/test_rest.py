@@ -98,29 +98,81 @@ def test_a_row_of_a_matrix_that_moves_as_a_whole_keeps_its_average() -> None:
     atom.weight.grad[1, 2] = 0.0
     opt.step()
     buffer = opt.state[atom.weight]["momentum"]
-    assert torch.equal(buffer[0], torch.full((4, 3), 0.5))
+    assert torch.equal(buffer[0], torch.full((4, 3), 0.25))
     assert torch.equal(buffer[1], torch.tensor([0.75, 0.75, 0.25, 0.75])[:, None].expand(4, 3))
 
 
-def test_a_row_keeps_the_momentum_that_it_had_when_it_was_last_seen() -> None:
-    """Lazy, as SparseAdam: the average is over the gradients that a row had, not over steps."""
+@EVERY_PAIR
+@pytest.mark.parametrize("absent", [slice(1, 2), slice(None)], ids=["one matrix", "whole weight"])
+def test_momentum_is_the_average_over_steps_also_of_what_rests(
+    manifold: type[mm.Manifold], norm: type[mm.Norm], absent: slice
+) -> None:
     generator = torch.Generator().manual_seed(2)
-    seen, always = (Weight(mm.Euclidean(), mm.RowRMS(), (4, 3)) for _ in range(2))
-    opts = [mm.SteepestDescent(each, lr=LR, momentum=0.8) for each in (seen, always)]
-    for step in range(6):
-        gradient = torch.randn(4, 3, generator=generator)
-        if step % 2:
-            always.weight.grad = gradient
-            opts[1].step()
-            seen.weight.grad = gradient
-        else:
-            seen.weight.grad = torch.zeros(4, 3).index_fill_(0, torch.tensor([0]), 1.0)
-            seen.weight.grad[0] = gradient[0]
-        opts[0].step()
-    buffers = [
-        opt.state[atom.weight]["momentum"] for opt, atom in zip(opts, (seen, always), strict=True)
-    ]
-    assert torch.equal(buffers[0][1:], buffers[1][1:])
+    atom = Weight(manifold(), norm(), (3, 6, 4))
+    opt = mm.SteepestDescent(atom, lr=LR, momentum=0.75)
+    average = torch.zeros(3, 6, 4)
+    for step in range(5):
+        give_gradient(atom.weight, generator)
+        assert atom.weight.grad is not None
+        if step in (1, 2, 4):
+            atom.weight.grad[absent] = 0.0
+        average = 0.75 * average + 0.25 * atom.weight.grad
+        opt.step()
+    # Each of the five steps rounds twice, and entries are below 4.
+    error = (opt.state[atom.weight]["momentum"] - average).abs().max()
+    assert float(error) <= 10 * 4 * torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("manifold", [mm.Oblique, mm.BalancedRows, mm.Euclidean])
+def test_a_row_that_is_seen_again_after_a_long_time_follows_its_new_gradient(
+    manifold: type[mm.Manifold], nesterov: bool
+) -> None:
+    landed: list[Tensor] = []
+    for first in (1.0, -1.0):
+        torch.manual_seed(0)
+        emb = mm.Embedding(3, 8, manifold=manifold())
+        start = emb.weight.detach().clone()
+        opt = mm.SteepestDescent(emb, lr=LR, momentum=0.5, nesterov=nesterov)
+        generator = torch.Generator().manual_seed(1)
+        for step in range(60):
+            give_gradient(emb.weight, generator)
+            assert emb.weight.grad is not None
+            if step == 0:
+                emb.weight.grad[2] = first
+            elif step < 59:
+                emb.weight.grad[2] = 0.0
+            else:
+                emb.weight.data[2] = start[2]
+            opt.step()
+        landed.append(emb.weight.detach()[2])
+    # 2^-59 of the first gradient is left, less than a rounding of the last one.
+    assert torch.equal(*landed)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_momentum_of_what_rests_becomes_zero(whole: bool) -> None:
+    """Denormal numbers would stay for ever, and are slow."""
+    atom = Weight(mm.Euclidean(), mm.RowRMS(), (3, 4))
+    opt = mm.SteepestDescent(atom, lr=LR, momentum=0.9)
+    atom.weight.grad = torch.tensor([1.0, 1e-36, 1.0])[:, None].expand(3, 4).clone()
+    opt.step()
+    for _ in range(30):
+        atom.weight.grad = torch.zeros(3, 4)
+        atom.weight.grad[0] = 0.0 if whole else 1e-43
+        opt.step()
+    buffer = opt.state[atom.weight]["momentum"]
+    assert bool((buffer[1] == 0).all())
+    assert bool((buffer[[0, 2]] > 0).all())
+
+
+def test_a_denormal_gradient_is_a_gradient_though_others_rest() -> None:
+    atom = Weight(mm.Euclidean(), mm.Max(), (2, 2))
+    opt = mm.SteepestDescent(atom, lr=LR, momentum=0.5)
+    before = atom.weight.detach().clone()
+    atom.weight.grad = torch.tensor([[1e-40, 0.0], [0.0, 1.0]])
+    opt.step()
+    torch.testing.assert_close(before - atom.weight.detach(), LR * torch.eye(2))
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

@@ -61,9 +61,10 @@ def in_full(state: dict[str, Any], weight: Tensor) -> Tensor:
 def descended(state: dict[str, Any], gradient: Gradient) -> Tensor:
     """What the solver descends: the gradient, or its momentum, which is updated. Zero at units that are not reached.
 
-    A unit without a gradient keeps its momentum for the next gradient that reaches it. Otherwise a unit that was
-    reached once would go on at full length in that one direction: a direction does not depend on how small the
-    momentum has become.
+    The momentum of every unit is the average over steps, and decays in a step that does not reach the unit. Such a
+    unit must not move: a direction does not depend on how small the momentum has become, so a unit that was reached
+    once would go on at full length in that one direction. When a unit is reached again after a long time, its new
+    gradient outweighs the old ones, which were taken where the network no longer is.
     """
     mu, nesterov = gradient.group["momentum"], gradient.group["nesterov"]
     buffer: Tensor | None = state.get("momentum")
@@ -72,10 +73,14 @@ def descended(state: dict[str, Any], gradient: Gradient) -> Tensor:
         return value
     value = value.to(buffer.dtype)
     # Not lerp, whose difference of two large gradients of opposite sign overflows.
-    kept = mu if reached is None else torch.where(reached, buffer.new_full((), mu), 1.0)
-    buffer.mul_(kept).add_(value, alpha=1 - mu)
+    buffer.mul_(mu).add_(value, alpha=1 - mu)
+    if reached is None:
+        return value.mul(1 - mu).add_(buffer, alpha=mu) if nesterov else buffer
+    # The smallest denormal number times 0.9 rounds to itself. It would never decay, and processors are slow with it.
+    normal = torch.hardshrink(buffer, torch.finfo(buffer.dtype).tiny)
+    buffer.copy_(torch.where(reached, buffer, normal))
     ahead = value.mul(1 - mu).add_(buffer, alpha=mu) if nesterov else buffer
-    return ahead if reached is None else torch.where(reached, ahead, 0.0)
+    return torch.where(reached, ahead, 0.0)
 
 
 def at_rest(point: Tensor, landed: Tensor, reached: Tensor) -> Tensor:

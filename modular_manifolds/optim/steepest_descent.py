@@ -228,9 +228,12 @@ class SteepestDescent(Optimizer):
         reached = reached_units(gradient, sums)
         if reached is None:
             return gradient
+        partly = replace(gradient, reached=reached)
         if reached.is_cpu and not bool(reached.any()) and not gradient.group["weight_decay"]:
+            # Nothing moves, so no solver is asked. The momentum decays all the same.
+            descended(self.state[gradient.weight], partly)
             return None
-        return replace(gradient, reached=reached)
+        return partly
 
     def _buckets(self, moving: list[Gradient]) -> list[list[Gradient]]:
         """Weights that one batched call can step: same geometry, shape, dtype, device and settings."""
