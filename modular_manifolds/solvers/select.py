@@ -126,7 +126,8 @@ def steepest(
     `argmin <G, A>` subject to `‖A‖ ≤ 1` and A tangent to `manifold` at `point`.
 
     Finite arguments give a finite direction and gap. A point off its manifold is the caller's mistake: the direction is
-    then one for a point near it, and still of at most unit length. Nothing is differentiated.
+    then one for a point near it, and still of at most unit length. Only a point of Stiefel that is off by rounding to
+    bfloat16 or a little more is taken as it is; the direction may be 1.03 long there. Nothing is differentiated.
 
     Args:
         point: W on the manifold, shape (*batch, m, n) or (n,).
