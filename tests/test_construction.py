@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import cases
 import pytest
 import torch
 from networks import MODELS
+from surroundings import default_dtype
 from torch import Tensor
 
 import modular_manifolds as mm
@@ -34,16 +34,6 @@ BUILDS: dict[str, Callable[[], mm.Module]] = {
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-13, torch.bfloat16: 0.05}
 """How far off its manifold a small weight may lie: a few roundings, at most a dozen in bfloat16."""
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def on_meta(build: Callable[[], mm.Module]) -> mm.Module:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 import cases
 import pytest
 import torch
-from test_surroundings import SURROUNDINGS
+from surroundings import SURROUNDINGS
 from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.solvers import SPEL, TABLE, DualAscent, SkewSign, Solver
 from modular_manifolds.testing.draws import of_the_size_of
 
-AROUND = {**SURROUNDINGS, "no derivatives": torch.no_grad}
 SMALL, LARGE = (5, 4), (200, 256)
 """From 128 rows and columns on float32 products go to oneDNN, whose precision torch's settings lower."""
 
@@ -111,7 +110,7 @@ def test_a_door_keeps_its_precision(door: str) -> None:
         generator = torch.Generator().manual_seed(len(door))
         point, v = (torch.randn(shape, generator=generator) for _ in range(2))
         expected = call(point, v)
-        for name, around in AROUND.items():
+        for name, around in SURROUNDINGS.items():
             with around():
                 found = call(point, v)
             for key, theirs in expected.items():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from surroundings import SURROUNDINGS
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -73,43 +73,6 @@ OF_A_RUN: dict[str, Report] = {
 ALL = REPORTS | OF_A_RUN
 
 
-@contextmanager
-def setting(write: Callable[[Any], object], value: object, before: object) -> Iterator[None]:
-    write(value)
-    try:
-        yield
-    finally:
-        write(before)
-
-
-@contextmanager
-def reduced(backend: Any) -> Iterator[None]:
-    backend.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        backend.fp32_precision = "none"
-
-
-SURROUNDINGS: dict[str, Callable[[], Any]] = {
-    "inference mode": torch.inference_mode,
-    "no grad": torch.no_grad,
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "matmul precision": lambda: setting(
-        torch.set_float32_matmul_precision, "medium", torch.get_float32_matmul_precision()
-    ),
-    "products in bfloat16": lambda: reduced(torch.backends),
-    "any algorithm": lambda: setting(torch.use_deterministic_algorithms, False, True),
-    "default float64": lambda: setting(torch.set_default_dtype, torch.float64, torch.float32),
-    "default bfloat16": lambda: setting(torch.set_default_dtype, torch.bfloat16, torch.float32),
-    "default device": lambda: torch.device("meta"),
-    "anomaly mode": lambda: torch.autograd.set_detect_anomaly(True),
-    "fused attention": lambda: torch.nn.attention.sdpa_kernel(
-        torch.nn.attention.SDPBackend.FLASH_ATTENTION
-    ),
-}
-
-
 @cache
 def plain(report: str) -> str:
     """The numbers of a report outside all modes, to the last bit."""
@@ -138,7 +101,9 @@ def test_a_network_made_in_inference_mode_has_the_same_report(report: str) -> No
         assert found.rows == mm.robustness(net, x, y, radii=[0.1, 0.5], attack=ATTACK).rows
 
 
-@pytest.mark.parametrize("where", ["autocast", "products in bfloat16", "fused attention"])
+@pytest.mark.parametrize(
+    "where", ["autocast to bfloat16", "products in bfloat16", "fused attention"]
+)
 def test_attention_and_convolutions_are_examined_in_full_precision(where: str) -> None:
     images = mm.Conv2d(1, 2, 2, size=3)
     heads = {name: mm.Heads(4, 1, 4) for name in ("query", "key", "value")}
@@ -162,7 +127,9 @@ class Own(mm.Bond):
         return torch.full((1,), 0.3) * x + 0 * root
 
 
-@pytest.mark.parametrize("where", ["anomaly mode", "default bfloat16", "default device"])
+@pytest.mark.parametrize(
+    "where", ["anomaly detection", "default dtype bfloat16", "default device meta"]
+)
 def test_bonds_of_users_are_examined_in_torch_s_defaults(where: str) -> None:
     net, x = Own() >> mm.Linear(4, 3), torch.zeros(3, 4)
 

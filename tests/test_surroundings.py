@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any
 
 import pytest
 import torch
+from surroundings import SURROUNDINGS, Surroundings, matmul_precision, products_in
 from torch import Tensor
 from weights import PAIRS, Weight, give_gradient
 
@@ -16,64 +14,6 @@ import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.linalg.backend import product_settings
 from modular_manifolds.linalg.surroundings import full_precision
-
-Surroundings = Callable[[], AbstractContextManager[object]]
-
-
-@contextlib.contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextlib.contextmanager
-def products_in(precision: str) -> Iterator[None]:
-    setting: Any = torch.backends
-    before = setting.fp32_precision
-    setting.fp32_precision = precision
-    try:
-        yield
-    finally:
-        setting.fp32_precision = before
-
-
-@contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextlib.contextmanager
-def any_algorithms() -> Iterator[None]:
-    """The tests' room allows deterministic algorithms only."""
-    torch.use_deterministic_algorithms(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(True)
-
-
-SURROUNDINGS: dict[str, Surroundings] = {
-    "autocast to bfloat16": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-    "autocast to float16": lambda: torch.autocast("cpu", dtype=torch.float16),
-    "products of medium precision": lambda: matmul_precision("medium"),
-    "products in bfloat16": lambda: products_in("bf16"),
-    "default dtype float64": lambda: default_dtype(torch.float64),
-    "default dtype bfloat16": lambda: default_dtype(torch.bfloat16),
-    "inference mode": torch.inference_mode,
-    "gradients enabled": torch.enable_grad,
-    "anomaly detection": lambda: torch.autograd.set_detect_anomaly(True),
-    "any algorithms": any_algorithms,
-    "default device meta": lambda: torch.device("meta"),
-}
 
 
 def trained(
