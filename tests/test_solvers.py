@@ -782,6 +782,20 @@ def test_bad_arguments_are_refused_in_words() -> None:
             solver.solve(mm.Sphere(), mm.Spectral(), w, g, None)
 
 
+def test_a_dual_of_another_weight_is_refused() -> None:
+    for manifold, norm, name, shape in (
+        (mm.Stiefel(), mm.Spectral(), "lyapunov", (3, 3)),
+        (mm.SpectralSphere(), mm.Spectral(), "auto", (1, 2)),
+    ):
+        w, g = manifold.random((5, 3)), torch.randn(5, 3)
+        found = mm.steepest(manifold, norm, w, g, solver=name)
+        assert found.dual is not None
+        assert found.dual.shape == shape
+        mm.steepest(manifold, norm, w, g, solver=name, dual=found.dual)
+        with pytest.raises(ShapeError, match=r"steepest\(dual\) must have the shape"):
+            mm.steepest(manifold, norm, w, g, solver=name, dual=torch.zeros(4, 4))
+
+
 def test_the_defaults_converge_where_m_is_just_above_n() -> None:
     stiefel = mm.Stiefel()
     for shape in ((40, 5, 4), (40, 9, 8)):

@@ -155,7 +155,16 @@ def steepest(
     g = as_matrices(gradient, argument="steepest(gradient)")
     if w.dtype is not g.dtype:
         w, g = w.double(), g.double()
-    found = find_solver(manifold, norm, solver).solve(manifold, norm, w, g, dual)
+    chosen = find_solver(manifold, norm, solver)
+    wanted = None if dual is None else chosen.dual_shape(tuple(w.shape))
+    if dual is not None and wanted is not None and tuple(dual.shape) != wanted:
+        raise ShapeError(
+            "steepest(dual)",
+            f"must have the shape {wanted} for {chosen.name}",
+            tuple(dual.shape),
+            "Pass the dual of a Solution for the same weight by the same solver, or leave it out.",
+        )
+    found = chosen.solve(manifold, norm, w, g, dual)
     direction = restore(found.direction, point)
     return found if direction is found.direction else replace(found, direction=direction)
 
