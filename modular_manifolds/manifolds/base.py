@@ -1,4 +1,4 @@
-"""What a manifold must answer: is this shape mine, which point is nearest, which steps stay, how far off."""
+"""The interface of a manifold: its shapes, the nearest point, tangent steps, retraction and residual."""
 
 from __future__ import annotations
 

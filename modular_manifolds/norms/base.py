@@ -1,4 +1,4 @@
-"""What a norm on weights must answer: how large, how steep in the dual, and which way is steepest."""
+"""The interface of a norm on weights: its value, its dual norm and its steepest direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a network to parameter groups: one group a weight, with its part of the learning rate."""
+"""The parameter groups of a network: one group a weight, with its share of the learning rate."""
 
 from __future__ import annotations
 

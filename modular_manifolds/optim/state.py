@@ -59,7 +59,7 @@ def in_full(state: dict[str, Any], weight: Tensor) -> Tensor:
 
 
 def descended(state: dict[str, Any], gradient: Gradient) -> Tensor:
-    """What the solver descends: the gradient, or its momentum, which is updated. Zero at units that are not reached.
+    """Update the momentum, and give back what the solver descends. It is zero at units that are not reached.
 
     The momentum of every unit is the average over steps, and decays in a step that does not reach the unit. Such a
     unit must not move: a direction does not depend on how small the momentum has become, so a unit that was reached

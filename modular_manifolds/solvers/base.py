@@ -1,4 +1,4 @@
-"""What a solver is: a named, frozen way from (manifold, norm, point, gradient) to a Solution."""
+"""The interface of a solver: a named, frozen way from (manifold, norm, point, gradient) to a Solution."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """Which solver `select` takes, and why; `print` it to read it."""
+    """The solver that `select` takes, and why; `print` it to read it."""
 
     manifold: Manifold
     norm: Norm

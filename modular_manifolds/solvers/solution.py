@@ -1,4 +1,4 @@
-"""What a solver returns: a direction, and how sure one may be of it."""
+"""The result of a solve: a direction, and how far it may be from the steepest one."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ class Solution:
         direction: shape (*batch, m, n); tangent, `‖A‖ ≤ 1`, and `<G, A>` as low as the gap promises.
             Zero where the gradient has no tangent part.
         status: how the solve ended; of a batch, the worst.
-        iterations: how many the solver used; 0 for a closed form.
+        iterations: how many the solver used; 0 for a solver that does not iterate.
         gap: relative duality gap `(dual − primal)/dual`, between 0 and 1, shape (*batch): the direction descends at
-            least `(1 − gap)` as steeply as any. Zero up to rounding for a closed form. NaN where the gradient or the
+            least `(1 − gap)` as steeply as any. Zero up to rounding for an exact formula, a bound for a
+            direction by polynomials. NaN where the gradient or the
             point holds NaN or infinity; the status is not CONVERGED then.
         tolerance: the gap that was asked for; None where the solver stops by another rule.
         dual: the dual variable at the end, to warm-start the next solve; None for a closed form.

@@ -1,4 +1,4 @@
-"""What every manifold must do. A law takes the manifold and a sample and raises AssertionError."""
+"""Laws of every manifold. A law takes the manifold and a sample and raises AssertionError."""
 
 from __future__ import annotations
 

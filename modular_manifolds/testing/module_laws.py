@@ -1,4 +1,4 @@
-"""What every module must do: the numbers it declares are tried against the function it computes.
+"""Laws of every module: the numbers it declares are tried against the function it computes.
 
 Random search and gradient ascent find lower bounds: a law that passes has not proved the declared
 number, one that fails has refuted it.

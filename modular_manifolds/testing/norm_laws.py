@@ -1,4 +1,4 @@
-"""What every norm must do. A law takes the norm and a sample and raises AssertionError."""
+"""Laws of every norm. A law takes the norm and a sample and raises AssertionError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every solver must do for a pair it is listed with. A law raises AssertionError."""
+"""Laws of every solver, for a pair it is listed with. A law raises AssertionError."""
 
 from __future__ import annotations
 

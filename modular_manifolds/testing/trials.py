@@ -21,7 +21,7 @@ DRAWN: Final = 256
 
 
 class Composed(Protocol):
-    """What the laws ask of a module; every module of this library has it."""
+    """The interface that the laws ask of a module; every module of this library has it."""
 
     def tree(self, path: str = "") -> Tree: ...
     def geometries(self, path: str = "") -> Iterator[tuple[str, Any]]: ...
