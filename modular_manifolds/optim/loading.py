@@ -10,11 +10,14 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.optim.damping import AVERAGES, unit_shape
 from modular_manifolds.optim.settings import check_groups
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.select import find_solver
 
 ARGUMENT = "load_state_dict(state_dict)"
+LATER = {"noise_damping": False}
+"""Settings that older state dicts do not have, with the value that they stand for."""
 REMEDY = "Build the optimizer on the network that the state was saved from."
 
 
@@ -55,11 +58,11 @@ def check_state(
         if list(shape) != ours["shape"]:
             _refuse(f"must be for '{ours['name']}' of shape {tuple(ours['shape'])}", tuple(shape))
         places[theirs["params"][0]] = ours
-    check_groups([dict(group) for group in saved], geometries)
+    check_groups([{**LATER, **group} for group in saved], geometries)
     for key, entries in given["state"].items():
         if key not in places:
             _refuse("must hold state of weights in its groups only", f"state of {key!r}")
-        _check_entries(entries, places[key], dual_shapes)
+        _check_entries(entries, places[key], geometries[places[key]["name"]], dual_shapes)
 
 
 def by_weight(given: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> dict[Tensor, Any]:
@@ -74,6 +77,7 @@ def by_weight(given: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> 
 def _check_entries(
     entries: Mapping[str, Any],
     group: Mapping[str, Any],
+    geometry: Geometry,
     dual_shapes: Mapping[str, tuple[int, ...] | None],
 ) -> None:
     name, weight = group["name"], group["params"][0]
@@ -81,6 +85,7 @@ def _check_entries(
     dual = dual_shapes[name]
     if dual is not None:
         wanted["dual"] = dual
+    wanted.update(dict.fromkeys(AVERAGES, unit_shape(weight, geometry.coupled_dims)))
     for key, shape in wanted.items():
         value = entries.get(key)
         if value is None:

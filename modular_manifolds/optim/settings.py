@@ -22,7 +22,7 @@ NUMBERS: Final[dict[str, tuple[Range, str]]] = {
 }
 """For each setting that is a number: its range, and the remedy if it is outside."""
 
-FLAGS: Final = ("nesterov", "tangent_momentum")
+FLAGS: Final = ("nesterov", "tangent_momentum", "noise_damping")
 
 SHARE: Final = list(NUMBERS).index("share")
 TYPES: Final = [float] * (len(NUMBERS) - 1) + [bool] * len(FLAGS)
@@ -106,10 +106,11 @@ def _check_together(
     settings: Mapping[str, Any], geometries: Mapping[str, Geometry], *, prefix: str
 ) -> None:
     """The rules about two settings, or about a setting and a manifold."""
-    if settings["nesterov"] and settings["momentum"] == 0:
-        raise ArgumentError(
-            f"{prefix}nesterov", "needs momentum", "momentum=0", "Pass momentum=0.95."
-        )
+    for name in ("nesterov", "noise_damping"):
+        if settings[name] and settings["momentum"] == 0:
+            raise ArgumentError(
+                f"{prefix}{name}", "needs momentum", "momentum=0", "Pass momentum=0.95."
+            )
     if not settings["weight_decay"]:
         return
     for path, geometry in geometries.items():

@@ -19,3 +19,10 @@ def factors(values: list[float], like: Tensor) -> Tensor | float:
 def unstacked(tensor: Tensor, count: int) -> list[Tensor]:
     """The parts of a `stacked` tensor, each in memory of its own."""
     return [tensor] if count == 1 else [each.clone() for each in tensor]
+
+
+def spread(numbers: Tensor | float, like: Tensor) -> Tensor | float:
+    """Numbers of shape (*batch), or one number, in a shape that broadcasts over `like` of shape (*batch, …)."""
+    if not isinstance(numbers, Tensor):
+        return numbers
+    return numbers.reshape(numbers.shape + (1,) * (like.dim() - numbers.dim()))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import at_least_float32
+from modular_manifolds.optim.damping import signal
 from modular_manifolds.optim.gradients import Gradient
 
 
@@ -58,8 +59,10 @@ def in_full(state: dict[str, Any], weight: Tensor) -> Tensor:
     return full if master is None else torch.where(master.to(weight.dtype) == weight, master, full)
 
 
-def descended(state: dict[str, Any], gradient: Gradient) -> Tensor:
-    """Update the momentum, and give back what the solver descends. It is zero at units that are not reached.
+def descended(state: dict[str, Any], gradient: Gradient) -> tuple[Tensor, Tensor | None]:
+    """Update the averages. Give back what the solver descends, which is zero at units that are not reached, and their signal.
+
+    The signal is the part of the step's length that each unit takes, None for the whole of it.
 
     The momentum of every unit is the average over steps, and decays in a step that does not reach the unit. Such a
     unit must not move: a direction does not depend on how small the momentum has become, so a unit that was reached
@@ -70,17 +73,17 @@ def descended(state: dict[str, Any], gradient: Gradient) -> Tensor:
     buffer: Tensor | None = state.get("momentum")
     value, reached = gradient.value, gradient.reached
     if buffer is None:
-        return value
+        return value, None
     value = value.to(buffer.dtype)
     # Not lerp, whose difference of two large gradients of opposite sign overflows.
     buffer.mul_(mu).add_(value, alpha=1 - mu)
-    if reached is None:
-        return value.mul(1 - mu).add_(buffer, alpha=mu) if nesterov else buffer
-    # The smallest denormal number times 0.9 rounds to itself. It would never decay, and processors are slow with it.
-    normal = torch.hardshrink(buffer, torch.finfo(buffer.dtype).tiny)
-    buffer.copy_(torch.where(reached, buffer, normal))
+    if reached is not None:
+        # The smallest denormal number times 0.9 rounds to itself. It would never decay, and processors are slow with it.
+        normal = torch.hardshrink(buffer, torch.finfo(buffer.dtype).tiny)
+        buffer.copy_(torch.where(reached, buffer, normal))
+    length = signal(state, gradient) if gradient.group["noise_damping"] else None
     ahead = value.mul(1 - mu).add_(buffer, alpha=mu) if nesterov else buffer
-    return torch.where(reached, ahead, 0.0)
+    return (ahead if reached is None else torch.where(reached, ahead, 0.0)), length
 
 
 def at_rest(point: Tensor, landed: Tensor, reached: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.nn.module import Module
+from modular_manifolds.optim.damping import prepare_damping_
 from modular_manifolds.optim.diagnosis import Diagnosis
 from modular_manifolds.optim.gradients import (
     Gradient,
@@ -22,9 +23,9 @@ from modular_manifolds.optim.gradients import (
     reached_units,
 )
 from modular_manifolds.optim.groups import groups_of, weights_of
-from modular_manifolds.optim.loading import by_weight, check_state, dual_shape
-from modular_manifolds.optim.settings import check_choices, check_groups, check_settings
-from modular_manifolds.optim.stacks import factors, stacked, unstacked
+from modular_manifolds.optim.loading import LATER, by_weight, check_state, dual_shape
+from modular_manifolds.optim.settings import FLAGS, check_choices, check_groups, check_settings
+from modular_manifolds.optim.stacks import factors, spread, stacked, unstacked
 from modular_manifolds.optim.state import at_rest, descended, has_dual, in_full, prepare_
 from modular_manifolds.optim.step import decay, take
 from modular_manifolds.solvers.base import Solver
@@ -49,6 +50,8 @@ class SteepestDescent(Optimizer):
         momentum: μ in [0, 1).
         nesterov: needs momentum.
         tangent_momentum: keep the momentum tangent.
+        noise_damping: step each unit of a weight (row of an embedding, entry in sign descent, matrix) by the part of its
+            gradients that is signal, at most `lr · share`; needs momentum. See `optim.damping.signal`.
         weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused where points have a fixed size.
         solver: `"auto"`, or a solver's name or `Solver` that is listed for every weight's pair.
         on_nonfinite: `"raise"`, or `"skip"` to leave out the whole step and count it in `skipped`.
@@ -66,6 +69,7 @@ class SteepestDescent(Optimizer):
         momentum: float = 0.0,
         nesterov: bool = False,
         tangent_momentum: bool = False,
+        noise_damping: bool = False,
         weight_decay: float = 0.0,
         solver: str | Solver = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
@@ -76,6 +80,7 @@ class SteepestDescent(Optimizer):
             "momentum": momentum,
             "nesterov": bool(nesterov),
             "tangent_momentum": bool(tangent_momentum),
+            "noise_damping": bool(noise_damping),
             "weight_decay": weight_decay,
         }
         check_choices(self._geometries, solver=solver, on_nonfinite=on_nonfinite)
@@ -194,6 +199,8 @@ class SteepestDescent(Optimizer):
                 handle.remove()
         for group, weight in self._weights():
             group.setdefault("shape", list(weight.shape))
+            for name, value in LATER.items():
+                group.setdefault(name, value)
         self._prepare()
 
     def _weights(self) -> Iterable[tuple[dict[str, Any], Tensor]]:
@@ -206,6 +213,9 @@ class SteepestDescent(Optimizer):
             if weight.is_floating_point():
                 dual = self._dual_shapes[group["name"]]
                 prepare_(self.state[weight], weight, momentum=group["momentum"], dual_shape=dual)
+                if group["noise_damping"]:
+                    dims = self._geometries[group["name"]].coupled_dims
+                    prepare_damping_(self.state[weight], weight, dims)
 
     def _all_finite(self, gradients: list[Gradient], sums: list[list[float]]) -> bool:
         for gradient, own in zip(gradients, sums, strict=True):
@@ -230,7 +240,7 @@ class SteepestDescent(Optimizer):
             return gradient
         partly = replace(gradient, reached=reached)
         if reached.is_cpu and not bool(reached.any()) and not gradient.group["weight_decay"]:
-            # Nothing moves, so no solver is asked. The momentum decays all the same.
+            # Nothing moves, so no solver is asked. The averages decay all the same.
             descended(self.state[gradient.weight], partly)
             return None
         return partly
@@ -240,7 +250,7 @@ class SteepestDescent(Optimizer):
         buckets: dict[Hashable, list[Gradient]] = {}
         for each in moving:
             group, weight = each.group, each.weight
-            settings = (group["momentum"], group["nesterov"], group["tangent_momentum"])
+            settings = tuple(group[name] for name in ("momentum", *FLAGS))
             warm = has_dual(self.state[weight])
             key = (each.geometry, weight.shape, weight.dtype, weight.device, settings, warm)
             buckets.setdefault(key, []).append(each)
@@ -252,20 +262,23 @@ class SteepestDescent(Optimizer):
         states = [self.state[each.weight] for each in bucket]
         starts = [in_full(s, each.weight) for s, each in zip(states, bucket, strict=True)]
         point = stacked(starts)
-        gradient = stacked([descended(s, each) for s, each in zip(states, bucket, strict=True)])
-        gradient = gradient.to(point.dtype)
+        descents = [descended(s, each) for s, each in zip(states, bucket, strict=True)]
+        gradient = stacked([each for each, _ in descents]).to(point.dtype)
+        signals = [each for _, each in descents if each is not None]
         lengths = [group["lr"] * group["share"] for group in groups]
         if any(group["weight_decay"] for group in groups):
             rates = [a * g["weight_decay"] for a, g in zip(lengths, groups, strict=True)]
             point = decay(point, factors(rates, point))
             starts = unstacked(point, len(bucket))
         dual = stacked([s["dual"] for s in states]) if has_dual(states[0]) else None
-        as_vectors = (
-            bucket[0].weight.dim() == 1
-        )  # a stack of vectors: each is a matrix of one column
+        # In a stack of vectors each is a matrix of one column.
+        as_vectors = bucket[0].weight.dim() == 1
         if as_vectors:
             point, gradient = point.unsqueeze(-1), gradient.unsqueeze(-1)
         length = factors(lengths, point)
+        if signals:
+            parts = stacked(signals).unsqueeze(-1) if as_vectors else stacked(signals)
+            length = spread(length, parts) * parts
         step = take(geometry, point, gradient, length, solver=self._solver, dual=dual)
         landed = step.point.squeeze(-1) if as_vectors else step.point
         found = step.solution

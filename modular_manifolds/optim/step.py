@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.optim.stacks import spread
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.select import steepest
 from modular_manifolds.solvers.solution import Solution
@@ -34,7 +35,8 @@ def take(
     Args:
         geometry: manifold and norm of the weights.
         point, gradient: shape (*batch, m, n) or (n,).
-        length: the length of the step in the norm, shape (*batch), or a number for one weight.
+        length: the length of the step in the norm, shape (*batch), or a number for one weight; or one for each unit, in
+            a shape that broadcasts over the point.
         solver, dual: as in `steepest`.
     """
     solution = steepest(geometry.manifold, geometry.norm, point, gradient, solver=solver, dual=dual)
@@ -50,6 +52,5 @@ def decay(point: Tensor, amount: Tensor | float) -> Tensor:
 
 def _factor(numbers: Tensor | float, like: Tensor) -> Tensor | float:
     """Numbers of shape (*batch) as factors for the weights `like`."""
-    if not isinstance(numbers, Tensor):
-        return numbers
-    return numbers.reshape(numbers.shape + (1,) * (like.dim() - numbers.dim())).to(like.dtype)
+    shaped = spread(numbers, like)
+    return shaped.to(like.dtype) if isinstance(shaped, Tensor) else shaped

@@ -32,7 +32,7 @@ def worst(x: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("shape", "condition"), [((132, 132), 1.5), ((132, 132), 1000.0), ((132, 256), 1000.0)]
+    ("shape", "condition"), [((132, 132), 1.5), ((132, 132), 100.0), ((132, 256), 100.0)]
 )
 def test_four_steps_leave_less_than_torchs_five(
     shape: tuple[int, int], condition: float, machine: Machine

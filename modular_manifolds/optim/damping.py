@@ -1,0 +1,60 @@
+"""Steps that are shortened to their signal: a unit whose gradients are mostly noise moves less."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import divide_safely
+from modular_manifolds.optim.gradients import Gradient
+
+AVERAGES: Final = ("power", "seen")
+"""The names of the averages in a weight's state: of ‖G‖², and of whether a gradient reached the unit."""
+
+
+def prepare_damping_(state: dict[str, Any], weight: Tensor, coupled_dims: tuple[int, ...]) -> None:
+    """Make the two averages of each unit, in float64, or let them follow the weight to another device."""
+    for name in AVERAGES:
+        if name in state:
+            state[name] = state[name].to(weight.device)
+        else:
+            state[name] = weight.new_zeros(unit_shape(weight, coupled_dims), dtype=torch.float64)
+
+
+def signal(state: dict[str, Any], gradient: Gradient) -> Tensor:
+    """The part of each unit's gradients that is signal, between 0 and 1; the state's averages are updated.
+
+    `r = ‖B‖/√(V S)`, in the shape of `power`, with `B ← μB + (1 − μ)G` the momentum after the step,
+    `V ← μV + (1 − μ)‖G‖²` and `S ← μS + (1 − μ)[G ≠ 0]`. By Cauchy–Schwarz r is at most 1. It is 1 if all gradients agree,
+    also for a unit that is reached for the first time, and near `√(1 − μ)` if they are independent.
+    """
+    mu, value = gradient.group["momentum"], gradient.value
+    dims = unit_dims(value, gradient.geometry.coupled_dims)
+    sizes = _length(value, dims)
+    reached = torch.ones_like(sizes) if gradient.reached is None else gradient.reached
+    state["power"].mul_(mu).add_(sizes.square(), alpha=1 - mu)
+    state["seen"].mul_(mu).add_(reached.to(sizes.dtype), alpha=1 - mu)
+    most = (state["power"] * state["seen"]).sqrt()
+    return divide_safely(_length(state["momentum"], dims), most).clamp_max(1.0)
+
+
+def unit_shape(weight: Tensor, coupled_dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one number for each unit, which broadcasts over the weight."""
+    dims = unit_dims(weight, coupled_dims)
+    return tuple(1 if d - weight.dim() in dims else n for d, n in enumerate(weight.shape))
+
+
+def unit_dims(weight: Tensor, coupled_dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions of one unit of a weight. A vector is one column: its rows are its entries."""
+    if weight.dim() > 1:
+        return coupled_dims
+    return (-1,) if len(coupled_dims) == 2 else ()
+
+
+def _length(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Euclidean length over `dims`, kept, in float64: squares of float32 neither overflow nor vanish there."""
+    if not dims:
+        return x.abs().double()
+    return torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float64)
