@@ -235,8 +235,8 @@ def test_an_argument_was_renamed_and_a_checkpoint_no_longer_resumes() -> None:
     state = opt.state_dict()
     (group,) = state["param_groups"]
     assert set(group) == {
-        "lr", "share", "name", "shape", "momentum", "nesterov", "tangent_momentum", "weight_decay",
-        "params",
+        "lr", "share", "name", "shape", "momentum", "nesterov", "tangent_momentum", "noise_damping",
+        "weight_decay", "params",
     }  # fmt: skip
     assert set(state) == {"param_groups", "state"}
     assert set(state["state"][0]) == {"momentum", "dual", "master"}

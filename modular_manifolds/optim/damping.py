@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import divide_safely
+from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.optim.gradients import Gradient
 
 AVERAGES: Final = ("power", "seen")
 """The names of the averages in a weight's state: of ‖G‖², and of whether a gradient reached the unit."""
 
 
-def prepare_damping_(state: dict[str, Any], weight: Tensor, coupled_dims: tuple[int, ...]) -> None:
+def prepare_damping_(state: dict[str, Any], weight: Tensor, geometry: Geometry) -> None:
     """Make the two averages of each unit, in float64, or let them follow the weight to another device."""
     for name in AVERAGES:
         if name in state:
             state[name] = state[name].to(weight.device)
         else:
-            state[name] = weight.new_zeros(unit_shape(weight, coupled_dims), dtype=torch.float64)
+            shape = unit_shape(weight, geometry.coupled_dims)
+            state[name] = weight.new_zeros(shape, dtype=torch.float64)
 
 
 def signal(state: dict[str, Any], gradient: Gradient) -> Tensor:
@@ -28,7 +30,7 @@ def signal(state: dict[str, Any], gradient: Gradient) -> Tensor:
 
     `r = ‖B‖/√(V S)`, in the shape of `power`, with `B ← μB + (1 − μ)G` the momentum after the step,
     `V ← μV + (1 − μ)‖G‖²` and `S ← μS + (1 − μ)[G ≠ 0]`. By Cauchy–Schwarz r is at most 1. It is 1 if all gradients agree,
-    also for a unit that is reached for the first time, and near `√(1 − μ)` if they are independent.
+    also for a unit that is reached for the first time, and near `√((1 − μ)/(1 + μ))` if they are independent and mean nothing.
     """
     mu, value = gradient.group["momentum"], gradient.value
     dims = unit_dims(value, gradient.geometry.coupled_dims)

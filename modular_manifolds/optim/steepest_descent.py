@@ -37,7 +37,8 @@ class SteepestDescent(Optimizer):
     `W ← retract(W, −lr · share · A)`, where `−A` is steepest for the momentum
     `B ← μ B + (1 − μ) G` (Nesterov: `μ B + (1 − μ) G` after the update). Momentum lives in the ambient
     space, as in Muon; `tangent_momentum=True` projects it to the tangent space at the new point after
-    every step. The step of the whole network has modular norm `lr`.
+    every step. The step of the whole network has modular norm `lr`, or less with `noise_damping`. A unit of a weight that
+    no gradient reaches rests; see `Geometry.coupled_dims` for units.
 
     One parameter group a weight: `lr` is the network's learning rate, `share` the weight's part of it,
     `name` its path. Any `torch.optim.lr_scheduler` works, and a share may be overwritten. Weights below
@@ -50,8 +51,7 @@ class SteepestDescent(Optimizer):
         momentum: μ in [0, 1).
         nesterov: needs momentum.
         tangent_momentum: keep the momentum tangent.
-        noise_damping: step each unit of a weight (row of an embedding, entry in sign descent, matrix) by the part of its
-            gradients that is signal, at most `lr · share`; needs momentum. See `optim.damping.signal`.
+        noise_damping: step each unit of a weight by the part of its gradients that is signal; needs momentum.
         weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused where points have a fixed size.
         solver: `"auto"`, or a solver's name or `Solver` that is listed for every weight's pair.
         on_nonfinite: `"raise"`, or `"skip"` to leave out the whole step and count it in `skipped`.
@@ -198,8 +198,7 @@ class SteepestDescent(Optimizer):
             for handle in handles:
                 handle.remove()
         for group, weight in self._weights():
-            group.setdefault("shape", list(weight.shape))
-            for name, value in LATER.items():
+            for name, value in {"shape": list(weight.shape), **LATER}.items():
                 group.setdefault(name, value)
         self._prepare()
 
@@ -214,8 +213,7 @@ class SteepestDescent(Optimizer):
                 dual = self._dual_shapes[group["name"]]
                 prepare_(self.state[weight], weight, momentum=group["momentum"], dual_shape=dual)
                 if group["noise_damping"]:
-                    dims = self._geometries[group["name"]].coupled_dims
-                    prepare_damping_(self.state[weight], weight, dims)
+                    prepare_damping_(self.state[weight], weight, self._geometries[group["name"]])
 
     def _all_finite(self, gradients: list[Gradient], sums: list[list[float]]) -> bool:
         for gradient, own in zip(gradients, sums, strict=True):
