@@ -118,7 +118,9 @@ def test_given_points_are_searched() -> None:
     net = mm.Linear(6, 6) >> mm.ReLU()
     dead = mm.lipschitz(net, points=torch.zeros(2, 6))
     alive = mm.lipschitz(net, points=torch.randn(16, 6))
-    assert dead.empirical <= alive.empirical <= 1 + 1e-6
+    # Both searches may end at the bound of 1, each within its own small step.
+    assert dead.empirical <= alive.empirical + 1e-6
+    assert alive.empirical <= 1 + 1e-6
 
 
 def test_bad_arguments_are_refused_in_words() -> None:
