@@ -93,9 +93,9 @@ def test_the_attack_is_nearly_as_strong_as_a_much_longer_one() -> None:
     told = min(spread) < 0.9 and max(spread) > 0.1
     assert told, "radii that all leave nothing, or everything, tell nothing"
     for ours, theirs in zip(cheap.rows, long.rows, strict=True):
-        # Two points of 80, counted: shares of points are rounded.
+        # Both are searches: four points of 80, counted because shares of points are rounded.
         left = round(80 * (ours.attacked or 0.0)) - round(80 * (theirs.attacked or 0.0))
-        assert left <= 2
+        assert left <= 4
         assert ours.certified <= (ours.attacked or 0.0)
 
 
