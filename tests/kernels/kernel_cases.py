@@ -81,7 +81,9 @@ def whole_msign(machine: Machine, x: Tensor, precision: Precision) -> None:
         assert float((values - 1).abs().max()) <= BFLOAT16
         assert error(found, wanted) <= 2 * BFLOAT16
     else:
-        assert error(found, wanted) <= FLOAT32
+        # Three products a step, each of which leaves a few ε: four are allowed, over all steps.
+        rounding = 3 * 4 * torch.finfo(torch.float32).eps * len(POLAR_EXPRESS)
+        assert error(found, wanted) <= max(FLOAT32, rounding)
 
 
 def retract(
