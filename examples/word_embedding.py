@@ -1,10 +1,11 @@
-"""Which rule should move the rows of an embedding whose words a batch does not contain?
+"""A comparison of rules for the rows of an embedding whose words a batch does not contain.
 
 A network learns to predict the next word of a text. Its vocabulary has thousands of words and a batch contains a few
-hundred of them, so most rows of the embedding have a gradient of zero in most steps. The methods differ only in the
-embedding, which has a learning rate of its own; steepest descent steps all other weights.
+hundred of them, so most rows have a gradient of zero in most steps. The methods differ only in the embedding, which has
+a learning rate of its own.
 
 - "at rest": the row keeps its place, and its momentum decays. This is the rule of `mm.SteepestDescent`.
+- "noise damped": the same with `noise_damping`, which shortens the steps of noisy rows.
 - "momentum kept": the row keeps its place and its momentum, as in `torch.optim.SparseAdam`.
 - "every row moves": the row goes on along its momentum, at full length, and its momentum decays.
 - "AdamW": `torch.optim.AdamW` steps the embedding, without weight decay.
@@ -12,8 +13,7 @@ embedding, which has a learning rate of its own; steepest descent steps all othe
 
     python examples/word_embedding.py FILE
 
-FILE is any text in UTF-8. The network is an embedding and a head, or a GPT with --depth 2. Every finished run is a
-small JSON file under --out, so that an interrupted experiment goes on where it was.
+FILE is any text in UTF-8. The network is an embedding and a head, or a GPT with --depth 2. Finished runs are kept under --out.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ RARE: Final = 10
 """A word is rare if the training part contains it fewer than this many times."""
 
 AT_REST: Final = "at rest"
+DAMPED: Final = "noise damped"
 KEPT: Final = "momentum kept"
 MOVING: Final = "every row moves"
 FROZEN: Final = "frozen"
 BETAS: Final = {"AdamW, β₂ = 0.95": (0.9, 0.95), "AdamW, β₂ = 0.999": (0.9, 0.999)}
-METHODS: Final = (AT_REST, KEPT, MOVING, *BETAS, FROZEN)
+METHODS: Final = (AT_REST, DAMPED, KEPT, MOVING, *BETAS, FROZEN)
 
 MOMENTUM: Final = 0.9
 START: Final = 0.5
@@ -126,6 +127,7 @@ def optimisers(net: mm.Module, trial: Trial) -> list[torch.optim.Optimizer]:
     """Steepest descent, and AdamW for the embedding if the method says so."""
     steepest = mm.SteepestDescent(net, trial.rate, momentum=MOMENTUM, nesterov=True)
     (group,) = (g for g in steepest.param_groups if g["name"] == "embedding.weight")
+    group["noise_damping"] = trial.method == DAMPED
     if trial.method in (*BETAS, FROZEN):
         group["share"] = 0.0
     elif trial.embedding_rate is not None:
@@ -153,7 +155,7 @@ def prepare_absent_rows_(method: str, weight: Tensor, momentum: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Trials of one network on one text, each kept as a file in the folder `out`."""
+    """Trials of one network on one text, each kept as a JSON file in `out`, so that an interrupted experiment goes on."""
 
     words: Words
     out: Path
