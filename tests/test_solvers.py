@@ -131,7 +131,7 @@ class Broken(Solver):
                 a = a / torch.linalg.vector_norm(a)
             case "zero of the stack" if bool((size == 0).any()):
                 a = torch.zeros_like(a)
-        return Solution(a, Status.CONVERGED, 0, gap)
+        return Solution(a, gap, tolerance=1e-6)
 
 
 FAULTS = {

@@ -296,5 +296,5 @@ class SteepestDescent(Optimizer):
             if group["tangent_momentum"] and "momentum" in state:
                 state["momentum"] = geometry.manifold.tangent(new, state["momentum"])
             self.diagnoses[group["name"]] = Diagnosis(
-                found.iterations, gaps[i], found.status, found.tolerance
+                found.iterations, gaps[i], found.tolerance, found.shortfall
             )

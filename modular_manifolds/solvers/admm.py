@@ -89,7 +89,9 @@ class ADMM(Solver):
         else:
             a = problem.feasible(_tall(problem, divide_safely(u, shrink)))
         a, gap = problem.certified(a, multiplier)
-        return Solution(problem.given(a), Status.NOT_CERTIFIED, steps, gap, dual=multiplier)
+        return Solution(
+            problem.given(a), gap, steps, dual=multiplier, shortfall=Status.NOT_CERTIFIED
+        )
 
 
 def _published(problem: StiefelDual, g: Tensor, s: Tensor) -> Tensor:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import ABC
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.arguments import NOT_NEGATIVE, check_count, check_number
-from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
+from modular_manifolds.solvers.plan import Plan, insist, undisturbed
 from modular_manifolds.solvers.solution import Solution
 
 
@@ -22,8 +20,9 @@ from modular_manifolds.solvers.solution import Solution
 class Solver(ABC):
     """Solves `min <G, A>` subject to `‖A‖ ≤ 1` and A tangent at W, for the pairs it is listed with.
 
-    Settings are fields. `solve` sees matrices in at least float32, of shape (*batch, m, n). It runs at full precision,
-    whatever autocast and torch's precision settings say, and records no derivatives.
+    Settings are fields. A solver answers `plan`: every choice is made there, once, on the host, and the plan then computes
+    without reading numbers back. A solver that must look at its numbers to go on answers `solve` instead; it waits for an
+    accelerator at every look and cannot be compiled.
     """
 
     name: ClassVar[str]
@@ -37,7 +36,7 @@ class Solver(ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "solve" in cls.__dict__:
-            cls.solve = _undisturbed(cls.solve)
+            cls.solve = undisturbed(cls.solve)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -58,27 +57,47 @@ class Solver(ABC):
         del shape
         return None
 
-    @abstractmethod
+    def plan(
+        self,
+        manifold: Manifold,
+        norm: Norm,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device_type: str,
+    ) -> Plan:
+        """How to solve for weights of `shape` (*batch, m, n) in `dtype`, at least float32, on a type of device."""
+        del shape, dtype, device_type
+        if type(self).solve is Solver.solve:
+            raise NotImplementedError(f"{type(self).__name__} answers neither plan nor solve")
+        return HostPlan(getattr(self, "tolerance", None), self, manifold, norm)
+
     def solve(
-        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
+        self,
+        manifold: Manifold,
+        norm: Norm,
+        point: Tensor,
+        gradient: Tensor,
+        dual: Tensor | None,
     ) -> Solution:
         """The steepest direction at `point`; `dual` warm-starts an iterative solver, others ignore it.
 
-        The direction is the caller's, who may write into it.
+        Matrices in at least float32, of shape (*batch, m, n). It runs at full precision, whatever autocast and torch's
+        precision settings say, and records no derivatives. The direction is the caller's, who may write into it.
         """
+        plan = self.plan(manifold, norm, tuple(point.shape), point.dtype, point.device.type)
+        return insist(plan, point, gradient, dual)
 
 
-def _undisturbed(solve: Callable[..., Solution]) -> Callable[..., Solution]:
-    """`solve` without autocast, reduced precision or recorded derivatives, whoever calls it."""
+@dataclass(frozen=True)
+class HostPlan(Plan):
+    """The `solve` of a solver that decides on the host."""
 
-    @functools.wraps(solve)
-    def solve_undisturbed(
-        self: Solver, manifold: Manifold, norm: Norm, point: Tensor, *rest: Any, **named: Any
-    ) -> Solution:
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                return solve_undisturbed(self, manifold, norm, point, *rest, **named)
-        with full_precision(point.device.type):
-            return solve(self, manifold, norm, point, *rest, **named)
+    solver: Solver
+    manifold: Manifold
+    norm: Norm
 
-    return solve_undisturbed
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+        return self.solver.solve(self.manifold, self.norm, point, gradient, dual)
+
+    def __str__(self) -> str:
+        return "it decides on the host while it runs, and waits for a device at every decision"

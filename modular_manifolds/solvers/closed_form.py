@@ -60,9 +60,7 @@ class NormSteepest(Solver):
         else:
             g = near_one(gradient)
             gap = relative_gap(-inner(g, direction), norm.dual(g)[..., None, None])
-        within = bool((gap <= self.tolerance).all())
-        status = Status.CONVERGED if within else Status.NOT_CERTIFIED
-        return Solution(direction, status, 0, gap, self.tolerance)
+        return Solution(direction, gap, tolerance=self.tolerance, shortfall=Status.NOT_CERTIFIED)
 
 
 @dataclass(frozen=True)
@@ -123,5 +121,4 @@ SHORT = 1e-2
 def _exact(direction: Tensor) -> Solution:
     # Zero, and NaN where the direction holds one: a direction has entries of moderate size.
     gap = direction.sum(dim=MATRIX) * 0
-    status = Status.NOT_CONVERGED if bool(gap.isnan().any()) else Status.CONVERGED
-    return Solution(direction, status, 0, gap, tolerance=0.0)
+    return Solution(direction, gap, tolerance=0.0)

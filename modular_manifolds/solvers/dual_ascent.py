@@ -80,7 +80,9 @@ class DualAscent(Solver):
             a = self._msign(g + 2 * w @ multiplier)
             iterations += 1
         a, gap = problem.certified(problem.feasible(-a), multiplier)
-        return Solution(problem.given(a), Status.NOT_CERTIFIED, iterations, gap, dual=multiplier)
+        return Solution(
+            problem.given(a), gap, iterations, dual=multiplier, shortfall=Status.NOT_CERTIFIED
+        )
 
     def _msign(self, x: Tensor) -> Tensor:
         last = POLAR_EXPRESS[-1:] * max(0, self.msign_steps - len(POLAR_EXPRESS))

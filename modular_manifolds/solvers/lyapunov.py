@@ -18,7 +18,7 @@ from modular_manifolds.solvers.completion import (
     complete_softly,
     direction,
 )
-from modular_manifolds.solvers.solution import Solution, Status, relative_gap
+from modular_manifolds.solvers.solution import Solution, relative_gap
 from modular_manifolds.solvers.stiefel_dual import StiefelDual, inverse_root, multiplier_shape
 
 
@@ -97,9 +97,8 @@ class Lyapunov(Solver):
             m = b.mT @ b + problem.e
         return Solution(
             problem.given(direction(problem, completion)),
-            Status.CONVERGED if converged else Status.NOT_CONVERGED,
-            iterations,
             gap,
+            iterations,
             self.tolerance,
             (best.s - sym(problem.c)) / 2,
         )

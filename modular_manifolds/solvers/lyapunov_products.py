@@ -14,7 +14,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.completion import Completion, bend, direction
-from modular_manifolds.solvers.solution import TINY, Solution, Status, relative_gap
+from modular_manifolds.solvers.solution import SMALLEST_DIVISOR, Solution, relative_gap
 from modular_manifolds.solvers.stiefel_dual import StiefelDual, multiplier_shape
 
 
@@ -77,9 +77,8 @@ class LyapunovProducts(Solver):
             best_s, best = torch.where(bound < best, s, best_s), torch.minimum(best, bound)
         return Solution(
             problem.given(direction(problem, completion)),
-            Status.CONVERGED if converged else Status.NOT_CONVERGED,
-            iterations,
             gap,
+            iterations,
             self.tolerance,
             (best_s - sym(problem.c)) / 2,
         )
@@ -98,10 +97,10 @@ class LyapunovProducts(Solver):
         length = inner(residual, residual)
         for _ in range(self.inner_iterations):
             image = 2 * sym(search @ p)
-            step = length / inner(search, image).clamp_min(TINY)
+            step = length / inner(search, image).clamp_min(SMALLEST_DIVISOR)
             found, residual = found + step * search, residual - step * image
             after = inner(residual, residual)
-            search, length = residual + (after / length.clamp_min(TINY)) * search, after
+            search, length = residual + (after / length.clamp_min(SMALLEST_DIVISOR)) * search, after
         return found
 
     def _complete(self, problem: StiefelDual, t: Tensor) -> Completion:
@@ -117,7 +116,7 @@ class LyapunovProducts(Solver):
         )
         noise = t.shape[-1] * (8 * problem.precision) ** 2
         fill = torch.where(size > noise, sym(half @ fill @ half) / (1 + self.accuracy), 0.0)
-        largest = 1 / (LEAST * size.clamp_min(TINY).sqrt())
+        largest = 1 / (LEAST * size.clamp_min(SMALLEST_DIVISOR).sqrt())
         steepest = torch.where(size > noise, largest, 0.0)[..., 0, 0]
         return Completion(t, fill, inner(problem.e, fill) - inner(problem.k, t), steepest)
 

@@ -29,7 +29,7 @@ from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.skew_decomposed import by_decomposition
 from modular_manifolds.solvers.skew_gap import SkewGap
 from modular_manifolds.solvers.skew_lift import Lift, lift
-from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds.solvers.solution import Solution
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ class SkewSign(Solver):
         a = (found.a.mT if wide else found.a).to(point.dtype)
         return Solution(
             unit(point) * a if isinstance(norm, RMSOperator) else a,
-            Status.CONVERGED if found.converged else Status.NOT_CONVERGED,
-            found.looks,
             torch.as_tensor(found.gap, device=w.device).reshape(w.shape[:-2]),
+            found.looks,
             self.tolerance,
         )
 

@@ -8,6 +8,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from modular_manifolds.errors import ArgumentError
+
 
 class Status(Enum):
     """How a solve ended. The value is the sentence a user needs."""
@@ -32,25 +34,46 @@ class Status(Enum):
 class Solution:
     """The steepest tangent direction of unit length, with its certificate.
 
+    A solve on an accelerator does not wait for its numbers: `status` is computed when it is read.
+
     Args:
         direction: shape (*batch, m, n); tangent, `‖A‖ ≤ 1`, and `<G, A>` as low as the gap promises.
-            Zero where the gradient has no tangent part.
-        status: how the solve ended; of a batch, the worst.
-        iterations: how many the solver used; 0 for a solver that does not iterate.
+            Zero if the gradient has no tangent part.
         gap: relative duality gap `(dual − primal)/dual`, between 0 and 1, shape (*batch): the direction descends at
             least `(1 − gap)` as steeply as any. Zero up to rounding for an exact formula, a bound for a
-            direction by polynomials. NaN where the gradient or the
-            point holds NaN or infinity; the status is not CONVERGED then.
-        tolerance: the gap that was asked for; None where the solver stops by another rule.
+            direction by polynomials. NaN if the gradient or the point holds NaN or infinity.
+        iterations: how many the solver used; 0 for a solver that does not iterate.
+        tolerance: the gap that was asked for; None if the solver stops by another rule.
         dual: the dual variable at the end, to warm-start the next solve; None for a closed form.
+        shortfall: the status if the gap is above the tolerance, or if there is no tolerance.
     """
 
     direction: Tensor
-    status: Status
-    iterations: int
     gap: Tensor
+    iterations: int = 0
     tolerance: float | None = None
     dual: Tensor | None = None
+    shortfall: Status = Status.NOT_CONVERGED
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.gap, Tensor):
+            raise ArgumentError(
+                "Solution(gap)",
+                "must be a tensor of one gap a matrix",
+                repr(self.gap),
+                "Pass Solution(direction, gap, iterations, tolerance, dual): the status is computed from the gap.",
+            )
+
+    @property
+    def status(self) -> Status:
+        """How the solve ended; the worst matrix of a stack decides. Reading it waits for the device."""
+        return status_of(self.gap, self.tolerance, self.shortfall)
+
+
+def status_of(gap: Tensor, tolerance: float | None, shortfall: Status) -> Status:
+    """CONVERGED if every gap is within the tolerance, else `shortfall`. A gap of NaN is not within it."""
+    met = tolerance is not None and bool((gap <= tolerance).all())
+    return Status.CONVERGED if met else shortfall
 
 
 def relative_gap(primal: Tensor, dual: Tensor) -> Tensor:
@@ -59,9 +82,9 @@ def relative_gap(primal: Tensor, dual: Tensor) -> Tensor:
     It is more than 1 only for a direction that goes uphill: a zero direction is better, and its gap is 1.
     """
     # At unit scale a dual objective is of order one, or there was no gradient.
-    short = (dual - primal) / dual.clamp_min(TINY)
-    return torch.where(dual < TINY**0.25, 0.0, short.clamp(0, 1))[..., 0, 0]
+    short = (dual - primal) / dual.clamp_min(SMALLEST_DIVISOR)
+    return torch.where(dual < SMALLEST_DIVISOR**0.25, 0.0, short.clamp(0, 1))[..., 0, 0]
 
 
-TINY = 1e-290
-"""Added to nothing and divided by in place of zero, in float64."""
+SMALLEST_DIVISOR = 1e-290
+"""Smallest float64 divisor; never added to a value."""

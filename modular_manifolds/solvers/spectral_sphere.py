@@ -14,7 +14,7 @@ from modular_manifolds.manifolds.spectral_sphere import top_pair
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.rms_operator import RMSOperator, unit
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.solution import Solution, Status, relative_gap
+from modular_manifolds.solvers.solution import Solution, relative_gap
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,8 @@ class SpectralSphereDual(Solver):
             iterations += 1
         return Solution(
             (length * a).to(gradient.dtype),
-            Status.CONVERGED if converged else Status.NOT_CONVERGED,
-            iterations,
             gap,
+            iterations,
             self.tolerance,
             _ends(low, high),
         )

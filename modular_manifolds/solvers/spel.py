@@ -43,4 +43,4 @@ class SPEL(Solver):
         riemannian = problem.gradient + problem.w @ (2 * multiplier).to(problem.w.dtype)
         a = problem.feasible(-msign(riemannian, accuracy=self.accuracy))
         a, gap = problem.certified(a, multiplier)
-        return Solution(problem.given(a), Status.NOT_CERTIFIED, 0, gap, dual=multiplier)
+        return Solution(problem.given(a), gap, 0, dual=multiplier, shortfall=Status.NOT_CERTIFIED)

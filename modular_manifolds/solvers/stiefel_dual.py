@@ -31,7 +31,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.rms_operator import RMSOperator, unit
-from modular_manifolds.solvers.solution import TINY, relative_gap
+from modular_manifolds.solvers.solution import SMALLEST_DIVISOR, relative_gap
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class StiefelDual:
         k = skew(c)
         squared = e.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
         within = k.square().sum(dim=MATRIX, keepdim=True)
-        whole = (squared + c.square().sum(dim=MATRIX, keepdim=True)).clamp_min(TINY)
+        whole = (squared + c.square().sum(dim=MATRIX, keepdim=True)).clamp_min(SMALLEST_DIVISOR)
         if not bool(torch.isfinite(whole).all()):
             raise NonFiniteError(
                 "gradient", "must be finite", "NaN or infinity", "Look where it came from."
@@ -90,7 +90,7 @@ class StiefelDual:
             c * scale,
             k * scale,
             e * scale.square(),
-            within / tangent.clamp_min(TINY),
+            within / tangent.clamp_min(SMALLEST_DIVISOR),
             wide,
             unit(point) if isinstance(norm, RMSOperator) else 1.0,
         )
@@ -140,7 +140,7 @@ def inverse_root(eigenvalues: Tensor, least: float) -> Tensor:
     A direction that the gradient hardly has then gets less than its full step, never more.
     """
     largest = eigenvalues.amax(dim=-1, keepdim=True)
-    return torch.maximum(eigenvalues, least * largest).clamp_min(TINY).rsqrt()
+    return torch.maximum(eigenvalues, least * largest).clamp_min(SMALLEST_DIVISOR).rsqrt()
 
 
 def multiplier_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

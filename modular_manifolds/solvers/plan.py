@@ -1,0 +1,82 @@
+"""A plan: every choice of a solve, made on the host before any tensor is touched."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.surroundings import full_precision
+from modular_manifolds.solvers.solution import Solution
+
+Solve = TypeVar("Solve", bound=Callable[..., Solution])
+
+
+@dataclass(frozen=True)
+class Plan(ABC):
+    """How a solver computes the direction of weights of one shape on one kind of device; `print` it to read it.
+
+    A plan is made from shapes, dtypes, the device's type and settings alone. It is immutable, and equal choices make
+    equal plans. `solve` sees matrices in at least float32, of shape (*batch, m, n); it runs at full precision, whatever
+    autocast and torch's precision settings say, and records no derivatives.
+    """
+
+    tolerance: float | None
+    """The relative duality gap that the plan is made for; None if the solver stops by another rule."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "solve" in cls.__dict__:
+            cls.solve = undisturbed(cls.solve)
+
+    @abstractmethod
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+        """The steepest direction at `point`; `dual` warm-starts an iterative solver, others ignore it.
+
+        No number is read on the host and no branch depends on data, so a device is never waited for, unless the plan
+        says that it decides on the host. The direction is the caller's, who may write into it.
+        """
+
+    def deeper(self) -> Plan | None:
+        """A plan with a smaller gap for more work; None if there is none."""
+        return None
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """What the plan does, as the end of a sentence."""
+
+
+def insist(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+    """Solve, read the gap, and go on with deeper plans until the gap is within the tolerance or no plan is deeper.
+
+    For tensors in the host's memory: on a device every look at the gap would wait.
+    """
+    found = plan.solve(point, gradient, dual)
+    # Most plans have nothing deeper, and then the gap need not be read.
+    while (following := plan.deeper()) is not None:
+        if bool((found.gap <= (plan.tolerance or 0.0)).all()):
+            break
+        plan = following
+        found = plan.solve(point, gradient, dual)
+    return found
+
+
+def undisturbed(solve: Solve) -> Solve:
+    """`solve(self, …)` without autocast, reduced precision or recorded derivatives, whoever calls it."""
+
+    @functools.wraps(solve)
+    def solve_undisturbed(self: Any, *arguments: Any, **named: Any) -> Solution:
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return solve_undisturbed(self, *arguments, **named)
+        tensors = (*arguments, *named.values())
+        device = next(x.device.type for x in tensors if isinstance(x, Tensor))
+        with full_precision(device):
+            return solve(self, *arguments, **named)
+
+    return solve_undisturbed  # pyright: ignore[reportReturnType]
