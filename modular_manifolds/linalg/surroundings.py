@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from modular_manifolds.linalg.backend import product_settings
 
@@ -24,6 +25,11 @@ def full_precision(device_type: str) -> AbstractContextManager[object]:
         # A graph is compiled for one state of autocast.
         return torch.autocast(device_type, enabled=False) if _autocasts(device_type) else _UNCHANGED
     return _UNCHANGED if _thread.inside else _FullPrecision(device_type)
+
+
+def readable(x: Tensor) -> bool:
+    """Whether numbers of `x` may be read on the host: they lie in its memory, and no compiler is tracing."""
+    return x.is_cpu and not torch.compiler.is_compiling()
 
 
 _UNCHANGED: Final = nullcontext()

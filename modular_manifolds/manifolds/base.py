@@ -82,12 +82,20 @@ class Manifold(ABC):
             found = self._tangent(at, v)
             return restore(found if scale is None else found / scale, vector)
 
-    def retract(self, point: Tensor, step: Tensor) -> Tensor:
-        """A point on the manifold that equals `point + step` to first order in a tangent `step`."""
+    def retract(self, point: Tensor, step: Tensor, *, length: float | None = None) -> Tensor:
+        """A point on the manifold that equals `point + step` to first order in a tangent `step`.
+
+        Args:
+            point: W, shape (*batch, m, n) or (n,).
+            step: A, the same shape.
+            length: a bound on the spectral norm of every matrix of the step, if the caller knows one, as an optimiser
+                does. The work then follows from it, and no number of the step needs to be read.
+        """
         at, v = self._matrices(point, "retract(point)"), self._matrices(step, "retract(step)")
         self._same_shape(point, step, "retract(step)")
         with full_precision(point.device.type):
-            return restore(self._retract(at, v), point)
+            landed = self._retract(at, v) if length is None else self._retract_within(at, v, length)
+            return restore(landed, point)
 
     def residual(self, point: Tensor) -> Tensor:
         """How far `point` is off the manifold, relative to its radius, shape (*batch); 0 on it."""
@@ -112,6 +120,11 @@ class Manifold(ABC):
 
     @abstractmethod
     def _retract(self, point: Tensor, step: Tensor) -> Tensor: ...  # shape: (*batch, m, n)
+
+    def _retract_within(self, point: Tensor, step: Tensor, length: float) -> Tensor:
+        """`_retract` of a step of at most this spectral norm; the same unless a manifold can save work by it."""
+        del length
+        return self._retract(point, step)
 
     @abstractmethod
     def _residual(self, point: Tensor) -> Tensor: ...  # shape: (*batch,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -55,6 +56,14 @@ class Norm(ABC):
         matrices = self._matrices(gradient, "steepest(gradient)")
         with full_precision(gradient.device.type):
             return restore(self._steepest(matrices), gradient)
+
+    def spectral_unit(self, shape: tuple[int, ...]) -> float:
+        """The largest spectral norm of a matrix of this shape (*batch, m, n) whose norm is 1; infinite if not stated.
+
+        Steps of length η in this norm are at most `η · spectral_unit(shape)` long in the spectral norm.
+        """
+        del shape
+        return math.inf
 
     def norm_constant(self, shape: tuple[int, int]) -> float:
         """The κ of `‖Wx‖_target ≤ κ ‖W‖ ‖x‖_source` for W of `shape` (out, in); 1 unless stated."""

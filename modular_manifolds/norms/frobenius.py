@@ -15,6 +15,10 @@ class Frobenius(Norm):
     source = "l2"
     target = "l2"
 
+    def spectral_unit(self, shape: tuple[int, ...]) -> float:
+        del shape
+        return 1.0  # ‖X‖₂ ≤ ‖X‖_F
+
     def _value(self, x: Tensor) -> Tensor:
         return length(x, dim=MATRIX)
 

@@ -1,5 +1,6 @@
 """The largest entry: its steepest descent is sign descent."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,6 +16,9 @@ class Max(Norm):
     coupled_dims = ()
     source = "l1"
     target = "linf"
+
+    def spectral_unit(self, shape: tuple[int, ...]) -> float:
+        return math.sqrt(shape[-2] * shape[-1])  # ‖X‖₂ ≤ ‖X‖_F ≤ √(mn) max |x_ij|
 
     def _value(self, x: Tensor) -> Tensor:
         return largest_entry(x)

@@ -23,6 +23,9 @@ class RMSOperator(Norm):
     target = "rms"
     accuracy = 0.1
 
+    def spectral_unit(self, shape: tuple[int, ...]) -> float:
+        return math.sqrt(shape[-2] / shape[-1])
+
     def _value(self, x: Tensor) -> Tensor:
         return singular_values(x)[..., :1].unsqueeze(-1) / unit(x)
 

@@ -24,6 +24,9 @@ class RowRMS(Norm):
     def norm_constant(self, shape: tuple[int, int]) -> float:
         return math.sqrt(shape[1])
 
+    def spectral_unit(self, shape: tuple[int, ...]) -> float:
+        return math.sqrt(shape[-2] * shape[-1])  # ‖X‖₂ ≤ ‖X‖_F ≤ √m max_i ‖x_i‖₂
+
     def _value(self, x: Tensor) -> Tensor:
         return length(x, dim=-1).amax(dim=-2, keepdim=True) / math.sqrt(x.shape[-1])
 

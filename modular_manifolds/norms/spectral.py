@@ -34,6 +34,10 @@ class Spectral(Norm):
     target = "l2"
     accuracy = 0.1
 
+    def spectral_unit(self, shape: tuple[int, ...]) -> float:
+        del shape
+        return 1.0
+
     def _value(self, x: Tensor) -> Tensor:
         return singular_values(x)[..., :1].unsqueeze(-1)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.surroundings import full_precision
+from modular_manifolds.linalg.surroundings import full_precision, readable
 from modular_manifolds.solvers.solution import Solution
 
 Solve = TypeVar("Solve", bound=Callable[..., Solution])
@@ -64,6 +64,13 @@ def insist(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = No
         plan = following
         found = plan.solve(point, gradient, dual)
     return found
+
+
+def carry_out(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+    """Solve by the plan, and insist on its tolerance if numbers can be read without waiting for a device."""
+    if readable(point):
+        return insist(plan, point, gradient, dual)
+    return plan.solve(point, gradient, dual)
 
 
 def undisturbed(solve: Solve) -> Solve:
