@@ -76,6 +76,15 @@ def _power_of_two(x: Tensor) -> Tensor:
     return torch.exp2(-exponent.to(x.dtype))
 
 
+def bring_to_one(x: Tensor) -> Tensor:
+    """A copy of each matrix with its largest entry at 1, in few operations; zero stays zero.
+
+    The division rounds, so use `near_one` if its digits matter.
+    """
+    largest = torch.linalg.vector_norm(x, torch.inf, dim=MATRIX, keepdim=True)
+    return x / largest.clamp_min(torch.finfo(x.dtype).tiny)
+
+
 MODERATE = 2.0**20
 """Matrices between this length and its inverse have products of four that neither overflow nor vanish in float32."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.backend import onednn_product
+from modular_manifolds.linalg.surroundings import readable
 
-LARGE: Final = 512
-"""From this many columns on, leaving out a block that symmetry gives is worth the calls it takes."""
+SYMMETRY_MIN_COLUMNS: Final = 512
+"""From this many columns on a processor saves more by leaving out blocks that symmetry gives than their calls cost."""
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
@@ -51,46 +53,65 @@ def combined(x: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> T
 
 
 def commuting(a: Tensor, b: Tensor, *, sign: int = 1) -> Tensor:
-    """`A B` where it is known to be symmetric (`sign=1`) or skew (`sign=-1`): a quarter of a large one is left out.
+    """`A B` of square matrices if it is known to be symmetric (`sign=1`) or skew (`sign=-1`).
 
-    So are products of polynomials in one symmetric or skew matrix.
+    Products of polynomials in one symmetric or skew matrix are. Of large matrices a processor computes one triangle of blocks.
     """
-    columns = a.shape[-1]
-    if columns < LARGE:
+    if not _saves_by_symmetry(a):
         return multiply(a, b)
-    half = columns // 2
     whole = torch.empty_like(a)
-    _into(whole[..., :half, :], a[..., :half, :], b)
-    _into(whole[..., half:, half:], a[..., half:, :], b[..., half:])
-    return _mirror(whole, half, sign)
+    for start, end in _blocks(a.shape[-1]):
+        _multiply_into(whole[..., start:end, start:], a[..., start:end, :], b[..., start:])
+        _mirror(whole, start, end, sign)
+    return whole
+
+
+def commuting_combined(x: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> Tensor:
+    """`beta · X + alpha · A B` of square matrices if `A B` is known to be symmetric."""
+    if not _saves_by_symmetry(a):
+        return combined(x, a, b, beta=beta, alpha=alpha)
+    return commuting(a, b).mul_(alpha).add_(x, alpha=beta)
 
 
 def gram_product(x: Tensor) -> Tensor:
-    """`XᵀX`; of a large one, the block below the diagonal is the transpose of the one above."""
+    """`XᵀX`; of a large one a processor computes one triangle of blocks."""
     columns = x.shape[-1]
-    if columns < LARGE:
+    if not _saves_by_symmetry(x):
         return multiply(x.mT, x)
-    half = columns // 2
-    left, right = x[..., :half], x[..., half:]
     whole = x.new_empty((*x.shape[:-2], columns, columns))
-    whole[..., :half, :half] = gram_product(left)
-    whole[..., :half, half:] = multiply(left.mT, right)
-    whole[..., half:, half:] = gram_product(right)
-    return _mirror(whole, half, 1)
-
-
-def _into(there: Tensor, a: Tensor, b: Tensor) -> None:
-    """Put `A B` there, without a copy where torch can."""
-    if there.is_contiguous() and not torch.is_grad_enabled() and onednn_product(a, b) is None:
-        torch.matmul(a, b, out=there)
-    else:
-        there.copy_(multiply(a, b))
-
-
-def _mirror(whole: Tensor, half: int, sign: int) -> Tensor:
-    upper = whole[..., :half, half:].mT
-    whole[..., half:, :half] = upper if sign > 0 else -upper
+    for start, end in _blocks(columns):
+        whole[..., start:end, start:] = multiply(x[..., start:end].mT, x[..., start:])
+        _mirror(whole, start, end, 1)
     return whole
+
+
+def _saves_by_symmetry(x: Tensor) -> bool:
+    return x.shape[-1] >= SYMMETRY_MIN_COLUMNS and readable(x)
+
+
+def _blocks(columns: int) -> list[tuple[int, int]]:
+    """Rows of blocks of at least `BLOCK_MIN_ROWS` rows: more blocks leave out more, and are slower to multiply."""
+    count = max(2, min(BLOCKS, columns // BLOCK_MIN_ROWS))
+    edges = [columns * i // count for i in range(count + 1)]
+    return list(itertools.pairwise(edges))
+
+
+BLOCKS: Final = 4
+BLOCK_MIN_ROWS: Final = 192
+
+
+def _multiply_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """Write `A B` to `out`, without a copy if torch can."""
+    if out.is_contiguous() and not torch.is_grad_enabled() and onednn_product(a, b) is None:
+        torch.matmul(a, b, out=out)
+    else:
+        out.copy_(multiply(a, b))
+
+
+def _mirror(whole: Tensor, start: int, end: int, sign: int) -> None:
+    """Fill the columns below the block from its row of blocks."""
+    right = whole[..., start:end, end:].mT
+    whole[..., end:, start:end] = right if sign > 0 else -right
 
 
 def _is_turned(x: Tensor) -> bool:

@@ -1,8 +1,7 @@
-"""The same polynomials on a skew matrix, which stays skew."""
+"""Odd polynomials on a skew matrix, which stays skew."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,87 +9,74 @@ from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX
-from modular_manifolds.linalg.products import LARGE, commuting, multiply
+from modular_manifolds.linalg.products import (
+    SYMMETRY_MIN_COLUMNS,
+    combined,
+    commuting,
+    commuting_combined,
+    multiply,
+)
 from modular_manifolds.linalg.symmetric import skew
 
 
 def skew_iterate(
     x: Tensor, polynomials: Sequence[Polynomial], *, half: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """What odd polynomials make of the skew `X/s`, `s = ‖XXᵀ‖_F^{1/2}`; and s of shape (*batch, 1, 1).
+    """Apply odd polynomials to the singular values of the skew `X/s`, `s = ‖X²‖_F^{1/2}`.
 
-    `X ← (aI + R(bI + cR)) X` with `R = XXᵀ = −X²`. s is at least the largest singular value and at
-    most `n^{1/4}` times that. The entries of X should be of size 1, so that squares neither overflow nor vanish.
-    The result is skew to rounding, and in bfloat16 with `half`: `skew_onward` goes on with it, `exactly_skew` ends.
+    `X ← (aI + R(bI + cR)) X` with `R = XXᵀ = −X²`, once for each polynomial. s is at least the largest singular value and
+    at most `n^{1/4}` times that.
+
+    Args:
+        x: shape (*batch, n, n), skew; entries of size 1, so that squares neither overflow nor vanish.
+        polynomials: in order, at least one.
+        half: products in bfloat16; the polynomials must leave room for its rounding.
+
+    Returns:
+        The result, exactly skew and in the dtype of X; and s of shape (*batch, 1, 1), at least the smallest normal number.
     """
-    if _is_small(x) and not half:
-        square = torch.mm(x, x)
-        size = torch.linalg.vector_norm(square)
-        root = math.sqrt(float(size))
-        if root == 0.0:
-            return x, size
-        return _in_few_calls(x, polynomials, square, 1.0 / root), size.sqrt()
+    if x.dim() > 3:
+        result, size = skew_iterate(x.flatten(0, -3), polynomials, half=half)
+        return result.reshape(x.shape), size.reshape(*x.shape[:-2], 1, 1)
     dtype = x.dtype
     x = x.to(torch.bfloat16) if half else x
-    r = _gram(x)
-    size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True, dtype=dtype)
+    square = _negative_gram(x)
+    size = torch.linalg.vector_norm(square, dim=MATRIX, keepdim=True, dtype=dtype)
     size = size.clamp_min(torch.finfo(dtype).tiny)
     root = size.sqrt()
-    # In bfloat16 X is a copy already.
-    x, r = x.div_(root) if half else x / root, r.div_(size)
-    return skew_onward(_step(x, r, *polynomials[0]), polynomials[1:]), root
+    step = _step_in_half if half else _step
+    x = step(x / root.to(x.dtype), square / size.to(x.dtype), polynomials[0])
+    for polynomial in polynomials[1:]:
+        x = step(x, _negative_gram(x), polynomial)
+    return skew(x.to(dtype)), root
 
 
-def skew_onward(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
-    """What further polynomials make of a result of `skew_iterate`, whose singular values are near 1 or below."""
-    if _is_small(x) and x.dtype is not torch.bfloat16:
-        return _in_few_calls(x, polynomials)
-    for a, b, c in polynomials:
-        x = _step(x, _gram(x), a, b, c)
-    return x
+def _negative_gram(x: Tensor) -> Tensor:
+    """`X² = −XXᵀ`, symmetric.
 
-
-def exactly_skew(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The skew part of a result of `skew_iterate`, in `dtype`."""
-    return skew(x.to(dtype))
-
-
-SMALL = 128
-"""Up to this size one matrix in the host's memory costs less by its products than by the calls they take."""
-
-
-def _is_small(x: Tensor) -> bool:
-    return x.dim() == 2 and x.shape[-1] <= SMALL and x.is_cpu
-
-
-def _in_few_calls(
-    x: Tensor, polynomials: Sequence[Polynomial], square: Tensor | None = None, unit: float = 1.0
-) -> Tensor:
-    """The same of `unit · X`, given its X² or not: three calls a step, and no pass to scale.
-
-    Rounding puts a symmetric part into X. With −X² for XXᵀ it grows as singular values near zero do, not more, since
-    the map is analytic.
+    Rounding puts a symmetric part into X. In the map of X² it grows as singular values near zero do, not more, since the map
+    is analytic. In bfloat16 it would grow too large: the Gram matrix is symmetric whatever X is.
     """
-    for a, b, c in polynomials:
-        square = torch.mm(x, x) if square is None else square
-        inner = torch.addmm(square, square, square, beta=-b * unit**2, alpha=c * unit**4)
-        x = torch.addmm(x, x, inner, beta=a * unit, alpha=unit)
-        square, unit = None, 1.0
-    return x
+    if x.dtype is torch.bfloat16:
+        return multiply(x, x.mT).neg_()
+    return commuting(x, x)
 
 
-def _gram(x: Tensor) -> Tensor:
-    """`X Xᵀ`; `−X²` of a large one, which is made skew again after every step.
+def _step(x: Tensor, square: Tensor, polynomial: Polynomial) -> Tensor:
+    a, b, c = polynomial
+    inner = commuting_combined(square, square, square, beta=-b, alpha=c)
+    if x.dim() == 2 and x.shape[-1] >= SYMMETRY_MIN_COLUMNS:
+        # Blocks are mirrored, so what is mirrored must be skew.
+        inner.diagonal().add_(a)
+        return commuting(inner, x, sign=-1)
+    return combined(x, x, inner, beta=a, alpha=1.0)
 
-    Elsewhere a symmetric part that rounding puts into X would grow with −X², in bfloat16 from step to step.
-    """
-    return commuting(x, x).neg_() if x.shape[-1] >= LARGE else multiply(x, x.mT)
 
-
-def _step(x: Tensor, r: Tensor, a: float, b: float, c: float) -> Tensor:
-    inner = r * c
+def _step_in_half(x: Tensor, square: Tensor, polynomial: Polynomial) -> Tensor:
+    """The same with rounding only after sums: `aI + R(bI + cR)` is near 1 if singular values are, its terms are not."""
+    a, b, c = polynomial
+    inner = square * -c
     inner.diagonal(dim1=-2, dim2=-1).add_(b)
-    inner = commuting(r, inner)
+    inner = commuting(square, inner).neg_()
     inner.diagonal(dim1=-2, dim2=-1).add_(a)
-    x = commuting(inner, x, sign=-1)
-    return skew(x) if x.shape[-1] >= LARGE else x
+    return commuting(inner, x, sign=-1)

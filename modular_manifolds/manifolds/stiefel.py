@@ -6,9 +6,17 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import NonFiniteError
-from modular_manifolds.linalg.matrices import MATRIX, MODERATE, largest_entry, normalise
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    MODERATE,
+    bring_to_one,
+    largest_entry,
+    normalise,
+)
 from modular_manifolds.linalg.newton_schulz import inverse_root, nearly_orthogonal_to_orthogonal
+from modular_manifolds.linalg.polar_factor import polar_factor, polar_factor_within
 from modular_manifolds.linalg.products import combined, commuting, gram_product, product
+from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.linalg.symmetric import eye_like, gram, sym
 from modular_manifolds.manifolds.base import Manifold, check_radius
 
@@ -37,7 +45,19 @@ class Stiefel(Manifold):
         a, _ = _tall(vector)
         return _as_given(a - w @ sym(w.mT @ a), wide)
 
+    def _retract_within(self, point: Tensor, step: Tensor, length: float) -> Tensor:
+        if readable(point):
+            # The numbers say more than the length does.
+            return self._retract(point, step)
+        x, wide = self.tall(point + step)
+        landed = _as_given(polar_factor_within(x, length / self.radius), wide)
+        return landed if self.radius == 1.0 else self.radius * landed
+
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
+        if not readable(point):
+            x, wide = _tall(bring_to_one(point / 2 + step / 2))
+            landed = _as_given(polar_factor(x), wide)
+            return landed if self.radius == 1.0 else self.radius * landed
         moved = point + step if self.radius == 1.0 else (point + step) / self.radius
         x, wide = _tall(moved)
         landed = _polar_near(x)
@@ -51,12 +71,17 @@ class Stiefel(Manifold):
         """The point in units of the radius, transposed if it is wide, and whether it is.
 
         A point off its manifold is the caller's mistake. The nearest point takes its place: a solver's direction
-        would be as much too long as the point is, and zero at the zero point.
+        would be as much too long as the point is, and zero at the zero point. An accelerator would have to be waited for:
+        there the point is taken as it is.
         """
-        w, wide = _tall(point if self.radius == 1.0 else point / self.radius)
-        if not _is_point(w):
+        w, wide = self.tall(point)
+        if readable(point) and not _is_point(w):
             w = _nearest_orthonormal(_tall(point)[0], "point")
         return w, wide
+
+    def tall(self, point: Tensor) -> tuple[Tensor, bool]:
+        """The point in units of the radius, transposed if it is wide, and whether it is."""
+        return _tall(point if self.radius == 1.0 else point / self.radius)
 
     def _residual(self, point: Tensor) -> Tensor:
         # Far off the manifold squares are out of range: infinity is right then, a difference of two is not.

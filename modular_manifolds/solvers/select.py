@@ -30,6 +30,7 @@ from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradie
 from modular_manifolds.solvers.dual_ascent import DualAscent
 from modular_manifolds.solvers.lyapunov import Lyapunov
 from modular_manifolds.solvers.lyapunov_products import LyapunovProducts
+from modular_manifolds.solvers.plan import carry_out
 from modular_manifolds.solvers.skew_sign import SkewSign
 from modular_manifolds.solvers.solution import Solution
 from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual
@@ -164,7 +165,8 @@ def steepest(
             tuple(dual.shape),
             "Pass the dual of a Solution for the same weight by the same solver, or leave it out.",
         )
-    found = chosen.solve(manifold, norm, w, g, dual)
+    plan = chosen.plan(manifold, norm, tuple(w.shape), w.dtype, w.device.type)
+    found = carry_out(plan, w, g, dual)
     direction = restore(found.direction, point)
     return found if direction is found.direction else replace(found, direction=direction)
 

@@ -3,11 +3,47 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import projection_rounding
+from modular_manifolds.linalg.matrices import of_moderate_size, projection_rounding
+from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.solvers.plan import Plan
+from modular_manifolds.solvers.solution import Solution
+
+
+@dataclass(frozen=True)
+class DecomposedPlan(Plan):
+    """`A = −msign(G Wᵀ − W Gᵀ) W` by one decomposition of a small Γ in the host's memory.
+
+    Args:
+        manifold: Stiefel, of any radius.
+        unit: the spectral norm of the direction.
+        following: the plan that can have a smaller gap, if rounding in this precision is too coarse.
+    """
+
+    manifold: Stiefel
+    unit: float
+    following: Plan
+
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+        del dual
+        w, wide = self.manifold.unit_tall(point)
+        g, size = of_moderate_size(gradient)
+        g = g.mT if wide else g
+        size = float(torch.linalg.vector_norm(g)) if size is None else size
+        a, gap = by_decomposition(w, g, size=size)
+        a = a.mT if wide else a
+        gaps = torch.tensor(gap, dtype=point.dtype, device=point.device)
+        return Solution(a if self.unit == 1.0 else a.mul_(self.unit), gaps, 1, self.tolerance)
+
+    def deeper(self) -> Plan | None:
+        return self.following.deeper()
+
+    def __str__(self) -> str:
+        return "one decomposition of Γ on the host"
 
 
 def by_decomposition(w: Tensor, g: Tensor, *, size: float) -> tuple[Tensor, float]:

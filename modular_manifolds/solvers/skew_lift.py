@@ -1,17 +1,14 @@
-"""The steepest tangent direction of a Stiefel manifold as a question about one skew matrix."""
+"""The steepest tangent direction of a Stiefel manifold as a question about one skew matrix Γ."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from modular_manifolds.linalg.host import Numbers, on_host, spread
-from modular_manifolds.linalg.matrices import MATRIX, inner, projection_rounding
+from modular_manifolds.linalg.matrices import MATRIX, inner
 from modular_manifolds.linalg.products import (
     combined,
     gram_product,
@@ -23,139 +20,109 @@ from modular_manifolds.linalg.products import (
 
 @dataclass(frozen=True)
 class Lift(ABC):
-    """`Γ = ½(G Wᵀ − W Gᵀ)` in some orthonormal basis and some unit, and what a skew Ω there is for W.
+    """`Γ = ½(G Wᵀ − W Gᵀ)` in an orthonormal basis, and the tangent A of a skew Ω given in that basis.
 
     Args:
-        w: the point, tall.
-        gamma: Γ; zero where a gradient has no tangent part, only rounding.
-        there: where it has one.
-        rank: of Γ, at most.
+        w, g: the point and the gradient, tall, shape (*batch, m, n).
+        gamma: 2Γ, shape (*batch, k, k).
     """
 
-    w: Tensor  # (*batch, m, n)
-    gamma: Tensor  # (*batch, k, k)
-    there: NDArray[np.bool_]  # one a matrix
-    rank: int
+    w: Tensor
+    g: Tensor
+    gamma: Tensor
 
     @abstractmethod
-    def direction(self, omega: Tensor) -> tuple[Tensor, Numbers, Numbers]:
-        """`A = −pΩW` with p the cubic, tall; `−<G, A>` and `<Γ, p(Ω)>` in the units of Γ, one a matrix.
+    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`A = −p(Ω) W` with p the cubic; `−<G, A>` and `<Γ, p(Ω)>`, each of shape (*batch, 1, 1).
 
         These two are the same, but for what was added to Γ.
         """
 
-
-def lift(w: Tensor, g: Tensor) -> Lift:
-    """Γ as it is where m ≤ 2n or small, else in the columns of W and G."""
-    rows, columns = w.shape[-2:]
-    few = w.dim() == 2 and rows <= FEW_ROWS
-    return _Whole.of(w, g) if rows <= 2 * columns or few else _Reduced.of(w, g)
-
-
-FEW_ROWS = 96
-"""Up to here the products of one m×m matrix cost less than the calls that would make it smaller."""
+    def failed(self) -> Tensor | None:
+        """The matrices, shape (*batch, 1, 1), whose Γ may be wrong; None if that cannot happen."""
+        return None
 
 
 @dataclass(frozen=True)
-class _Whole(Lift):
-    """Γ itself, m×m, divided by its length."""
-
-    g: Tensor  # (*batch, m, n)
-    unit: Numbers  # what twice a product with G is to be multiplied by
+class WholeLift(Lift):
+    """Γ itself, m×m."""
 
     @classmethod
-    def of(cls, w: Tensor, g: Tensor) -> _Whole:
-        rows, columns = w.shape[-2:]
+    def of(cls, w: Tensor, g: Tensor) -> WholeLift:
         gamma = multiply(g, w.mT)
-        gamma = gamma - gamma.mT
-        size, whole = on_host(*(torch.linalg.vector_norm(x, dim=MATRIX) for x in (gamma, g)))
-        there = ~(size <= projection_rounding(w) * whole)
-        unit = there / np.where(there, size, 1.0)
-        return cls(w, gamma.mul_(spread(unit, w)), there, min(rows, 2 * columns), g, 2 * unit)
+        return cls(w, g, gamma - gamma.mT)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, Numbers, Numbers]:
+    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a = _cubic(omega, multiply(omega, self.w), sign=-1)
-        (along,) = on_host(inner(self.g, a))
-        descent = -self.unit * along
+        descent = inner(self.g, a).neg_()
         return a, descent, descent
 
 
 @dataclass(frozen=True)
-class _Reduced(Lift):
-    """Γ in the columns of `[W, G⊥R⁻¹]`, 2n×2n."""
+class ReducedLift(Lift):
+    """Γ in the columns of `[W, G⊥R⁻¹]`, 2n×2n, with `C = WᵀG`, `G⊥ = G − WC` and `RᵀR = G⊥ᵀG⊥ + δI`.
 
-    across: Tensor  # G⊥, (*batch, m, n)
-    unit: Tensor | float  # what G⊥ is to be multiplied by
-    target: Tensor  # K above R, (*batch, 2n, n)
-    added: Numbers  # to RᵀR
+    Args:
+        normal_free: G⊥, shape (*batch, m, n).
+        stacked: C above R, shape (*batch, 2n, n); `2Γ = [C; R | 0] − [C; R | 0]ᵀ`.
+        info: how the factorisation ended, shape (*batch); zero if R exists.
+        oblique: the matrices, shape (*batch, 1, 1), with so little of G off W that rounding of the whole shows in it.
+    """
+
+    normal_free: Tensor
+    stacked: Tensor
+    info: Tensor
+    oblique: Tensor | None
 
     @classmethod
-    def of(cls, w: Tensor, g: Tensor) -> _Reduced:
+    def of(cls, w: Tensor, g: Tensor, *, careful: bool) -> ReducedLift:
+        """`careful`: project G⊥ once more, and add more to its Gram matrix."""
+        columns, eps = w.shape[-1], torch.finfo(w.dtype).eps
         c = multiply(w.mT, g)
-        across = plus_product(g, w, c, factor=-1.0)
-        k = c - c.mT
-        along, within, part = on_host(
-            *(torch.linalg.vector_norm(x, dim=MATRIX) for x in (c, k, across))
+        free = plus_product(g, w, c, factor=-1.0)
+        if careful:
+            free = plus_product(free, w, multiply(w.mT, free), factor=-1.0)
+        e = gram_product(free)
+        length = torch.linalg.vector_norm(c, dim=MATRIX, keepdim=True)
+        size = torch.linalg.vector_norm(e, dim=MATRIX, keepdim=True)
+        # Sums of products are off by about eps ‖E‖_F in the spectral norm, and if W spans the gradient, all that is left
+        # of it is rounding of C.
+        share = (CAREFUL_SHIFT if careful else SHIFT) * eps
+        rounding = (SPAN_ROUNDING * eps) ** 2 * columns
+        shift = torch.addcmul(
+            size * share + torch.finfo(w.dtype).tiny ** 0.5, length, length, value=rounding
         )
-        if bool((OBLIQUE * part < along).any()):
-            # Of a gradient that is nearly normal little is left, with rounding of the whole in it.
-            across = plus_product(across, w, multiply(w.mT, across), factor=-1.0)
-            (part,) = on_host(torch.linalg.vector_norm(across, dim=MATRIX))
-        within, least = within / 2, projection_rounding(w) * np.hypot(along, part)
-        tangent = np.hypot(within, part)
-        there = ~(tangent <= least)
-        scale = there / np.where(there, tangent, 1.0)
-        # G⊥ alone may be no more than rounding.
-        scale_across = np.where(part <= least, 0.0, scale)
-        unit = spread(scale_across, w)
-        factor, added = _factor(gram_product(across).mul_(spread(scale_across**2, w)))
-        k.mul_(spread(scale / 2, w))
-        half = factor * 0.5
-        corner = torch.zeros_like(half)
-        left = torch.cat((k, half), dim=-2)
-        gamma = torch.cat((left, torch.cat((half.mT.neg(), corner), dim=-2)), dim=-1)
-        target = torch.cat((k, factor), dim=-2)
-        return cls(w, gamma, there, gamma.shape[-1], across, unit, target, added)
+        e.diagonal(dim1=-2, dim2=-1).add_(shift[..., 0])
+        factor, info = torch.linalg.cholesky_ex(e, upper=True)
+        stacked = torch.cat((c, factor), dim=-2)
+        gamma = torch.nn.functional.pad(stacked, (0, columns))
+        # ‖E‖_F is at most ‖G⊥‖_F².
+        oblique = None if careful else size * OBLIQUE**2 < length.square()
+        return cls(w, g, gamma - gamma.mT, free, stacked, info, oblique)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, Numbers, Numbers]:
+    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n = self.w.shape[-1]
         column = _cubic(omega, omega[..., :n])
-        t, factor = column[..., :n, :], self.target[..., n:, :]
-        fill = torch.linalg.solve_triangular(factor, column[..., n:, :], upper=True)
-        # −<G, A> = <K, T> + tr(F E) with F = R⁻¹ Y and E = RᵀR − δI
-        trace = fill.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-        most, trace = on_host(inner(self.target, column), trace)
-        a = plus_product(
-            product(self.w, (t.mT - t).mul_(0.5)), self.across, fill.mul_(self.unit), factor=-1.0
-        )
-        return a, most - self.added * trace, most
+        turn, fill = column.split(n, dim=-2)
+        factor = self.stacked[..., n:, :]
+        fill = torch.linalg.solve_triangular(factor, fill, upper=True)
+        a = combined(product(self.normal_free, fill), self.w, turn - turn.mT, beta=-1.0, alpha=-0.5)
+        return a, inner(self.g, a).neg_(), inner(self.stacked, column)
+
+    def failed(self) -> Tensor | None:
+        without = (self.info != 0)[..., None, None]
+        return without if self.oblique is None else without | self.oblique
 
 
-OBLIQUE = 8.0
-"""Where the part of a gradient across W is not longer than this part of the rest, it is taken again."""
+SHIFT = 4.0
+"""How many times eps ‖E‖_F is added to E, so that the factor exists whatever rounding took from it."""
+CAREFUL_SHIFT = 32.0
+SPAN_ROUNDING = 16.0
+"""How many times eps √n ‖C‖_F the rounding of G⊥ may be long."""
+OBLIQUE = 256.0
+"""A part off W that is this many times shorter than the rest has lost two digits more."""
 
 
 def _cubic(omega: Tensor, once: Tensor, *, sign: int = 1) -> Tensor:
     """`(3/2) Ω B + ½ Ω³ B` of `once = Ω B`: a contraction for `‖Ω‖₂ ≤ √3`, for Ω² is negative."""
     return combined(once, omega, multiply(omega, once), beta=1.5 * sign, alpha=0.5 * sign)
-
-
-def _factor(e: Tensor) -> tuple[Tensor, Numbers]:
-    """The upper triangular R with `RᵀR = E + δI`, and δ: what rounding may have taken from E, or took; writes to E.
-
-    Products that are added up lose about `ε ‖E‖_F` in the spectral norm.
-    """
-    eps = torch.finfo(e.dtype).eps
-    (size,) = on_host(torch.linalg.vector_norm(e, dim=MATRIX))
-    added, more = np.zeros_like(size), 1.5 * eps * size + eps**2
-    for _ in range(4):
-        step = spread(more, e)
-        e.diagonal(dim1=-2, dim2=-1).add_(step[..., 0] if isinstance(step, Tensor) else step)
-        added = added + more
-        factor, info = torch.linalg.cholesky_ex(e, upper=True)
-        (failed,) = on_host(info)
-        if not failed.any():
-            return factor, added
-        more = np.where(failed > 0, 8 * added, 0.0)
-    # Only NaN has no factor then, and NaN must be seen.
-    return torch.full_like(e, torch.nan), added

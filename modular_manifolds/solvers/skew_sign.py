@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from modular_manifolds.errors import UnsupportedPairError
 from modular_manifolds.linalg.backend import half_is_fast
-from modular_manifolds.linalg.host import Numbers, on_host
-from modular_manifolds.linalg.matrices import of_moderate_size
-from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
-from modular_manifolds.linalg.polar_express import FULL, HALF, lowered
-from modular_manifolds.linalg.skew_newton_schulz import (
-    SMALL,
-    exactly_skew,
-    skew_iterate,
-    skew_onward,
+from modular_manifolds.linalg.coefficients import Polynomial
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    bring_to_one,
+    of_moderate_size,
+    projection_rounding,
 )
+from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
+from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.rms_operator import RMSOperator, unit
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.skew_decomposed import by_decomposition
+from modular_manifolds.solvers.plan import Plan
+from modular_manifolds.solvers.skew_decomposed import DecomposedPlan
 from modular_manifolds.solvers.skew_gap import SkewGap
-from modular_manifolds.solvers.skew_lift import Lift, lift
+from modular_manifolds.solvers.skew_lift import ReducedLift, WholeLift
 from modular_manifolds.solvers.solution import Solution
 
 
@@ -49,16 +48,15 @@ class SkewSign(Solver):
     A little is added to `G⊥ᵀG⊥`, as much as rounding may have taken: so the factor exists, and a direction that the
     gradient hardly has gets less than its full step, never more.
 
-    One small matrix on a CPU is decomposed. Elsewhere Ω comes from polynomials (in bfloat16 where Γ is large and
-    the machine fast in it), is made exactly skew, and a last cubic step in the caller's precision brings every
-    singular value to at most 1: the direction is feasible to rounding, whatever the accuracy; of a gradient that
-    lacks a rank, where `R⁻¹` magnifies the rounding of G⊥, to half the digits. The gap is bounded without singular
-    values, by `SkewGap`. Where that is not enough, the floor is lowered by further polynomials, and at last the work
-    done in float64.
+    One small matrix on a CPU is decomposed (`DecomposedPlan`). Else Ω comes from polynomials (`PolynomialPlan`; in bfloat16
+    if Γ is large and the machine fast in it), is made exactly skew, and a last cubic step in the caller's precision
+    brings every singular value to at most 1: the direction is feasible to rounding, whatever the accuracy; if the
+    gradient lacks a rank, to half the digits, because `R⁻¹` magnifies the rounding of G⊥. `SkewGap` bounds the gap without
+    singular values. A deeper plan lowers the floor of the polynomials, and at last computes in float64.
 
     Args:
         tolerance: on the relative duality gap.
-        max_iterations: how often the gap may be looked at; between two looks the floor is lowered threefold.
+        max_iterations: how many plans may be tried; each lowers the floor threefold.
 
     Source: M. Solonko, A. Molozhavenko, M. Rakhuba, "Muon on the Stiefel Manifold Admits an Exact Closed-Form Update"
     (2026, arXiv 2608.06218): the formula, its proof and the form of rank 2n. For square W, the Stiefel page of the
@@ -74,89 +72,203 @@ class SkewSign(Solver):
     name = "skew-sign"
     reason = "the steepest direction is −msign(G Wᵀ − W Gᵀ) W, and its gap is known beforehand"
 
-    def solve(
-        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
-    ) -> Solution:
-        del dual
+    def plan(
+        self,
+        manifold: Manifold,
+        norm: Norm,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device_type: str,
+    ) -> Plan:
         if not isinstance(manifold, Stiefel):
             raise UnsupportedPairError(
                 "manifold", "must be Stiefel for this solver", manifold, "Use solver='auto'."
             )
-        w, wide = manifold.unit_tall(point)
-        g, size = of_moderate_size(gradient)
-        g = g.mT if wide else g
-        found = self._decomposed(w, g, size) or self._search(lift(w, g))
-        if not found.converged and w.dtype is not torch.float64:
-            # Of a gradient of low rank the rest is all rounding in float32, a bound no better than its root.
-            w, g = nearly_orthogonal_to_orthogonal(w.double()), g.double()
-            found = self._search(lift(w, g), looks=found.looks, floor=found.floor / 16)
-        a = (found.a.mT if wide else found.a).to(point.dtype)
-        return Solution(
-            unit(point) * a if isinstance(norm, RMSOperator) else a,
-            torch.as_tensor(found.gap, device=w.device).reshape(w.shape[:-2]),
-            found.looks,
-            self.tolerance,
-        )
-
-    def _decomposed(self, w: Tensor, g: Tensor, size: float | None) -> _Found | None:
-        """For one matrix in the host's memory with a small Γ; None elsewhere."""
-        rows, columns = w.shape[-2:]
-        if w.dim() != 2 or not w.is_cpu or min(rows, 2 * columns) > TINY:
-            return None
-        size = float(torch.linalg.vector_norm(g)) if size is None else size
-        a, gap = by_decomposition(w, g, size=size)
-        return _Found(a, np.array([gap]), gap <= self.tolerance, 1, math.inf)
-
-    def _search(self, problem: Lift, *, looks: int = 0, floor: float = math.inf) -> _Found:
-        """Lower the floor until the gap is small, or rounding would decide it; from `floor` on, if that is lower."""
-        gamma = problem.gamma
-        # Then the direction itself is as soon found as what it will be.
-        small = gamma.dim() == 2 and gamma.shape[-1] <= SMALL
-        k, eps = gamma.shape[-1], torch.finfo(gamma.dtype).eps
-        half = (
-            gamma.dtype is torch.float32
-            and self.tolerance >= COARSE
-            and k >= LARGE
-            and half_is_fast(gamma.device.type)
-        )
-        # Nothing below rounding can be asked for, of the gap or of small singular values.
-        wanted = max(self.tolerance, 16 * eps)
-        accuracy = wanted / 2 if half else math.sqrt(wanted / 12)
-        lowest = wanted / 15 if half else min(100 * eps, wanted)
-        # In a stack the worst matrix decides, and of a large one many singular values are small.
-        first = 10 if half else 5 if k >= LARGE or gamma.dim() > 2 else 1
-        floor = max(min(floor, wanted / first), lowest)
-        run = schedule(accuracy, floor, half=half)
-        x, size = skew_iterate(gamma, run, half=half)
-        (size,) = on_host(size)
-        while True:
-            looks += 1
-            last = floor <= lowest or looks >= self.max_iterations or not np.isfinite(size).all()
-            bound = SkewGap.of(run, floor, size, x.dtype)
-            if last or small or bound.seems_met(problem, x, self.tolerance):
-                omega = exactly_skew(x, gamma.dtype)
-                a, descent, most = problem.direction(omega)
-                gap = bound.gap(problem, omega, descent, most)
-                converged = bool((gap <= self.tolerance).all())
-                if converged or last:
-                    return _Found(a, gap, converged, looks, floor)
-            floor = max(floor / 3, lowest)
-            longer = lowered(run, floor, math.sqrt(wanted / 5), HALF if half else FULL)
-            x, run = skew_onward(x, longer[len(run) :]), longer
+        return _plan(self, manifold, norm.spectral_unit(shape), tuple(shape), dtype, device_type)
 
 
-LARGE = 512
-"""From this many columns on, bfloat16 is the quicker where the machine has hardware for it."""
-TINY = 32
+@functools.lru_cache(maxsize=1024)
+def _plan(
+    solver: SkewSign,
+    manifold: Stiefel,
+    unit: float,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device_type: str,
+) -> Plan:
+    rows, columns = sorted(shape[-2:], reverse=True)
+    on_host = device_type == "cpu"
+    # Up to here the products of one m×m matrix cost less than the calls that would make it smaller.
+    whole = rows <= 2 * columns or (on_host and len(shape) == 2 and rows <= WHOLE_MAX_ROWS)
+    k, eps = rows if whole else 2 * columns, torch.finfo(dtype).eps
+    half = (
+        dtype is torch.float32
+        and solver.tolerance >= HALF_MIN_TOLERANCE
+        and k >= HALF_MIN_COLUMNS
+        and half_is_fast(device_type)
+    )
+    # Nothing below rounding can be asked for, of the gap or of small singular values.
+    wanted = max(solver.tolerance, 16 * eps)
+    # In a stack the worst matrix decides, and many singular values of a large one are small.
+    many = not on_host or k >= HALF_MIN_COLUMNS or len(shape) > 2
+    first = 10 if half else 5 if many else 1
+    lowest = wanted / 15 if half else min(100 * eps, wanted)
+    plan = PolynomialPlan(
+        solver.tolerance,
+        manifold,
+        unit,
+        rank=min(rows, 2 * columns),
+        columns=k,
+        whole=whole,
+        half=half,
+        accuracy=wanted / 2 if half else math.sqrt(wanted / 12),
+        floor=max(wanted / first, lowest),
+        lowest=lowest,
+        dtype=dtype,
+        on_host=on_host,
+        looks=1,
+        max_looks=max(1, solver.max_iterations),
+    )
+    if on_host and len(shape) == 2 and min(rows, 2 * columns) <= DECOMPOSE_MAX_COLUMNS:
+        return DecomposedPlan(solver.tolerance, manifold, unit, plan)
+    return plan
+
+
+DECOMPOSE_MAX_COLUMNS = 32
 """Up to so many columns of Γ one decomposition costs less than the calls of all the products."""
-COARSE = 1e-2
+WHOLE_MAX_ROWS = 96
+"""Up to so many rows one Γ of m×m costs less than the calls that make it smaller."""
+HALF_MIN_COLUMNS = 512
+"""From this many columns of Γ on, bfloat16 is the quicker if the machine has hardware for it."""
+HALF_MIN_TOLERANCE = 1e-2
 """From this tolerance on, bfloat16 is accurate enough."""
 
 
 @dataclass(frozen=True)
-class _Found:
-    a: Tensor  # tall
-    gap: Numbers
-    converged: bool
-    looks: int
+class PolynomialPlan(Plan):
+    """`A = −p(Ω) W` with Ω by polynomials from Γ, and a bound on its gap. Products of matrices, no decomposition.
+
+    Args:
+        manifold: Stiefel, of any radius.
+        unit: the spectral norm of the direction.
+        rank, columns: of Γ; its rank is at most this.
+        whole: Γ is m×m; else it is 2n×2n.
+        half: the polynomials' products are in bfloat16.
+        accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
+        lowest: deeper plans do not lower the floor below it.
+        dtype: of the rest.
+        on_host: the numbers lie in the host's memory. Points are checked there.
+        looks, max_looks: which plan this is of how many.
+    """
+
+    manifold: Stiefel
+    unit: float
+    rank: int
+    columns: int
+    whole: bool
+    half: bool
+    accuracy: float
     floor: float
+    lowest: float
+    dtype: torch.dtype
+    on_host: bool
+    looks: int
+    max_looks: int
+
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+        del dual
+        w, g, size, wide = self._tall(point, gradient)
+        careful = self.looks > 1
+        lift = WholeLift.of(w, g) if self.whole else ReducedLift.of(w, g, careful=careful)
+        polynomials, bound = self._polynomials()
+        omega, scale = skew_iterate(lift.gamma, polynomials, half=self.half)
+        length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
+        a, descent, attained = lift.direction(omega)
+        # Γ was given twice.
+        scale = scale * 0.5
+        gap = bound.bound(length, scale, descent, attained)
+        nothing = scale <= size * projection_rounding(w)
+        failed = lift.failed()
+        if failed is not None:
+            # NaN stays.
+            gap = torch.where(failed & (scale == scale), 1.0, gap)
+            a = torch.where(nothing | (gap == 1.0), 0.0, a)
+        else:
+            a = torch.where(nothing, 0.0, a)
+        gap = torch.where(nothing, 0.0, gap)
+        a = a.mT if wide else a
+        a = a.to(point.dtype)
+        return Solution(
+            a if self.unit == 1.0 else a.mul_(self.unit),
+            gap.reshape(point.shape[:-2]),
+            self.looks,
+            self.tolerance,
+        )
+
+    def deeper(self) -> Plan | None:
+        if self.looks >= self.max_looks:
+            return None
+        following = replace(self, looks=self.looks + 1)
+        if self.floor > self.lowest:
+            return replace(following, floor=max(self.floor / 3, self.lowest))
+        if self.dtype is torch.float64:
+            return None
+        if self.half:
+            wanted = 12 * self.accuracy / 6
+            return replace(
+                following,
+                half=False,
+                accuracy=math.sqrt(wanted / 12),
+                lowest=min(100 * torch.finfo(self.dtype).eps, wanted),
+            )
+        # Of a gradient of low rank only rounding is left off W, and in float32 the bound is no better than its root.
+        eps = torch.finfo(torch.float64).eps
+        wanted = max(self.tolerance or 0.0, 16 * eps)
+        return replace(
+            following,
+            half=False,
+            accuracy=math.sqrt(wanted / 12),
+            floor=self.floor / 16,
+            lowest=min(100 * eps, wanted),
+            dtype=torch.float64,
+        )
+
+    def _tall(self, point: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | float, bool]:
+        """W at unit radius and G at a moderate size, both tall, `‖G‖_F`, and whether they were wide."""
+        if self.on_host:
+            w, wide = self.manifold.unit_tall(point)
+            g, size = of_moderate_size(gradient)
+        else:
+            w, wide = self.manifold.tall(point)
+            g, size = bring_to_one(gradient), None
+        g = g.mT if wide else g
+        if self.dtype is not w.dtype:
+            w, g, size = w.to(self.dtype), g.to(self.dtype), None
+        if self.looks > 1:
+            w = nearly_orthogonal_to_orthogonal(w)
+        if size is None:
+            # The largest entry is near 1, or G is zero and has no direction.
+            size = torch.linalg.vector_norm(g, dim=MATRIX, keepdim=True).clamp_min(0.5)
+        return w, g, size, wide
+
+    def _polynomials(self) -> tuple[tuple[Polynomial, ...], SkewGap]:
+        polynomials = schedule(self.accuracy, self.floor, half=self.half)
+        working = torch.float32 if self.half else self.dtype
+        gap = SkewGap.of(
+            polynomials,
+            self.floor,
+            rank=self.rank,
+            columns=self.columns,
+            dtype=working,
+            half=self.half,
+        )
+        return polynomials, gap
+
+    def __str__(self) -> str:
+        polynomials, _ = self._polynomials()
+        form = "Γ" if self.whole else "Γ in the columns of W and G"
+        precision = "bfloat16" if self.half else str(self.dtype).removeprefix("torch.")
+        return (
+            f"{len(polynomials)} polynomials in {precision} on {form}, {self.columns}×{self.columns}, "
+            f"for singular values from {self.floor:.1g} of the largest on; the gap is bounded without singular values"
+        )

@@ -1,0 +1,77 @@
+"""The polar factor `X (XᵀX)^{-1/2}` by matrix products whose number is known beforehand: nothing is read on the host."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_QUINTIC
+from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
+from modular_manifolds.linalg.matrices import MATRIX
+from modular_manifolds.linalg.newton_schulz import iterate, schedule
+from modular_manifolds.linalg.products import combined, gram_product
+
+
+def polar_factor_within(x: Tensor, length: float) -> Tensor:
+    """The polar factor of `X = W + A`, A tangent at the orthonormal W and at most `length` long in the spectral norm.
+
+    Then `XᵀX = I + AᵀA` lies between I and `(1 + length²) I`, and a few terms of `(I + E)^{-1/2}` in
+    `E = XᵀX/(1 + length²/2) − I` are exact to rounding. If W is off the manifold by more than `OFF`, E is taken of `XᵀX/‖XᵀX‖_F`:
+    every singular value then comes nearer to 1, by as much as in a Newton–Schulz step, and repeated calls land.
+
+    Args:
+        x: shape (*batch, m, n), m ≥ n.
+        length: finite, at least 0.
+    """
+    columns = x.shape[-1]
+    middle = 1 + length**2 / 2
+    spread = (length**2 / 2 + OFF) / middle
+    r = gram_product(x)
+    size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True)
+    expected = size <= middle * (1 + spread) * math.sqrt(columns)
+    scale = torch.where(expected, middle, size)
+    e = r / scale
+    e.diagonal(dim1=-2, dim2=-1).sub_(1)
+    coefficients = _inverse_root_series(spread, torch.finfo(x.dtype).eps / 4)
+    q = e * coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        q = combined(e, e, q, beta=coefficient, alpha=1.0)
+    return combined(x, x, q, beta=1.0, alpha=1.0).mul_(scale.rsqrt())
+
+
+OFF: Final = 1e-3
+"""How far `WᵀW` may be from I for the result to be exact to rounding."""
+
+
+@functools.cache
+def _inverse_root_series(spread: float, least: float) -> tuple[float, ...]:
+    """`binom(−1/2, k)` for k = 1, 2, …: the terms of `(1 + e)^{-1/2} − 1` that exceed `least` if `|e| ≤ spread`."""
+    terms = [-0.5]
+    while abs(terms[-1]) * spread ** len(terms) > least and len(terms) < LONGEST_SERIES:
+        k = len(terms)
+        terms.append(terms[-1] * -(k + 0.5) / (k + 1))
+    return tuple(terms[:-1]) if len(terms) > 1 else tuple(terms)
+
+
+LONGEST_SERIES: Final = 24
+"""Steps of more than one radius would need more terms, and land over several calls."""
+
+
+def polar_factor(x: Tensor) -> Tensor:
+    """The polar factor of any X with singular values of at least `FLOOR` of the largest, to rounding.
+
+    Smaller singular values come out between 0 and 1. Zero gives zero.
+
+    Args:
+        x: shape (*batch, m, n), m ≥ n, entries of size 1.
+    """
+    lowest = FLOOR / x.shape[-1] ** 0.25
+    near, _ = gram_iterate(x, schedule(1e-3, lowest), together=1)
+    return iterate(near, (NEWTON_SCHULZ_QUINTIC, NEWTON_SCHULZ_QUINTIC))
+
+
+FLOOR: Final = 1e-4
