@@ -33,14 +33,15 @@ def polar_factor_within(x: Tensor, length: float) -> Tensor:
     r = gram_product(x)
     size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True)
     expected = size <= middle * (1 + spread) * math.sqrt(columns)
-    scale = torch.where(expected, middle, size)
+    scale = size.masked_fill_(expected, middle)
     e = r / scale
     e.diagonal(dim1=-2, dim2=-1).sub_(1)
     coefficients = _inverse_root_series(spread, torch.finfo(x.dtype).eps / 4)
-    q = e * coefficients[-1]
+    # Horner: c₁ E + E (c₂ E + E (…)), the innermost product with its own factor.
+    q, factor = e, coefficients[-1]
     for coefficient in coefficients[-2::-1]:
-        q = combined(e, e, q, beta=coefficient, alpha=1.0)
-    return combined(x, x, q, beta=1.0, alpha=1.0).mul_(scale.rsqrt())
+        q, factor = combined(e, e, q, beta=coefficient, alpha=factor), 1.0
+    return combined(x, x, q, beta=1.0, alpha=factor).mul_(scale.rsqrt())
 
 
 OFF: Final = 1e-3

@@ -17,6 +17,8 @@ SYMMETRY_MIN_COLUMNS: Final = 512
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """`A B`; two matrices in float32 go to oneDNN where `linalg.backend` knows it to be quicker."""
+    if a.dim() == 3 and b.dim() == 3:
+        return torch.bmm(a, b)
     through = onednn_product(a, b)
     if through is None:
         return a @ b
@@ -115,4 +117,5 @@ def _mirror(whole: Tensor, start: int, end: int, sign: int) -> None:
 
 
 def _is_turned(x: Tensor) -> bool:
-    return x.stride(-1) != 1 and x.stride(-2) == 1
+    """Whether a processor should compute the transpose. Accelerators multiply all layouts alike."""
+    return x.is_cpu and x.stride(-1) != 1 and x.stride(-2) == 1

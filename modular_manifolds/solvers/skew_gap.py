@@ -55,19 +55,19 @@ class SkewGap:
         turned = HALF_TURNED if half else 0.0
         return cls(reach.share, reach.each, deviation, turned, squares, rank)
 
-    def bound(self, length: Tensor, size: Tensor, descent: Tensor, attained: Tensor) -> Tensor:
-        """The relative gap, not negative, in the shape of the arguments; NaN for a zero Γ.
+    def bound(self, length: Tensor, size: Tensor, along: Tensor, attained: Tensor) -> Tensor:
+        """The relative gap in the shape of the arguments, but for rounding of Γ; NaN for a zero Γ.
 
         Args:
             length: `‖Ω‖_F` before the cubic step.
             size: s.
-            descent: `−<G, A>` in units of Γ.
+            along: `<G, A>` in units of Γ.
             attained: `<Γ, Ω>` after the cubic step.
         """
         missing = length.square().mul_(-self.share).add_(self.share * self.squares)
         nuclear = missing.clamp_(0.0, self.rank * self.each).mul_(size).add_(attained)
         kept = 1 - 1.5 * self.deviation**2
-        return (descent * -kept).div_(nuclear).add_(1 + self.turned).clamp_min_(0.0)
+        return (along * kept).div_(nuclear).add_(1 + self.turned)
 
 
 HALF_DEVIATION = 0.02

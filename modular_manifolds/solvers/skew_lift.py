@@ -33,13 +33,13 @@ class Lift(ABC):
 
     @abstractmethod
     def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`A = −p(Ω) W` with p the cubic; `−<G, A>` and `<Γ, p(Ω)>`, each of shape (*batch, 1, 1).
+        """`A = −p(Ω) W` with p the cubic; `<G, A>` and `<Γ, p(Ω)>`, each of shape (*batch, 1, 1).
 
-        These two are the same, but for what was added to Γ.
+        These two add up to zero, but for what was added to Γ.
         """
 
     def failed(self) -> Tensor | None:
-        """The matrices, shape (*batch, 1, 1), whose Γ may be wrong; None if that cannot happen."""
+        """The matrices, shape (*batch, 1, 1), without a Γ in that basis; None if that cannot happen."""
         return None
 
 
@@ -54,8 +54,8 @@ class WholeLift(Lift):
 
     def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a = _cubic(omega, multiply(omega, self.w), sign=-1)
-        descent = inner(self.g, a).neg_()
-        return a, descent, descent
+        along = inner(self.g, a)
+        return a, along, -along
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,11 @@ class ReducedLift(Lift):
         normal_free: G⊥, shape (*batch, m, n).
         stacked: C above R, shape (*batch, 2n, n); `2Γ = [C; R | 0] − [C; R | 0]ᵀ`.
         info: how the factorisation ended, shape (*batch); zero if R exists.
-        oblique: the matrices, shape (*batch, 1, 1), with so little of G off W that rounding of the whole shows in it.
     """
 
     normal_free: Tensor
     stacked: Tensor
     info: Tensor
-    oblique: Tensor | None
 
     @classmethod
     def of(cls, w: Tensor, g: Tensor, *, careful: bool) -> ReducedLift:
@@ -92,26 +90,23 @@ class ReducedLift(Lift):
         shift = torch.addcmul(
             size * share + torch.finfo(w.dtype).tiny ** 0.5, length, length, value=rounding
         )
-        e.diagonal(dim1=-2, dim2=-1).add_(shift[..., 0])
+        e.diagonal(dim1=-2, dim2=-1).add_(shift.squeeze(-1))
         factor, info = torch.linalg.cholesky_ex(e, upper=True)
         stacked = torch.cat((c, factor), dim=-2)
         gamma = torch.nn.functional.pad(stacked, (0, columns))
-        # ‖E‖_F is at most ‖G⊥‖_F².
-        oblique = None if careful else size * OBLIQUE**2 < length.square()
-        return cls(w, g, gamma - gamma.mT, free, stacked, info, oblique)
+        return cls(w, g, gamma - gamma.mT, free, stacked, info)
 
     def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n = self.w.shape[-1]
-        column = _cubic(omega, omega[..., :n])
+        column = _cubic(omega, omega.narrow(-1, 0, n))
         turn, fill = column.split(n, dim=-2)
-        factor = self.stacked[..., n:, :]
+        factor = self.stacked.narrow(-2, n, n)
         fill = torch.linalg.solve_triangular(factor, fill, upper=True)
         a = combined(product(self.normal_free, fill), self.w, turn - turn.mT, beta=-1.0, alpha=-0.5)
-        return a, inner(self.g, a).neg_(), inner(self.stacked, column)
+        return a, inner(self.g, a), inner(self.stacked, column)
 
     def failed(self) -> Tensor | None:
-        without = (self.info != 0)[..., None, None]
-        return without if self.oblique is None else without | self.oblique
+        return (self.info != 0).reshape(*self.info.shape, 1, 1)
 
 
 SHIFT = 4.0
@@ -119,8 +114,6 @@ SHIFT = 4.0
 CAREFUL_SHIFT = 32.0
 SPAN_ROUNDING = 16.0
 """How many times eps √n ‖C‖_F the rounding of G⊥ may be long."""
-OBLIQUE = 256.0
-"""A part off W that is this many times shorter than the rest has lost two digits more."""
 
 
 def _cubic(omega: Tensor, once: Tensor, *, sign: int = 1) -> Tensor:

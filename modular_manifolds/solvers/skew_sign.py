@@ -14,9 +14,8 @@ from modular_manifolds.linalg.backend import half_is_fast
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import (
     MATRIX,
-    bring_to_one,
-    of_moderate_size,
     projection_rounding,
+    unit_length,
 )
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
 from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
@@ -144,6 +143,10 @@ HALF_MIN_TOLERANCE = 1e-2
 """From this tolerance on, bfloat16 is accurate enough."""
 
 
+LIFT_ROUNDING = 32.0
+"""How many times eps ‖G‖/‖Γ‖ is added to the gap. At the usual tolerance a direction is then tangent to half the digits."""
+
+
 @dataclass(frozen=True)
 class PolynomialPlan(Plan):
     """`A = −p(Ω) W` with Ω by polynomials from Γ, and a bound on its gap. Products of matrices, no decomposition.
@@ -177,25 +180,25 @@ class PolynomialPlan(Plan):
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
-        w, g, size, wide = self._tall(point, gradient)
+        w, g, wide = self._tall(point, gradient)
         careful = self.looks > 1
         lift = WholeLift.of(w, g) if self.whole else ReducedLift.of(w, g, careful=careful)
         polynomials, bound = self._polynomials()
         omega, scale = skew_iterate(lift.gamma, polynomials, half=self.half)
         length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
-        a, descent, attained = lift.direction(omega)
+        a, along, attained = lift.direction(omega)
         # Γ was given twice.
         scale = scale * 0.5
-        gap = bound.bound(length, scale, descent, attained)
-        nothing = scale <= size * projection_rounding(w)
+        gap = bound.bound(length, scale, along, attained)
+        # Γ has the rounding of all of G, also if little of G is tangent.
+        gap = gap.add_(1 / scale, alpha=LIFT_ROUNDING * torch.finfo(w.dtype).eps).clamp_(0.0, 1.0)
+        zero = scale * 0  # NaN stays NaN
+        nothing = scale <= projection_rounding(w)
         failed = lift.failed()
         if failed is not None:
-            # NaN stays.
-            gap = torch.where(failed & (scale == scale), 1.0, gap)
-            a = torch.where(nothing | (gap == 1.0), 0.0, a)
-        else:
-            a = torch.where(nothing, 0.0, a)
-        gap = torch.where(nothing, 0.0, gap)
+            gap = torch.where(failed, zero + 1, gap)
+            a = torch.where(failed, zero, a)
+        a, gap = torch.where(nothing, zero, a), gap.masked_fill_(nothing, 0.0)
         a = a.mT if wide else a
         a = a.to(point.dtype)
         return Solution(
@@ -233,23 +236,13 @@ class PolynomialPlan(Plan):
             dtype=torch.float64,
         )
 
-    def _tall(self, point: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | float, bool]:
-        """W at unit radius and G at a moderate size, both tall, `‖G‖_F`, and whether they were wide."""
-        if self.on_host:
-            w, wide = self.manifold.unit_tall(point)
-            g, size = of_moderate_size(gradient)
-        else:
-            w, wide = self.manifold.tall(point)
-            g, size = bring_to_one(gradient), None
-        g = g.mT if wide else g
+    def _tall(self, point: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """W at unit radius and G at unit length, both tall, and whether they were wide."""
+        w, wide = self.manifold.unit_tall(point) if self.on_host else self.manifold.tall(point)
+        g = unit_length(gradient.mT if wide else gradient)
         if self.dtype is not w.dtype:
-            w, g, size = w.to(self.dtype), g.to(self.dtype), None
-        if self.looks > 1:
-            w = nearly_orthogonal_to_orthogonal(w)
-        if size is None:
-            # The largest entry is near 1, or G is zero and has no direction.
-            size = torch.linalg.vector_norm(g, dim=MATRIX, keepdim=True).clamp_min(0.5)
-        return w, g, size, wide
+            w, g = w.to(self.dtype), g.to(self.dtype)
+        return (nearly_orthogonal_to_orthogonal(w) if self.looks > 1 else w), g, wide
 
     def _polynomials(self) -> tuple[tuple[Polynomial, ...], SkewGap]:
         polynomials = schedule(self.accuracy, self.floor, half=self.half)
