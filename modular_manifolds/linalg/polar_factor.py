@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_QUINTIC
+from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_QUINTIC, Polynomial
+from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import iterate, schedule
@@ -48,6 +50,7 @@ OFF: Final = 1e-3
 """How far `WᵀW` may be from I for the result to be exact to rounding."""
 
 
+@constant
 @functools.cache
 def _inverse_root_series(spread: float, least: float) -> tuple[float, ...]:
     """`binom(−1/2, k)` for k = 1, 2, …: the terms of `(1 + e)^{-1/2} − 1` that exceed `least` if `|e| ≤ spread`."""
@@ -70,9 +73,14 @@ def polar_factor(x: Tensor) -> Tensor:
     Args:
         x: shape (*batch, m, n), m ≥ n, entries of size 1.
     """
-    lowest = FLOOR / x.shape[-1] ** 0.25
-    near, _ = gram_iterate(x, schedule(1e-3, lowest), together=1)
+    polynomials = _any_to_one(operator.index(x.shape[-1]))
+    near, _ = gram_iterate(x, polynomials, together=1)
     return iterate(near, (NEWTON_SCHULZ_QUINTIC, NEWTON_SCHULZ_QUINTIC))
+
+
+@constant
+def _any_to_one(columns: int) -> tuple[Polynomial, ...]:
+    return schedule(1e-3, FLOOR / columns**0.25)
 
 
 FLOOR: Final = 1e-4

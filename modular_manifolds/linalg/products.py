@@ -99,12 +99,12 @@ def _blocks(columns: int) -> list[tuple[int, int]]:
 
 
 BLOCKS: Final = 4
-BLOCK_MIN_ROWS: Final = 192
+BLOCK_MIN_ROWS: Final = 128
 
 
 def _multiply_into(out: Tensor, a: Tensor, b: Tensor) -> None:
     """Write `A B` to `out`, without a copy if torch can."""
-    if out.is_contiguous() and not torch.is_grad_enabled() and onednn_product(a, b) is None:
+    if not torch.is_grad_enabled() and onednn_product(a, b) is None:
         torch.matmul(a, b, out=out)
     else:
         out.copy_(multiply(a, b))

@@ -20,7 +20,7 @@ class Diagnosis:
         shortfall: the status if the gap is above the tolerance.
     """
 
-    iterations: int
+    iterations: int | Tensor
     gap: Tensor
     tolerance: float | None
     shortfall: Status = Status.NOT_CONVERGED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC
 from dataclasses import dataclass, fields
 from typing import ClassVar
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.arguments import NOT_NEGATIVE, check_count, check_number
+from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.plan import Plan, insist, undisturbed
-from modular_manifolds.solvers.solution import Solution
+from modular_manifolds.solvers.plan import PLANS, Plan, insist, number_of, undisturbed
+from modular_manifolds.solvers.solution import Solution, Status
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,33 @@ class Solver(ABC):
         return insist(plan, point, gradient, dual)
 
 
+def plan_for(
+    solver: Solver,
+    manifold: Manifold,
+    norm: Norm,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device_type: str,
+) -> Plan:
+    """`solver.plan(…)`, also if a compiler is tracing: it takes the plan as it is and does not trace its making."""
+    if not torch.compiler.is_compiling():
+        return solver.plan(manifold, norm, shape, dtype, device_type)
+    sizes = tuple(operator.index(size) for size in shape)
+    return PLANS[_number_for(solver, manifold, norm, sizes, dtype, device_type)]
+
+
+@constant
+def _number_for(
+    solver: Solver,
+    manifold: Manifold,
+    norm: Norm,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device_type: str,
+) -> int:
+    return number_of(solver.plan(manifold, norm, shape, dtype, device_type))
+
+
 @dataclass(frozen=True)
 class HostPlan(Plan):
     """The `solve` of a solver that decides on the host."""
@@ -95,6 +124,12 @@ class HostPlan(Plan):
     solver: Solver
     manifold: Manifold
     norm: Norm
+
+    decides_on_host = True
+
+    @property
+    def shortfall(self) -> Status:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return Status.NOT_CERTIFIED if self.tolerance is None else Status.NOT_CONVERGED
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         return self.solver.solve(self.manifold, self.norm, point, gradient, dual)

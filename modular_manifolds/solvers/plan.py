@@ -6,13 +6,14 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.linalg.surroundings import full_precision, readable
-from modular_manifolds.solvers.solution import Solution
+from modular_manifolds.solvers.solution import Solution, Status
 
 Solve = TypeVar("Solve", bound=Callable[..., Solution])
 
@@ -28,6 +29,20 @@ class Plan(ABC):
 
     tolerance: float | None
     """The relative duality gap that the plan is made for; None if the solver stops by another rule."""
+
+    decides_on_host: ClassVar[bool] = False
+    """Whether `solve` reads numbers of tensors in the host's memory, or has deeper plans; its graph then is one operator."""
+
+    gap_dtype: ClassVar[torch.dtype | None] = None
+    """The dtype of the gap; that of the point if None."""
+
+    shortfall: ClassVar[Status] = Status.NOT_CONVERGED
+    """The status if the gap is above the tolerance."""
+
+    @property
+    def dual_shape(self) -> tuple[int, ...] | None:
+        """The shape of the solution's dual, which is in float64; None if there is none."""
+        return None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -67,10 +82,59 @@ def insist(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = No
 
 
 def carry_out(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
-    """Solve by the plan, and insist on its tolerance if numbers can be read without waiting for a device."""
+    """Solve by the plan, and insist on its tolerance if numbers can be read without waiting for a device.
+
+    In a compiled graph a solve in the host's memory is one operator, which decides as it would outside of the graph.
+    """
     if readable(point):
         return insist(plan, point, gradient, dual)
-    return plan.solve(point, gradient, dual)
+    if not (point.is_cpu and plan.decides_on_host):
+        return plan.solve(point, gradient, dual)
+    direction, gap, after, iterations = _insist(point, gradient, dual, number_of(plan))
+    return Solution(
+        direction,
+        gap,
+        iterations,
+        plan.tolerance,
+        None if plan.dual_shape is None else after,
+        plan.shortfall,
+    )
+
+
+PLANS: Final[list[Plan]] = []
+"""Every plan that a compiled graph knows by its number."""
+
+
+@constant
+def number_of(plan: Plan) -> int:
+    """The place of the plan in `PLANS`. Equal plans have one number."""
+    if plan not in PLANS:
+        PLANS.append(plan)
+    return PLANS.index(plan)
+
+
+@torch.library.custom_op("modular_manifolds::insist", mutates_args=())
+def _insist(
+    point: Tensor, gradient: Tensor, dual: Tensor | None, number: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`insist` by the plan with this number: direction, gap, dual (empty if there is none) and iterations."""
+    found = insist(PLANS[number], point, gradient, dual)
+    after = point.new_empty(0) if found.dual is None else found.dual.clone()
+    iterations = torch.tensor(int(found.iterations), device=point.device)
+    return found.direction.contiguous(), found.gap.contiguous(), after, iterations
+
+
+@_insist.register_fake
+def _(
+    point: Tensor, gradient: Tensor, dual: Tensor | None, number: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    del gradient, dual
+    plan = PLANS[number]
+    direction = torch.empty_like(point, memory_format=torch.contiguous_format)
+    gap = point.new_empty(point.shape[:-2], dtype=plan.gap_dtype)
+    shape = (0,) if plan.dual_shape is None else plan.dual_shape
+    after = point.new_empty(shape, dtype=point.dtype if plan.dual_shape is None else torch.float64)
+    return direction, gap, after, torch.empty((), dtype=torch.int64, device=point.device)
 
 
 def undisturbed(solve: Solve) -> Solve:

@@ -25,7 +25,7 @@ from modular_manifolds.norms.rms_operator import RMSOperator
 from modular_manifolds.norms.row_rms import RowRMS
 from modular_manifolds.norms.spectral import Spectral
 from modular_manifolds.solvers.admm import ADMM
-from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.base import Solver, plan_for
 from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradient, TangentGradient
 from modular_manifolds.solvers.dual_ascent import DualAscent
 from modular_manifolds.solvers.lyapunov import Lyapunov
@@ -165,7 +165,7 @@ def steepest(
             tuple(dual.shape),
             "Pass the dual of a Solution for the same weight by the same solver, or leave it out.",
         )
-    plan = chosen.plan(manifold, norm, tuple(w.shape), w.dtype, w.device.type)
+    plan = plan_for(chosen, manifold, norm, tuple(w.shape), w.dtype, w.device.type)
     found = carry_out(plan, w, g, dual)
     direction = restore(found.direction, point)
     return found if direction is found.direction else replace(found, direction=direction)

@@ -28,6 +28,8 @@ class DecomposedPlan(Plan):
     unit: float
     following: Plan
 
+    decides_on_host = True
+
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, wide = self.manifold.unit_tall(point)

@@ -55,7 +55,7 @@ class SkewGap:
         turned = HALF_TURNED if half else 0.0
         return cls(reach.share, reach.each, deviation, turned, squares, rank)
 
-    def bound(self, length: Tensor, size: Tensor, along: Tensor, attained: Tensor) -> Tensor:
+    def of_direction(self, length: Tensor, size: Tensor, along: Tensor, attained: Tensor) -> Tensor:
         """The relative gap in the shape of the arguments, but for rounding of Γ; NaN for a zero Γ.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -162,6 +162,7 @@ class PolynomialPlan(Plan):
         dtype: of the rest.
         on_host: the numbers lie in the host's memory. Points are checked there.
         looks, max_looks: which plan this is of how many.
+        polynomials, bound: what follows from these for the iteration and for its gap.
     """
 
     manifold: Stiefel
@@ -177,19 +178,35 @@ class PolynomialPlan(Plan):
     on_host: bool
     looks: int
     max_looks: int
+    polynomials: tuple[Polynomial, ...] = field(init=False)
+    bound: SkewGap = field(init=False)
+
+    decides_on_host = True
+
+    def __post_init__(self) -> None:
+        polynomials = schedule(self.accuracy, self.floor, half=self.half)
+        bound = SkewGap.of(
+            polynomials,
+            self.floor,
+            rank=self.rank,
+            columns=self.columns,
+            dtype=torch.float32 if self.half else self.dtype,
+            half=self.half,
+        )
+        object.__setattr__(self, "polynomials", polynomials)
+        object.__setattr__(self, "bound", bound)
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, g, wide = self._tall(point, gradient)
         careful = self.looks > 1
         lift = WholeLift.of(w, g) if self.whole else ReducedLift.of(w, g, careful=careful)
-        polynomials, bound = self._polynomials()
-        omega, scale = skew_iterate(lift.gamma, polynomials, half=self.half)
+        omega, scale = skew_iterate(lift.gamma, self.polynomials, half=self.half)
         length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
         a, along, attained = lift.direction(omega)
         # Γ was given twice.
         scale = scale * 0.5
-        gap = bound.bound(length, scale, along, attained)
+        gap = self.bound.of_direction(length, scale, along, attained)
         # Γ has the rounding of all of G, also if little of G is tangent.
         gap = gap.add_(1 / scale, alpha=LIFT_ROUNDING * torch.finfo(w.dtype).eps).clamp_(0.0, 1.0)
         zero = scale * 0  # NaN stays NaN
@@ -244,24 +261,10 @@ class PolynomialPlan(Plan):
             w, g = w.to(self.dtype), g.to(self.dtype)
         return (nearly_orthogonal_to_orthogonal(w) if self.looks > 1 else w), g, wide
 
-    def _polynomials(self) -> tuple[tuple[Polynomial, ...], SkewGap]:
-        polynomials = schedule(self.accuracy, self.floor, half=self.half)
-        working = torch.float32 if self.half else self.dtype
-        gap = SkewGap.of(
-            polynomials,
-            self.floor,
-            rank=self.rank,
-            columns=self.columns,
-            dtype=working,
-            half=self.half,
-        )
-        return polynomials, gap
-
     def __str__(self) -> str:
-        polynomials, _ = self._polynomials()
         form = "Γ" if self.whole else "Γ in the columns of W and G"
         precision = "bfloat16" if self.half else str(self.dtype).removeprefix("torch.")
         return (
-            f"{len(polynomials)} polynomials in {precision} on {form}, {self.columns}×{self.columns}, "
+            f"{len(self.polynomials)} polynomials in {precision} on {form}, {self.columns}×{self.columns}, "
             f"for singular values from {self.floor:.1g} of the largest on; the gap is bounded without singular values"
         )

@@ -42,7 +42,7 @@ class Solution:
         gap: relative duality gap `(dual − primal)/dual`, between 0 and 1, shape (*batch): the direction descends at
             least `(1 − gap)` as steeply as any. Zero up to rounding for an exact formula, a bound for a
             direction by polynomials. NaN if the gradient or the point holds NaN or infinity.
-        iterations: how many the solver used; 0 for a solver that does not iterate.
+        iterations: how many the solver used; 0 for a solver that does not iterate. A tensor in a compiled graph.
         tolerance: the gap that was asked for; None if the solver stops by another rule.
         dual: the dual variable at the end, to warm-start the next solve; None for a closed form.
         shortfall: the status if the gap is above the tolerance, or if there is no tolerance.
@@ -50,7 +50,7 @@ class Solution:
 
     direction: Tensor
     gap: Tensor
-    iterations: int = 0
+    iterations: int | Tensor = 0
     tolerance: float | None = None
     dual: Tensor | None = None
     shortfall: Status = Status.NOT_CONVERGED
