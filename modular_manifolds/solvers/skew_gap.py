@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -55,8 +56,8 @@ class SkewGap:
         turned = HALF_TURNED if half else 0.0
         return cls(reach.share, reach.each, deviation, turned, squares, rank)
 
-    def of_direction(self, length: Tensor, size: Tensor, along: Tensor, attained: Tensor) -> Tensor:
-        """The relative gap in the shape of the arguments, but for rounding of Γ; NaN for a zero Γ.
+    def of_direction(self, length: Number, size: Number, along: Number, attained: Number) -> Number:
+        """The relative gap, for plain numbers or for tensors of one number a matrix; NaN for a zero Γ.
 
         Args:
             length: `‖Ω‖_F` before the cubic step.
@@ -64,10 +65,17 @@ class SkewGap:
             along: `<G, A>` in units of Γ.
             attained: `<Γ, Ω>` after the cubic step.
         """
-        missing = length.square().mul_(-self.share).add_(self.share * self.squares)
-        nuclear = missing.clamp_(0.0, self.rank * self.each).mul_(size).add_(attained)
+        missing = self.share * (self.squares - length * length)
+        lost = _clip(missing, 0.0, self.rank * self.each) * size
         kept = 1 - 1.5 * self.deviation**2
-        return (along * kept).div_(nuclear).add_(1 + self.turned)
+        return 1 + self.turned + along * kept / (lost + attained)
+
+
+Number = TypeVar("Number", float, Tensor)
+
+
+def _clip(x: Number, low: float, high: float) -> Number:
+    return x.clamp(low, high) if isinstance(x, Tensor) else min(max(x, low), high)
 
 
 HALF_DEVIATION = 0.02

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import functools
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from modular_manifolds.errors import UnsupportedPairError
 from modular_manifolds.linalg.backend import half_is_fast
-from modular_manifolds.linalg.coefficients import Polynomial
-from modular_manifolds.linalg.matrices import (
-    MATRIX,
-    projection_rounding,
-    unit_length,
-)
-from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
-from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.skew_decomposed import DecomposedPlan
-from modular_manifolds.solvers.skew_gap import SkewGap
-from modular_manifolds.solvers.skew_lift import ReducedLift, WholeLift
-from modular_manifolds.solvers.solution import Solution
+from modular_manifolds.solvers.skew_plan import PolynomialPlan, promised
 
 
 @dataclass(frozen=True)
@@ -96,22 +84,20 @@ def _plan(
     device_type: str,
 ) -> Plan:
     rows, columns = sorted(shape[-2:], reverse=True)
-    on_host = device_type == "cpu"
-    # Up to here the products of one m×m matrix cost less than the calls that would make it smaller.
-    whole = rows <= 2 * columns or (on_host and len(shape) == 2 and rows <= WHOLE_MAX_ROWS)
-    k, eps = rows if whole else 2 * columns, torch.finfo(dtype).eps
+    on_host, stack = device_type == "cpu", len(shape) > 2
+    whole = rows <= 2 * columns or (on_host and not stack and rows <= WHOLE_MAX_ROWS)
+    k = rows if whole else 2 * columns
     half = (
         dtype is torch.float32
         and solver.tolerance >= HALF_MIN_TOLERANCE
         and k >= HALF_MIN_COLUMNS
         and half_is_fast(device_type)
     )
-    # Nothing below rounding can be asked for, of the gap or of small singular values.
-    wanted = max(solver.tolerance, 16 * eps)
-    # In a stack the worst matrix decides, and many singular values of a large one are small.
-    many = not on_host or k >= HALF_MIN_COLUMNS or len(shape) > 2
-    first = 10 if half else 5 if many else 1
-    lowest = wanted / 15 if half else min(100 * eps, wanted)
+    promise = promised(solver.tolerance, dtype, half=half)
+    # In a stack the worst matrix decides, many singular values of a large one are small, and on an accelerator a gap that is
+    # too large shows a step later. Elsewhere a second look costs less than polynomials that are rarely needed.
+    second_look_is_cheap = on_host and not stack and k < HALF_MIN_COLUMNS
+    first = 10 if half else 1 if second_look_is_cheap else 5
     plan = PolynomialPlan(
         solver.tolerance,
         manifold,
@@ -119,152 +105,24 @@ def _plan(
         rank=min(rows, 2 * columns),
         columns=k,
         whole=whole,
-        half=half,
-        accuracy=wanted / 2 if half else math.sqrt(wanted / 12),
-        floor=max(wanted / first, lowest),
-        lowest=lowest,
-        dtype=dtype,
         on_host=on_host,
-        looks=1,
-        max_looks=max(1, solver.max_iterations),
+        dtype=dtype,
+        half=half,
+        accuracy=promise.accuracy,
+        floor=max(promise.wanted / first, promise.lowest),
+        look=1,
+        looks=max(1, solver.max_iterations),
     )
-    if on_host and len(shape) == 2 and min(rows, 2 * columns) <= DECOMPOSE_MAX_COLUMNS:
+    if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
         return DecomposedPlan(solver.tolerance, manifold, unit, plan)
     return plan
 
 
-DECOMPOSE_MAX_COLUMNS = 32
-"""Up to so many columns of Γ one decomposition costs less than the calls of all the products."""
+DECOMPOSE_MAX_RANK = 32
+"""Up to this rank of Γ one decomposition costs less than the calls of all the products."""
 WHOLE_MAX_ROWS = 96
 """Up to so many rows one Γ of m×m costs less than the calls that make it smaller."""
 HALF_MIN_COLUMNS = 512
 """From this many columns of Γ on, bfloat16 is the quicker if the machine has hardware for it."""
 HALF_MIN_TOLERANCE = 1e-2
 """From this tolerance on, bfloat16 is accurate enough."""
-
-
-LIFT_ROUNDING = 32.0
-"""How many times eps ‖G‖/‖Γ‖ is added to the gap. At the usual tolerance a direction is then tangent to half the digits."""
-
-
-@dataclass(frozen=True)
-class PolynomialPlan(Plan):
-    """`A = −p(Ω) W` with Ω by polynomials from Γ, and a bound on its gap. Products of matrices, no decomposition.
-
-    Args:
-        manifold: Stiefel, of any radius.
-        unit: the spectral norm of the direction.
-        rank, columns: of Γ; its rank is at most this.
-        whole: Γ is m×m; else it is 2n×2n.
-        half: the polynomials' products are in bfloat16.
-        accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
-        lowest: deeper plans do not lower the floor below it.
-        dtype: of the rest.
-        on_host: the numbers lie in the host's memory. Points are checked there.
-        looks, max_looks: which plan this is of how many.
-        polynomials, bound: what follows from these for the iteration and for its gap.
-    """
-
-    manifold: Stiefel
-    unit: float
-    rank: int
-    columns: int
-    whole: bool
-    half: bool
-    accuracy: float
-    floor: float
-    lowest: float
-    dtype: torch.dtype
-    on_host: bool
-    looks: int
-    max_looks: int
-    polynomials: tuple[Polynomial, ...] = field(init=False)
-    bound: SkewGap = field(init=False)
-
-    decides_on_host = True
-
-    def __post_init__(self) -> None:
-        polynomials = schedule(self.accuracy, self.floor, half=self.half)
-        bound = SkewGap.of(
-            polynomials,
-            self.floor,
-            rank=self.rank,
-            columns=self.columns,
-            dtype=torch.float32 if self.half else self.dtype,
-            half=self.half,
-        )
-        object.__setattr__(self, "polynomials", polynomials)
-        object.__setattr__(self, "bound", bound)
-
-    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
-        del dual
-        w, g, wide = self._tall(point, gradient)
-        careful = self.looks > 1
-        lift = WholeLift.of(w, g) if self.whole else ReducedLift.of(w, g, careful=careful)
-        omega, scale = skew_iterate(lift.gamma, self.polynomials, half=self.half)
-        length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
-        a, along, attained = lift.direction(omega)
-        # Γ was given twice.
-        scale = scale * 0.5
-        gap = self.bound.of_direction(length, scale, along, attained)
-        # Γ has the rounding of all of G, also if little of G is tangent.
-        gap = gap.add_(1 / scale, alpha=LIFT_ROUNDING * torch.finfo(w.dtype).eps).clamp_(0.0, 1.0)
-        zero = scale * 0  # NaN stays NaN
-        nothing = scale <= projection_rounding(w)
-        failed = lift.failed()
-        if failed is not None:
-            gap = torch.where(failed, zero + 1, gap)
-            a = torch.where(failed, zero, a)
-        a, gap = torch.where(nothing, zero, a), gap.masked_fill_(nothing, 0.0)
-        a = a.mT if wide else a
-        a = a.to(point.dtype)
-        return Solution(
-            a if self.unit == 1.0 else a.mul_(self.unit),
-            gap.reshape(point.shape[:-2]),
-            self.looks,
-            self.tolerance,
-        )
-
-    def deeper(self) -> Plan | None:
-        if self.looks >= self.max_looks:
-            return None
-        following = replace(self, looks=self.looks + 1)
-        if self.floor > self.lowest:
-            return replace(following, floor=max(self.floor / 3, self.lowest))
-        if self.dtype is torch.float64:
-            return None
-        if self.half:
-            wanted = 12 * self.accuracy / 6
-            return replace(
-                following,
-                half=False,
-                accuracy=math.sqrt(wanted / 12),
-                lowest=min(100 * torch.finfo(self.dtype).eps, wanted),
-            )
-        # Of a gradient of low rank only rounding is left off W, and in float32 the bound is no better than its root.
-        eps = torch.finfo(torch.float64).eps
-        wanted = max(self.tolerance or 0.0, 16 * eps)
-        return replace(
-            following,
-            half=False,
-            accuracy=math.sqrt(wanted / 12),
-            floor=self.floor / 16,
-            lowest=min(100 * eps, wanted),
-            dtype=torch.float64,
-        )
-
-    def _tall(self, point: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, bool]:
-        """W at unit radius and G at unit length, both tall, and whether they were wide."""
-        w, wide = self.manifold.unit_tall(point) if self.on_host else self.manifold.tall(point)
-        g = unit_length(gradient.mT if wide else gradient)
-        if self.dtype is not w.dtype:
-            w, g = w.to(self.dtype), g.to(self.dtype)
-        return (nearly_orthogonal_to_orthogonal(w) if self.looks > 1 else w), g, wide
-
-    def __str__(self) -> str:
-        form = "Γ" if self.whole else "Γ in the columns of W and G"
-        precision = "bfloat16" if self.half else str(self.dtype).removeprefix("torch.")
-        return (
-            f"{len(self.polynomials)} polynomials in {precision} on {form}, {self.columns}×{self.columns}, "
-            f"for singular values from {self.floor:.1g} of the largest on; the gap is bounded without singular values"
-        )

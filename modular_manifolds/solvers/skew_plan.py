@@ -1,0 +1,187 @@
+"""Manifold Muon by polynomials in a skew matrix: tensors in, tensors out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.coefficients import Polynomial
+from modular_manifolds.linalg.matrices import MATRIX, projection_rounding, unit_length
+from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
+from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
+from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.solvers.plan import Plan
+from modular_manifolds.solvers.skew_gap import SkewGap
+from modular_manifolds.solvers.skew_lift import ReducedLift, WholeLift
+from modular_manifolds.solvers.solution import Solution
+
+
+@dataclass(frozen=True)
+class PolynomialPlan(Plan):
+    """`A = −p(Ω) W` with Ω by polynomials from Γ, and a bound on its gap. Products of matrices, no decomposition.
+
+    Args:
+        manifold: Stiefel, of any radius.
+        unit: the spectral norm of the direction.
+        rank, columns: of Γ; its rank is at most this.
+        whole: Γ is m×m; else it is 2n×2n.
+        on_host: points are checked, as their numbers lie in the host's memory.
+        dtype: of all products but those of the polynomials.
+        half: those are in bfloat16.
+        accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
+        look, looks: which plan this is of how many.
+        polynomials, bound: what follows from these for the iteration and for its gap.
+    """
+
+    manifold: Stiefel
+    unit: float
+    rank: int
+    columns: int
+    whole: bool
+    on_host: bool
+    dtype: torch.dtype
+    half: bool
+    accuracy: float
+    floor: float
+    look: int
+    looks: int
+    polynomials: tuple[Polynomial, ...] = field(init=False)
+    bound: SkewGap = field(init=False)
+
+    decides_on_host = True
+
+    def __post_init__(self) -> None:
+        polynomials = schedule(self.accuracy, self.floor, half=self.half)
+        bound = SkewGap.of(
+            polynomials,
+            self.floor,
+            rank=self.rank,
+            columns=self.columns,
+            dtype=torch.float32 if self.half else self.dtype,
+            half=self.half,
+        )
+        object.__setattr__(self, "polynomials", polynomials)
+        object.__setattr__(self, "bound", bound)
+
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+        del dual
+        w, g, wide = self._tall(point, gradient)
+        lift = WholeLift.of(w, g) if self.whole else ReducedLift.of(w, g, careful=self.look > 1)
+        omega, scale = skew_iterate(lift.gamma, self.polynomials, half=self.half)
+        length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
+        a, along, attained = lift.direction(omega)
+        # Γ was given twice.
+        numbers = (length, scale * 0.5, along, attained)
+        certify = self._certify_one if self.on_host and point.dim() == 2 else self._certify
+        a, gap = certify(a, *numbers, lift.failed())
+        a = (a.mT if wide else a).to(point.dtype)
+        a = a if self.unit == 1.0 else a.mul_(self.unit)
+        return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
+
+    def deeper(self) -> Plan | None:
+        """Three times lower a floor; then float32 instead of bfloat16; then float64."""
+        lowest = promised(self.tolerance, self.dtype, half=self.half).lowest
+        if self.look >= self.looks:
+            return None
+        following = replace(self, look=self.look + 1)
+        if self.floor > lowest:
+            return replace(following, floor=max(self.floor / 3, lowest))
+        if self.half:
+            promise = promised(self.tolerance, self.dtype, half=False)
+            return replace(following, half=False, accuracy=promise.accuracy)
+        if self.dtype is torch.float64:
+            return None
+        # A gradient of low rank leaves only rounding off W, and in float32 the bound is no better than its root.
+        promise = promised(self.tolerance, torch.float64, half=False)
+        floor = max(self.floor / 16, promise.lowest)
+        return replace(following, dtype=torch.float64, accuracy=promise.accuracy, floor=floor)
+
+    def _tall(self, point: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """W at unit radius and G at unit length, both tall, and whether they were wide."""
+        w, wide = self.manifold.unit_tall(point) if self.on_host else self.manifold.tall(point)
+        g = unit_length(gradient.mT if wide else gradient)
+        if self.dtype is not w.dtype:
+            w, g = w.to(self.dtype), g.to(self.dtype)
+        return (nearly_orthogonal_to_orthogonal(w) if self.look > 1 else w), g, wide
+
+    def _certify(
+        self,
+        a: Tensor,
+        length: Tensor,
+        scale: Tensor,
+        along: Tensor,
+        attained: Tensor,
+        failed: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """A, zero if G has no tangent part or Γ could not be written down; and the gap, 0 or 1 then. NaN stays NaN."""
+        gap = self.bound.of_direction(length, scale, along, attained)
+        gap = torch.add(gap, 1 / scale, alpha=self._lift_rounding).clamp_(0.0, 1.0)
+        zero = scale * 0
+        nothing = scale <= projection_rounding(a)
+        if failed is not None:
+            gap = torch.where(failed, zero + 1, gap)
+            a = torch.where(failed, zero, a)
+        return torch.where(nothing, zero, a), gap.masked_fill_(nothing, 0.0)
+
+    def _certify_one(
+        self,
+        a: Tensor,
+        length: Tensor,
+        scale: Tensor,
+        along: Tensor,
+        attained: Tensor,
+        failed: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """`_certify` of one matrix in the host's memory, where plain numbers cost less than calls."""
+        size = float(scale)
+        if size <= projection_rounding(a):
+            return a.zero_(), torch.zeros_like(scale)
+        if failed is not None and bool(failed) and not math.isnan(size):
+            return a.zero_(), torch.ones_like(scale)
+        gap = self.bound.of_direction(float(length), size, float(along), float(attained))
+        gap = gap + self._lift_rounding / size
+        return a, torch.full_like(scale, min(max(gap, 0.0), 1.0) if gap == gap else gap)
+
+    @property
+    def _lift_rounding(self) -> float:
+        """Γ has the rounding of all of G, also if little of G is tangent: how much of it is counted in the gap."""
+        return LIFT_ROUNDING * torch.finfo(self.dtype).eps
+
+    def __str__(self) -> str:
+        form = "Γ" if self.whole else "Γ in the columns of W and G"
+        precision = "bfloat16" if self.half else str(self.dtype).removeprefix("torch.")
+        return (
+            f"{len(self.polynomials)} polynomials in {precision} on {form}, {self.columns}×{self.columns}, "
+            f"for singular values from {self.floor:.1g} of the largest on; the gap is bounded without singular values"
+        )
+
+
+LIFT_ROUNDING = 32.0
+"""How many times eps ‖G‖/‖Γ‖ is added to the gap. At the usual tolerance a direction is then tangent to half the digits."""
+
+
+class Promise(NamedTuple):
+    """What polynomials can be asked for.
+
+    Args:
+        accuracy: of the singular values above the floor.
+        wanted: the gap.
+        lowest: the lowest floor.
+    """
+
+    accuracy: float
+    wanted: float
+    lowest: float
+
+
+def promised(tolerance: float | None, dtype: torch.dtype, *, half: bool) -> Promise:
+    """Nothing below rounding can be asked for, of the gap or of small singular values."""
+    eps = torch.finfo(dtype).eps
+    wanted = max(tolerance or 0.0, 16 * eps)
+    if half:
+        return Promise(wanted / 2, wanted, wanted / 15)
+    return Promise(math.sqrt(wanted / 12), wanted, min(100 * eps, wanted))
