@@ -136,8 +136,9 @@ PUBLIC = [
     "budget", "Budget", "lipschitz", "LipschitzReport", "local_lipschitz", "LocalLipschitzReport", "LocalStatus", "conditioning", "activations", "ActivationReport",
     "robustness", "RobustnessReport", "ProjectedGradient", "InputScale", "SteepestDescent",
     "msign", "steepest", "Solution", "Status",
-    "solvers.select", "solvers.TABLE", "solvers.Lyapunov", "solvers.DualAscent",
-    "solvers.ADMM", "solvers.SPEL", "solvers.Solver",
+    "solvers.select", "solvers.TABLE", "solvers.Pair", "solvers.pairs", "solvers.find_pair", "solvers.register", "solvers.Solver",
+    "solvers.baselines.Lyapunov", "solvers.baselines.LyapunovProducts", "solvers.baselines.DualAscent",
+    "solvers.baselines.ADMM", "solvers.baselines.SPEL",
     "linalg.backend.why_not", "errors.ArgumentError",
 ]  # fmt: skip
 
