@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import modular_manifolds as mm
-from modular_manifolds.bench.contenders import Stepper
-from modular_manifolds.bench.gradients import MOMENTUM, Moment
 from modular_manifolds.linalg.symmetric import sym
+from modular_manifolds_bench.contenders import Stepper
+from modular_manifolds_bench.gradients import MOMENTUM, Moment
 
 TIGHT = mm.solvers.baselines.Lyapunov(tolerance=1e-4, max_iterations=60)
 """Finds the dual objective that a direction is held against."""
