@@ -76,7 +76,7 @@ def select(
     if shape is None:
         return choice
     manifold.check_shape(shape)
-    matrices = shape if len(shape) > 1 else (*shape, 1)
+    matrices = tuple(shape) if len(shape) > 1 else (*shape, 1)
     place = f"{'×'.join(map(str, matrices))} in float32 on {device_type}"
     plan = solver.plan(manifold, norm, matrices, torch.float32, device_type)
     return replace(choice, place=place, plan=plan)
