@@ -2,8 +2,8 @@
 
 An MLP 3072-128-64-10 without biases is trained with momentum 0.95, every weight on the Stiefel manifold
 and measured by the spectral norm. Some of the pairs (weight, momentum) that the optimiser meets are
-kept. Then each solver of `mm.solvers.TABLE` solves them with a growing number of iterations, its own
-stopping rule switched off; a solver without iterations gives one point. Solvers whose published settings
+kept. Then the solver and the baselines of Stiefel × Spectral solve them with a growing number of iterations, their own
+stopping rules switched off; a solver without iterations gives one point. Solvers whose published settings
 depend on the size of the gradient race once more with settings that fit these gradients.
 
     python examples/solver_race.py --data-path DIR
@@ -50,8 +50,8 @@ SMALLEST = 1e-8
 LONG = 1.0
 """Seconds after which a solve is not repeated again."""
 FITTED: dict[str, mm.solvers.Solver] = {
-    "dual-ascent, gradient of norm 1": mm.solvers.DualAscent(normalise=True),
-    "admm, gradient of norm 1, ρ = 20": mm.solvers.ADMM(rho=20.0, normalise=True),
+    "dual-ascent, gradient of norm 1": mm.solvers.baselines.DualAscent(normalise=True),
+    "admm, gradient of norm 1, ρ = 20": mm.solvers.baselines.ADMM(rho=20.0, normalise=True),
 }
 """Beside the table's: the published settings are for gradients of another size than these. Of ρ = 1, 4, 10,
 30, 100, … those between 10 and 30 did best on these networks."""
@@ -138,7 +138,8 @@ def record(
 def entries(budgets: Iterable[int]) -> list[Entry]:
     """Each solver of the table at each budget, with its stopping rule off; the closed form at each tolerance."""
     found: list[Entry] = []
-    methods = {each.name: each for each in mm.solvers.TABLE[mm.Stiefel, mm.Spectral]} | FITTED
+    pair = mm.solvers.find_pair(mm.Stiefel(), mm.Spectral())
+    methods = {name: pair.solver(name) for name in pair.names} | FITTED
     for method, solver in methods.items():
         if isinstance(solver, mm.solvers.SkewSign):
             found += [

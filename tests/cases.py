@@ -1,6 +1,6 @@
 """The one table of what the laws are tried on: manifolds, norms, solvers, modules, shapes, precisions.
 
-A new manifold, norm, atom or bond is one row here; a new pair in `mm.solvers.TABLE` is picked up by itself.
+A new manifold, norm, atom or bond is one row here; a new pair in `solvers/table.py` is picked up by itself.
 """
 
 from __future__ import annotations
@@ -13,14 +13,8 @@ import torch
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ShapeError
-from modular_manifolds.solvers import (
-    ADMM,
-    TABLE,
-    DualAscent,
-    LyapunovProducts,
-    NormSteepest,
-    Solver,
-)
+from modular_manifolds.solvers import NormSteepest, Pair, Solver, pairs
+from modular_manifolds.solvers.baselines import ADMM, DualAscent, LyapunovProducts
 from modular_manifolds.testing import Sample
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (6, 3), (4, 4), (2, 3, 5, 4), (2, 3, 2, 7), (7,)]
@@ -71,7 +65,7 @@ NORMS: list[mm.Norm] = [
 
 @dataclass(frozen=True)
 class SolverCase:
-    """One solver of one pair of `mm.solvers.TABLE`, on one instance of its manifold."""
+    """One solver of one pair of the table, on one instance of its manifold."""
 
     manifold: mm.Manifold
     norm: mm.Norm
@@ -123,16 +117,21 @@ class SolverCase:
 
 def solver_cases() -> Iterator[SolverCase]:
     """Every solver of every pair, on every instance of the manifold above."""
-    for (manifold, norm), solvers in TABLE.items():
-        for solver in solvers:
-            for each in instances(manifold):
-                yield SolverCase(each, norm(), solver)
+    for pair in pairs():
+        for solver in solvers(pair):
+            for each in instances(pair.manifold):
+                yield SolverCase(each, pair.norm(), solver)
+
+
+def solvers(pair: Pair) -> list[Solver]:
+    """The solvers of a pair, its default first, and its baselines."""
+    return [pair.solver(name) for name in pair.names]
 
 
 def instances(kind: type[mm.Manifold]) -> list[mm.Manifold]:
     """The rows of MANIFOLDS of one kind."""
     found = [manifold for manifold in MANIFOLDS if type(manifold) is kind]
-    assert found, f"{kind.__name__} is in mm.solvers.TABLE and has no row in tests/cases.py"
+    assert found, f"{kind.__name__} is in the table of pairs and has no row in tests/cases.py"
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import modular_manifolds as mm
-from modular_manifolds.solvers.select import TABLE
+from modular_manifolds.solvers import TABLE
 from modular_manifolds.specs.table import MANIFOLDS, NORMS
 
 BONDS = ["identity", "relu", "abs", "max_min", "gelu", "flatten"]

@@ -20,9 +20,9 @@ import modular_manifolds as mm
 from modular_manifolds.arguments import NOT_NEGATIVE, POSITIVE, check_count, check_number
 from modular_manifolds.composition import Signature
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.solvers import TABLE, Solver
+from modular_manifolds.solvers import Solver, pairs
 
-SOLVERS = list(dict.fromkeys(solver for solvers in TABLE.values() for solver in solvers))
+SOLVERS = list(dict.fromkeys(each for pair in pairs() for each in cases.solvers(pair)))
 
 
 HUGE = [math.inf, -1, 10**400, -(10**400), np.float64("-inf")]

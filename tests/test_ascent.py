@@ -13,7 +13,7 @@ import modular_manifolds as mm
 from modular_manifolds.certificates import ascent
 from modular_manifolds.certificates.ascent import steeper_points
 from modular_manifolds.certificates.empirical import DUALS, largest_slope, power_step, vector_norm
-from modular_manifolds.solvers.ascent import climb
+from modular_manifolds.linalg.ascent import climb
 
 NORMS: tuple[mm.VectorNorm, ...] = get_args(mm.VectorNorm)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-import modular_manifolds as mm
-from modular_manifolds.bench import (
+from modular_manifolds_bench import (
     BENCHES,
     Environment,
     Report,
@@ -22,10 +21,12 @@ from modular_manifolds.bench import (
     quality,
     run,
 )
-from modular_manifolds.bench.drift import drift
-from modular_manifolds.bench.memory import measure, of_steps
-from modular_manifolds.bench.report import amount, cells
-from modular_manifolds.bench.timing import Contender, Timings, interleave, threads
+from modular_manifolds_bench.drift import drift
+from modular_manifolds_bench.memory import measure, of_steps
+from modular_manifolds_bench.report import amount, cells
+from modular_manifolds_bench.timing import Contender, Timings, interleave, threads
+
+import modular_manifolds as mm
 from modular_manifolds.cli.main import main
 from modular_manifolds.errors import ArgumentError, DataError
 
@@ -428,3 +429,27 @@ def test_running_leaves_the_random_state_alone() -> None:
     before = torch.get_rng_state()
     run(Settings(drift_steps=10), only=["drift"], threads=1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+COMMAND = importlib.import_module("modular_manifolds.cli.bench")
+
+
+def test_the_command_finds_the_folder_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != folder])
+    monkeypatch.setitem(BENCHES, "drift", lambda _: iter(()))
+    assert main(["bench", "--only", "drift"]) == 0
+    assert sys.path.count(folder) == 1
+    assert main(["bench", "--only", "drift"]) == 0
+    assert sys.path.count(folder) == 1
+
+
+def test_an_installed_package_says_where_the_benchmarks_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed = tmp_path / "modular_manifolds" / "cli" / "bench.py"
+    monkeypatch.setattr(COMMAND, "__file__", str(installed))
+    assert main(["bench"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: bench must run in the repository, where the folder benchmarks/")
+    assert "pip install -e '.[bench]'" in error

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import modular_manifolds as mm
-from modular_manifolds.solvers import SPEL, DualAscent, Lyapunov
+from modular_manifolds.solvers.baselines import SPEL, DualAscent, Lyapunov
 from modular_manifolds.training.split import Split
 
 ROOT = Path(__file__).parent.parent
@@ -74,8 +74,7 @@ def test_every_weight_steps_by_the_rate_itself(experiment: ModuleType) -> None:
 
 
 def solvers_of_manifold_muon() -> list[str]:
-    row = mm.solvers.TABLE[mm.Stiefel, mm.Spectral]
-    return [solver.name for solver in row]
+    return [*mm.solvers.find_pair(mm.Stiefel(), mm.Spectral()).names]
 
 
 def test_solvers_race_on_gradients_from_training(race: ModuleType, tmp_path: Path) -> None:

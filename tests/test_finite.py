@@ -14,12 +14,12 @@ from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, NonFiniteError
-from modular_manifolds.solvers import TABLE, NormSteepest, Solver, Status
+from modular_manifolds.solvers import NormSteepest, Solver, Status, pairs
 from modular_manifolds.testing.check import apart, at_least, at_most, finite, untouched
 
 KINDS = [type(manifold) for manifold in cases.MANIFOLDS]
 KINDS = sorted(set(KINDS), key=KINDS.index)
-SOLVES = [(m, n, solver) for (m, n), solvers in TABLE.items() for solver in solvers]
+SOLVES = [(pair.manifold, pair.norm, each) for pair in pairs() for each in cases.solvers(pair)]
 
 examples = settings() if settings().max_examples >= 2000 else settings(max_examples=15)
 """A few by default; all that the profile `thorough` asks for."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from modular_manifolds_bench.language import plain_twin
 from torch import Tensor
 from torch.nn import functional
 
 import modular_manifolds as mm
-from modular_manifolds.bench.language import plain_twin
 from modular_manifolds.errors import ArgumentError
 
 VOCABULARY = 11

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.nn.bonds import GELU_SLOPE
-from modular_manifolds.solvers import TABLE, Solver
+from modular_manifolds.solvers import Solver, pairs
 from modular_manifolds.solvers.solution import Solution
 
 SOURCE = Path(__file__).parents[1] / "modular_manifolds"
@@ -35,7 +35,7 @@ def test_a_tolerance_that_is_never_reached(shape: tuple[int, int]) -> None:
         assert float((off + off.mT).abs().max()) <= 1e-5
 
 
-@pytest.mark.parametrize("solver", [each.name for each in TABLE[mm.Stiefel, mm.Spectral]])
+@pytest.mark.parametrize("solver", mm.solvers.find_pair(mm.Stiefel(), mm.Spectral()).names)
 def test_a_rough_msign_leaves_the_weight_off_its_manifold(solver: str) -> None:
     """Also where the solver works in bfloat16: the retraction answers for the weight."""
     net = mm.Linear(64, 128)
@@ -242,7 +242,7 @@ def test_an_argument_was_renamed_and_a_checkpoint_no_longer_resumes() -> None:
     assert set(state["state"][0]) == {"momentum", "dual", "master"}
 
 
-LISTED = [(manifold, norm, each) for (manifold, norm), row in TABLE.items() for each in row]
+LISTED = [(pair.manifold, pair.norm, each) for pair in pairs() for each in cases.solvers(pair)]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_another_algorithm_runs_where_the_matrix_is_not_square(
 
         monkeypatch.setattr(kind, "solve", solve_and_tell)
 
-    for kind in {type(each) for row in TABLE.values() for each in row}:
+    for kind in {type(each) for *_, each in LISTED}:
         spy(kind)
     for shape in ((6, 3), (4, 4), (3, 6)):
         called.clear()

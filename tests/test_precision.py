@@ -12,7 +12,8 @@ from surroundings import SURROUNDINGS
 from torch import Tensor
 
 import modular_manifolds as mm
-from modular_manifolds.solvers import SPEL, TABLE, DualAscent, SkewSign, Solver
+from modular_manifolds.solvers import SkewSign, Solver, pairs
+from modular_manifolds.solvers.baselines import SPEL, DualAscent
 from modular_manifolds.testing.draws import of_the_size_of
 
 SMALL, LARGE = (5, 4), (200, 256)
@@ -84,13 +85,13 @@ def doors() -> dict[str, tuple[Door, tuple[tuple[int, ...], ...]]]:
     for norm in cases.NORMS:
         shapes = (SMALL, LARGE) if norm == mm.Spectral() else (SMALL,)
         found[str(norm)] = (lambda _, x, n=norm: of_norm(n, x), shapes)
-    for (manifold, norm), solvers in TABLE.items():
-        for solver in solvers:
+    for pair in pairs():
+        for solver in cases.solvers(pair):
             if isinstance(solver, DualAscent):
                 # In bfloat16 a different sum may decide whether a hundredth of a step is taken.
                 solver = dataclasses.replace(solver, precision="input", steps=5)
-            on, by = manifold(), norm()
-            large = isinstance(solver, SkewSign | SPEL) and norm is mm.Spectral
+            on, by = pair.manifold(), pair.norm()
+            large = isinstance(solver, SkewSign | SPEL) and pair.norm is mm.Spectral
             shapes = (SMALL, LARGE) if large else (SMALL,)
             found[f"{on} × {by}: {solver.name}"] = (
                 lambda p, g, s=solver, m=on, n=by: of_solver(s, m, n, p, g),

@@ -20,21 +20,11 @@ import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, ShapeError, UnsupportedPairError
 from modular_manifolds.linalg.matrices import normalise
 from modular_manifolds.linalg.symmetric import gram, skew, sym
-from modular_manifolds.solvers import (
-    ADMM,
-    SPEL,
-    TABLE,
-    DualAscent,
-    Lyapunov,
-    LyapunovProducts,
-    SkewSign,
-    Solver,
-    find_solver,
-    select,
-)
-from modular_manifolds.solvers.completion import complete, direction
+from modular_manifolds.solvers import TABLE, SkewSign, Solver, find_pair, find_solver, select
+from modular_manifolds.solvers.baselines import ADMM, SPEL, DualAscent, Lyapunov, LyapunovProducts
+from modular_manifolds.solvers.baselines.completion import complete, direction
+from modular_manifolds.solvers.baselines.stiefel_dual import StiefelDual
 from modular_manifolds.solvers.solution import Solution, Status
-from modular_manifolds.solvers.stiefel_dual import StiefelDual
 from modular_manifolds.testing import SCALE_FREE, SOLVER_LAWS, Sample, check_solver
 
 CASES = list(cases.solver_cases())
@@ -722,24 +712,32 @@ def test_a_vector_is_a_column(case: cases.SolverCase) -> None:
 @pytest.mark.parametrize("case", CASES, ids=cases.name)
 def test_select_answers_which_and_why(case: cases.SolverCase) -> None:
     choice = select(case.manifold, case.norm, (5, 3), "cpu")
-    solvers = TABLE[type(case.manifold), type(case.norm)]
-    assert choice.solver == solvers[0]
-    assert str(choice).startswith(f"{case.manifold} × {case.norm}: {solvers[0].name}, because ")
-    # One default for all shapes and devices, as the docstring says.
-    assert select(case.manifold, case.norm, device="cuda:1") == choice
-    for other in solvers[1:]:
-        assert other.name in str(choice)
+    pair = find_pair(case.manifold, case.norm)
+    assert choice.solver == pair.solvers[0]
+    assert str(choice).startswith(f"{case.manifold} × {case.norm}: {choice.solver.name}, because ")
+    # One default for all shapes and devices; the plan is for one of each.
+    elsewhere = select(case.manifold, case.norm, (5, 3), "cuda:1")
+    assert elsewhere.solver == select(case.manifold, case.norm).solver == choice.solver
+    assert choice.plan == choice.solver.plan(case.manifold, case.norm, (5, 3), torch.float32, "cpu")
+    assert f" Plan for 5×3 in float32 on cpu: {choice.plan}." in str(choice)
+    assert f" Plan for 5×3 in float32 on cuda: {elsewhere.plan}." in str(elsewhere)
+    for name in pair.names:
+        assert name in str(choice)
     assert find_solver(case.manifold, case.norm, case.solver.name).name == case.solver.name
     assert find_solver(case.manifold, case.norm, case.solver) is case.solver
 
 
 def test_the_default_for_manifold_muon_is_the_closed_form() -> None:
-    for shape in (None, (4, 4), (7, 5, 4), (3, 9)):
+    first = (
+        "Stiefel × Spectral: skew-sign, because the steepest direction is −msign(G Wᵀ − W Gᵀ) W, and its gap is "
+        "known beforehand."
+    )
+    last = " Baselines by name: lyapunov, lyapunov-products, dual-ascent, admm, spel."
+    assert str(select(mm.Stiefel(), mm.Spectral())) == first + last
+    for shape in ((4, 4), (7, 5, 4), (3, 9)):
         text = str(select(mm.Stiefel(), mm.Spectral(), shape))
-        assert text == (
-            "Stiefel × Spectral: skew-sign, because the steepest direction is −msign(G Wᵀ − W Gᵀ) W, and its gap is "
-            "known beforehand. Also available: lyapunov, lyapunov-products, dual-ascent, admm, spel."
-        )
+        assert text.startswith(f"{first} Plan for {'×'.join(map(str, shape))} in float32 on cpu: ")
+        assert text.endswith(last)
 
 
 def test_a_pair_without_solver_lists_those_with_one() -> None:

@@ -14,18 +14,20 @@ import pytest
 import torch
 
 import modular_manifolds as mm
+from modular_manifolds.cli.main import main
 from modular_manifolds.errors import CheckpointError, DataError, NonFiniteError, SpecError
 from modular_manifolds.specs.losses import MarginSpec
+from modular_manifolds.specs.whole import write_whole
 from modular_manifolds.training import figures, load_data, resume, start
 from modular_manifolds.training.checkpoint import read_checkpoint, trained
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.guarantees import certified_predictions
 from modular_manifolds.training.health import copied, health
-from modular_manifolds.training.loop import Trainer
+from modular_manifolds.training.loop import Trainer, check_machine
 from modular_manifolds.training.losses import build_loss
 from modular_manifolds.training.part import order
 from modular_manifolds.training.report import write_report
-from modular_manifolds.training.run_directory import RunDirectory, begin, write_whole
+from modular_manifolds.training.run_directory import RunDirectory, begin
 from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics
 from modular_manifolds.training.split import Split
 
@@ -323,13 +325,21 @@ def test_tensorboard_is_written_where_the_run_asks_for_it(tmp_path: Path, data: 
         assert (last.step, last.value) == (15, pytest.approx(value, rel=1e-5, abs=1e-12))
 
 
-def test_tensorboard_that_is_not_installed_is_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = spec("steepest-descent", "tensorboard=true")
+    check_machine(run)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SpecError, match="tensorboard needs the library tensorboard"):
-        begin(spec("steepest-descent", "tensorboard=true"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+        check_machine(run)
+
+
+def test_what_the_machine_lacks_is_refused_before_a_folder_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert main(["train", "--set", "device=cuda:99", "--out", str(folder)]) == 2
+    assert "cuda:99" in capsys.readouterr().err
+    assert not folder.exists()
 
 
 def test_what_json_does_not_know_is_null_at_any_depth(tmp_path: Path) -> None:

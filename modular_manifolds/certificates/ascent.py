@@ -16,7 +16,7 @@ from modular_manifolds.certificates.empirical import (
     vector_norm,
 )
 from modular_manifolds.composition.space import VectorNorm
-from modular_manifolds.solvers.ascent import climb
+from modular_manifolds.linalg.ascent import climb
 
 POWER_STEPS, CLIMBING_STEPS = 2, 3
 """The direction and the point take turns: so many improvements of the one, then of the other."""

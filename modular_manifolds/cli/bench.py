@@ -1,7 +1,11 @@
-"""`modular-manifolds bench`: every promise about speed, memory and drift, measured here."""
+"""`modular-manifolds bench`: every promise about speed, memory and drift, measured here.
+
+The benchmarks come with the repository and not with the installed package: they are tools of its development.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from modular_manifolds.cli.console import open_console
 
 if TYPE_CHECKING:
-    from modular_manifolds.bench import Report
+    from modular_manifolds_bench import Report
 
 
 def bench(
@@ -38,7 +42,8 @@ def bench(
 
     The gradients are recorded from trainings that run first. Without --data-path nothing is downloaded.
     """
-    from modular_manifolds.bench import Settings, run
+    _find_benchmarks()
+    from modular_manifolds_bench import Settings, run
 
     console = open_console()
     with Progress(
@@ -71,8 +76,29 @@ def bench(
         console.print(f"report    {json}", soft_wrap=True)
 
 
+def _find_benchmarks() -> None:
+    """Let the folder `benchmarks/` of the repository be imported from.
+
+    Raises:
+        ArgumentError: the package is installed without its repository.
+    """
+    from modular_manifolds.errors import ArgumentError
+
+    folder = Path(__file__).parents[2] / "benchmarks"
+    if not (folder / "modular_manifolds_bench").is_dir():
+        raise ArgumentError(
+            "bench",
+            "must run in the repository, where the folder benchmarks/ is",
+            f"no {folder}",
+            "Clone the repository and run: pip install -e '.[bench]' && modular-manifolds bench",
+        )
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
 def _show(console: Console, report: Report) -> None:
-    from modular_manifolds.bench.report import HEADER, cells
+    from modular_manifolds_bench.report import HEADER, cells
+
     from modular_manifolds.cli.tables import show_table
 
     show_table(console, "Benchmarks", HEADER, cells(report.rows))

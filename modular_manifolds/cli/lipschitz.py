@@ -121,7 +121,7 @@ def lipschitz(
 
 
 def _as_json(bounds: LipschitzReport, predictions: RobustnessReport | None) -> str:
-    from modular_manifolds.training.run_directory import as_json
+    from modular_manifolds.training.files import as_json
 
     found = {
         "lipschitz": dataclasses.asdict(bounds),
@@ -142,7 +142,7 @@ def _picture(net: Module, slopes: LipschitzReport) -> str:
 
 
 def _write(file: Path, option: str, text: str) -> None:
-    from modular_manifolds.training.run_directory import write_whole
+    from modular_manifolds.specs.whole import write_whole
 
     try:
         write_whole(file, text)

@@ -84,8 +84,8 @@ def sweep(
       --over model.width=32,64,128 --arm steepest-descent --arm adamw --arm-lr adamw=2^-14..2^-5 -o transfer
     """
     from modular_manifolds.cli.runs import asked_for, changed
+    from modular_manifolds.specs.whole import write_whole
     from modular_manifolds.training.environment import Environment
-    from modular_manifolds.training.run_directory import write_whole
     from modular_manifolds.training.sweep import Results, prepare, summaries
     from modular_manifolds.training.sweep.figure import transfer
 

@@ -64,8 +64,8 @@ def train(
     from modular_manifolds.cli.runs import asked_for, changed
     from modular_manifolds.errors import ArgumentError
     from modular_manifolds.training.data import read_data, settled
+    from modular_manifolds.training.loop import check_machine, start
     from modular_manifolds.training.loop import resume as go_on
-    from modular_manifolds.training.loop import start
     from modular_manifolds.training.run_directory import RunDirectory, begin
 
     console = open_console()
@@ -98,6 +98,7 @@ def train(
     spec = asked_for(run, changes)
     data_set = read_data(spec.data)
     spec = settled(spec, data_set).with_absolute_path()
+    check_machine(spec)
     directory = begin(spec, out)
     with directory.held("--out"):
         _run(console, start(spec, data_set, directory))

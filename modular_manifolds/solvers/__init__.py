@@ -1,14 +1,13 @@
 """Steepest directions: one interface, one file a method, one table of pairs."""
 
-from modular_manifolds.solvers.admm import ADMM as ADMM
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
 from modular_manifolds.solvers.base import Solver as Solver
 from modular_manifolds.solvers.closed_form import NormSteepest as NormSteepest
 from modular_manifolds.solvers.closed_form import RowTangentGradient as RowTangentGradient
 from modular_manifolds.solvers.closed_form import TangentGradient as TangentGradient
-from modular_manifolds.solvers.dual_ascent import DualAscent as DualAscent
-from modular_manifolds.solvers.lyapunov import Lyapunov as Lyapunov
-from modular_manifolds.solvers.lyapunov_products import LyapunovProducts as LyapunovProducts
-from modular_manifolds.solvers.select import TABLE as TABLE
 from modular_manifolds.solvers.select import Choice as Choice
 from modular_manifolds.solvers.select import find_solver as find_solver
 from modular_manifolds.solvers.select import select as select
@@ -17,5 +16,29 @@ from modular_manifolds.solvers.skew_sign import SkewSign as SkewSign
 from modular_manifolds.solvers.solution import Solution as Solution
 from modular_manifolds.solvers.solution import Status as Status
 from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual as SpectralSphereDual
-from modular_manifolds.solvers.spel import SPEL as SPEL
+from modular_manifolds.solvers.table import TABLE as TABLE
+from modular_manifolds.solvers.table import Pair as Pair
+from modular_manifolds.solvers.table import find_pair as find_pair
+from modular_manifolds.solvers.table import pairs as pairs
+from modular_manifolds.solvers.table import register as register
 from modular_manifolds.solvers.weighted_median import WeightedMedian as WeightedMedian
+
+if TYPE_CHECKING:
+    from modular_manifolds.solvers import baselines as baselines
+    from modular_manifolds.solvers import reference as reference
+
+_ON_DEMAND = ("baselines", "reference")
+_MOVED = ("ADMM", "SPEL", "DualAscent", "Lyapunov", "LyapunovProducts")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in (*_ON_DEMAND, *_MOVED):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"{__name__}.{name}")
+    warnings.warn(
+        f"{__name__}.{name} has moved to {__name__}.baselines.{name}; the old name goes in version 0.2.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return getattr(importlib.import_module(f"{__name__}.baselines"), name)

@@ -1,88 +1,52 @@
-"""The whole manifold × norm table, and which solver would be used."""
+"""The doors to the table: the steepest direction of a pair, its solver, and why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.errors import ArgumentError, ShapeError, UnsupportedPairError
+from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.linalg.matrices import as_matrices, restore
-from modular_manifolds.manifolds.balanced_rows import BalancedRows
 from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.manifolds.euclidean import Euclidean
-from modular_manifolds.manifolds.oblique import Oblique
-from modular_manifolds.manifolds.spectral_ball import SpectralBall
-from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
-from modular_manifolds.manifolds.sphere import Sphere
-from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.frobenius import Frobenius
-from modular_manifolds.norms.max import Max
-from modular_manifolds.norms.rms_operator import RMSOperator
-from modular_manifolds.norms.row_rms import RowRMS
-from modular_manifolds.norms.spectral import Spectral
-from modular_manifolds.solvers.admm import ADMM
 from modular_manifolds.solvers.base import Solver, plan_for
-from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradient, TangentGradient
-from modular_manifolds.solvers.dual_ascent import DualAscent
-from modular_manifolds.solvers.lyapunov import Lyapunov
-from modular_manifolds.solvers.lyapunov_products import LyapunovProducts
-from modular_manifolds.solvers.plan import carry_out
-from modular_manifolds.solvers.skew_sign import SkewSign
+from modular_manifolds.solvers.plan import Plan, carry_out
 from modular_manifolds.solvers.solution import Solution
-from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual
-from modular_manifolds.solvers.spel import SPEL
-from modular_manifolds.solvers.weighted_median import WeightedMedian
-
-MANIFOLD_MUON: Final = (
-    SkewSign(),
-    Lyapunov(),
-    LyapunovProducts(),
-    DualAscent(),
-    ADMM(),
-    SPEL(),
-)
-
-TABLE: Final[dict[tuple[type[Manifold], type[Norm]], tuple[Solver, ...]]] = {
-    (Euclidean, Frobenius): (NormSteepest(),),  # normalised gradient descent
-    (Euclidean, Max): (NormSteepest(),),  # sign descent
-    (Euclidean, Spectral): (NormSteepest(),),  # Muon
-    (Euclidean, RMSOperator): (NormSteepest(),),  # Muon, aware of the width
-    (Euclidean, RowRMS): (NormSteepest(),),  # Modula's embedding
-    (Sphere, Frobenius): (TangentGradient(),),  # hyperspherical descent
-    (Sphere, Max): (WeightedMedian(),),  # the non-Riemannian sphere
-    (Oblique, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
-    (Oblique, RowRMS): (RowTangentGradient(),),  # forced weight normalisation
-    (BalancedRows, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
-    (BalancedRows, RowRMS): (RowTangentGradient(),),  # weight standardisation, Nero
-    (Stiefel, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
-    (Stiefel, Spectral): MANIFOLD_MUON,
-    (Stiefel, RMSOperator): MANIFOLD_MUON,  # aware of the width
-    (SpectralBall, Frobenius): (NormSteepest(),),  # gradient descent, capped
-    (SpectralBall, Spectral): (NormSteepest(),),  # spectral normalisation: Muon, capped
-    (SpectralBall, RMSOperator): (NormSteepest(),),  # the same, aware of the width
-    (SpectralSphere, Frobenius): (TangentGradient(),),  # Riemannian gradient descent
-    (SpectralSphere, Spectral): (SpectralSphereDual(),),  # Muon beside the top singular pair
-    (SpectralSphere, RMSOperator): (SpectralSphereDual(),),  # the same, aware of the width
-}
-"""The solvers of each pair, its default first. A new pair is one row here."""
+from modular_manifolds.solvers.table import find_pair
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The solver that `select` takes, and why; `print` it to read it."""
+    """The solver that `select` takes, why, and how it will compute; `print` it to read it.
+
+    Args:
+        others: names of the pair's other solvers.
+        baselines: names of solvers that are kept to compare with.
+        place: the shape and the device that the plan is for, in words.
+        plan: how the solver will compute there; None if `select` was given no shape.
+    """
 
     manifold: Manifold
     norm: Norm
     solver: Solver
-    others: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    place: str = ""
+    plan: Plan | None = None
 
     def __str__(self) -> str:
-        also = f" Also available: {', '.join(self.others)}." if self.others else ""
-        return f"{self.manifold} × {self.norm}: {self.solver.name}, because {self.solver.reason}.{also}"
+        sentences = [
+            f"{self.manifold} × {self.norm}: {self.solver.name}, because {self.solver.reason}."
+        ]
+        if self.plan is not None:
+            sentences.append(f"Plan for {self.place}: {self.plan}.")
+        if self.others:
+            sentences.append(f"Also available: {', '.join(self.others)}.")
+        if self.baselines:
+            sentences.append(f"Baselines by name: {', '.join(self.baselines)}.")
+        return " ".join(sentences)
 
 
 def select(
@@ -91,26 +55,31 @@ def select(
     shape: tuple[int, ...] | None = None,
     device: torch.device | str = "cpu",
 ) -> Choice:
-    """Answer "which solver would you use, and why?".
+    """Answer "which solver would you use, why, and how would it compute?".
 
-    Every pair has one default, which serves weights of all shapes on all devices. So neither `shape` nor `device` changes
-    the answer. How the solver computes may depend on both: whether a small matrix is decomposed, whether products are
-    in bfloat16, whether kernels run. Its page says so; `select` does not.
+    Every pair has one default solver, for weights of all shapes on all devices. How it computes depends on shape and device:
+    whether a small matrix is decomposed, whether products are in bfloat16, whether kernels run. That is its plan.
 
     Args:
         manifold, norm: the pair.
-        shape: the weight's shape, checked only: the manifold must have such points.
-        device: the weight's device, checked only: torch must know such a device.
+        shape: the weight's shape, (*batch, m, n) or (n,); without it the choice has no plan.
+        device: the weight's device.
 
     Raises:
         UnsupportedPairError: no solver is known for the pair; the message lists those that are. ShapeError: the
         manifold has no points of this shape. ArgumentError: torch knows no such device.
     """
-    _check_device(device)
-    if shape is not None:
-        manifold.check_shape(shape)
-    first, *others = _solvers(manifold, norm)
-    return Choice(manifold, norm, first, tuple(solver.name for solver in others))
+    device_type = _device_type(device)
+    pair = find_pair(manifold, norm)
+    solver, *others = pair.solvers
+    choice = Choice(manifold, norm, solver, tuple(each.name for each in others), pair.baselines)
+    if shape is None:
+        return choice
+    manifold.check_shape(shape)
+    matrices = tuple(shape) if len(shape) > 1 else (*shape, 1)
+    place = f"{'×'.join(map(str, matrices))} in float32 on {device_type}"
+    plan = solver.plan(manifold, norm, matrices, torch.float32, device_type)
+    return replace(choice, place=place, plan=plan)
 
 
 def steepest(
@@ -178,42 +147,22 @@ def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -
         UnsupportedPairError: no solver is known for the pair. ArgumentError: the solver named is not one of
         the pair's.
     """
-    solvers = _solvers(manifold, norm)
+    pair = find_pair(manifold, norm)
     if solver == "auto":
-        return solvers[0]
-    given = solver.name if isinstance(solver, Solver) else solver
-    found = next((each for each in solvers if each.name == given), None)
-    if found is None:
-        names = ", ".join(each.name for each in solvers)
-        raise ArgumentError(
-            "solver",
-            f"must be 'auto' or one of {names} for {manifold} × {norm}",
-            repr(given),
-            "Leave it at 'auto'.",
-        )
-    return solver if isinstance(solver, Solver) else found
+        return pair.solvers[0]
+    if isinstance(solver, Solver):
+        pair.solver(solver.name)
+        return solver
+    return pair.solver(solver)
 
 
-def _check_device(device: torch.device | str) -> None:
+def _device_type(device: torch.device | str) -> str:
     try:
-        torch.device(device)
+        return torch.device(device).type
     except (RuntimeError, TypeError) as error:
         raise ArgumentError(
             "select(device)",
             "must name a device that torch knows",
             repr(device),
-            "Pass 'cpu' or 'cuda', or leave it out: the choice is the same on all devices.",
+            "Pass 'cpu' or 'cuda', or leave it out.",
         ) from error
-
-
-def _solvers(manifold: Manifold, norm: Norm) -> tuple[Solver, ...]:
-    solvers = TABLE.get((type(manifold), type(norm)))
-    if solvers is None:
-        listed = ", ".join(f"{m.__name__} × {n.__name__}" for m, n in TABLE)
-        raise UnsupportedPairError(
-            "manifold × norm",
-            "must be a pair with a solver",
-            f"{manifold} × {norm}",
-            f"Use one of {listed}.",
-        )
-    return solvers

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, Strict, ValidationInfo, field_validator
 
-from modular_manifolds.solvers.select import TABLE
+from modular_manifolds.solvers import pairs
 from modular_manifolds.specs.base import Spec, refused
 from modular_manifolds.specs.nearest import suggestion
 
@@ -14,7 +14,7 @@ Positive = Annotated[float, Field(gt=0)]
 AtLeastZero = Annotated[float, Field(ge=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
-SOLVERS: Final = ("auto", *dict.fromkeys(each.name for row in TABLE.values() for each in row))
+SOLVERS: Final = ("auto", *dict.fromkeys(name for pair in pairs() for name in pair.names))
 
 
 class SteepestDescentSpec(Spec):

@@ -1,22 +1,14 @@
-"""The names that specifications use, and the class behind each: the one table to extend.
+"""The names that specifications use, and the class behind each; its fields are read from its constructor.
 
-A new atom, bond, manifold or norm is one row here; its fields are read from its constructor.
+A new atom or bond is one row here. Manifolds and norms are those of the table of pairs, under their own names.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Final, TypeVar
 
-from modular_manifolds.manifolds import (
-    BalancedRows,
-    Euclidean,
-    Manifold,
-    Oblique,
-    SpectralBall,
-    SpectralSphere,
-    Sphere,
-    Stiefel,
-)
+from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.nn import (
     GELU,
     Abs,
@@ -46,25 +38,20 @@ from modular_manifolds.nn import (
     SiLU,
     Sum,
 )
-from modular_manifolds.norms import Frobenius, Max, Norm, RMSOperator, RowRMS, Spectral
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.solvers import pairs
 
-MANIFOLDS: Final[dict[str, type[Manifold]]] = {
-    "euclidean": Euclidean,
-    "sphere": Sphere,
-    "oblique": Oblique,
-    "balanced_rows": BalancedRows,
-    "stiefel": Stiefel,
-    "spectral_ball": SpectralBall,
-    "spectral_sphere": SpectralSphere,
-}
+Kind = TypeVar("Kind", bound=type)
 
-NORMS: Final[dict[str, type[Norm]]] = {
-    "frobenius": Frobenius,
-    "max": Max,
-    "spectral": Spectral,
-    "rms_operator": RMSOperator,
-    "row_rms": RowRMS,
-}
+
+def _by_name(kinds: list[Kind]) -> dict[str, Kind]:
+    """`BalancedRows` is `balanced_rows`, and `RMSOperator` is `rms_operator`."""
+    word = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+    return {word.sub("_", kind.__name__).lower(): kind for kind in kinds}
+
+
+MANIFOLDS: Final[dict[str, type[Manifold]]] = _by_name([pair.manifold for pair in pairs()])
+NORMS: Final[dict[str, type[Norm]]] = _by_name([pair.norm for pair in pairs()])
 
 MODULES: Final[dict[str, type[Module]]] = {
     "linear": Linear,

@@ -16,10 +16,10 @@ from torch.func import functional_call, jvp
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.radius import total
 from modular_manifolds.composition.tree import leaves, reach, slope
+from modular_manifolds.linalg.ascent import climb
 from modular_manifolds.linalg.snapshot import plain_surroundings, snapshot
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.ascent import climb
 from modular_manifolds.testing.check import at_most, equal, untouched
 from modular_manifolds.testing.sample import Sample
 from modular_manifolds.testing.trials import (

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from modular_manifolds.errors import CheckpointError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs import RunSpec, load, save
 from modular_manifolds.training.checkpoint import read_checkpoint, restore_, write_checkpoint
+from modular_manifolds.training.device import device_of
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.run_directory import RunDirectory
-from modular_manifolds.training.session import (
-    EpochMetrics,
-    Session,
-    StepMetrics,
-    built,
-    surroundings,
-)
-from modular_manifolds.training.tensorboard import recorded
+from modular_manifolds.training.session import Observer, Session, built, surroundings
+from modular_manifolds.training.tensorboard import check_tensorboard, recorded
 
 AHEAD: Final = 10
 """Steps that a GPU is given at once; each wait for it costs about as much as a small step."""
-
-
-class Observer(Protocol):
-    """Who wants to know how the run goes; it may not change it."""
-
-    def on_step(self, metrics: StepMetrics) -> None: ...
-
-    def on_epoch(self, metrics: EpochMetrics) -> None: ...
 
 
 @dataclass
@@ -85,6 +72,16 @@ class Trainer:
             optimizer=self.session.optimizer,
             schedule=self.session.schedule,
         )
+
+
+def check_machine(spec: RunSpec) -> None:
+    """Refuse a run that this machine cannot start, before a folder is made for it.
+
+    Raises:
+        SpecError: the run asks for TensorBoard or a device that is not there.
+    """
+    check_tensorboard(spec.tensorboard)
+    device_of(spec.device)
 
 
 def start(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from modular_manifolds.composition.table import format_number
+from modular_manifolds.specs.whole import write_whole
 from modular_manifolds.training import figures
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.guarantees import (
@@ -19,7 +20,6 @@ from modular_manifolds.training.guarantees import (
     guarantees,
 )
 from modular_manifolds.training.loop import Trainer
-from modular_manifolds.training.run_directory import write_whole
 from modular_manifolds.training.sampling import TEMPERATURE, write
 from modular_manifolds.training.text import Text
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ from typing import Any
 
 from modular_manifolds.errors import CheckpointError, DataError
 from modular_manifolds.specs import RunSpec
-from modular_manifolds.specs.whole import flush, remove_temporaries
-from modular_manifolds.specs.whole import write_whole as write_whole
-from modular_manifolds.training.device import device_of
+from modular_manifolds.specs.whole import flush, remove_temporaries, write_whole
+from modular_manifolds.training.files import as_json
 from modular_manifolds.training.folder import claim, held, is_free
-from modular_manifolds.training.tensorboard import check_tensorboard
 
 
 @dataclass(frozen=True)
@@ -132,11 +129,8 @@ def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
     """A new, empty run directory with its `run.yaml`: `out`, or one named after the run and the time.
 
     Raises:
-        DataError: `out` exists and is not empty, or cannot be made. SpecError: the run asks for
-        TensorBoard or a device that is not there.
+        DataError: `out` exists and is not empty, or cannot be made.
     """
-    check_tensorboard(spec.tensorboard)
-    device_of(spec.device)
     for path in _names(spec) if out is None else [out]:
         try:
             _claim(path, spec.to_yaml())
@@ -177,20 +171,3 @@ def _claim(path: Path, text: str) -> None:
         raise DataError(
             "--out", "must be a folder that can be written", str(path), f"{error.strerror}."
         ) from None
-
-
-def as_json(value: object, *, indent: int | None = None) -> str:
-    """Data as JSON text; NaN and infinity, which JSON does not know, become null."""
-    return json.dumps(_known(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def _known(value: object) -> object:
-    match value:
-        case float() if not math.isfinite(value):
-            return None
-        case Mapping():
-            return {key: _known(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_known(each) for each in value]
-        case _:
-            return value

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -52,6 +53,14 @@ class EpochMetrics:
     test_loss: float
     test_accuracy: float
     weights: dict[str, WeightHealth]
+
+
+class Observer(Protocol):
+    """Callbacks for the metrics of a run; they read, and change nothing."""
+
+    def on_step(self, metrics: StepMetrics) -> None: ...
+
+    def on_epoch(self, metrics: EpochMetrics) -> None: ...
 
 
 class Session:

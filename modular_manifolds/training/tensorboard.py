@@ -14,8 +14,7 @@ from modular_manifolds.errors import SpecError
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    from modular_manifolds.training.loop import Observer
-    from modular_manifolds.training.session import EpochMetrics, StepMetrics
+    from modular_manifolds.training.session import EpochMetrics, Observer, StepMetrics
 
 
 def check_tensorboard(wanted: bool) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from modular_manifolds.bench import quality
-from modular_manifolds.bench.gradients import (
+from modular_manifolds.training.split import Split
+from modular_manifolds_bench import quality
+from modular_manifolds_bench.gradients import (
     CIFAR10,
     ENLARGED,
     Problem,
@@ -18,7 +19,6 @@ from modular_manifolds.bench.gradients import (
     large_net,
     small_net,
 )
-from modular_manifolds.training.split import Split
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modular_manifolds.errors import DataError
+from modular_manifolds.specs.whole import write_whole
 from modular_manifolds.training.environment import Environment
-from modular_manifolds.training.run_directory import write_whole
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 import modular_manifolds as mm
-from modular_manifolds.bench.gradients import MOMENTUM
 from modular_manifolds.training.split import Split
+from modular_manifolds_bench.gradients import MOMENTUM
 
 BATCH = 64
 EVERY = 10

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-MEASURED = "modular_manifolds.bench.measured"
+MEASURED = "modular_manifolds_bench.measured"
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import Final
 import torch
 
 import modular_manifolds as mm
-from modular_manifolds.bench import contenders, quality
-from modular_manifolds.bench.contenders import MUON
-from modular_manifolds.bench.drift import drift
-from modular_manifolds.bench.gradients import Problem, digits_alone, perceptron, training
-from modular_manifolds.bench.language import gpt_forward
-from modular_manifolds.bench.memory import StepMemory, of_steps
-from modular_manifolds.bench.recordings import Recordings, Settings
-from modular_manifolds.bench.report import Row, amount
-from modular_manifolds.bench.timing import Contender, Ratio, Timings, interleave
+from modular_manifolds_bench import contenders, quality
+from modular_manifolds_bench.contenders import MUON
+from modular_manifolds_bench.drift import drift
+from modular_manifolds_bench.gradients import Problem, digits_alone, perceptron, training
+from modular_manifolds_bench.language import gpt_forward
+from modular_manifolds_bench.memory import StepMemory, of_steps
+from modular_manifolds_bench.recordings import Recordings, Settings
+from modular_manifolds_bench.report import Row, amount
+from modular_manifolds_bench.timing import Contender, Ratio, Timings, interleave
 
 GAP = 1e-2
 STEP_BAR = 1.5

@@ -13,8 +13,8 @@ from modular_manifolds.linalg.symmetric import eye_like, gram, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.baselines.stiefel_dual import StiefelDual, multiplier_shape
 from modular_manifolds.solvers.solution import Solution, Status
-from modular_manifolds.solvers.stiefel_dual import StiefelDual, multiplier_shape
 
 
 @dataclass(frozen=True)

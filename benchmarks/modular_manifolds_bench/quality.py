@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 import modular_manifolds as mm
-from modular_manifolds.bench.contenders import Stepper
-from modular_manifolds.bench.gradients import MOMENTUM, Moment
 from modular_manifolds.linalg.symmetric import sym
+from modular_manifolds_bench.contenders import Stepper
+from modular_manifolds_bench.gradients import MOMENTUM, Moment
 
-TIGHT = mm.solvers.Lyapunov(tolerance=1e-4, max_iterations=60)
+TIGHT = mm.solvers.baselines.Lyapunov(tolerance=1e-4, max_iterations=60)
 """Finds the dual objective that a direction is held against."""
 
 
@@ -86,11 +86,11 @@ def true_gap(moment: Moment, direction: Tensor, best: float) -> float:
 class Remembering(mm.solvers.Solver):
     """Dual ascent that keeps its last direction: a second solve of many seconds is then not needed."""
 
-    inner: mm.solvers.Solver = field(default_factory=mm.solvers.DualAscent)
+    inner: mm.solvers.Solver = field(default_factory=mm.solvers.baselines.DualAscent)
     found: list[Tensor] = field(default_factory=list, compare=False)
 
-    name = mm.solvers.DualAscent.name
-    reason = mm.solvers.DualAscent.reason
+    name = mm.solvers.baselines.DualAscent.name
+    reason = mm.solvers.baselines.DualAscent.reason
 
     def solve(
         self,

@@ -12,14 +12,18 @@ from modular_manifolds.linalg.symmetric import skew, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.completion import (
+from modular_manifolds.solvers.baselines.completion import (
     Completion,
     complete,
     complete_softly,
     direction,
 )
+from modular_manifolds.solvers.baselines.stiefel_dual import (
+    StiefelDual,
+    inverse_root,
+    multiplier_shape,
+)
 from modular_manifolds.solvers.solution import Solution, relative_gap
-from modular_manifolds.solvers.stiefel_dual import StiefelDual, inverse_root, multiplier_shape
 
 
 @dataclass(frozen=True)

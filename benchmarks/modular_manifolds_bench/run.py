@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from modular_manifolds.bench.bars import BENCHES
-from modular_manifolds.bench.recordings import Recordings, Settings
-from modular_manifolds.bench.report import Environment, Report, Row
-from modular_manifolds.bench.timing import threads as thread_count
 from modular_manifolds.errors import ArgumentError
+from modular_manifolds_bench.bars import BENCHES
+from modular_manifolds_bench.recordings import Recordings, Settings
+from modular_manifolds_bench.report import Environment, Report, Row
+from modular_manifolds_bench.timing import threads as thread_count
 
 
 def run(settings: Settings, *, only: Sequence[str] = (), threads: int = 2) -> Report:

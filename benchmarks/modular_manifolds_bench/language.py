@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import modular_manifolds as mm
-from modular_manifolds.bench.recordings import Recordings
-from modular_manifolds.bench.report import Row
-from modular_manifolds.bench.timing import Contender, interleave
+from modular_manifolds_bench.recordings import Recordings
+from modular_manifolds_bench.report import Row
+from modular_manifolds_bench.timing import Contender, interleave
 
 BAR = 1.1
 VOCABULARY, WIDTH, DEPTH, HEADS = 65, 128, 4, 4

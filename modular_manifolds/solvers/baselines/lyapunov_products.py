@@ -13,9 +13,9 @@ from modular_manifolds.linalg.symmetric import skew, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.completion import Completion, bend, direction
+from modular_manifolds.solvers.baselines.completion import Completion, bend, direction
+from modular_manifolds.solvers.baselines.stiefel_dual import StiefelDual, multiplier_shape
 from modular_manifolds.solvers.solution import SMALLEST_DIVISOR, Solution, relative_gap
-from modular_manifolds.solvers.stiefel_dual import StiefelDual, multiplier_shape
 
 
 @dataclass(frozen=True)

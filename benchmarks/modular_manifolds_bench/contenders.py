@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 import modular_manifolds as mm
-from modular_manifolds.bench.gradients import MOMENTUM, Moment, Problem
-from modular_manifolds.bench.timing import Contender
+from modular_manifolds_bench.gradients import MOMENTUM, Moment, Problem
+from modular_manifolds_bench.timing import Contender
 
 MUON = "torch.optim.Muon"
 NOT_INSTALLED = "not installed: pip install 'modular-manifolds[bench]'"

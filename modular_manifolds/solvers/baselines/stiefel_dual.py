@@ -30,7 +30,6 @@ from modular_manifolds.linalg.symmetric import gram, skew, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.rms_operator import RMSOperator, unit
 from modular_manifolds.solvers.solution import SMALLEST_DIVISOR, relative_gap
 
 
@@ -92,7 +91,7 @@ class StiefelDual:
             e * scale.square(),
             within / tangent.clamp_min(SMALLEST_DIVISOR),
             wide,
-            unit(point) if isinstance(norm, RMSOperator) else 1.0,
+            norm.spectral_unit(tuple(point.shape)),
         )
 
     @property

@@ -1,8 +1,0 @@
-"""Benchmarks: this library's speed, memory and drift beside others', on recorded training problems."""
-
-from modular_manifolds.bench.bars import BENCHES as BENCHES
-from modular_manifolds.bench.recordings import Settings as Settings
-from modular_manifolds.bench.report import Environment as Environment
-from modular_manifolds.bench.report import Report as Report
-from modular_manifolds.bench.report import Row as Row
-from modular_manifolds.bench.run import run as run

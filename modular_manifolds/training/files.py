@@ -1,0 +1,24 @@
+"""The text of files that runs write."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+
+def as_json(value: object, *, indent: int | None = None) -> str:
+    """Data as JSON text; NaN and infinity, which JSON does not know, become null."""
+    return json.dumps(_known(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _known(value: object) -> object:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case Mapping():
+            return {key: _known(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_known(each) for each in value]
+        case _:
+            return value
