@@ -48,18 +48,19 @@ _MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
     "tiled_retract": ("w", "a", "out", "held"),
     "pre_step": ("momentum", "gradient", "out"),
 }
-_FLOATS: Final = ("largest", "squares", "coefficients", "residual")
+_FLOATS: Final = ("largest", "squares", "scales", "coefficients", "residual")
 _SCALARS: Final = ("a", "b", "c", "eta", "mu")
 _ARGUMENTS: Final[Mapping[str, str]] = {
     "gram": "x r largest squares n k x_batch x_row x_column r_batch r_row parts",
     "polynomial": "left right out squares a b c n parts left_batch left_row right_batch right_row"
     " out_batch out_row",
-    "apply": "p x out largest squares a c n k parts tiles p_batch p_row x_batch x_row x_column"
+    "apply": "p x out largest squares scales a c n k parts tiles p_batch p_row x_batch x_row x_column"
     " out_batch out_row out_column",
-    "small_msign": "x out coefficients n k steps x_batch x_row x_column out_batch out_row out_column",
-    "narrow_msign": "x out held coefficients n k steps x_batch x_row x_column"
+    "small_msign": "x out scales coefficients n k steps x_batch x_row x_column"
     " out_batch out_row out_column",
-    "tiled_msign": "x out held coefficients n k width steps together x_batch x_row x_column"
+    "narrow_msign": "x out held scales coefficients n k steps x_batch x_row x_column"
+    " out_batch out_row out_column",
+    "tiled_msign": "x out held scales coefficients n k width steps together x_batch x_row x_column"
     " out_batch out_row out_column",
     "stiefel_retract": "w a out residual eta n k corrections w_batch w_row w_column"
     " a_batch a_row a_column out_batch out_row out_column",

@@ -42,6 +42,29 @@ def msign(
 
     Source: Amsel et al. (2025, arXiv 2505.16932), the coefficients; Zhang et al. (2026), the Gram form.
     """
+    result, _ = msign_and_scale(x, coefficients=coefficients, precision=precision, largest=largest)
+    return result
+
+
+def msign_and_scale(
+    x: Tensor,
+    *,
+    coefficients: Sequence[Polynomial] = POLAR_EXPRESS,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
+    largest: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The result of `msign`, and the `s = ‖X Xᵀ‖_F^{1/2}` that its singular values were divided by.
+
+    s is at least the largest singular value of x and at most `min(m, n)^{1/4}` times that, both to the rounding of
+    the products. It comes from the same launches, has no derivative, and nothing is read on the host. Zero has the
+    scale zero, NaN gives NaN.
+
+    Returns:
+        The result as of `msign`, and s of shape (*batch,): float32, of float64 matrices float64.
+
+    Raises:
+        ValueError: an argument breaks its rule.
+    """
     _check_matrices(x, "msign(x)")
     if not coefficients:
         raise ValueError("coefficients must hold at least one triple, got none. Pass the default.")

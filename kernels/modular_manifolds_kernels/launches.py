@@ -16,15 +16,17 @@ WIDEST_TILE = 256
 
 @dataclass(frozen=True)
 class Sizes:
-    """Scalars left by one launch for the next, each the sum or the maximum of parts of one matrix.
+    """Scalars that one launch leaves for the next.
 
     Args:
-        largest: `max |x|` of each part, shape (batch, parts).
+        largest: `max |x|` of each part of a matrix, shape (batch, parts).
         squares: sums of squares of each part of the Gram matrix, shape (batch, tiles).
+        scales: written by `apply`: the length that each matrix was divided by, shape (batch,).
     """
 
     largest: Tensor
     squares: Tensor
+    scales: Tensor
 
 
 def stack(x: Tensor) -> Tensor:
@@ -202,10 +204,11 @@ def apply(
     scaled = sizes is not None
     row = _must(choose("apply", precision, machine.target, layout=layout(x), SCALED=scaled))
     block = row.constexprs["BLOCK"]
-    # Where nothing is scaled the pointers are not read.
-    largest, squares = (out, out) if sizes is None else (sizes.largest, sizes.squares)
-    counts = (0, 0) if sizes is None else (largest.shape[1], squares.shape[1])
+    # The pointers are not used if nothing is scaled.
+    used = Sizes(out, out, out) if sizes is None else sizes
+    counts = (0, 0) if sizes is None else (used.largest.shape[1], used.squares.shape[1])
+    scalars = (used.largest, used.squares, used.scales)
     strides = (*p.stride()[:2], *x.stride(), *out.stride())
     grid = (batch * _tiles(n, block) * _tiles(k, block),)
-    machine.launch(row, grid, p, x, out, largest, squares, a, c, n, k, *counts, *strides)
+    machine.launch(row, grid, p, x, out, *scalars, a, c, n, k, *counts, *strides)
     return out

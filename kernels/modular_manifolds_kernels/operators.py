@@ -12,7 +12,7 @@ from modular_manifolds_kernels import launches, naive
 from modular_manifolds_kernels.derivative import polar_gradient
 from modular_manifolds_kernels.launches import stack
 from modular_manifolds_kernels.machine import machine_of
-from modular_manifolds_kernels.matrix_sign import msign as msign_by_kernels
+from modular_manifolds_kernels.matrix_sign import msign_and_scale as msign_by_kernels
 from modular_manifolds_kernels.retraction import stiefel_retract as retract_by_kernels
 
 NAMESPACE = "modular_manifolds_kernels"
@@ -26,17 +26,21 @@ def polynomials(flat: Sequence[float]) -> tuple[tuple[float, float, float], ...]
 @torch.library.custom_op(f"{NAMESPACE}::msign", mutates_args=())
 def msign(
     x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """`naive.msign` in at least float32, on machines that run no kernels."""
     del precision, largest
+    if x.numel() == 0:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return x.new_empty(x.shape), x.new_zeros(x.shape[:-2], dtype=dtype)
     computed = x.to(torch.promote_types(x.dtype, torch.float32))
-    return naive.msign(computed, polynomials(coefficients)).to(x.dtype).contiguous()
+    result, scale = naive.msign_and_scale(computed, polynomials(coefficients))
+    return result.to(x.dtype).contiguous(), scale.contiguous()
 
 
 @msign.register_kernel("cuda")
 def _(
     x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     device = x.device.index
     with torch.cuda.device(device):
         kind = "bf16" if precision == "bf16" else "fp32"
@@ -46,16 +50,19 @@ def _(
 @msign.register_fake
 def _(
     x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     del coefficients, precision, largest
-    return x.new_empty(x.shape)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.new_empty(x.shape), x.new_empty(x.shape[:-2], dtype=dtype)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0], output)
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    result, scale = output
+    ctx.mark_non_differentiable(scale)
+    ctx.save_for_backward(inputs[0], result)
 
 
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor, None, None, None]:
     x, u = ctx.saved_tensors
     return polar_gradient(x, u, gradient).to(x.dtype), None, None, None
 
@@ -71,9 +78,9 @@ def _(
     coefficients: Sequence[float],
     precision: str,
     largest: Tensor | None = None,
-) -> tuple[Tensor, int]:
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     del info, largest
-    return msign(x.movedim(in_dims[0], 0), coefficients, precision), 0
+    return msign(x.movedim(in_dims[0], 0), coefficients, precision), (0, 0)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::stiefel_retract", mutates_args=())

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from matrices import BFLOAT16, FLOAT32, error, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive
+from modular_manifolds_kernels.coefficients import Polynomial
 from modular_manifolds_kernels.launches import Sizes, like, stack, storage, wide
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.matrix_sign import msign
+from modular_manifolds_kernels.matrix_sign import msign_and_scale
 from modular_manifolds_kernels.retraction import stiefel_retract
 from modular_manifolds_kernels.shipped import Precision
 from torch import Tensor
 
 BARS: Mapping[Precision, float] = {"fp32": FLOAT32, "bf16": BFLOAT16}
+SCALE: Mapping[Precision, float] = {"fp32": 1e-6, "bf16": 2.0**-8}
+"""Of the scale `‖X Xᵀ‖_F^{1/2}`: the relative rounding of one operand, which a mean of many entries does not exceed."""
+
+
+def msign(
+    machine: Machine,
+    x: Tensor,
+    coefficients: Sequence[Polynomial],
+    precision: Precision,
+    largest: Tensor | None = None,
+) -> Tensor:
+    """The matrix sign alone."""
+    return msign_and_scale(machine, x, coefficients, precision, largest)[0]
 
 
 def symmetric_to_the_bit(r: Tensor) -> bool:
@@ -40,7 +54,7 @@ def polynomial(machine: Machine, x: Tensor, precision: Precision, *, scaled: int
     r = naive.gram(wide(stack(x)).double()).to(storage(precision))
     other = r if scaled == 2 else naive.polynomial(r, r, 1.0, -0.5, 0.1)
     length = r.double().square().sum(dim=(-2, -1))
-    sizes = Sizes(length, torch.stack((length / 4, 3 * length / 4), dim=1).float())
+    sizes = Sizes(length, torch.stack((length / 4, 3 * length / 4), dim=1).float(), length)
     found = launches.polynomial(
         machine, r, other, (2.0, -1.5, 0.7), precision, sizes=sizes, scaled=scaled
     )
@@ -54,27 +68,33 @@ def polynomial(machine: Machine, x: Tensor, precision: Precision, *, scaled: int
 def apply(machine: Machine, x: Tensor, precision: Precision, *, scaled: bool = False) -> None:
     """`a X + c P X`, of X normalised where scaled."""
     x = wide(stack(x))
-    y = x.double()
+    y, scale = x.double(), None
     sizes = None
     if scaled:
         found = launches.largest_entries(machine, x)
-        sizes = Sizes(found, launches.gram(machine, x, precision, found)[1])
-        y = naive.normalise(y)
-    p = naive.gram(naive.normalise(x.double())).to(storage(precision))
+        scales = torch.full(x.shape[:1], torch.nan)
+        sizes = Sizes(found, launches.gram(machine, x, precision, found)[1], scales)
+        y, scale = naive.normalise(y)
+    p = naive.gram(naive.normalise(x.double())[0]).to(storage(precision))
     out = like(x, x.dtype)
     launches.apply(machine, p, x, 1.5, -0.5, precision, out=out, sizes=sizes)
     assert error(out, naive.apply(p.double(), y, 1.5, -0.5)) <= BARS[precision]
+    if sizes is not None and scale is not None:
+        assert error(sizes.scales, scale) <= SCALE[precision]
 
 
 def whole_msign(machine: Machine, x: Tensor, precision: Precision) -> None:
     """The matrix sign, by whichever launches its shape asks for."""
     before = x.clone()
-    found = msign(machine, x, POLAR_EXPRESS, precision)
+    found, scale = msign_and_scale(machine, x, POLAR_EXPRESS, precision)
     assert torch.equal(x, before)
     assert found.shape == x.shape
     assert found.dtype == x.dtype
     half = precision == "bf16" or x.dtype != torch.float32
-    wanted = naive.msign(x.double(), POLAR_EXPRESS)
+    wanted, length = naive.msign_and_scale(x.double(), POLAR_EXPRESS)
+    assert scale.shape == x.shape[:-2]
+    assert scale.dtype == torch.float32
+    assert error(scale, length) <= SCALE[precision]
     # What counts in half precision is that the result is orthogonal, not which bits it has.
     if half:
         values = torch.linalg.svdvals(found.double())

@@ -12,10 +12,10 @@ from typing import Any, get_args
 import modular_manifolds_kernels as kernels
 import pytest
 import torch
+from kernel_cases import msign
 from modular_manifolds_kernels import POLAR_EXPRESS, matrix_sign, retraction
 from modular_manifolds_kernels import machine as machines
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.matrix_sign import msign
 from modular_manifolds_kernels.retraction import stiefel_retract
 from modular_manifolds_kernels.shipped import (
     KERNELS,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from kernel_cases import msign
 from modular_manifolds_kernels import FOUR_STEPS, POLAR_EXPRESS, model
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.matrix_sign import msign
 from modular_manifolds_kernels.model import accuracy
 from modular_manifolds_kernels.model.launch import Launch
 from modular_manifolds_kernels.retraction import stiefel_retract

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kernel_cases import msign
 from modular_manifolds_kernels import FOUR_STEPS, model
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.matrix_sign import msign
 from torch import Tensor
 
 

@@ -31,6 +31,22 @@ def test_the_others_pass_it_too() -> None:
         torch.library.opcheck(operators.pre_step_, (w, a, 0.9, nesterov))
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (2, 3, 5, 5), (0, 4, 3), (2, 0, 3)], ids=str)
+def test_the_scale_is_the_length_that_was_divided_by(shape: tuple[int, ...]) -> None:
+    """`‖X Xᵀ‖_F^{1/2}` in units of X, at least the largest singular value; without a derivative."""
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    result, scale = kernels.msign_and_scale(10 * x)
+    torch.testing.assert_close(result, kernels.msign(x))
+    assert not scale.requires_grad
+    if x.numel():
+        r = 100 * x.detach() @ x.detach().mT
+        torch.testing.assert_close(scale, torch.linalg.matrix_norm(r).sqrt())
+        assert bool((scale >= 10 * torch.linalg.matrix_norm(x.detach(), 2)).all())
+        assert kernels.msign_and_scale(x.bfloat16())[1].dtype == torch.float32
+    else:
+        torch.testing.assert_close(scale, torch.zeros(shape[:-2], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (2, 3, 2)], ids=str)
 def test_the_derivative_of_msign_is_that_of_differences(shape: tuple[int, ...]) -> None:
     x = well_conditioned(*shape).requires_grad_()
@@ -79,7 +95,8 @@ def test_shapes_on_cuda_without_a_gpu() -> None:
     with FakeTensorMode():
         for shape in [(5, 3), (2, 3, 64, 768)]:
             x = torch.empty(shape, device="cuda", dtype=torch.bfloat16).mT
-            y = kernels.msign(x)
+            y, scale = kernels.msign_and_scale(x)
+            assert (scale.shape, scale.dtype) == (x.shape[:-2], torch.float32)
             assert (y.shape, y.dtype, y.device.type) == (x.shape, x.dtype, "cuda")
             assert y.is_contiguous()
             w, residual = kernels.stiefel_retract(x, x, eta=0.1)
@@ -106,9 +123,9 @@ def test_the_choice_is_compiled_for_cuda_without_a_gpu() -> None:
         graph = torch.export.export(
             Chosen(), (torch.empty(6, 4, device="cuda"),), strict=True
         ).graph
-    assert [str(node.target) for node in graph.nodes if node.op == "call_function"] == [
-        "modular_manifolds_kernels.msign.default"
-    ]
+    called = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+    assert called[0] == "modular_manifolds_kernels.msign.default"
+    assert all("getitem" in each for each in called[1:])
 
 
 def test_fakes_agree_with_launches(machine: Machine) -> None:
@@ -125,6 +142,9 @@ def test_a_batch_is_a_loop() -> None:
     torch.testing.assert_close(kernels.msign(x), looped)
     torch.testing.assert_close(torch.vmap(kernels.msign)(x), looped)
     torch.testing.assert_close(torch.vmap(kernels.msign, in_dims=2)(x.movedim(0, 2)), looped)
+    for found in (kernels.msign_and_scale(x), torch.vmap(kernels.msign_and_scale)(x)):
+        torch.testing.assert_close(found[0], looped)
+        torch.testing.assert_close(found[1], naive.normalise(x)[1])
     w = naive.msign(x, LONG)
 
     def retract(w: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:

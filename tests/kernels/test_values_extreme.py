@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from kernel_cases import msign
 from matrices import BFLOAT16, FLOAT32, error, polar, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive
 from modular_manifolds_kernels.coefficients import Polynomial
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.matrix_sign import msign
+from modular_manifolds_kernels.matrix_sign import msign_and_scale
 from modular_manifolds_kernels.retraction import stiefel_retract
 from modular_manifolds_kernels.shipped import TARGETS, Precision
 from torch import Tensor
@@ -33,7 +34,8 @@ def test_size_and_neighbours_do_not_matter(
 ) -> None:
     """The same bits again, and beside others in a stack; a power of two changes no bit, 1e-30 and 1e+30 little.
 
-    Zero gives zero and NaN gives NaN, each in its own matrix only: no sum depends on what runs beside it.
+    Zero gives zero and NaN gives NaN, each in its own matrix only: no sum depends on what runs beside it. The scale
+    follows the size of the entries.
     """
     x = well_conditioned(*shape).float()
     broken = x.clone()
@@ -45,10 +47,13 @@ def test_size_and_neighbours_do_not_matter(
         }  # fmt: skip
     # Two steps on one Gram matrix of a long X, and both of the other forms.
     steps = POLAR_EXPRESS[:2]
-    plain = msign(machine, x, steps, precision)
-    found = dict(
-        zip(others, msign(machine, torch.stack([*others.values()]), steps, precision), strict=True)
-    )
+    plain, scale = msign_and_scale(machine, x, steps, precision)
+    results, scales = msign_and_scale(machine, torch.stack([*others.values()]), steps, precision)
+    found = dict(zip(others, results, strict=True))
+    times = {"power": 2.0**100, "same": 1.0, "smaller": 2.0**-100, "large": 1e30, "small": 1e-30}
+    for each, length in zip(others, scales, strict=True):
+        wanted = torch.nan if each == "nan" else 0.0 if each == "zero" else times[each] * scale
+        torch.testing.assert_close(length, torch.as_tensor(wanted), equal_nan=True)
     bar = FLOAT32 if precision == "fp32" else 2 * BFLOAT16
     for each in found.keys() & {"same", "power", "smaller"}:
         assert torch.equal(found[each], plain), each

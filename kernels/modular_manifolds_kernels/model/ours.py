@@ -11,7 +11,7 @@ from torch import Tensor
 from modular_manifolds_kernels.coefficients import POLAR_EXPRESS
 from modular_manifolds_kernels.launches import pre_step_
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.matrix_sign import msign
+from modular_manifolds_kernels.matrix_sign import msign_and_scale as msign
 from modular_manifolds_kernels.model.launch import Launch
 from modular_manifolds_kernels.retraction import stiefel_retract
 from modular_manifolds_kernels.shipped import SHIPPED, Precision
