@@ -79,22 +79,31 @@ def msign_and_scale(
 
 
 def stiefel_retract(
-    w: Tensor, a: Tensor, *, eta: float, corrections: int = 1
+    w: Tensor,
+    a: Tensor,
+    *,
+    eta: float | Tensor,
+    unit: bool = True,
+    corrections: int = 1,
+    measured: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Move along A and land on the Stiefel manifold; and how far from it the result is.
 
-    `X = (W + ηA)/√(1+η²)`, exact where A is tangent with `AᵀA = I`; then `X ← 1.5 X − 0.5 X XᵀX`, each
+    `X = (W + ηA)/√(1+η²)`, exact if A is tangent with `AᵀA = I`; then `X ← 1.5 X − 0.5 X XᵀX`, each
     of which squares what is left. The residual is `max |XᵀX − I|` (`X Xᵀ` for wide X) of what is
     stored. Not differentiable.
 
     Args:
         w: shape (*batch, m, n), a point: orthonormal columns (rows, where wide).
-        a: same shape, a direction.
-        eta: length of the step.
+        a: same shape, a direction, or without `unit` the whole step.
+        eta: length of the step: a number, or a tensor on the device of w that expands to (*batch,), one number a
+            matrix. A kernel reads it there, nothing waits.
+        unit: whether A is to be multiplied by η. If not, `X = (W + A)/√(1+η²)`.
         corrections: how many cubic steps.
+        measured: whether to find the residual, which takes larger matrices another product.
 
     Returns:
-        The new point, and the residual of shape (*batch,).
+        The new point, and the residual of shape (*batch,), or (0,) if it is not measured.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -105,7 +114,23 @@ def stiefel_retract(
         raise ValueError(f"a must have the shape and device of w, got {seen}. Move or reshape it.")
     if corrections < 0:
         raise ValueError(f"corrections must not be negative, got {corrections}. Pass 1.")
-    return operators.stiefel_retract(w, a, float(eta), corrections)
+    lengths = None
+    if isinstance(eta, Tensor):
+        lengths, eta = _one_a_matrix(eta, w), 1.0
+    return operators.stiefel_retract(w, a, float(eta), corrections, lengths, unit, measured)
+
+
+def _one_a_matrix(eta: Tensor, w: Tensor) -> Tensor:
+    if eta.device == w.device:
+        try:
+            return eta.expand(w.shape[:-2])
+        except RuntimeError:
+            pass
+    seen = f"{tuple(eta.shape)} on {eta.device}"
+    raise ValueError(
+        f"eta must be a number or expand to {tuple(w.shape[:-2])} on {w.device}, got {seen}."
+        " Pass one length a matrix, where the matrices are."
+    )
 
 
 class PreStep(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,32 @@ class Sizes:
     largest: Tensor
     squares: Tensor
     scales: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """How long a step is, in numbers that a kernel reads where it needs them.
+
+    Args:
+        eta: a factor of every length.
+        lengths: one number a matrix, shape (batch,), float32; None for ones.
+        unit: whether the direction is to be multiplied by the length; if not, it is the whole step.
+    """
+
+    eta: float
+    lengths: Tensor | None
+    unit: bool
+
+    def arguments(self, device: torch.device) -> tuple[Tensor, float, int, int]:
+        """In the order of the kernels' arguments: lengths, eta, each, unit."""
+        if self.lengths is None:
+            return _one(device), self.eta, 0, int(self.unit)
+        return self.lengths, self.eta, self.lengths.stride(0), int(self.unit)
+
+
+@functools.cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones(1, dtype=torch.float32, device=device)
 
 
 def stack(x: Tensor) -> Tensor:
@@ -147,6 +174,18 @@ def _pre_step(
     strides = (*momentum.stride(), *gradient.stride(), *out.stride())
     machine.launch(row, (batch * tiles,), *arguments, *strides)
     return largest, squares
+
+
+def move(machine: Machine, w: Tensor, a: Tensor, out: Tensor, step: Step) -> None:
+    """Write `(W + fA)/√(1 + η²)` to `out`, f the factor of the step; all of shape (batch, n, k)."""
+    row = _must(choose("move", "fp32", machine.target))
+    if layout(out) == "columns":
+        # Neighbours in a tile's long side should be neighbours in memory.
+        w, a, out = w.mT, a.mT, out.mT
+    batch, n, k = out.shape
+    grid = (batch * _tiles(n, row.constexprs["BLOCK"]) * _tiles(k, row.constexprs["BLOCK_K"]),)
+    strides = (*w.stride(), *a.stride(), *out.stride())
+    machine.launch(row, grid, w, a, out, *step.arguments(out.device), n, k, *strides)
 
 
 def gram(

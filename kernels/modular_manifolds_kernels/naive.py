@@ -55,14 +55,17 @@ def msign_and_scale(x: Tensor, coefficients: Iterable[Polynomial]) -> tuple[Tens
     return (y if wide else y.mT), scale
 
 
-def stiefel_retract(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
+def stiefel_retract(
+    w: Tensor, a: Tensor, eta: float | Tensor, corrections: int, *, unit: bool = True
+) -> tuple[Tensor, Tensor]:
     """`X = (W + ηA)/√(1+η²)`, then `X ← 1.5 X − 0.5 X XᵀX` as often as asked; and `max |XᵀX − I|`.
 
-    W and A of shape (*batch, m, n), with orthonormal columns (rows, where wide); the residual of shape
-    (*batch,).
+    Without `unit`, A is the whole step: `X = (W + A)/√(1+η²)`. W and A of shape (*batch, m, n), with orthonormal
+    columns (rows, where wide); η a number or of shape (*batch,), as the residual is.
     """
     wide = w.shape[-2] <= w.shape[-1]
-    x = (w + eta * a) / (1 + eta**2) ** 0.5
+    length = torch.as_tensor(eta, dtype=w.dtype, device=w.device)[..., None, None]
+    x = (w + (length * a if unit else a)) / (1 + length.square()).sqrt()
     x = x if wide else x.mT
     for _ in range(corrections):
         x = apply(gram(x), x, 1.5, -0.5)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modular_manifolds_kernels import launches, naive
 from modular_manifolds_kernels.derivative import polar_gradient
-from modular_manifolds_kernels.launches import stack
+from modular_manifolds_kernels.launches import Step, stack
 from modular_manifolds_kernels.machine import machine_of
 from modular_manifolds_kernels.matrix_sign import msign_and_scale as msign_by_kernels
 from modular_manifolds_kernels.retraction import stiefel_retract as retract_by_kernels
@@ -84,38 +84,84 @@ def _(
 
 
 @torch.library.custom_op(f"{NAMESPACE}::stiefel_retract", mutates_args=())
-def stiefel_retract(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
-    """`naive.stiefel_retract` in at least float32, on machines that run no kernels."""
+def stiefel_retract(
+    w: Tensor,
+    a: Tensor,
+    eta: float,
+    corrections: int,
+    lengths: Tensor | None = None,
+    unit: bool = True,
+    measured: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """`naive.stiefel_retract` in at least float32, on machines that run no kernels.
+
+    The length is `eta` times `lengths`, which has one number a matrix. Without `measured` the residual is empty.
+    """
     dtype = torch.promote_types(w.dtype, torch.float32)
-    landed, _ = naive.stiefel_retract(w.to(dtype), a.to(dtype), eta, corrections)
+    length = eta if lengths is None else eta * lengths.to(dtype)
+    landed, _ = naive.stiefel_retract(w.to(dtype), a.to(dtype), length, corrections, unit=unit)
     stored = landed.to(w.dtype).contiguous()
+    if not measured:
+        return stored, w.new_empty(0, dtype=dtype)
     # The residual is that of what is stored.
     _, residual = naive.stiefel_retract(stored.to(dtype), torch.zeros_like(a, dtype=dtype), 0.0, 0)
     return stored, residual
 
 
 @stiefel_retract.register_kernel("cuda")
-def _(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
+def _(
+    w: Tensor,
+    a: Tensor,
+    eta: float,
+    corrections: int,
+    lengths: Tensor | None = None,
+    unit: bool = True,
+    measured: bool = True,
+) -> tuple[Tensor, Tensor]:
     with torch.cuda.device(w.device.index):
-        return retract_by_kernels(machine_of(w.device.index), w, a, eta, corrections)
+        each = None if lengths is None else lengths.to(torch.float32).reshape(-1)
+        machine, step = machine_of(w.device.index), Step(eta, each, unit)
+        return retract_by_kernels(machine, w, a, step, corrections, measured=measured)
 
 
 @stiefel_retract.register_fake
-def _(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
-    del a, eta, corrections
+def _(
+    w: Tensor,
+    a: Tensor,
+    eta: float,
+    corrections: int,
+    lengths: Tensor | None = None,
+    unit: bool = True,
+    measured: bool = True,
+) -> tuple[Tensor, Tensor]:
+    del a, eta, corrections, lengths, unit
     dtype = torch.promote_types(w.dtype, torch.float32)
-    return w.new_empty(w.shape), w.new_empty(w.shape[:-2], dtype=dtype)
+    return w.new_empty(w.shape), w.new_empty(w.shape[:-2] if measured else 0, dtype=dtype)
 
 
 @stiefel_retract.register_vmap
 def _(
-    info: Any, in_dims: tuple[Any, ...], w: Tensor, a: Tensor, eta: float, corrections: int
-) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    w, a = (
-        x.unsqueeze(0).expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
-        for x, d in zip((w, a), in_dims[:2], strict=True)
-    )
-    return stiefel_retract(w, a, eta, corrections), (0, 0)
+    info: Any,
+    in_dims: tuple[Any, ...],
+    w: Tensor,
+    a: Tensor,
+    eta: float,
+    corrections: int,
+    lengths: Tensor | None = None,
+    unit: bool = True,
+    measured: bool = True,
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int | None]]:
+    # Arguments that have their default are left out of `in_dims`.
+    along = dict(enumerate(in_dims)).get(4)
+    w, a = (_first(x, d, info.batch_size) for x, d in ((w, in_dims[0]), (a, in_dims[1])))
+    lengths = None if lengths is None else _first(lengths, along, info.batch_size)
+    found = stiefel_retract(w, a, eta, corrections, lengths, unit, measured)
+    return found, (0, 0 if measured else None)
+
+
+def _first(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """`x` with the dimension that is mapped over in front."""
+    return x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::pre_step_", mutates_args=("momentum",))

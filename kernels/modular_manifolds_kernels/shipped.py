@@ -25,6 +25,7 @@ class _Programs(Mapping[str, Any]):
         "tiled_msign",
         "stiefel_retract",
         "tiled_retract",
+        "move",
         "pre_step",
     )
 
@@ -48,6 +49,7 @@ def _rows_of(target: str) -> Iterator[Configuration]:
     """The rows of one architecture."""
     yield from _products(target)
     yield from _whole_matrices(target)
+    yield row("move", "fp32", target, 16, 256, warps=4, stages=1)
     for momentum, nesterov in ((True, True), (True, False), (False, False)):
         yield row(
             "pre_step", "fp32", target, 16, 256, warps=4, stages=1,

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from matrices import BFLOAT16, FLOAT32, error, well_conditioned
-from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive
+from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive, retraction
 from modular_manifolds_kernels.coefficients import Polynomial
-from modular_manifolds_kernels.launches import Sizes, like, stack, storage, wide
+from modular_manifolds_kernels.launches import Sizes, Step, like, stack, storage, wide
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.matrix_sign import msign_and_scale
-from modular_manifolds_kernels.retraction import stiefel_retract
 from modular_manifolds_kernels.shipped import Precision
 from torch import Tensor
 
@@ -29,6 +28,13 @@ def msign(
 ) -> Tensor:
     """The matrix sign alone."""
     return msign_and_scale(machine, x, coefficients, precision, largest)[0]
+
+
+def stiefel_retract(
+    machine: Machine, w: Tensor, a: Tensor, eta: float, corrections: int
+) -> tuple[Tensor, Tensor]:
+    """A retraction along a direction of length one."""
+    return retraction.stiefel_retract(machine, w, a, Step(eta, None, unit=True), corrections)
 
 
 def symmetric_to_the_bit(r: Tensor) -> bool:
@@ -129,6 +135,29 @@ def retract_of(machine: Machine, w: Tensor, a: Tensor, corrections: int = 1) -> 
     assert float((residual - left).abs().max()) <= 2e-6
 
 
+def retract_by_lengths(machine: Machine, shape: tuple[int, ...]) -> None:
+    """A length for each matrix of a stack: of a direction of length one, or of a whole step; the latter not measured."""
+    w = naive.msign(torch.randn(*shape, dtype=torch.float64), (*POLAR_EXPRESS, *POLAR_EXPRESS[-3:]))
+    a = naive.msign(torch.randn(*shape, dtype=torch.float64), POLAR_EXPRESS)
+    lengths = torch.linspace(0.01, 0.2, shape[0])
+    wanted, _ = naive.stiefel_retract(w, a, lengths.double(), 1)
+    step = lengths.double()[:, None, None] * a
+    again, _ = naive.stiefel_retract(w, step, lengths.double(), 1, unit=False)
+    torch.testing.assert_close(again, wanted)
+    found, residual = retraction.stiefel_retract(
+        machine, w.float(), a.float(), Step(1.0, lengths, unit=True), 1
+    )
+    whole, empty = retraction.stiefel_retract(
+        machine, w.float(), step.float(), Step(1.0, lengths, unit=False), 1, measured=False
+    )
+    # Each matrix is held to its bar: a stack together would hide one that took its neighbour's length.
+    for each, other, exact in zip(found, whole, wanted, strict=True):
+        assert error(each, exact) <= FLOAT32
+        assert error(other, exact) <= FLOAT32
+    assert residual.shape == shape[:1]
+    assert empty.numel() == 0
+
+
 def pre_step(machine: Machine, x: Tensor, *, nesterov: bool) -> None:
     """Momentum in place, Nesterov's combination, and the sizes of what is descended."""
     gradient = stack(x)
@@ -170,6 +199,9 @@ VARIANTS: Mapping[str, Case] = {
     "tiled msign, one step a time": lambda m: whole_msign(m, _x(66, 67), "fp32"),
     "tiled msign": lambda m: whole_msign(m, _x(100, 66), "fp32"),
     "retract": lambda m: retract(m, (17, 40)),
+    "retract, a length each": lambda m: retract_by_lengths(m, (2, 17, 40)),
+    "tiled retract, a length each": lambda m: retract_by_lengths(m, (2, 70, 66)),
+    "retract by launches, a length each": lambda m: retract_by_lengths(m, (2, 130, 129)),
     "tiled retract": lambda m: retract(m, (67, 66), 2),
     "pre-step": lambda m: pre_step(m, _x(17, 20), nesterov=False),
     "pre-step, Nesterov": lambda m: pre_step(m, _x(20, 300), nesterov=True),

@@ -27,6 +27,7 @@ def test_msign_passes_torchs_own_check(shape: tuple[int, ...]) -> None:
 def test_the_others_pass_it_too() -> None:
     w, a = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
     torch.library.opcheck(operators.stiefel_retract, (w, a, 0.1, 1))
+    torch.library.opcheck(operators.stiefel_retract, (w, a, 1.0, 1, torch.rand(2), False, False))
     for nesterov in (False, True):
         torch.library.opcheck(operators.pre_step_, (w, a, 0.9, nesterov))
 
@@ -102,6 +103,9 @@ def test_shapes_on_cuda_without_a_gpu() -> None:
             w, residual = kernels.stiefel_retract(x, x, eta=0.1)
             assert (w.shape, residual.shape) == (x.shape, x.shape[:-2])
             assert (w.dtype, residual.dtype) == (torch.bfloat16, torch.float32)
+            rate = torch.empty((), device="cuda")
+            w, residual = kernels.stiefel_retract(x, x, eta=rate, measured=False)
+            assert (w.shape, residual.shape) == (x.shape, (0,))
             found = kernels.pre_step_(
                 torch.empty(shape, device="cuda"), x.mT, mu=0.9, nesterov=True
             )
@@ -155,6 +159,14 @@ def test_a_batch_is_a_loop() -> None:
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other)
 
+    def retract_by_length(w: Tensor, a: Tensor, length: Tensor) -> Tensor:
+        return kernels.stiefel_retract(w, a, eta=length, unit=False, measured=False)[0]
+
+    lengths = torch.rand(4)
+    for dims, length in ((0, lengths), (None, lengths[0])):
+        landed = torch.vmap(retract_by_length, in_dims=(0, 0, dims))(w, 0.1 * x, length)
+        torch.testing.assert_close(landed, retract_by_length(w, 0.1 * x, length))
+
 
 def test_the_norm_of_the_pre_step_is_safe() -> None:
     """`‖·‖_F` from parts neither overflows nor vanishes, and is zero for zero."""
@@ -179,6 +191,9 @@ def test_arguments_are_refused_in_words() -> None:
         kernels.msign(x, precision="fp8")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="a must have the shape and device of w"):
         kernels.stiefel_retract(x, x.mT, eta=0.1)
+    for eta in (torch.ones(2), torch.ones((), device="meta")):
+        with pytest.raises(ValueError, match=r"eta must be a number or expand to \(\) on cpu"):
+            kernels.stiefel_retract(x, x, eta=eta)
     with pytest.raises(ValueError, match="corrections must not be negative"):
         kernels.stiefel_retract(x, x, eta=0.1, corrections=-1)
     with pytest.raises(ValueError, match="gradient must have the shape and device of momentum"):

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from kernel_cases import msign
+from kernel_cases import msign, stiefel_retract
 from matrices import BFLOAT16, FLOAT32, error, polar, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive
 from modular_manifolds_kernels.coefficients import Polynomial
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.matrix_sign import msign_and_scale
-from modular_manifolds_kernels.retraction import stiefel_retract
 from modular_manifolds_kernels.shipped import TARGETS, Precision
 from torch import Tensor
 

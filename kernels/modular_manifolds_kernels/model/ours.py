@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds_kernels.coefficients import POLAR_EXPRESS
-from modular_manifolds_kernels.launches import pre_step_
+from modular_manifolds_kernels.launches import Step, pre_step_
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.matrix_sign import msign_and_scale as msign
 from modular_manifolds_kernels.model.launch import Launch
@@ -189,5 +189,5 @@ def retraction_launches(*shape: int, target: str = "sm_90") -> list[Launch]:
     """The launches of a retraction with one correction and the residual, float32."""
     held, launches = machine(target)
     point = torch.empty(shape, device="meta")
-    stiefel_retract(held, point, torch.empty_like(point), 0.1, 1)
+    stiefel_retract(held, point, torch.empty_like(point), Step(0.1, None, unit=True), 1)
     return launches

@@ -54,6 +54,13 @@ def inverse_root(total):
 
 
 @triton.jit
+def step_length(lengths, eta, each, unit, batch):
+    """What a step A is multiplied by, η or 1, and `1/√(1 + η²)`; η is the product of a number and this matrix's own."""
+    length = eta * tl.load(lengths + batch * each)
+    return tl.where(unit != 0, length, 1.0), 1.0 / tl.sqrt(1.0 + length * length)
+
+
+@triton.jit
 def triangle(index):
     """Row and column, column ≤ row, of the tile with this number in the lower triangle."""
     row = ((tl.sqrt(8.0 * index + 1.0) - 1.0) * 0.5).to(tl.int32)
