@@ -19,7 +19,7 @@ TOGETHER: Final = 4
 """How many steps are made on one Gram matrix of a long X in float32. It holds squares of singular values: those
 below the root of rounding are noise, which every step multiplies, so it is made anew from X after a few. In bfloat16
 that is after every step, which is the standard form: two steps on one Gram matrix of singular values k^-0.5 left some
-of 1.1 to 17, because the second polynomial is steep where the first left the large ones."""
+of 9 to 208, because the second polynomial is steep where the first left the large ones."""
 
 LONGEST: Final = 4096
 """One program takes a matrix with a short side up to this long side; longer ones are worth many programs."""

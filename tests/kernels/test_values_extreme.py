@@ -44,7 +44,7 @@ def test_size_and_neighbours_do_not_matter(
         others |= {
             "same": x, "smaller": x * 2.0**-100, "large": x * 1e30, "small": x * 1e-30, "zero": torch.zeros_like(x)
         }  # fmt: skip
-    # Two steps on one Gram matrix of a long X, and both of the other forms.
+    # In float32 two steps on one Gram matrix of a long X, and both of the other forms.
     steps = POLAR_EXPRESS[:2]
     plain, scale = msign_and_scale(machine, x, steps, precision)
     results, scales = msign_and_scale(machine, torch.stack([*others.values()]), steps, precision)
@@ -71,8 +71,7 @@ def test_small_singular_values_do_no_harm(
 ) -> None:
     """Down to 1e-3 of the largest: products in half precision leave them between 0 and hardly over 1.
 
-    Without a new Gram matrix after two steps this is where bfloat16 overflows. Larger matrices of this kind are in
-    `test_model_accuracy.py`.
+    Larger matrices of this kind are in `test_coefficients.py`, and steeper ones in `test_steep_spectra.py`.
     """
     x = well_conditioned(*shape, lowest=1e-3).float()
     found = msign(machine, x, POLAR_EXPRESS, precision)
@@ -116,7 +115,7 @@ def test_launches_of_small_batches(machine: Machine, launched: list[str]) -> Non
 
 
 def test_launches_of_large_matrices(machine: Machine, launched: list[str]) -> None:
-    """Three a step in standard form; in Gram form X is touched twice in two steps (four in float32)."""
+    """Three a step in standard form; in Gram form, in float32 alone, X is touched twice in four steps."""
     x = well_conditioned(129, 130).float()
     found = msign(machine, x, POLAR_EXPRESS[:3], "fp32")
     assert Counter(launched) == {"pre_step": 1, "gram": 3, "polynomial": 3, "apply": 3}
