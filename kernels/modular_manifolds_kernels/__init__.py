@@ -8,6 +8,7 @@ from modular_manifolds_kernels.coefficients import FOUR_STEPS as FOUR_STEPS
 from modular_manifolds_kernels.coefficients import POLAR_EXPRESS as POLAR_EXPRESS
 from modular_manifolds_kernels.functions import PreStep as PreStep
 from modular_manifolds_kernels.functions import msign as msign
+from modular_manifolds_kernels.functions import msign_and_scale as msign_and_scale
 from modular_manifolds_kernels.functions import pre_step_ as pre_step_
 from modular_manifolds_kernels.functions import stiefel_retract as stiefel_retract
 from modular_manifolds_kernels.machine import why_not as why_not

@@ -46,31 +46,36 @@ _MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
     "tiled_msign": ("x", "out", "held"),
     "stiefel_retract": ("w", "a", "out"),
     "tiled_retract": ("w", "a", "out", "held"),
+    "move": ("w", "a", "out"),
     "pre_step": ("momentum", "gradient", "out"),
 }
-_FLOATS: Final = ("largest", "squares", "coefficients", "residual")
+_FLOATS: Final = ("largest", "squares", "scales", "coefficients", "residual", "lengths")
 _SCALARS: Final = ("a", "b", "c", "eta", "mu")
 _ARGUMENTS: Final[Mapping[str, str]] = {
     "gram": "x r largest squares n k x_batch x_row x_column r_batch r_row parts",
     "polynomial": "left right out squares a b c n parts left_batch left_row right_batch right_row"
     " out_batch out_row",
-    "apply": "p x out largest squares a c n k parts tiles p_batch p_row x_batch x_row x_column"
+    "apply": "p x out largest squares scales a c n k parts tiles p_batch p_row x_batch x_row x_column"
     " out_batch out_row out_column",
-    "small_msign": "x out coefficients n k steps x_batch x_row x_column out_batch out_row out_column",
-    "narrow_msign": "x out held coefficients n k steps x_batch x_row x_column"
+    "small_msign": "x out scales coefficients n k steps x_batch x_row x_column"
     " out_batch out_row out_column",
-    "tiled_msign": "x out held coefficients n k width steps together x_batch x_row x_column"
+    "narrow_msign": "x out held scales coefficients n k steps x_batch x_row x_column"
     " out_batch out_row out_column",
-    "stiefel_retract": "w a out residual eta n k corrections w_batch w_row w_column"
+    "tiled_msign": "x out held scales coefficients n k width steps together x_batch x_row x_column"
+    " out_batch out_row out_column",
+    "stiefel_retract": "w a out residual lengths eta each unit n k corrections w_batch w_row w_column"
     " a_batch a_row a_column out_batch out_row out_column",
-    "tiled_retract": "w a out held residual eta n k width corrections w_batch w_row w_column"
+    "tiled_retract": "w a out held residual lengths eta each unit n k width corrections w_batch w_row w_column"
+    " a_batch a_row a_column out_batch out_row out_column",
+    "move": "w a out lengths eta each unit n k w_batch w_row w_column"
     " a_batch a_row a_column out_batch out_row out_column",
     "pre_step": "momentum gradient out largest squares mu n k"
     " momentum_batch momentum_row momentum_column gradient_batch gradient_row gradient_column"
     " out_batch out_row out_column",
 }
-_LOOSE: Final = ("parts", "tiles", "steps", "together", "corrections")
-_FLOAT32_ONLY: Final = ("stiefel_retract", "tiled_msign", "tiled_retract", "pre_step")
+_LOOSE: Final = ("parts", "tiles", "steps", "together", "corrections", "each", "unit")
+_WITHOUT_PRODUCTS: Final = ("move", "pre_step")
+_FLOAT32_ONLY: Final = ("stiefel_retract", "tiled_msign", "tiled_retract", *_WITHOUT_PRODUCTS)
 """Kernels that are not compiled for operands in half precision."""
 
 
@@ -91,7 +96,7 @@ def row(
     constexprs: dict[str, int | str | bool] = dict(flags)
     if kernel not in _FLOAT32_ONLY:
         constexprs["HALF"] = dtype == "bf16"
-    if kernel != "pre_step":
+    if kernel not in _WITHOUT_PRODUCTS:
         constexprs["PRECISION"] = "ieee" if target == "gfx942" or dtype == "bf16" else products
     constexprs |= {"BLOCK": block, "BLOCK_K": block_k}
     element = "*bf16" if dtype == "bf16" else "*fp32"

@@ -42,6 +42,29 @@ def msign(
 
     Source: Amsel et al. (2025, arXiv 2505.16932), the coefficients; Zhang et al. (2026), the Gram form.
     """
+    result, _ = msign_and_scale(x, coefficients=coefficients, precision=precision, largest=largest)
+    return result
+
+
+def msign_and_scale(
+    x: Tensor,
+    *,
+    coefficients: Sequence[Polynomial] = POLAR_EXPRESS,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
+    largest: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The result of `msign`, and the `s = ‖X Xᵀ‖_F^{1/2}` that its singular values were divided by.
+
+    s is at least the largest singular value of x and at most `min(m, n)^{1/4}` times that, both to the rounding of
+    the products. It comes from the same launches, has no derivative, and nothing is read on the host. Zero has the
+    scale zero, NaN gives NaN.
+
+    Returns:
+        The result as of `msign`, and s of shape (*batch,): float32, of float64 matrices float64.
+
+    Raises:
+        ValueError: an argument breaks its rule.
+    """
     _check_matrices(x, "msign(x)")
     if not coefficients:
         raise ValueError("coefficients must hold at least one triple, got none. Pass the default.")
@@ -56,22 +79,31 @@ def msign(
 
 
 def stiefel_retract(
-    w: Tensor, a: Tensor, *, eta: float, corrections: int = 1
+    w: Tensor,
+    a: Tensor,
+    *,
+    eta: float | Tensor,
+    unit: bool = True,
+    corrections: int = 1,
+    measured: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Move along A and land on the Stiefel manifold; and how far from it the result is.
 
-    `X = (W + ηA)/√(1+η²)`, exact where A is tangent with `AᵀA = I`; then `X ← 1.5 X − 0.5 X XᵀX`, each
+    `X = (W + ηA)/√(1+η²)`, exact if A is tangent with `AᵀA = I`; then `X ← 1.5 X − 0.5 X XᵀX`, each
     of which squares what is left. The residual is `max |XᵀX − I|` (`X Xᵀ` for wide X) of what is
     stored. Not differentiable.
 
     Args:
         w: shape (*batch, m, n), a point: orthonormal columns (rows, where wide).
-        a: same shape, a direction.
-        eta: length of the step.
+        a: same shape, a direction, or without `unit` the whole step.
+        eta: length of the step: a number, or a tensor on the device of w that expands to (*batch,), one number a
+            matrix. A kernel reads it there, nothing waits.
+        unit: whether A is to be multiplied by η. If not, `X = (W + A)/√(1+η²)`.
         corrections: how many cubic steps.
+        measured: whether to find the residual, which takes larger matrices another product.
 
     Returns:
-        The new point, and the residual of shape (*batch,).
+        The new point, and the residual of shape (*batch,), or (0,) if it is not measured.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -82,7 +114,23 @@ def stiefel_retract(
         raise ValueError(f"a must have the shape and device of w, got {seen}. Move or reshape it.")
     if corrections < 0:
         raise ValueError(f"corrections must not be negative, got {corrections}. Pass 1.")
-    return operators.stiefel_retract(w, a, float(eta), corrections)
+    lengths = None
+    if isinstance(eta, Tensor):
+        lengths, eta = _one_a_matrix(eta, w), 1.0
+    return operators.stiefel_retract(w, a, float(eta), corrections, lengths, unit, measured)
+
+
+def _one_a_matrix(eta: Tensor, w: Tensor) -> Tensor:
+    if eta.device == w.device:
+        try:
+            return eta.expand(w.shape[:-2])
+        except RuntimeError:
+            pass
+    seen = f"{tuple(eta.shape)} on {eta.device}"
+    raise ValueError(
+        f"eta must be a number or expand to {tuple(w.shape[:-2])} on {w.device}, got {seen}."
+        " Pass one length a matrix, where the matrices are."
+    )
 
 
 class PreStep(NamedTuple):

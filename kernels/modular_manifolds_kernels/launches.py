@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -16,15 +17,43 @@ WIDEST_TILE = 256
 
 @dataclass(frozen=True)
 class Sizes:
-    """Scalars left by one launch for the next, each the sum or the maximum of parts of one matrix.
+    """Scalars that one launch leaves for the next.
 
     Args:
-        largest: `max |x|` of each part, shape (batch, parts).
+        largest: `max |x|` of each part of a matrix, shape (batch, parts).
         squares: sums of squares of each part of the Gram matrix, shape (batch, tiles).
+        scales: written by `apply`: the length that each matrix was divided by, shape (batch,).
     """
 
     largest: Tensor
     squares: Tensor
+    scales: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """How long a step is, in numbers that a kernel reads where it needs them.
+
+    Args:
+        eta: a factor of every length.
+        lengths: one number a matrix, shape (batch,), float32; None for ones.
+        unit: whether the direction is to be multiplied by the length; if not, it is the whole step.
+    """
+
+    eta: float
+    lengths: Tensor | None
+    unit: bool
+
+    def arguments(self, device: torch.device) -> tuple[Tensor, float, int, int]:
+        """In the order of the kernels' arguments: lengths, eta, each, unit."""
+        if self.lengths is None:
+            return _one(device), self.eta, 0, int(self.unit)
+        return self.lengths, self.eta, self.lengths.stride(0), int(self.unit)
+
+
+@functools.cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones(1, dtype=torch.float32, device=device)
 
 
 def stack(x: Tensor) -> Tensor:
@@ -147,6 +176,18 @@ def _pre_step(
     return largest, squares
 
 
+def move(machine: Machine, w: Tensor, a: Tensor, out: Tensor, step: Step) -> None:
+    """Write `(W + fA)/√(1 + η²)` to `out`, f the factor of the step; all of shape (batch, n, k)."""
+    row = _must(choose("move", "fp32", machine.target))
+    if layout(out) == "columns":
+        # Neighbours in a tile's long side should be neighbours in memory.
+        w, a, out = w.mT, a.mT, out.mT
+    batch, n, k = out.shape
+    grid = (batch * _tiles(n, row.constexprs["BLOCK"]) * _tiles(k, row.constexprs["BLOCK_K"]),)
+    strides = (*w.stride(), *a.stride(), *out.stride())
+    machine.launch(row, grid, w, a, out, *step.arguments(out.device), n, k, *strides)
+
+
 def gram(
     machine: Machine, x: Tensor, precision: Precision, largest: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -202,10 +243,11 @@ def apply(
     scaled = sizes is not None
     row = _must(choose("apply", precision, machine.target, layout=layout(x), SCALED=scaled))
     block = row.constexprs["BLOCK"]
-    # Where nothing is scaled the pointers are not read.
-    largest, squares = (out, out) if sizes is None else (sizes.largest, sizes.squares)
-    counts = (0, 0) if sizes is None else (largest.shape[1], squares.shape[1])
+    # The pointers are not used if nothing is scaled.
+    used = Sizes(out, out, out) if sizes is None else sizes
+    counts = (0, 0) if sizes is None else (used.largest.shape[1], used.squares.shape[1])
+    scalars = (used.largest, used.squares, used.scales)
     strides = (*p.stride()[:2], *x.stride(), *out.stride())
     grid = (batch * _tiles(n, block) * _tiles(k, block),)
-    machine.launch(row, grid, p, x, out, largest, squares, a, c, n, k, *counts, *strides)
+    machine.launch(row, grid, p, x, out, *scalars, a, c, n, k, *counts, *strides)
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -15,9 +15,11 @@ from modular_manifolds_kernels.launches import Sizes, stack, storage, wide
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.shipped import Configuration, Precision, choose
 
-TOGETHER: Final[Mapping[Precision, int]] = {"bf16": 2, "fp32": 4}
-"""How many steps are made on one Gram matrix. It holds squares of singular values: those below the root
-of rounding are noise, which every step multiplies, so it is made anew from X after a few."""
+TOGETHER: Final = 4
+"""How many steps are made on one Gram matrix of a long X in float32. It holds squares of singular values: those
+below the root of rounding are noise, which every step multiplies, so it is made anew from X after a few. In bfloat16
+that is after every step, which is the standard form: two steps on one Gram matrix of singular values k^-0.5 left some
+of 9 to 208, because the second polynomial is steep where the first left the large ones."""
 
 LONGEST: Final = 4096
 """One program takes a matrix with a short side up to this long side; longer ones are worth many programs."""
@@ -37,16 +39,16 @@ def long(n: int, k: int) -> bool:
     return 2 * k >= 3 * n
 
 
-def msign(
+def msign_and_scale(
     machine: Machine,
     x: Tensor,
     coefficients: Sequence[Polynomial],
     precision: Precision,
     largest: Tensor | None = None,
-) -> Tensor:
-    """What `naive.msign` computes, in a new contiguous tensor of the shape and dtype of `x`.
+) -> tuple[Tensor, Tensor]:
+    """`naive.msign_and_scale`: the result contiguous, in the shape and dtype of `x`; the scale float32, of shape (*batch,).
 
-    Gram form where X is at least half again as long as wide, else the standard form.
+    No launch is made for the scale: the launch that divides X by it writes it. Gram form if the products are float32 and X is at least half again as long as wide, else the standard form.
 
     Args:
         machine: where.
@@ -57,7 +59,8 @@ def msign(
     """
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if x.numel() == 0:
-        return out
+        return out, torch.zeros(x.shape[:-2], dtype=torch.float32, device=x.device)
+    scales = torch.empty(x.shape[:-2], dtype=torch.float32, device=x.device)
     source, target = wide(stack(x)), wide(stack(out))
     row = fits(source.shape[1], source.shape[2], precision, machine.target)
     # What is stored between two steps must not be coarser than the products.
@@ -65,16 +68,18 @@ def msign(
     between = row is None or row.kernel == "narrow_msign"
     held = launches.like(target, torch.float32) if coarse and between else target
     if row is not None:
-        _one_launch(machine, row, source, held, coefficients)
+        _one_launch(machine, row, source, held, scales, coefficients)
     else:
         if largest is None:
             largest = launches.largest_entries(machine, stack(x))
         parts = largest.reshape(source.shape[0], -1)
-        iterate = _gram_form if long(source.shape[1], source.shape[2]) else _standard_form
-        iterate(machine, source, held, coefficients, precision, parts)
+        if precision == "fp32" and long(source.shape[1], source.shape[2]):
+            _gram_form(machine, source, held, scales, coefficients, parts)
+        else:
+            _standard_form(machine, source, held, scales, coefficients, precision, parts)
     if held is not target:
         target.copy_(held)
-    return out
+    return out, scales
 
 
 def _one_launch(
@@ -82,6 +87,7 @@ def _one_launch(
     row: Configuration,
     x: Tensor,
     out: Tensor,
+    scales: Tensor,
     coefficients: Sequence[Polynomial],
 ) -> None:
     batch, n, k = x.shape
@@ -89,18 +95,19 @@ def _one_launch(
     strides = (*x.stride(), *out.stride())
     sizes = (n, k, len(coefficients), *strides)
     if row.kernel == "small_msign":
-        machine.launch(row, (batch,), x, out, table, *sizes)
+        machine.launch(row, (batch,), x, out, scales, table, *sizes)
         return
     if row.kernel == "tiled_msign":
         held, width = launches.scratch(row, x, squares=4)
-        together = TOGETHER["fp32"] if long(n, k) else 1
+        together = TOGETHER if long(n, k) else 1
         counts = (n, k, width, len(coefficients), together)
-        machine.launch(row, (batch,), x, out, held, table, *counts, *strides)
+        machine.launch(row, (batch,), x, out, held, scales, table, *counts, *strides)
         return
-    block = int(row.constexprs["BLOCK"])
-    dtype = torch.bfloat16 if row.constexprs["HALF"] else torch.float32
-    held = torch.empty(batch, block, block, dtype=dtype, device=x.device)
-    machine.launch(row, (batch,), x, out, held, table, *sizes)
+    held = out
+    if row.constexprs["TOGETHER"] != 1:
+        block = int(row.constexprs["BLOCK"])
+        held = torch.empty(batch, block, block, dtype=torch.float32, device=x.device)
+    machine.launch(row, (batch,), x, out, held, scales, table, *sizes)
 
 
 @functools.lru_cache(maxsize=256)
@@ -113,15 +120,15 @@ def _standard_form(
     machine: Machine,
     x: Tensor,
     out: Tensor,
+    scales: Tensor,
     coefficients: Sequence[Polynomial],
     precision: Precision,
     largest: Tensor,
 ) -> None:
     """`X ← a X + (b R + c R²) X` with `R = X Xᵀ`, three launches a step."""
-    sizes: Sizes | None = None
     for step, (a, b, c) in enumerate(coefficients):
         r, squares = launches.gram(machine, x, precision, largest if step == 0 else None)
-        sizes = Sizes(largest, squares) if step == 0 else None
+        sizes = Sizes(largest, squares, scales) if step == 0 else None
         scaled = 2 if step == 0 else 0
         p = launches.polynomial(machine, r, r, (0.0, b, c), precision, sizes=sizes, scaled=scaled)
         last = step + 1 == len(coefficients)
@@ -133,28 +140,25 @@ def _gram_form(
     machine: Machine,
     x: Tensor,
     out: Tensor,
+    scales: Tensor,
     coefficients: Sequence[Polynomial],
-    precision: Precision,
     largest: Tensor,
 ) -> None:
-    """A few steps on `R = X Xᵀ`: `T = aI + bR + cR²`, `Q ← Q T`, `R ← T R T`; then `X ← Q X`, and again."""
-    sizes: Sizes | None = None
-    together = TOGETHER[precision]
-    for start in range(0, len(coefficients), together):
-        group = coefficients[start : start + together]
-        first, last = start == 0, start + together >= len(coefficients)
-        r, squares = launches.gram(machine, x, precision, largest if first else None)
-        sizes = Sizes(largest, squares) if first else None
-        q = _polynomial_in(machine, r, group, precision, sizes)
-        to = out if last else launches.like(x, storage(precision))
-        x = launches.apply(machine, q, x, 0.0, 1.0, precision, out=to, sizes=sizes)
+    """In float32 a few steps on `R = X Xᵀ`: `T = aI + bR + cR²`, `Q ← Q T`, `R ← T R T`; then `X ← Q X`, and again."""
+    for start in range(0, len(coefficients), TOGETHER):
+        group = coefficients[start : start + TOGETHER]
+        first, last = start == 0, start + TOGETHER >= len(coefficients)
+        r, squares = launches.gram(machine, x, "fp32", largest if first else None)
+        sizes = Sizes(largest, squares, scales) if first else None
+        q = _polynomial_in(machine, r, group, sizes)
+        to = out if last else launches.like(x, torch.float32)
+        x = launches.apply(machine, q, x, 0.0, 1.0, "fp32", out=to, sizes=sizes)
 
 
 def _polynomial_in(
     machine: Machine,
     r: Tensor,
     coefficients: Sequence[Polynomial],
-    precision: Precision,
     sizes: Sizes | None,
 ) -> Tensor:
     """The polynomial in R that all the steps together multiply X by."""
@@ -162,11 +166,11 @@ def _polynomial_in(
     product = (0.0, 0.0, 1.0)
     for step, polynomial in enumerate(coefficients):
         scaled = 2 if sizes is not None and step == 0 else 0
-        t = launches.polynomial(machine, r, r, polynomial, precision, sizes=sizes, scaled=scaled)
-        q = t if q is None else launches.polynomial(machine, q, t, product, precision)
+        t = launches.polynomial(machine, r, r, polynomial, "fp32", sizes=sizes, scaled=scaled)
+        q = t if q is None else launches.polynomial(machine, q, t, product, "fp32")
         if step + 1 < len(coefficients):
             once = 1 if scaled else 0
-            r = launches.polynomial(machine, r, t, product, precision, sizes=sizes, scaled=once)
-            r = launches.polynomial(machine, r, t, product, precision)
+            r = launches.polynomial(machine, r, t, product, "fp32", sizes=sizes, scaled=once)
+            r = launches.polynomial(machine, r, t, product, "fp32")
     assert q is not None, "a group holds at least one step"
     return q

@@ -26,38 +26,46 @@ def apply(p: Tensor, x: Tensor, a: float, c: float) -> Tensor:
     return a * x + c * (p @ x)
 
 
-def normalise(x: Tensor) -> Tensor:
-    """`X / ‖X Xᵀ‖_F^{1/2}`, by way of `X / max |x|`: safe for 1e-30 and 1e+30; zero stays zero.
+def normalise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`X/s` and `s = ‖X Xᵀ‖_F^{1/2}`, by way of `X / max |x|`: safe for 1e-30 and 1e+30; zero gives zeros.
 
-    The largest singular value of the result is at most 1 and at least `n^{-1/4}`.
+    The largest singular value of `X/s` is at most 1 and at least `n^{-1/4}`. s has shape (*batch,).
     """
-    largest = x.abs().amax(dim=(-2, -1), keepdim=True)
-    x = x / largest.clamp_min(torch.finfo(x.dtype).tiny)
-    length = gram(x).square().sum(dim=(-2, -1), keepdim=True).sqrt()
-    return x / torch.where(length == 0, 1.0, length).sqrt()
+    largest = x.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    x = x / largest
+    root = gram(x).square().sum(dim=(-2, -1), keepdim=True).sqrt().sqrt()
+    return x / torch.where(root == 0, 1.0, root), (largest * root)[..., 0, 0]
 
 
 def msign(x: Tensor, coefficients: Iterable[Polynomial]) -> Tensor:
-    """`U p(Σ) Vᵀ`, the polynomials applied in order to the singular values of `normalise(X)`.
+    """`U p(Σ) Vᵀ`, the polynomials applied in order to the singular values of `X/s`, s as in `normalise`.
 
     X of shape (*batch, m, n), any m and n.
     """
+    return msign_and_scale(x, coefficients)[0]
+
+
+def msign_and_scale(x: Tensor, coefficients: Iterable[Polynomial]) -> tuple[Tensor, Tensor]:
+    """The same, and s of shape (*batch,)."""
     wide = x.shape[-2] <= x.shape[-1]
-    y = normalise(x if wide else x.mT)
+    y, scale = normalise(x if wide else x.mT)
     for a, b, c in coefficients:
         r = gram(y)
         y = apply(polynomial(r, r, 0.0, b, c), y, a, 1.0)
-    return y if wide else y.mT
+    return (y if wide else y.mT), scale
 
 
-def stiefel_retract(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
+def stiefel_retract(
+    w: Tensor, a: Tensor, eta: float | Tensor, corrections: int, *, unit: bool = True
+) -> tuple[Tensor, Tensor]:
     """`X = (W + ηA)/√(1+η²)`, then `X ← 1.5 X − 0.5 X XᵀX` as often as asked; and `max |XᵀX − I|`.
 
-    W and A of shape (*batch, m, n), with orthonormal columns (rows, where wide); the residual of shape
-    (*batch,).
+    Without `unit`, A is the whole step: `X = (W + A)/√(1+η²)`. W and A of shape (*batch, m, n), with orthonormal
+    columns (rows, where wide); η a number or of shape (*batch,), as the residual is.
     """
     wide = w.shape[-2] <= w.shape[-1]
-    x = (w + eta * a) / (1 + eta**2) ** 0.5
+    length = torch.as_tensor(eta, dtype=w.dtype, device=w.device)[..., None, None]
+    x = (w + (length * a if unit else a)) / (1 + length.square()).sqrt()
     x = x if wide else x.mT
     for _ in range(corrections):
         x = apply(gram(x), x, 1.5, -0.5)

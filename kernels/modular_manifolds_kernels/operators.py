@@ -10,9 +10,9 @@ from torch import Tensor
 
 from modular_manifolds_kernels import launches, naive
 from modular_manifolds_kernels.derivative import polar_gradient
-from modular_manifolds_kernels.launches import stack
+from modular_manifolds_kernels.launches import Step, stack
 from modular_manifolds_kernels.machine import machine_of
-from modular_manifolds_kernels.matrix_sign import msign as msign_by_kernels
+from modular_manifolds_kernels.matrix_sign import msign_and_scale as msign_by_kernels
 from modular_manifolds_kernels.retraction import stiefel_retract as retract_by_kernels
 
 NAMESPACE = "modular_manifolds_kernels"
@@ -26,17 +26,21 @@ def polynomials(flat: Sequence[float]) -> tuple[tuple[float, float, float], ...]
 @torch.library.custom_op(f"{NAMESPACE}::msign", mutates_args=())
 def msign(
     x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """`naive.msign` in at least float32, on machines that run no kernels."""
     del precision, largest
+    if x.numel() == 0:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return x.new_empty(x.shape), x.new_zeros(x.shape[:-2], dtype=dtype)
     computed = x.to(torch.promote_types(x.dtype, torch.float32))
-    return naive.msign(computed, polynomials(coefficients)).to(x.dtype).contiguous()
+    result, scale = naive.msign_and_scale(computed, polynomials(coefficients))
+    return result.to(x.dtype).contiguous(), scale.contiguous()
 
 
 @msign.register_kernel("cuda")
 def _(
     x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     device = x.device.index
     with torch.cuda.device(device):
         kind = "bf16" if precision == "bf16" else "fp32"
@@ -46,16 +50,19 @@ def _(
 @msign.register_fake
 def _(
     x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     del coefficients, precision, largest
-    return x.new_empty(x.shape)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.new_empty(x.shape), x.new_empty(x.shape[:-2], dtype=dtype)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0], output)
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    result, scale = output
+    ctx.mark_non_differentiable(scale)
+    ctx.save_for_backward(inputs[0], result)
 
 
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor, None, None, None]:
     x, u = ctx.saved_tensors
     return polar_gradient(x, u, gradient).to(x.dtype), None, None, None
 
@@ -71,44 +78,90 @@ def _(
     coefficients: Sequence[float],
     precision: str,
     largest: Tensor | None = None,
-) -> tuple[Tensor, int]:
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     del info, largest
-    return msign(x.movedim(in_dims[0], 0), coefficients, precision), 0
+    return msign(x.movedim(in_dims[0], 0), coefficients, precision), (0, 0)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::stiefel_retract", mutates_args=())
-def stiefel_retract(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
-    """`naive.stiefel_retract` in at least float32, on machines that run no kernels."""
+def stiefel_retract(
+    w: Tensor,
+    a: Tensor,
+    eta: float,
+    corrections: int,
+    lengths: Tensor | None = None,
+    unit: bool = True,
+    measured: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """`naive.stiefel_retract` in at least float32, on machines that run no kernels.
+
+    The length is `eta` times `lengths`, which has one number a matrix. Without `measured` the residual is empty.
+    """
     dtype = torch.promote_types(w.dtype, torch.float32)
-    landed, _ = naive.stiefel_retract(w.to(dtype), a.to(dtype), eta, corrections)
+    length = eta if lengths is None else eta * lengths.to(dtype)
+    landed, _ = naive.stiefel_retract(w.to(dtype), a.to(dtype), length, corrections, unit=unit)
     stored = landed.to(w.dtype).contiguous()
+    if not measured:
+        return stored, w.new_empty(0, dtype=dtype)
     # The residual is that of what is stored.
     _, residual = naive.stiefel_retract(stored.to(dtype), torch.zeros_like(a, dtype=dtype), 0.0, 0)
     return stored, residual
 
 
 @stiefel_retract.register_kernel("cuda")
-def _(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
+def _(
+    w: Tensor,
+    a: Tensor,
+    eta: float,
+    corrections: int,
+    lengths: Tensor | None = None,
+    unit: bool = True,
+    measured: bool = True,
+) -> tuple[Tensor, Tensor]:
     with torch.cuda.device(w.device.index):
-        return retract_by_kernels(machine_of(w.device.index), w, a, eta, corrections)
+        each = None if lengths is None else lengths.to(torch.float32).reshape(-1)
+        machine, step = machine_of(w.device.index), Step(eta, each, unit)
+        return retract_by_kernels(machine, w, a, step, corrections, measured=measured)
 
 
 @stiefel_retract.register_fake
-def _(w: Tensor, a: Tensor, eta: float, corrections: int) -> tuple[Tensor, Tensor]:
-    del a, eta, corrections
+def _(
+    w: Tensor,
+    a: Tensor,
+    eta: float,
+    corrections: int,
+    lengths: Tensor | None = None,
+    unit: bool = True,
+    measured: bool = True,
+) -> tuple[Tensor, Tensor]:
+    del a, eta, corrections, lengths, unit
     dtype = torch.promote_types(w.dtype, torch.float32)
-    return w.new_empty(w.shape), w.new_empty(w.shape[:-2], dtype=dtype)
+    return w.new_empty(w.shape), w.new_empty(w.shape[:-2] if measured else 0, dtype=dtype)
 
 
 @stiefel_retract.register_vmap
 def _(
-    info: Any, in_dims: tuple[Any, ...], w: Tensor, a: Tensor, eta: float, corrections: int
-) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    w, a = (
-        x.unsqueeze(0).expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
-        for x, d in zip((w, a), in_dims[:2], strict=True)
-    )
-    return stiefel_retract(w, a, eta, corrections), (0, 0)
+    info: Any,
+    in_dims: tuple[Any, ...],
+    w: Tensor,
+    a: Tensor,
+    eta: float,
+    corrections: int,
+    lengths: Tensor | None = None,
+    unit: bool = True,
+    measured: bool = True,
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int | None]]:
+    # Arguments that have their default are left out of `in_dims`.
+    along = dict(enumerate(in_dims)).get(4)
+    w, a = (_first(x, d, info.batch_size) for x, d in ((w, in_dims[0]), (a, in_dims[1])))
+    lengths = None if lengths is None else _first(lengths, along, info.batch_size)
+    found = stiefel_retract(w, a, eta, corrections, lengths, unit, measured)
+    return found, (0, 0 if measured else None)
+
+
+def _first(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """`x` with the dimension that is mapped over in front."""
+    return x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::pre_step_", mutates_args=("momentum",))

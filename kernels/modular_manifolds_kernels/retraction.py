@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from modular_manifolds_kernels import launches
-from modular_manifolds_kernels.launches import stack, wide
+from modular_manifolds_kernels.launches import Step, stack, wide
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.matrix_sign import LONGEST
 from modular_manifolds_kernels.shipped import Configuration, choose
@@ -21,42 +23,52 @@ def fits(n: int, k: int, target: str) -> Configuration | None:
 
 
 def stiefel_retract(
-    machine: Machine, w: Tensor, a: Tensor, eta: float, corrections: int
+    machine: Machine, w: Tensor, a: Tensor, step: Step, corrections: int, *, measured: bool = True
 ) -> tuple[Tensor, Tensor]:
     """What `naive.stiefel_retract` computes, in float32 whatever the weights are stored in.
 
-    The residual is that of what is stored, its rounding to the dtype of `w` included.
+    The residual is that of what is stored, its rounding to the dtype of `w` included; without `measured` it is empty,
+    and larger matrices are spared the product that it takes.
     """
     out = torch.empty(w.shape, dtype=w.dtype, device=w.device)
-    point, step, target = wide(stack(w)), wide(stack(a)), wide(stack(out))
+    point, direction, target = wide(stack(w)), wide(stack(a)), wide(stack(out))
     batch, n, k = point.shape
     row = fits(n, k, machine.target)
     if row is None:
-        residual = _by_launches(machine, point, step, target, eta, corrections)
+        residual = _by_launches(machine, point, direction, target, step, corrections, measured)
     else:
         residual = torch.empty(batch, dtype=torch.float32, device=w.device)
-        strides = (*point.stride(), *step.stride(), *target.stride())
+        strides = (*point.stride(), *direction.stride(), *target.stride())
+        length = step.arguments(w.device)
         if row.kernel == "stiefel_retract":
-            arguments = (point, step, target, residual, eta, n, k, corrections)
+            arguments = (point, direction, target, residual, *length, n, k, corrections)
         else:
             held, width = launches.scratch(row, point, squares=1)
-            arguments = (point, step, target, held, residual, eta, n, k, width, corrections)
+            counts = (n, k, width, corrections)
+            arguments = (point, direction, target, held, residual, *length, *counts)
         machine.launch(row, (batch,), *arguments, *strides)
-    return out, residual.reshape(w.shape[:-2])
+    return out, residual.reshape(w.shape[:-2]) if measured else residual.new_empty(0)
 
 
 def _by_launches(
-    machine: Machine, w: Tensor, a: Tensor, out: Tensor, eta: float, corrections: int
+    machine: Machine,
+    w: Tensor,
+    a: Tensor,
+    out: Tensor,
+    step: Step,
+    corrections: int,
+    measured: bool,
 ) -> Tensor:
-    """Two launches a correction and one for the residual, beside torch's elementwise ones."""
-    x = torch.add(w.float(), a.float(), alpha=eta) / (1 + eta**2) ** 0.5
+    """One launch for the step and two a correction; one for the residual, beside two of torch's."""
+    x = out if corrections == 0 else launches.like(w, torch.float32)
+    launches.move(machine, w, a, x, step)
     for correction in range(corrections):
         r, _ = launches.gram(machine, x, "fp32")
         last = correction + 1 == corrections
         to = out if last else launches.like(x, torch.float32)
         x = launches.apply(machine, r, x, 1.5, -0.5, "fp32", out=to)
-    if corrections == 0:
-        out.copy_(x)
+    if not measured:
+        return out.new_empty(0, dtype=torch.float32)
     r, _ = launches.gram(machine, out, "fp32")
     r.diagonal(dim1=-2, dim2=-1).sub_(1.0)
-    return r.abs().amax(dim=(-2, -1))
+    return torch.linalg.vector_norm(r, ord=math.inf, dim=(-2, -1))

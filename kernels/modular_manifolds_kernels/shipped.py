@@ -25,6 +25,7 @@ class _Programs(Mapping[str, Any]):
         "tiled_msign",
         "stiefel_retract",
         "tiled_retract",
+        "move",
         "pre_step",
     )
 
@@ -48,6 +49,7 @@ def _rows_of(target: str) -> Iterator[Configuration]:
     """The rows of one architecture."""
     yield from _products(target)
     yield from _whole_matrices(target)
+    yield row("move", "fp32", target, 16, 256, warps=4, stages=1)
     for momentum, nesterov in ((True, True), (True, False), (False, False)):
         yield row(
             "pre_step", "fp32", target, 16, 256, warps=4, stages=1,
@@ -89,11 +91,10 @@ def _whole_matrices(target: str) -> Iterator[Configuration]:
     # On sm_80 the largest blocks of small_msign spill: narrow_msign takes their matrices, in one launch too.
     for block in (32, 64, 128):
         warps = block // per_warp
-        # For two steps on one Gram matrix Triton 3.5 wants more tensor memory than sm_100 has.
-        few = 1 if block == 128 and target != "sm_90" else 2
         if (block, target) != (128, "sm_80"):
             yield row("small_msign", "bf16", target, block, block, warps=warps, stages=1)
-        yield row("narrow_msign", "bf16", target, block, 64, warps=warps, stages=1, TOGETHER=few)
+        # bfloat16 is too coarse for two steps on one Gram matrix.
+        yield row("narrow_msign", "bf16", target, block, 64, warps=warps, stages=1, TOGETHER=1)
     for block in (32, 64):
         # Three tf32 products of a block of 64 leave no registers for a second n×n matrix.
         few = 4 if block == 32 else 1

@@ -13,7 +13,6 @@ import typer
 
 from modular_manifolds.cli.bench import bench
 from modular_manifolds.cli.budget import budget
-from modular_manifolds.cli.kernels import kernels
 from modular_manifolds.cli.lipschitz import lipschitz
 from modular_manifolds.cli.options import INTERRUPTED
 from modular_manifolds.cli.schema import schema
@@ -42,7 +41,6 @@ app.command()(budget)
 app.command()(lipschitz)
 app.command()(schema)
 app.command()(bench)
-app.command()(kernels)
 
 
 def _print_version(wanted: bool) -> None:

@@ -51,18 +51,92 @@ def resolve(
     return "torch"
 
 
-def msign_by_kernels(x: Tensor, polynomials: Sequence[Polynomial], *, half: bool) -> Tensor:
-    """`U p(Σ) Vᵀ` for the singular values of `X/s`, `s = ‖XXᵀ‖_F^{1/2}`, where `resolve` gave `triton`.
+def msign_by_kernels(
+    x: Tensor,
+    polynomials: Sequence[Polynomial],
+    *,
+    half: bool,
+    largest: Tensor | None = None,
+) -> Tensor:
+    """`U p(Σ) Vᵀ` for the singular values of `X/s`, `s = ‖XXᵀ‖_F^{1/2}`, if `resolve` gave `triton`.
+
+    torch's path, and the specification: `gram_newton_schulz.gram_iterate`.
 
     Args:
         x: shape (*batch, m, n).
         polynomials: applied in order; with `half` they must leave room for its rounding.
-        half: products in bfloat16 with sums in float32, where X is not long; otherwise float32 to rounding.
+        half: products in bfloat16 with sums in float32, otherwise float32 to rounding.
+        largest: as `momentum_by_kernels_` gave it for the same x; it saves large matrices a pass over memory.
     """
-    # The kernels make two steps on one Gram matrix of a long X, which bfloat16 is too coarse for.
-    short, long = sorted(x.shape[-2:])
-    steady = half and 2 * long < 3 * short
-    return kernels.msign(x, coefficients=polynomials, precision="bf16" if steady else "fp32")
+    precision = "bf16" if half else "fp32"
+    return kernels.msign(x, coefficients=polynomials, precision=precision, largest=largest)
+
+
+def skew_msign_by_kernels(
+    gamma: Tensor, polynomials: Sequence[Polynomial], *, half: bool
+) -> tuple[Tensor, Tensor]:
+    """The result of the polynomials on `Γ/s`, and `s = ‖ΓΓᵀ‖_F^{1/2}`, for skew Γ if `resolve` gave `triton`.
+
+    torch's path, and the specification: `skew_newton_schulz.skew_iterate`. The kernels take Γ for any matrix, so the
+    result is skew to the rounding of the products: `exactly_skew` ends it. Nothing is read on the host.
+
+    Args:
+        gamma: shape (*batch, n, n), entries of any size.
+        polynomials, half: as in `msign_by_kernels`.
+
+    Returns:
+        The result in the dtype of gamma, and s of shape (*batch, 1, 1), float32: zero for zero, NaN for NaN.
+    """
+    precision = "bf16" if half else "fp32"
+    result, scale = kernels.msign_and_scale(gamma, coefficients=polynomials, precision=precision)
+    return result, scale.unsqueeze(-1).unsqueeze(-1)
+
+
+def stiefel_retract_by_kernels(
+    point: Tensor, step: Tensor, length: float | Tensor, corrections: int
+) -> Tensor:
+    """`X = (W + A)/√(1 + η²)`, then `X ← 1.5 X − 0.5 X XᵀX` as often as asked, if `resolve` gave `triton`.
+
+    torch's path, and the specification: the retraction of the unit `Stiefel`. A tangent step with `AᵀA = η² I` lands
+    exactly; directions that A lacks are off by η² of `XᵀX`, and every correction squares that: δ becomes ¾ δ².
+
+    Args:
+        point: W of shape (*batch, m, n), orthonormal columns (rows, if it is wide).
+        step: A, same shape, multiplied by its length already.
+        length: η, a number or a tensor on the device of W: one number for all, or one a matrix, of shape (*batch,) or
+            (*batch, 1, 1). Nothing is read on the host.
+        corrections: how many cubic steps.
+    """
+    if isinstance(length, Tensor) and length.dim() == point.dim():
+        length = length.squeeze(-1).squeeze(-1)
+    landed, _ = kernels.stiefel_retract(
+        point, step, eta=length, unit=False, corrections=corrections, measured=False
+    )
+    return landed
+
+
+def momentum_by_kernels_(
+    momentum: Tensor, gradient: Tensor, mu: float, *, nesterov: bool
+) -> tuple[Tensor, Tensor]:
+    """`B ← μB + (1 − μ)G` in place, in one pass over memory, if `resolve` gave `triton`.
+
+    torch's path, and the specification: `momentum.mul_(mu).add_(gradient, alpha=1 - mu)`.
+
+    Args:
+        momentum: B of shape (*batch, m, n), written to; its batch must be viewable as one dimension.
+        gradient: G, same shape.
+        mu: in [0, 1).
+        nesterov: whether to look ahead.
+
+    Returns:
+        What is descended, in the dtype of B: B itself, or with Nesterov a new tensor, `μB + (1 − μ)G` with the new
+        B; and the largest entries of its parts, for `msign_by_kernels`.
+    """
+    if nesterov:
+        # The kernel rounds what is descended to the dtype of the gradient.
+        gradient = gradient.to(momentum.dtype)
+    found = kernels.pre_step_(momentum, gradient, mu=mu, nesterov=nesterov)
+    return found.direction, found.largest
 
 
 def product_settings(device_type: str) -> tuple[Any, ...]:

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from matrices import BFLOAT16, FLOAT32, error, well_conditioned
-from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive
-from modular_manifolds_kernels.launches import Sizes, like, stack, storage, wide
+from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive, retraction
+from modular_manifolds_kernels.coefficients import Polynomial
+from modular_manifolds_kernels.launches import Sizes, Step, like, stack, storage, wide
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.matrix_sign import msign
-from modular_manifolds_kernels.retraction import stiefel_retract
+from modular_manifolds_kernels.matrix_sign import msign_and_scale
 from modular_manifolds_kernels.shipped import Precision
 from torch import Tensor
 
 BARS: Mapping[Precision, float] = {"fp32": FLOAT32, "bf16": BFLOAT16}
+SCALE: Mapping[Precision, float] = {"fp32": 1e-6, "bf16": 2.0**-8}
+"""Of the scale `‖X Xᵀ‖_F^{1/2}`: the relative rounding of one operand, which a mean of many entries does not exceed."""
+
+
+def msign(
+    machine: Machine,
+    x: Tensor,
+    coefficients: Sequence[Polynomial],
+    precision: Precision,
+    largest: Tensor | None = None,
+) -> Tensor:
+    """The matrix sign alone."""
+    return msign_and_scale(machine, x, coefficients, precision, largest)[0]
+
+
+def stiefel_retract(
+    machine: Machine, w: Tensor, a: Tensor, eta: float, corrections: int
+) -> tuple[Tensor, Tensor]:
+    """A retraction along a direction of length one."""
+    return retraction.stiefel_retract(machine, w, a, Step(eta, None, unit=True), corrections)
 
 
 def symmetric_to_the_bit(r: Tensor) -> bool:
@@ -40,7 +60,7 @@ def polynomial(machine: Machine, x: Tensor, precision: Precision, *, scaled: int
     r = naive.gram(wide(stack(x)).double()).to(storage(precision))
     other = r if scaled == 2 else naive.polynomial(r, r, 1.0, -0.5, 0.1)
     length = r.double().square().sum(dim=(-2, -1))
-    sizes = Sizes(length, torch.stack((length / 4, 3 * length / 4), dim=1).float())
+    sizes = Sizes(length, torch.stack((length / 4, 3 * length / 4), dim=1).float(), length)
     found = launches.polynomial(
         machine, r, other, (2.0, -1.5, 0.7), precision, sizes=sizes, scaled=scaled
     )
@@ -54,27 +74,33 @@ def polynomial(machine: Machine, x: Tensor, precision: Precision, *, scaled: int
 def apply(machine: Machine, x: Tensor, precision: Precision, *, scaled: bool = False) -> None:
     """`a X + c P X`, of X normalised where scaled."""
     x = wide(stack(x))
-    y = x.double()
+    y, scale = x.double(), None
     sizes = None
     if scaled:
         found = launches.largest_entries(machine, x)
-        sizes = Sizes(found, launches.gram(machine, x, precision, found)[1])
-        y = naive.normalise(y)
-    p = naive.gram(naive.normalise(x.double())).to(storage(precision))
+        scales = torch.full(x.shape[:1], torch.nan)
+        sizes = Sizes(found, launches.gram(machine, x, precision, found)[1], scales)
+        y, scale = naive.normalise(y)
+    p = naive.gram(naive.normalise(x.double())[0]).to(storage(precision))
     out = like(x, x.dtype)
     launches.apply(machine, p, x, 1.5, -0.5, precision, out=out, sizes=sizes)
     assert error(out, naive.apply(p.double(), y, 1.5, -0.5)) <= BARS[precision]
+    if sizes is not None and scale is not None:
+        assert error(sizes.scales, scale) <= SCALE[precision]
 
 
 def whole_msign(machine: Machine, x: Tensor, precision: Precision) -> None:
     """The matrix sign, by whichever launches its shape asks for."""
     before = x.clone()
-    found = msign(machine, x, POLAR_EXPRESS, precision)
+    found, scale = msign_and_scale(machine, x, POLAR_EXPRESS, precision)
     assert torch.equal(x, before)
     assert found.shape == x.shape
     assert found.dtype == x.dtype
     half = precision == "bf16" or x.dtype != torch.float32
-    wanted = naive.msign(x.double(), POLAR_EXPRESS)
+    wanted, length = naive.msign_and_scale(x.double(), POLAR_EXPRESS)
+    assert scale.shape == x.shape[:-2]
+    assert scale.dtype == torch.float32
+    assert error(scale, length) <= SCALE[precision]
     # What counts in half precision is that the result is orthogonal, not which bits it has.
     if half:
         values = torch.linalg.svdvals(found.double())
@@ -107,6 +133,29 @@ def retract_of(machine: Machine, w: Tensor, a: Tensor, corrections: int = 1) -> 
     assert error(found, wanted) <= (FLOAT32 if w.dtype == torch.float32 else BFLOAT16)
     assert residual.shape == w.shape[:-2]
     assert float((residual - left).abs().max()) <= 2e-6
+
+
+def retract_by_lengths(machine: Machine, shape: tuple[int, ...]) -> None:
+    """A length for each matrix of a stack: of a direction of length one, or of a whole step; the latter not measured."""
+    w = naive.msign(torch.randn(*shape, dtype=torch.float64), (*POLAR_EXPRESS, *POLAR_EXPRESS[-3:]))
+    a = naive.msign(torch.randn(*shape, dtype=torch.float64), POLAR_EXPRESS)
+    lengths = torch.linspace(0.01, 0.2, shape[0])
+    wanted, _ = naive.stiefel_retract(w, a, lengths.double(), 1)
+    step = lengths.double()[:, None, None] * a
+    again, _ = naive.stiefel_retract(w, step, lengths.double(), 1, unit=False)
+    torch.testing.assert_close(again, wanted)
+    found, residual = retraction.stiefel_retract(
+        machine, w.float(), a.float(), Step(1.0, lengths, unit=True), 1
+    )
+    whole, empty = retraction.stiefel_retract(
+        machine, w.float(), step.float(), Step(1.0, lengths, unit=False), 1, measured=False
+    )
+    # Each matrix is held to its bar: a stack together would hide one that took its neighbour's length.
+    for each, other, exact in zip(found, whole, wanted, strict=True):
+        assert error(each, exact) <= FLOAT32
+        assert error(other, exact) <= FLOAT32
+    assert residual.shape == shape[:1]
+    assert empty.numel() == 0
 
 
 def pre_step(machine: Machine, x: Tensor, *, nesterov: bool) -> None:
@@ -150,6 +199,9 @@ VARIANTS: Mapping[str, Case] = {
     "tiled msign, one step a time": lambda m: whole_msign(m, _x(66, 67), "fp32"),
     "tiled msign": lambda m: whole_msign(m, _x(100, 66), "fp32"),
     "retract": lambda m: retract(m, (17, 40)),
+    "retract, a length each": lambda m: retract_by_lengths(m, (2, 17, 40)),
+    "tiled retract, a length each": lambda m: retract_by_lengths(m, (2, 70, 66)),
+    "retract by launches, a length each": lambda m: retract_by_lengths(m, (2, 130, 129)),
     "tiled retract": lambda m: retract(m, (67, 66), 2),
     "pre-step": lambda m: pre_step(m, _x(17, 20), nesterov=False),
     "pre-step, Nesterov": lambda m: pre_step(m, _x(20, 300), nesterov=True),

@@ -10,12 +10,10 @@ import kernel_cases as cases
 import modular_manifolds_kernels as kernels
 import pytest
 import torch
-from kernel_cases import VARIANTS
+from kernel_cases import VARIANTS, msign, stiefel_retract
 from matrices import FLOAT32, SHAPES, error, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS
 from modular_manifolds_kernels.machine import Machine, machine_of
-from modular_manifolds_kernels.matrix_sign import msign
-from modular_manifolds_kernels.retraction import stiefel_retract
 from modular_manifolds_kernels.shipped import Precision
 
 import modular_manifolds as mm

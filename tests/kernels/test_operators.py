@@ -27,8 +27,25 @@ def test_msign_passes_torchs_own_check(shape: tuple[int, ...]) -> None:
 def test_the_others_pass_it_too() -> None:
     w, a = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
     torch.library.opcheck(operators.stiefel_retract, (w, a, 0.1, 1))
+    torch.library.opcheck(operators.stiefel_retract, (w, a, 1.0, 1, torch.rand(2), False, False))
     for nesterov in (False, True):
         torch.library.opcheck(operators.pre_step_, (w, a, 0.9, nesterov))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (2, 3, 5, 5), (0, 4, 3), (2, 0, 3)], ids=str)
+def test_the_scale_is_the_length_that_was_divided_by(shape: tuple[int, ...]) -> None:
+    """`‖X Xᵀ‖_F^{1/2}` in units of X, at least the largest singular value; without a derivative."""
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    result, scale = kernels.msign_and_scale(10 * x)
+    torch.testing.assert_close(result, kernels.msign(x))
+    assert not scale.requires_grad
+    if x.numel():
+        r = 100 * x.detach() @ x.detach().mT
+        torch.testing.assert_close(scale, torch.linalg.matrix_norm(r).sqrt())
+        assert bool((scale >= 10 * torch.linalg.matrix_norm(x.detach(), 2)).all())
+        assert kernels.msign_and_scale(x.bfloat16())[1].dtype == torch.float32
+    else:
+        torch.testing.assert_close(scale, torch.zeros(shape[:-2], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (2, 3, 2)], ids=str)
@@ -79,12 +96,16 @@ def test_shapes_on_cuda_without_a_gpu() -> None:
     with FakeTensorMode():
         for shape in [(5, 3), (2, 3, 64, 768)]:
             x = torch.empty(shape, device="cuda", dtype=torch.bfloat16).mT
-            y = kernels.msign(x)
+            y, scale = kernels.msign_and_scale(x)
+            assert (scale.shape, scale.dtype) == (x.shape[:-2], torch.float32)
             assert (y.shape, y.dtype, y.device.type) == (x.shape, x.dtype, "cuda")
             assert y.is_contiguous()
             w, residual = kernels.stiefel_retract(x, x, eta=0.1)
             assert (w.shape, residual.shape) == (x.shape, x.shape[:-2])
             assert (w.dtype, residual.dtype) == (torch.bfloat16, torch.float32)
+            rate = torch.empty((), device="cuda")
+            w, residual = kernels.stiefel_retract(x, x, eta=rate, measured=False)
+            assert (w.shape, residual.shape) == (x.shape, (0,))
             found = kernels.pre_step_(
                 torch.empty(shape, device="cuda"), x.mT, mu=0.9, nesterov=True
             )
@@ -106,9 +127,9 @@ def test_the_choice_is_compiled_for_cuda_without_a_gpu() -> None:
         graph = torch.export.export(
             Chosen(), (torch.empty(6, 4, device="cuda"),), strict=True
         ).graph
-    assert [str(node.target) for node in graph.nodes if node.op == "call_function"] == [
-        "modular_manifolds_kernels.msign.default"
-    ]
+    called = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+    assert called[0] == "modular_manifolds_kernels.msign.default"
+    assert all("getitem" in each for each in called[1:])
 
 
 def test_fakes_agree_with_launches(machine: Machine) -> None:
@@ -125,6 +146,9 @@ def test_a_batch_is_a_loop() -> None:
     torch.testing.assert_close(kernels.msign(x), looped)
     torch.testing.assert_close(torch.vmap(kernels.msign)(x), looped)
     torch.testing.assert_close(torch.vmap(kernels.msign, in_dims=2)(x.movedim(0, 2)), looped)
+    for found in (kernels.msign_and_scale(x), torch.vmap(kernels.msign_and_scale)(x)):
+        torch.testing.assert_close(found[0], looped)
+        torch.testing.assert_close(found[1], naive.normalise(x)[1])
     w = naive.msign(x, LONG)
 
     def retract(w: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,6 +158,14 @@ def test_a_batch_is_a_loop() -> None:
     wanted = kernels.stiefel_retract(w, w[0].expand_as(w), eta=0.1)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other)
+
+    def retract_by_length(w: Tensor, a: Tensor, length: Tensor) -> Tensor:
+        return kernels.stiefel_retract(w, a, eta=length, unit=False, measured=False)[0]
+
+    lengths = torch.rand(4)
+    for dims, length in ((0, lengths), (None, lengths[0])):
+        landed = torch.vmap(retract_by_length, in_dims=(0, 0, dims))(w, 0.1 * x, length)
+        torch.testing.assert_close(landed, retract_by_length(w, 0.1 * x, length))
 
 
 def test_the_norm_of_the_pre_step_is_safe() -> None:
@@ -159,6 +191,9 @@ def test_arguments_are_refused_in_words() -> None:
         kernels.msign(x, precision="fp8")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="a must have the shape and device of w"):
         kernels.stiefel_retract(x, x.mT, eta=0.1)
+    for eta in (torch.ones(2), torch.ones((), device="meta")):
+        with pytest.raises(ValueError, match=r"eta must be a number or expand to \(\) on cpu"):
+            kernels.stiefel_retract(x, x, eta=eta)
     with pytest.raises(ValueError, match="corrections must not be negative"):
         kernels.stiefel_retract(x, x, eta=0.1, corrections=-1)
     with pytest.raises(ValueError, match="gradient must have the shape and device of momentum"):

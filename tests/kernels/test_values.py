@@ -5,11 +5,10 @@ from __future__ import annotations
 import kernel_cases as cases
 import pytest
 import torch
-from kernel_cases import VARIANTS
+from kernel_cases import VARIANTS, msign
 from matrices import SHAPES, polar, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS, launches
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.matrix_sign import msign
 from modular_manifolds_kernels.shipped import Configuration, Precision
 from torch import Tensor
 

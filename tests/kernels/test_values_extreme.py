@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from kernel_cases import msign, stiefel_retract
 from matrices import BFLOAT16, FLOAT32, error, polar, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive
 from modular_manifolds_kernels.coefficients import Polynomial
 from modular_manifolds_kernels.machine import Machine
-from modular_manifolds_kernels.matrix_sign import msign
-from modular_manifolds_kernels.retraction import stiefel_retract
+from modular_manifolds_kernels.matrix_sign import msign_and_scale
 from modular_manifolds_kernels.shipped import TARGETS, Precision
 from torch import Tensor
 
@@ -33,7 +33,8 @@ def test_size_and_neighbours_do_not_matter(
 ) -> None:
     """The same bits again, and beside others in a stack; a power of two changes no bit, 1e-30 and 1e+30 little.
 
-    Zero gives zero and NaN gives NaN, each in its own matrix only: no sum depends on what runs beside it.
+    Zero gives zero and NaN gives NaN, each in its own matrix only: no sum depends on what runs beside it. The scale
+    follows the size of the entries.
     """
     x = well_conditioned(*shape).float()
     broken = x.clone()
@@ -43,12 +44,15 @@ def test_size_and_neighbours_do_not_matter(
         others |= {
             "same": x, "smaller": x * 2.0**-100, "large": x * 1e30, "small": x * 1e-30, "zero": torch.zeros_like(x)
         }  # fmt: skip
-    # Two steps on one Gram matrix of a long X, and both of the other forms.
+    # In float32 two steps on one Gram matrix of a long X, and both of the other forms.
     steps = POLAR_EXPRESS[:2]
-    plain = msign(machine, x, steps, precision)
-    found = dict(
-        zip(others, msign(machine, torch.stack([*others.values()]), steps, precision), strict=True)
-    )
+    plain, scale = msign_and_scale(machine, x, steps, precision)
+    results, scales = msign_and_scale(machine, torch.stack([*others.values()]), steps, precision)
+    found = dict(zip(others, results, strict=True))
+    times = {"power": 2.0**100, "same": 1.0, "smaller": 2.0**-100, "large": 1e30, "small": 1e-30}
+    for each, length in zip(others, scales, strict=True):
+        wanted = torch.nan if each == "nan" else 0.0 if each == "zero" else times[each] * scale
+        torch.testing.assert_close(length, torch.as_tensor(wanted), equal_nan=True)
     bar = FLOAT32 if precision == "fp32" else 2 * BFLOAT16
     for each in found.keys() & {"same", "power", "smaller"}:
         assert torch.equal(found[each], plain), each
@@ -67,8 +71,7 @@ def test_small_singular_values_do_no_harm(
 ) -> None:
     """Down to 1e-3 of the largest: products in half precision leave them between 0 and hardly over 1.
 
-    Without a new Gram matrix after two steps this is where bfloat16 overflows. Larger matrices of this kind are in
-    `test_model_accuracy.py`.
+    Larger matrices of this kind are in `test_coefficients.py`, and steeper ones in `test_steep_spectra.py`.
     """
     x = well_conditioned(*shape, lowest=1e-3).float()
     found = msign(machine, x, POLAR_EXPRESS, precision)
@@ -112,7 +115,7 @@ def test_launches_of_small_batches(machine: Machine, launched: list[str]) -> Non
 
 
 def test_launches_of_large_matrices(machine: Machine, launched: list[str]) -> None:
-    """Three a step in standard form; in Gram form X is touched twice in two steps (four in float32)."""
+    """Three a step in standard form; in Gram form, in float32 alone, X is touched twice in four steps."""
     x = well_conditioned(129, 130).float()
     found = msign(machine, x, POLAR_EXPRESS[:3], "fp32")
     assert Counter(launched) == {"pre_step": 1, "gram": 3, "polynomial": 3, "apply": 3}
@@ -152,10 +155,14 @@ def test_the_librarys_promise_holds_by_kernels(
     """`mm.msign` brings singular values of a thousandth of the largest within its accuracy of one."""
 
     def by_interpreter(
-        x: Tensor, *, coefficients: Sequence[Polynomial], precision: Precision
+        x: Tensor,
+        *,
+        coefficients: Sequence[Polynomial],
+        precision: Precision,
+        largest: Tensor | None,
     ) -> Tensor:
         asked.append(precision)
-        return msign(machine, x, coefficients, precision)
+        return msign(machine, x, coefficients, precision, largest)
 
     asked: list[Precision] = []
     monkeypatch.setattr(backend.kernels, "msign", by_interpreter)

@@ -3,7 +3,13 @@
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import inverse_largest, inverse_length, operand
+from modular_manifolds_kernels.programs.scales import (
+    inverse_largest,
+    inverse_root,
+    operand,
+    scale_of,
+    sum_of_parts,
+)
 
 
 @triton.jit
@@ -13,6 +19,7 @@ def apply(
     out,
     largest,
     squares,
+    scales,
     a,
     c,
     n,
@@ -36,7 +43,8 @@ def apply(
     """One tile of the result a program; grid (batch · column tiles · row tiles,), neighbours share columns.
 
     With SCALED, X is divided by its largest entry as it is loaded, and the result by the root of the
-    length of its Gram matrix, whose `tiles` sums of squares `squares` holds.
+    length of its Gram matrix, whose `tiles` sums of squares `squares` holds. `scales` receives both as one
+    number: the length that X was divided by.
     """
     down_tiles = tl.cdiv(n, BLOCK)
     count = down_tiles * tl.cdiv(k, BLOCK)
@@ -82,6 +90,8 @@ def apply(
         linear *= scale
     tile = a * linear + c * tile
     if SCALED:
-        tile *= tl.sqrt(inverse_length(squares + batch * tiles, tiles))
+        total = sum_of_parts(squares + batch * tiles, tiles)
+        tile *= tl.sqrt(inverse_root(total))
+        tl.store(scales + batch, scale_of(1.0 / scale, total), mask=index == 0)
     value = tile.to(out.dtype.element_ty)
     tl.store(out + lanes[:, None] * out_row + lanes[None, :] * out_column, value, mask=valid)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import TINY, inverse_root, operand
+from modular_manifolds_kernels.programs.scales import TINY, inverse_root, operand, scale_of
 
 
 @triton.jit
@@ -24,7 +24,8 @@ def steps_on_gram(
 ):
     """The polynomial in R that the steps [first, last) together multiply X by, times `root`.
 
-    It waits in `held` between the steps, which the cache keeps near: registers have no room for it.
+    It waits in `held` between the steps, which the cache keeps near: registers have no room for it. Made in
+    float32 only; in bfloat16 every step has a Gram matrix of its own.
     """
     lanes = tl.arange(0, r.shape[0])
     at = held + lanes[:, None] * r.shape[0] + lanes[None, :]
@@ -87,6 +88,7 @@ def narrow_msign(
     x,
     out,
     held,
+    scales,
     coefficients,
     n,
     k,
@@ -107,6 +109,7 @@ def narrow_msign(
 
     TOGETHER steps are made on one Gram matrix. Then `Q X` is written to `out`, and the next Gram
     matrix is made of what was written: it sees the rounding of Q and X, so the next steps undo it.
+    `scales` receives the length that the matrix was divided by.
     """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
@@ -122,7 +125,8 @@ def narrow_msign(
         y = tl.load(at + rows * x_row + strip * x_column, mask=valid, other=0.0)
         found = tl.maximum(found, tl.abs(y.to(tl.float32)))
         at += BLOCK_K * x_column
-    scale = 1.0 / tl.maximum(tl.max(tl.max(found, 1), 0), TINY)
+    largest = tl.maximum(tl.max(tl.max(found, 1), 0), TINY)
+    scale = 1.0 / largest
 
     at = x
     r = tl.zeros((BLOCK, BLOCK), tl.float32)
@@ -132,7 +136,9 @@ def narrow_msign(
         u = operand(y.to(tl.float32) * scale, HALF)
         r = tl.dot(u, tl.trans(u), r, input_precision=PRECISION)
         at += BLOCK_K * x_column
-    length = inverse_root(tl.sum(tl.sum(r * r, 1), 0))
+    total = tl.sum(tl.sum(r * r, 1), 0)
+    tl.store(scales + batch, scale_of(largest, total))
+    length = inverse_root(total)
 
     last = tl.minimum(TOGETHER, steps)
     root = tl.sqrt(length)

@@ -25,20 +25,39 @@ def inverse_largest(largest, count):
 
 
 @triton.jit
-def inverse_length(squares, count):
-    """`1 / ‖R‖_F` of one matrix from the sums of squares of its parts, in a fixed order; one for zero."""
+def sum_of_parts(squares, count):
+    """`‖R‖_F²` of one matrix from the sums of squares of its parts, in a fixed order."""
     lanes = tl.arange(0, CHUNK)
     total = tl.zeros((CHUNK,), tl.float32)
     for start in range(0, count, CHUNK):
         inside = start + lanes < count
         total += tl.load(squares + start + lanes, mask=inside, other=0.0)
-    return inverse_root(tl.sum(total, 0))
+    return tl.sum(total, 0)
+
+
+@triton.jit
+def inverse_length(squares, count):
+    """`1 / ‖R‖_F` from the same parts; one for zero."""
+    return inverse_root(sum_of_parts(squares, count))
+
+
+@triton.jit
+def scale_of(largest, total):
+    """`‖X Xᵀ‖_F^{1/2}` from the largest entry of X and `‖R‖_F²`, R the Gram matrix of X divided by that entry."""
+    return largest * tl.sqrt(tl.sqrt(total))
 
 
 @triton.jit
 def inverse_root(total):
     """`total^{-1/2}`, and one for zero: a zero matrix stays zero."""
     return 1.0 / tl.sqrt(tl.where(total == 0.0, 1.0, total))
+
+
+@triton.jit
+def step_length(lengths, eta, each, unit, batch):
+    """What a step A is multiplied by, η or 1, and `1/√(1 + η²)`; η is the product of a number and this matrix's own."""
+    length = eta * tl.load(lengths + batch * each)
+    return tl.where(unit != 0, length, 1.0), 1.0 / tl.sqrt(1.0 + length * length)
 
 
 @triton.jit

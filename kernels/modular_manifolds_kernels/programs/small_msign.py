@@ -3,13 +3,14 @@
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import TINY, inverse_root, operand
+from modular_manifolds_kernels.programs.scales import TINY, inverse_root, operand, scale_of
 
 
 @triton.jit
 def small_msign(
     x,
     out,
+    scales,
     coefficients,
     n,
     k,
@@ -25,17 +26,23 @@ def small_msign(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One matrix a program, n ≤ BLOCK and k ≤ BLOCK_K, the rest of the block zero; grid (batch,)."""
+    """One matrix a program, n ≤ BLOCK and k ≤ BLOCK_K, the rest of the block zero; grid (batch,).
+
+    `scales` receives the length that the matrix was divided by.
+    """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
     columns = tl.arange(0, BLOCK_K)[None, :]
     valid = (rows < n) & (columns < k)
     at = x + batch * x_batch + rows * x_row + columns * x_column
     y = tl.load(at, mask=valid, other=0.0).to(tl.float32)
-    y *= 1.0 / tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), TINY)
+    largest = tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), TINY)
+    y *= 1.0 / largest
     u = operand(y, HALF)
     r = tl.dot(u, tl.trans(u), input_precision=PRECISION)
-    y *= tl.sqrt(inverse_root(tl.sum(tl.sum(r * r, 1), 0)))
+    total = tl.sum(tl.sum(r * r, 1), 0)
+    tl.store(scales + batch, scale_of(largest, total))
+    y *= tl.sqrt(inverse_root(total))
     for step in range(0, steps):
         a = tl.load(coefficients + 3 * step)
         b = tl.load(coefficients + 3 * step + 1)

@@ -3,16 +3,16 @@
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import operand
+from modular_manifolds_kernels.programs.scales import operand, step_length
 
 
 @triton.jit
-def moved(w, a, eta, rows, columns, w_row, w_column, a_row, a_column, valid):
-    """`W + ηA` on one strip."""
+def moved(w, a, factor, rows, columns, w_row, w_column, a_row, a_column, valid):
+    """`W + fA` on one strip, f the factor."""
     w += rows * w_row + columns * w_column
     a += rows * a_row + columns * a_column
     x = tl.load(w, mask=valid, other=0.0).to(tl.float32)
-    return x + eta * tl.load(a, mask=valid, other=0.0).to(tl.float32)
+    return x + factor * tl.load(a, mask=valid, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -21,7 +21,10 @@ def stiefel_retract(
     a,
     out,
     residual,
+    lengths,
     eta,
+    each,
+    unit,
     n,
     k,
     corrections,
@@ -38,7 +41,11 @@ def stiefel_retract(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One matrix a program, n ≤ BLOCK, any k; grid (batch,)."""
+    """One matrix a program, n ≤ BLOCK, any k; grid (batch,).
+
+    The length of the step is `eta` times the number that `lengths` holds for the matrix, the same for all if `each`
+    is 0. A is multiplied by it if `unit` is 1, and is the whole step if it is 0.
+    """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
     strip = tl.arange(0, BLOCK_K)[None, :]
@@ -47,13 +54,13 @@ def stiefel_retract(
     w += batch * w_batch
     a += batch * a_batch
     out += batch * out_batch
-    shrink = 1.0 / tl.sqrt(1.0 + eta * eta)
+    factor, shrink = step_length(lengths, eta, each, unit, batch)
 
     to = out
     r = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
         valid = (rows < n) & (strip < k - start)
-        x = moved(w, a, eta, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
+        x = moved(w, a, factor, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
         y = x.to(out.dtype.element_ty)
         tl.store(to + rows * out_row + strip * out_column, y, mask=valid)
         # What is stored is measured, so its rounding counts.

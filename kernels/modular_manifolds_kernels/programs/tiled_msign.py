@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import TINY, inverse_root
+from modular_manifolds_kernels.programs.scales import TINY, inverse_root, scale_of
 from modular_manifolds_kernels.programs.tiles import add_to, apply_to, give, product_of_rows
 
 
@@ -12,6 +12,7 @@ def tiled_msign(
     x,
     out,
     held,
+    scales,
     coefficients,
     n,
     k,
@@ -32,7 +33,8 @@ def tiled_msign(
     """One matrix a program, n ≤ BLOCK, any k; grid (batch,).
 
     `held` has room for X, BLOCK × `width`, and for four matrices of BLOCK × BLOCK, of each in the batch.
-    `together` steps are made on one Gram matrix S, then `X ← Q X`, and again.
+    `together` steps are made on one Gram matrix S, then `X ← Q X`, and again. `scales` receives the length
+    that the matrix was divided by.
     """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
@@ -53,7 +55,8 @@ def tiled_msign(
         entries = tl.load(at + rows * x_row + strip * x_column, mask=valid, other=0.0)
         found = tl.maximum(found, tl.abs(entries.to(tl.float32)))
         at += BLOCK_K * x_column
-    scale = 1.0 / tl.maximum(tl.max(tl.max(found, 1), 0), TINY)
+    largest = tl.maximum(tl.max(tl.max(found, 1), 0), TINY)
+    scale = 1.0 / largest
     at = x
     for start in range(0, width, BLOCK_K):
         valid = (rows < n) & (strip < k - start)
@@ -70,7 +73,9 @@ def tiled_msign(
             for start in range(0, BLOCK, BLOCK_K):
                 entries = tl.load(s + square + start)
                 squares += entries * entries
-            length = inverse_root(tl.sum(tl.sum(squares, 1), 0))
+            total = tl.sum(tl.sum(squares, 1), 0)
+            tl.store(scales + batch, scale_of(largest, total))
+            length = inverse_root(total)
         root = tl.sqrt(length)
         t = q
         for product in range(0, 4 * (tl.minimum(first + together, steps) - first) - 3):

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from modular_manifolds_kernels.programs.scales import step_length
 from modular_manifolds_kernels.programs.stiefel_retract import moved
 from modular_manifolds_kernels.programs.tiles import add_to, apply_to, give, product_of_rows
 
@@ -14,7 +15,10 @@ def tiled_retract(
     out,
     held,
     residual,
+    lengths,
     eta,
+    each,
+    unit,
     n,
     k,
     width,
@@ -35,7 +39,8 @@ def tiled_retract(
 ):
     """One matrix a program, n ≤ BLOCK, any k; grid (batch,).
 
-    `held` has room for X, BLOCK × `width`, and for one matrix of BLOCK × BLOCK, of each in the batch.
+    `held` has room for X, BLOCK × `width`, and for one matrix of BLOCK × BLOCK, of each in the batch. The length
+    of the step is given as in `stiefel_retract`.
     """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
@@ -45,10 +50,10 @@ def tiled_retract(
     out += batch * out_batch
     x = held + batch * BLOCK * (width + BLOCK)
     q = x + BLOCK * width
-    shrink = 1.0 / tl.sqrt(1.0 + eta * eta)
+    factor, shrink = step_length(lengths, eta, each, unit, batch)
     for start in range(0, width, BLOCK_K):
         valid = (rows < n) & (strip < k - start)
-        y = moved(w, a, eta, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
+        y = moved(w, a, factor, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
         tl.store(x + start + rows * width + strip, y)
         w += BLOCK_K * w_column
         a += BLOCK_K * a_column

@@ -1,0 +1,250 @@
+"""Compile every way in which a kernel is shipped, for machines that need not be there, and check the code.
+
+    python kernels/tools/check_code.py [NAME ...]
+
+NAME picks rows by kernel, dtype or architecture, as `gram bf16 sm_90`; names of one kind are alternatives. A line a
+row is printed, and the exit code is 1 if a row spills registers, multiplies matrices by another instruction than its
+architecture's, asks for more memory than a block has, or draws a warning from the assembler. Nothing is measured.
+All rows take some five minutes of one core; it needs Triton, and no GPU and no driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, Configuration
+
+KIB: Final = 1024
+ENVIRONMENT: Final = {
+    # Contracting a·b + c is today's default, and a warning if it is not said.
+    "TRITON_DEFAULT_FP_FUSION": "1",
+    "TRITON_DUMP_PTXAS_LOG": "1",
+    "TRITON_INTERPRET": "0",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """An architecture: how Triton names it, what a block may ask for, and its instruction for matrix products.
+
+    Source: NVIDIA, CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; AMD, "CDNA 3
+    Instruction Set Architecture".
+    """
+
+    backend: str
+    arch: int | str
+    warp: int
+    shared: int
+    tensor_columns: int
+    instruction: str
+
+
+TARGETS: Final = {
+    "sm_80": Target("cuda", 80, 32, 163 * KIB, 0, "mma.sync"),
+    "sm_90": Target("cuda", 90, 32, 227 * KIB, 0, "wgmma.mma_async"),
+    "sm_100": Target("cuda", 100, 32, 227 * KIB, 512, "tcgen05.mma"),
+    "gfx942": Target("hip", "gfx942", 64, 64 * KIB, 0, "v_mfma"),
+}
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the compiler made of a row: spills and stack in bytes, matrix instructions by name."""
+
+    registers: int
+    spills: int
+    stack: int
+    shared: int
+    tensor_columns: int
+    instructions: frozenset[str]
+    expected: frozenset[str]
+    warnings: tuple[str, ...]
+
+
+def rows(names: Sequence[str] = ()) -> list[Configuration]:
+    """The shipped rows with these names; all without names.
+
+    Raises:
+        ValueError: no row has such a name.
+    """
+    kinds = [{getattr(each, kind) for each in SHIPPED} for kind in ("kernel", "dtype", "target")]
+    unknown = sorted(set(names).difference(*kinds))
+    if unknown:
+        known = ", ".join(name for kind in kinds for name in sorted(kind))
+        raise ValueError(f"NAME must be one of {known}, got {unknown[0]}. Pass none for all rows.")
+    wanted = [kind.intersection(names) or kind for kind in kinds]
+    return [
+        each
+        for each in SHIPPED
+        if each.kernel in wanted[0] and each.dtype in wanted[1] and each.target in wanted[2]
+    ]
+
+
+def name(row: Configuration) -> str:
+    """A row in a few words, its flags and layout among them."""
+    chosen = row.constexprs
+    flags = [f"{k.lower()}={v}" for k, v in chosen.items() if k.isupper() and "BLOCK" not in k]
+    sides = f"{chosen['BLOCK']}×{chosen['BLOCK_K']}"
+    return " ".join((row.target, row.kernel, row.dtype, sides, row.layout, *flags))
+
+
+def compiled(row: Configuration) -> Code:
+    """Compile a row and read its code.
+
+    Raises:
+        whatever Triton raises for a kernel that it cannot compile.
+    """
+    with _settings():
+        import triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+
+        target = TARGETS[row.target]
+        places = {argument: i for i, argument in enumerate(row.signature)}
+        source = ASTSource(
+            KERNELS[row.kernel],
+            signature=dict(row.signature),
+            constexprs=dict(row.constexprs),
+            attrs={(places[each],): [["tt.divisibility", 16]] for each in row.divisible},
+        )
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            kernel = triton.compile(
+                source,
+                target=GPUTarget(target.backend, target.arch, target.warp),
+                options={"num_warps": row.warps, "num_stages": row.stages},
+            )
+    return _read(row, kernel, printed.getvalue())
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """What Triton must find in the environment, and an empty cache: what is cached is not assembled again."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ.update(ENVIRONMENT, TRITON_CACHE_DIR=cache)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+NVIDIA_PRODUCT: Final = re.compile(r"(?<![\w.])(mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b")
+AMD_PRODUCT: Final = re.compile(r"\b(v_mfma)_")
+
+
+def _read(row: Configuration, kernel: Any, log: str) -> Code:
+    if TARGETS[row.target].backend == "cuda":
+        text, product, said = kernel.asm["ptx"], NVIDIA_PRODUCT, log
+        registers = _number(r"Used (\d+) registers", said)
+        stack = _number(r"(\d+) bytes stack frame", said)
+        spills = _number(r"(\d+) bytes spill stores", said)
+        spills += _number(r"(\d+) bytes spill loads", said)
+    else:
+        text, product = kernel.asm["amdgcn"], AMD_PRODUCT
+        registers = _number(r"\.vgpr_count:\s+(\d+)", text)
+        stack = _number(r"\.private_segment_fixed_size:\s+(\d+)", text)
+        spills = 4 * _number(r"\.vgpr_spill_count:\s+(\d+)", text)
+    return Code(
+        registers=registers,
+        spills=spills,
+        stack=stack,
+        shared=int(kernel.metadata.shared),
+        tensor_columns=int(getattr(kernel.metadata, "tmem_size", 0) or 0),
+        instructions=frozenset(product.findall(text)),
+        expected=_expected(row, kernel.asm["ttir"]),
+        warnings=tuple(
+            line.strip()
+            for line in log.splitlines()
+            if "warning" in line.lower() or "Performance Loss" in line
+        ),
+    )
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"the compiler does not say what {pattern!r} looks for: read its output")
+    return int(found[1])
+
+
+DOT: Final = re.compile(
+    r"tt\.dot\b.*?(?:inputPrecision = (?P<precision>\w+))?\s*:\s*tensor<(?P<rows>\d+)x\d+x(?P<kind>b?f\d+)>"
+)
+
+
+def _expected(row: Configuration, ttir: str) -> frozenset[str]:
+    """The instructions that the products of the source must become.
+
+    The wide ones of sm_90 and sm_100 take 64 rows and four warps together; a smaller product is `mma.sync`. Plain
+    float32 products have an instruction on AMD alone.
+    """
+    target, found = TARGETS[row.target], set[str]()
+    for dot in DOT.finditer(ttir):
+        plain = dot["kind"] == "f32" and dot["precision"] in (None, "ieee")
+        if plain and target.backend == "cuda":
+            continue
+        small = target.backend == "cuda" and (int(dot["rows"]) < 64 or row.warps < 4)
+        found.add("mma.sync" if small else target.instruction)
+    return frozenset(found)
+
+
+def complaints(row: Configuration, code: Code) -> list[str]:
+    """What may not be in code that is shipped, in sentences; none if all is well."""
+    target = TARGETS[row.target]
+    found = [f"the assembler warns: {line}" for line in code.warnings]
+    if code.spills:
+        found.append(f"spills {code.spills} bytes, stored and loaded")
+    if code.stack:
+        found.append(f"has a stack of {code.stack} bytes")
+    if code.shared > target.shared:
+        found.append(f"asks for {code.shared} bytes of shared memory, of {target.shared}")
+    if code.tensor_columns > target.tensor_columns:
+        found.append(
+            f"asks for {code.tensor_columns} columns of tensor memory, of {target.tensor_columns}"
+        )
+    if code.instructions != code.expected:
+        used, wanted = (
+            ", ".join(sorted(each)) or "none" for each in (code.instructions, code.expected)
+        )
+        found.append(f"multiplies matrices by {used}, should by {wanted}")
+    return found
+
+
+def main(names: Sequence[str]) -> int:
+    """Check the rows with these names; 1 if something is wrong, 2 if there is no such name."""
+    wrong = 0
+    try:
+        chosen = rows(names)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for row in chosen:
+        try:
+            code = compiled(row)
+        except Exception as error:
+            said = " ".join(str(error).split())
+            found, numbers = [f"no code: … {said[-300:]}"], ""
+        else:
+            found = complaints(row, code)
+            instructions = ", ".join(sorted(code.instructions)) or "no matrix products"
+            numbers = f"{code.registers} registers, {code.shared} bytes shared, {instructions}"
+        wrong += bool(found)
+        print(
+            f"{name(row)}: {numbers}", *(f"WRONG {each}" for each in found), sep="\n  ", flush=True
+        )
+    print(f"{len(chosen)} rows, {wrong} wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
