@@ -65,11 +65,11 @@ def near_one(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     Zero stays zero. At the ends of what a dtype can hold the factor ends too; entries are then between 2^-25 and 4 in
     float32, which is as good.
     """
-    scale = _power_of_two(x)
+    scale = scale_near_one(x)
     return x * scale if dtype is None else x.to(dtype, copy=True).mul_(scale.to(dtype))
 
 
-def _power_of_two(x: Tensor) -> Tensor:
+def scale_near_one(x: Tensor) -> Tensor:
     """The factor of `near_one`, shape (*batch, 1, 1)."""
     furthest = 126 if x.dtype is torch.float32 else 1022
     exponent = torch.frexp(largest_entry(x.detach())).exponent.clamp(-furthest, furthest)
@@ -105,7 +105,7 @@ def in_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
         least, most = torch.aminmax(x)
         if max(-least.item(), most.item()) < FAR_OUT[x.dtype]:
             return x, None
-    scale = _power_of_two(x)
+    scale = scale_near_one(x)
     return x * scale, scale
 
 
