@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.linalg.surroundings import readable
 
 MATRIX = (-2, -1)
 """The dimensions of one matrix; all dimensions before them are batch."""
@@ -85,7 +86,7 @@ def of_moderate_size(x: Tensor) -> tuple[Tensor, float | None]:
 
     Finding the largest entry, a power of two, and multiplying by it is more than the length of a small matrix.
     """
-    if x.dim() == 2 and x.is_cpu:
+    if x.dim() == 2 and readable(x):
         size = float(torch.linalg.vector_norm(x))
         if 1 / MODERATE < size < MODERATE:
             return x, size
@@ -101,7 +102,7 @@ def in_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
     In the host's memory a matrix is multiplied only if it must be. Elsewhere to ask would be to wait.
     """
-    if x.is_cpu and not torch.compiler.is_compiling():
+    if readable(x):
         least, most = torch.aminmax(x)
         if max(-least.item(), most.item()) < FAR_OUT[x.dtype]:
             return x, None
@@ -111,7 +112,7 @@ def in_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def total(point: Tensor, step: Tensor) -> Tensor:
     """`point + step`, or half of it if the sum is out of range: enough for whoever needs its direction only."""
-    if point.is_cpu and not torch.compiler.is_compiling():
+    if readable(point):
         moved = point + step
         if math.isfinite(moved.sum().item()):
             return moved

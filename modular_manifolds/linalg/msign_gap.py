@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.compilers import constant, plain
 from modular_manifolds.linalg.matrices import MATRIX, divide_safely, near_one
 from modular_manifolds.linalg.msign import msign_polynomials
@@ -87,15 +88,18 @@ is near √n/2."""
 
 
 @constant
-@functools.cache
 def _lines(
     accuracy: float, floor: float, columns: int, device_type: str
 ) -> tuple[tuple[float, float], ...]:
-    """Pairs (γ, δ(γ)), each δ from 4001 values of x, which settles it to five digits."""
     polynomials, _ = msign_polynomials(accuracy, floor, columns, device_type)
     # Its floor is a part of the largest singular value, not of s.
-    below = floor / columns**0.25
-    x = np.geomspace(1e-6 * below, below, 4001)
+    return _lines_of(polynomials, floor / columns**0.25)
+
+
+@functools.cache
+def _lines_of(polynomials: tuple[Polynomial, ...], floor: float) -> tuple[tuple[float, float], ...]:
+    """Pairs (γ, δ(γ)), each δ from 4001 values of x, which settles it to five digits."""
+    x = np.geomspace(1e-6 * floor, floor, 4001)
     p = mapped(polynomials, x)
     lost = np.maximum(x * (1 - p), 0.0)
     gammas = [4 * slope * float(lost.max()) for slope in SLOPES]
