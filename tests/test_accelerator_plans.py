@@ -9,7 +9,7 @@ import copy
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import cases
@@ -135,14 +135,13 @@ def test_a_plan_is_a_value_that_reads_as_a_sentence(
 
 
 @pytest.fixture
-def unreadable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library believes that no number can be read, as on an accelerator."""
     for module in pkgutil.walk_packages(mm.__path__, "modular_manifolds."):
         if module.name.split(".")[1] in ("linalg", "manifolds", "norms", "solvers"):
             here = importlib.import_module(module.name)
             if getattr(here, "readable", None) is readable:
                 monkeypatch.setattr(here, "readable", lambda _: False)
-    return
 
 
 def on_accelerator(solver: Solver) -> Solver:
