@@ -51,9 +51,9 @@ def gram_iterate(
             root = size.sqrt()
             # Where a derivative may be asked for, the norm's needs R as it was.
             r = (r / size).to(dtype) if torch.is_grad_enabled() else r.div_(size)
-            q = _steps(r, chosen).div_(root)
+            q = even_steps(r, chosen).div_(root)
         else:
-            q = _steps(r, chosen)
+            q = even_steps(r, chosen)
         x = product(x, q)
     return x, root
 
@@ -77,12 +77,12 @@ def inverse_root_by_products(
     r = m / size
     r.diagonal(dim1=-2, dim2=-1).add_(least**2)
     # The largest eigenvalue of r is at most 1 + least², hardly more than 1.
-    q = _steps(r / (1 + least**2), schedule(accuracy, least / (1 + least**2) ** 0.5))
+    q = even_steps(r / (1 + least**2), schedule(accuracy, least / (1 + least**2) ** 0.5))
     scale = size * (1 + least**2)
     return q * scale.rsqrt(), r * size, size
 
 
-def _steps(r: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
+def even_steps(r: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     """The polynomial in R that all the steps together multiply X by."""
     q: Tensor | None = None
     for i, (a, b, c) in enumerate(polynomials):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.linalg.surroundings import readable
 
 MATRIX = (-2, -1)
 """The dimensions of one matrix; all dimensions before them are batch."""
@@ -65,11 +66,11 @@ def near_one(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     Zero stays zero. At the ends of what a dtype can hold the factor ends too; entries are then between 2^-25 and 4 in
     float32, which is as good.
     """
-    scale = _power_of_two(x)
+    scale = scale_near_one(x)
     return x * scale if dtype is None else x.to(dtype, copy=True).mul_(scale.to(dtype))
 
 
-def _power_of_two(x: Tensor) -> Tensor:
+def scale_near_one(x: Tensor) -> Tensor:
     """The factor of `near_one`, shape (*batch, 1, 1)."""
     furthest = 126 if x.dtype is torch.float32 else 1022
     exponent = torch.frexp(largest_entry(x.detach())).exponent.clamp(-furthest, furthest)
@@ -106,7 +107,7 @@ def of_moderate_size(x: Tensor) -> tuple[Tensor, float | None]:
 
     Finding the largest entry, a power of two, and multiplying by it is more than the length of a small matrix.
     """
-    if x.dim() == 2 and x.is_cpu:
+    if x.dim() == 2 and readable(x):
         size = float(torch.linalg.vector_norm(x))
         if 1 / MODERATE < size < MODERATE:
             return x, size
@@ -122,17 +123,17 @@ def in_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
     In the host's memory a matrix is multiplied only if it must be. Elsewhere to ask would be to wait.
     """
-    if x.is_cpu and not torch.compiler.is_compiling():
+    if readable(x):
         least, most = torch.aminmax(x)
         if max(-least.item(), most.item()) < FAR_OUT[x.dtype]:
             return x, None
-    scale = _power_of_two(x)
+    scale = scale_near_one(x)
     return x * scale, scale
 
 
 def total(point: Tensor, step: Tensor) -> Tensor:
     """`point + step`, or half of it if the sum is out of range: enough for whoever needs its direction only."""
-    if point.is_cpu and not torch.compiler.is_compiling():
+    if readable(point):
         moved = point + step
         if math.isfinite(moved.sum().item()):
             return moved

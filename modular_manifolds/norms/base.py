@@ -10,7 +10,14 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.linalg.matrices import MATRIX, as_matrices, restore
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    as_matrices,
+    divide_safely,
+    inner,
+    near_one,
+    restore,
+)
 from modular_manifolds.linalg.surroundings import full_precision
 
 
@@ -56,6 +63,25 @@ class Norm(ABC):
         matrices = self._matrices(gradient, "steepest(gradient)")
         with full_precision(gradient.device.type):
             return restore(self._steepest(matrices), gradient)
+
+    def shortfall(self, gradient: Tensor, direction: Tensor) -> Tensor:
+        """A bound on `1 + <G, A>/dual(G)` for `A = steepest(G)`, shape (*batch): how much steeper a direction can be.
+
+        Zero if the norm's direction is exact, and for a zero gradient; NaN if the direction holds NaN.
+        """
+        if self.accuracy == 0.0:
+            # A direction has entries of moderate size.
+            return direction.sum(dim=MATRIX) * 0
+        matrices = near_one(self._matrices(gradient, "shortfall(gradient)"))
+        with full_precision(gradient.device.type):
+            dual = self._dual(matrices)
+            descent = -inner(matrices, self._matrices(direction, "shortfall(direction)"))
+            return divide_safely(dual - descent, dual).clamp(0, 1)[..., 0, 0]
+
+    def steepest_by(self, shape: tuple[int, ...], device_type: str) -> str:
+        """How `steepest` computes for matrices of this shape (*batch, m, n), as the end of a sentence."""
+        del shape, device_type
+        return "by its formula"
 
     def spectral_unit(self, shape: tuple[int, ...]) -> float:
         """The largest spectral norm of a matrix of this shape (*batch, m, n) whose norm is 1; infinite if not stated.

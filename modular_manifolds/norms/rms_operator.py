@@ -8,7 +8,7 @@ from torch import Tensor
 from modular_manifolds.linalg.msign import msign
 from modular_manifolds.linalg.spectrum import singular_values
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.spectral import MSIGN_FLOOR, msign_accuracy
+from modular_manifolds.norms.spectral import MSIGN_FLOOR, msign_accuracy, msign_by, msign_shortfall
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,12 @@ class RMSOperator(Norm):
     source = "rms"
     target = "rms"
     accuracy = 0.1
+
+    def shortfall(self, gradient: Tensor, direction: Tensor) -> Tensor:
+        return msign_shortfall(gradient, direction, unit=unit(gradient))
+
+    def steepest_by(self, shape: tuple[int, ...], device_type: str) -> str:
+        return msign_by(shape, device_type)
 
     def spectral_unit(self, shape: tuple[int, ...]) -> float:
         return math.sqrt(shape[-2] / shape[-1])

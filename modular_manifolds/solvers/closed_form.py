@@ -10,19 +10,16 @@ from torch import Tensor
 from modular_manifolds.linalg.matrices import (
     MATRIX,
     divide_safely,
-    inner,
     length,
-    near_one,
     normalise,
     projection_rounding,
 )
+from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.rms_operator import RMSOperator, unit
-from modular_manifolds.norms.spectral import MSIGN_FLOOR, Spectral, msign_accuracy
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.msign_gap import msign_gap
-from modular_manifolds.solvers.solution import Solution, Status, relative_gap
+from modular_manifolds.solvers.plan import Plan
+from modular_manifolds.solvers.solution import Solution, Status
 
 
 @dataclass(frozen=True)
@@ -46,21 +43,39 @@ class NormSteepest(Solver):
     name = "norm-steepest"
     reason = "every direction is tangent, so the norm's own steepest direction is the answer"
 
-    def solve(
-        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
-    ) -> Solution:
-        del manifold, point, dual
-        direction = norm.steepest(gradient)
-        if norm.accuracy == 0.0:
-            return _exact(direction)
-        if isinstance(norm, Spectral | RMSOperator):
-            long = unit(gradient) if isinstance(norm, RMSOperator) else 1.0
-            accuracy = msign_accuracy(gradient.shape)
-            gap = msign_gap(gradient, direction, accuracy=accuracy, floor=MSIGN_FLOOR, unit=long)
-        else:
-            g = near_one(gradient)
-            gap = relative_gap(-inner(g, direction), norm.dual(g)[..., None, None])
-        return Solution(direction, gap, tolerance=self.tolerance, shortfall=Status.NOT_CERTIFIED)
+    def plan(
+        self,
+        manifold: Manifold,
+        norm: Norm,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device_type: str,
+    ) -> Plan:
+        del manifold, dtype
+        # An exact formula leaves no gap.
+        tolerance = self.tolerance if norm.accuracy > 0.0 else 0.0
+        return NormSteepestPlan(tolerance, norm, shape, device_type)
+
+
+@dataclass(frozen=True)
+class NormSteepestPlan(Plan):
+    """The norm's own steepest direction, and its own bound on the gap."""
+
+    norm: Norm
+    shape: tuple[int, ...]
+    device_type: str
+
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+        del point, dual
+        direction = self.norm.steepest(gradient)
+        gap = self.norm.shortfall(gradient, direction)
+        # An approximation that falls short has nothing to iterate.
+        shortfall = Status.NOT_CERTIFIED if self.norm.accuracy > 0.0 else Status.NOT_CONVERGED
+        return Solution(direction, gap, tolerance=self.tolerance, shortfall=shortfall)
+
+    def __str__(self) -> str:
+        how = self.norm.steepest_by(self.shape, self.device_type)
+        return f"it takes the norm's own steepest direction, {how}"
 
 
 @dataclass(frozen=True)
@@ -74,12 +89,16 @@ class TangentGradient(Solver):
     name = "tangent-gradient"
     reason = "in the Frobenius norm the projected gradient is the steepest direction"
 
-    def solve(
-        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
-    ) -> Solution:
-        del norm, dual
-        tangent = _tangent_part(manifold, point, normalise(gradient, dim=MATRIX), dim=MATRIX)
-        return _exact(-normalise(tangent, dim=MATRIX))
+    def plan(
+        self,
+        manifold: Manifold,
+        norm: Norm,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device_type: str,
+    ) -> Plan:
+        del shape, dtype
+        return TangentPlan(0.0, manifold, norm, MATRIX, device_type == "cpu")
 
 
 @dataclass(frozen=True)
@@ -93,32 +112,71 @@ class RowTangentGradient(Solver):
     name = "row-tangent-gradient"
     reason = "norm and constraint split into rows, each a sphere of its own"
 
-    def solve(
-        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
-    ) -> Solution:
+    def plan(
+        self,
+        manifold: Manifold,
+        norm: Norm,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device_type: str,
+    ) -> Plan:
+        del shape, dtype
+        return TangentPlan(0.0, manifold, norm, -1, device_type == "cpu")
+
+
+@dataclass(frozen=True)
+class TangentPlan(Plan):
+    """The steepest direction of the norm for the tangent part of the gradient.
+
+    Args:
+        dim: the dimensions that norm and constraint couple: the whole matrix, or each row by itself.
+        on_host: whether numbers may be looked at where they can be read.
+    """
+
+    manifold: Manifold
+    norm: Norm
+    dim: int | tuple[int, int]
+    on_host: bool
+
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
-        tangent = _tangent_part(manifold, point, normalise(gradient, dim=-1), dim=-1)
-        return _exact(norm.steepest(tangent))
+        on_host = self.on_host and readable(point)
+        unit = normalise(gradient, dim=self.dim)
+        tangent = _tangent_part(self.manifold, point, unit, dim=self.dim, on_host=on_host)
+        direction = self.norm.steepest(tangent)
+        return Solution(direction, self.norm.shortfall(tangent, direction), tolerance=0.0)
+
+    def __str__(self) -> str:
+        rows = "of every row by itself" if self.dim == -1 else "of the whole matrix"
+        again = "again if it is short" if self.on_host else "twice, as nothing is read to decide"
+        return f"it normalises the tangent part of the gradient {rows}, projected {again}"
 
 
 def _tangent_part(
-    manifold: Manifold, point: Tensor, unit: Tensor, *, dim: int | tuple[int, int]
+    manifold: Manifold,
+    point: Tensor,
+    unit: Tensor,
+    *,
+    dim: int | tuple[int, int],
+    on_host: bool,
 ) -> Tensor:
     """The tangent part of vectors of unit length, up to a factor; zero if it is no more than rounding."""
     tangent = manifold.tangent(point, unit)
     size = length(tangent, dim=dim)
-    there = ~(size <= projection_rounding(tangent))
-    if bool((there & (size < SHORT)).any()):
-        # Divided by its own length, the rounding of a projection may be as long as what is tangent.
-        tangent = manifold.tangent(point, divide_safely(tangent, size))
-    return torch.where(there, tangent, 0.0)
+    has_tangent_part = ~(size <= projection_rounding(tangent))
+    short = has_tangent_part & (size < SHORT)
+    if on_host:
+        if bool(short.any()):
+            tangent = _projected_again(manifold, point, tangent, size)
+    else:
+        tangent = torch.where(short, _projected_again(manifold, point, tangent, size), tangent)
+    return torch.where(has_tangent_part, tangent, 0.0)
+
+
+def _projected_again(manifold: Manifold, point: Tensor, tangent: Tensor, size: Tensor) -> Tensor:
+    # Divided by its own length, the rounding of a projection may be as long as what is tangent.
+    return manifold.tangent(point, divide_safely(tangent, size))
 
 
 SHORT = 1e-2
 """A tangent part shorter than this, of a vector of length 1, is projected once more."""
-
-
-def _exact(direction: Tensor) -> Solution:
-    # Zero, and NaN where the direction holds one: a direction has entries of moderate size.
-    gap = direction.sum(dim=MATRIX) * 0
-    return Solution(direction, gap, tolerance=0.0)

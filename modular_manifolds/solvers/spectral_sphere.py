@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.matrices import MATRIX, inner, more_than_rounding, normalise
+from modular_manifolds.linalg.msign import msign
+from modular_manifolds.linalg.msign_gap import nuclear_bounds
+from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.spectral_sphere import top_pair
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.rms_operator import RMSOperator, unit
 from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.bracket import Bracket, Line
+from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.solution import Solution, relative_gap
 
 
@@ -47,115 +52,139 @@ class SpectralSphereDual(Solver):
     def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:-2], 1, 2)
 
-    def solve(
-        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
-    ) -> Solution:
-        length = unit(point) if isinstance(norm, RMSOperator) else 1.0
+    def plan(
+        self,
+        manifold: Manifold,
+        norm: Norm,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device_type: str,
+    ) -> Plan:
+        del manifold, dtype
+        length = norm.spectral_unit(shape)
+        by_products = ByProducts(max(self.tolerance, ByProducts.REACHED), length)
+        if device_type != "cpu" or torch.compiler.is_compiling():
+            return by_products
+        return ByDecompositions(self.tolerance, length, self.max_iterations, by_products)
+
+
+@dataclass(frozen=True)
+class ByDecompositions(Plan):
+    """Decompositions in float64 until the gap is within the tolerance: for matrices in the host's memory.
+
+    Args:
+        length: the spectral norm of the direction.
+        max_iterations: decompositions at most.
+        by_products: the plan if numbers cannot be read after all, as in compiled code.
+    """
+
+    length: float
+    max_iterations: int
+    by_products: ByProducts
+
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+        if not readable(point):
+            return self.by_products.solve(point, gradient, dual)
         g = normalise(gradient, dim=MATRIX)
         if not bool(torch.isfinite(g).all()):
             raise NonFiniteError(
                 "gradient", "must be finite", "NaN or infinity", "Look where it came from."
             )
-        there = more_than_rounding(manifold.tangent(point, g), dim=MATRIX)
-        g, n = g.double(), top_pair(point)
-        tangent = normalise(torch.where(there, g - n * inner(n, g), 0.0), dim=MATRIX)
-        best = there.double() * min(point.shape[-2:]) ** 0.5
-        first = torch.zeros_like(best) if dual is None else dual.to(best)[..., :1]
-        second = torch.zeros_like(best) if dual is None else dual.to(best)[..., 1:]
-        low, high = _Line.of(n, tangent, n, -best), _Line.of(-n, tangent, n, best)
-        iterations = 0
+        n = top_pair(point)
+        pair = n.to(g.dtype)
+        has_tangent_part = more_than_rounding(g - pair * inner(pair, g), dim=MATRIX)
+        g = g.double()
+        tangent = normalise(torch.where(has_tangent_part, g - n * inner(n, g), 0.0), dim=MATRIX)
+        best = has_tangent_part.double() * min(point.shape[-2:]) ** 0.5
+        bracket, iterations = Bracket.around_all(tangent, n, best, dual), 0
         while True:
-            a = _mix(low, high)
-            gap = relative_gap(-inner(tangent, a), best)
-            converged = float(gap.max()) <= self.tolerance
-            if converged or iterations >= self.max_iterations:
+            a = bracket.mix()
+            gap = relative_gap(-inner(tangent, a), bracket.best)
+            if float(gap.max()) <= (self.tolerance or 0.0) or iterations >= self.max_iterations:
                 break
-            left, right = _bracket(low, high, best)
-            aim = _where_lines_meet(low, high) if iterations % 3 == 0 else _chord_is_zero(low, high)
-            if iterations == 0:
-                aim = first
-            elif iterations == 1:
-                aim = torch.where((left < second) & (second < right), second, aim)
-            trial, objective = _touching(tangent, n, aim.clamp(left, right))
-            best = torch.minimum(best, objective)
-            low, high = trial.where(trial.slope <= 0, low), trial.where(trial.slope > 0, high)
+            aim = bracket.aim(iterations)
+            bracket = bracket.closed(*_touching(tangent, n, aim))
             iterations += 1
         return Solution(
-            (length * a).to(gradient.dtype),
+            (self.length * a).to(gradient.dtype),
             gap,
             iterations,
             self.tolerance,
-            _ends(low, high),
+            bracket.ends(),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"it closes the bracket by decompositions in float64, {self.max_iterations} at most, until the gap is "
+            f"{self.tolerance:g}"
         )
 
 
 @dataclass(frozen=True)
-class _Line:
-    """`start + slope · λ ≤ φ(λ)`: what one direction in the ball says of φ; `multiplier` is where it was made.
+class ByProducts(Plan):
+    """A fixed number of rounds, each an `msign` by polynomials in the dtype of the weight: nothing is read.
 
-    Direction of shape (*batch, m, n), the others (*batch, 1, 1).
+    Divided by `1 + ε`, ε the accuracy of the msign, every direction lies in the ball, so it bounds φ by a line as an exact
+    one does. What the polynomials promise bounds φ from above. So the gap is a certificate, up to rounding.
+
+    Args:
+        length: the spectral norm of the direction.
+        rounds: how often φ is touched.
+        accuracy, floor: those of the msign.
     """
 
-    direction: Tensor
-    multiplier: Tensor
-    start: Tensor
-    slope: Tensor
+    length: float
+    rounds: int = 5
+    accuracy: float = 1e-3
+    floor: float = 1e-3
 
-    @classmethod
-    def of(cls, direction: Tensor, tangent: Tensor, n: Tensor, multiplier: Tensor) -> _Line:
-        return cls(direction, multiplier, -inner(tangent, direction), -inner(n, direction))
+    REACHED: ClassVar[float] = 1e-2
+    """The gap that five rounds reach from a cold start; from the last step's dual they reach a few times less."""
 
-    def where(self, ours: Tensor, other: _Line) -> _Line:
-        return _Line(
-            torch.where(ours, self.direction, other.direction),
-            torch.where(ours, self.multiplier, other.multiplier),
-            torch.where(ours, self.start, other.start),
-            torch.where(ours, self.slope, other.slope),
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+        n = top_pair(point, by_products=True)
+        g = normalise(gradient, dim=MATRIX)
+        tangent = g - n * inner(n, g)
+        has_tangent_part = more_than_rounding(tangent, dim=MATRIX)
+        tangent = normalise(torch.where(has_tangent_part, tangent, 0.0), dim=MATRIX)
+        # Divided by its own length, the rounding of a projection may be as long as what is tangent.
+        tangent = normalise(tangent - n * inner(n, tangent), dim=MATRIX)
+        best = has_tangent_part.double() * min(point.shape[-2:]) ** 0.5
+        bracket = Bracket.around_all(tangent, n, best, dual)
+        for i in range(self.rounds):
+            bracket = bracket.closed(*self._touching(tangent, n, bracket.aim(i)))
+        a = bracket.mix()
+        a = a - n * inner(n, a)
+        gap = relative_gap(-inner(tangent, a).double(), bracket.best)
+        # A comparison hides NaN.
+        a = torch.where(gap.isnan()[..., None, None], torch.nan, a)
+        return Solution(self.length * a, gap, self.rounds, self.tolerance, bracket.ends())
+
+    def _touching(self, tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
+        """The line of nearly `−msign(T + λN)`, which lies below φ, and an upper bound on φ(λ)."""
+        x = tangent + multiplier.to(n.dtype) * n
+        sign = msign(x, accuracy=self.accuracy, floor=self.floor)
+        size = torch.linalg.vector_norm(x, dim=MATRIX)
+        _, nuclear = nuclear_bounds(x, sign, size=size, accuracy=self.accuracy, floor=self.floor)
+        line = Line.of(sign / -(1 + self.accuracy), tangent, n, multiplier)
+        return line, nuclear[..., None, None]
+
+    def deeper(self) -> Plan | None:
+        """More rounds, closer to msign: gaps of 1e-3 and less."""
+        finer = replace(self, rounds=8, accuracy=1e-4, floor=1e-5)
+        return None if finer == self else finer
+
+    def __str__(self) -> str:
+        return (
+            f"it closes the bracket in {self.rounds} rounds, each an msign by polynomials in the dtype of the weight, "
+            f"to within {self.accuracy:g}"
         )
 
 
-def _touching(tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[_Line, Tensor]:
+def _touching(tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
     """The line of `A = −msign(T + λN)`, which touches φ at λ, and φ(λ)."""
     u, sigma, vh = torch.linalg.svd(tangent + multiplier * n, full_matrices=False)
     # Where T has no direction of its own, msign has none either.
     kept = (sigma > 1e-14 * sigma[..., :1]).to(u.dtype).unsqueeze(-2)
-    line = _Line.of(-((u * kept) @ vh), tangent, n, multiplier)
+    line = Line.of(-((u * kept) @ vh), tangent, n, multiplier)
     return line, sigma.sum(dim=-1)[..., None, None]
-
-
-def _mix(low: _Line, high: _Line) -> Tensor:
-    """The convex combination of the two directions with `<N, A> = 0`."""
-    part = _safely(high.slope, high.slope - low.slope, 0.5).clamp(0, 1)
-    return part * low.direction + (1 - part) * high.direction
-
-
-def _bracket(low: _Line, high: _Line, best: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the minimum of φ can be: between the two λ, and where neither line is above `best`."""
-    left = _safely(best - low.start, low.slope, -torch.inf)
-    right = _safely(best - high.start, high.slope, torch.inf)
-    return left.maximum(low.multiplier), right.minimum(high.multiplier)
-
-
-def _chord_is_zero(low: _Line, high: _Line) -> Tensor:
-    """Where the slope would be zero if it rose evenly from the one λ to the other."""
-    ahead = high.slope * low.multiplier - low.slope * high.multiplier
-    return _safely(ahead, high.slope - low.slope, (low.multiplier + high.multiplier) / 2)
-
-
-def _where_lines_meet(low: _Line, high: _Line) -> Tensor:
-    """The lowest point that the two lines allow: at a kink of φ, the kink."""
-    middle = (low.multiplier + high.multiplier) / 2
-    return _safely(low.start - high.start, high.slope - low.slope, middle)
-
-
-def _ends(low: _Line, high: _Line) -> Tensor:
-    """The two λ, shape (*batch, 1, 2), first the one where φ is flatter."""
-    low_first = low.slope.abs() <= high.slope.abs()
-    first = torch.where(low_first, low.multiplier, high.multiplier)
-    second = torch.where(low_first, high.multiplier, low.multiplier)
-    return torch.cat((first, second), dim=-1)
-
-
-def _safely(x: Tensor, by: Tensor, otherwise: Tensor | float) -> Tensor:
-    """`x / by`, and `otherwise` where `by` is zero."""
-    return torch.where(by == 0, otherwise, x / torch.where(by == 0, 1.0, by))

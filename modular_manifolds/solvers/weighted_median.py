@@ -11,6 +11,7 @@ from modular_manifolds.linalg.matrices import MATRIX, more_than_rounding, normal
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.solution import Solution, relative_gap
 
 
@@ -30,12 +31,32 @@ class WeightedMedian(Solver):
         "one multiplier is left, and it is the weighted median of the ratios of gradient and weight"
     )
 
-    def solve(
-        self, manifold: Manifold, norm: Norm, point: Tensor, gradient: Tensor, dual: Tensor | None
-    ) -> Solution:
-        del norm, dual
+    def plan(
+        self,
+        manifold: Manifold,
+        norm: Norm,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device_type: str,
+    ) -> Plan:
+        del norm, shape, dtype, device_type
+        return WeightedMedianPlan(ROUNDING, manifold)
+
+
+ROUNDING = 1e-6
+"""The gap of an exact formula in float64 is below this."""
+
+
+@dataclass(frozen=True)
+class WeightedMedianPlan(Plan):
+    """One sort of the ratios of gradient and weight, in float64."""
+
+    manifold: Manifold
+
+    def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
+        del dual
         g = normalise(gradient, dim=MATRIX)
-        there = more_than_rounding(manifold.tangent(point, g), dim=MATRIX)
+        has_tangent_part = more_than_rounding(self.manifold.tangent(point, g), dim=MATRIX)
         w, g = normalise(point, dim=MATRIX).double().flatten(-2), g.double().flatten(-2)
         weight = w.abs()
         ratio = torch.where(weight > 0, g / torch.where(weight > 0, w, 1.0), torch.inf)
@@ -59,10 +80,9 @@ class WeightedMedian(Solver):
         # NaN would look like an entry of no ratio.
         nan = (g + w).isnan().any(dim=-1, keepdim=True)
         a, gap = torch.where(nan, torch.nan, a), torch.where(nan[..., 0], torch.nan, gap)
-        direction = torch.where(there, a.reshape(gradient.shape).to(gradient.dtype), 0.0)
-        gap = torch.where(there[..., 0, 0], gap, 0.0).to(gradient.dtype)
-        return Solution(direction, gap, tolerance=ROUNDING)
+        direction = torch.where(has_tangent_part, a.reshape(gradient.shape).to(gradient.dtype), 0.0)
+        gap = torch.where(has_tangent_part[..., 0, 0], gap, 0.0).to(gradient.dtype)
+        return Solution(direction, gap, tolerance=self.tolerance)
 
-
-ROUNDING = 1e-6
-"""The gap of an exact formula in float64 is below this."""
+    def __str__(self) -> str:
+        return "it sorts the ratios of gradient and weight once, in float64"

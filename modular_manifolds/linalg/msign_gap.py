@@ -13,6 +13,7 @@ A is what odd polynomials p make of `G/s`, with s at least the largest singular 
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Final
 
 import numpy as np
@@ -20,8 +21,11 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
+from modular_manifolds.linalg.compilers import constant, plain
 from modular_manifolds.linalg.matrices import MATRIX, divide_safely, near_one
 from modular_manifolds.linalg.msign import msign_polynomials
+from modular_manifolds.linalg.polar_express import mapped
+from modular_manifolds.linalg.surroundings import readable
 
 
 def msign_gap(
@@ -42,20 +46,37 @@ def msign_gap(
         Shape (*batch), in float64; zero for a zero gradient. As true as the promise of `msign`, whose accuracy
         counts rounding in.
     """
-    size = torch.linalg.vector_norm(gradient, dim=MATRIX)
-    if not bool(((size > SAFE) & (size < 1 / SAFE)).all()):
+    size = torch.linalg.vector_norm(gradient, dim=MATRIX) if readable(gradient) else None
+    if size is None or not bool(((size > SAFE) & (size < 1 / SAFE)).all()):
         # The bound does not depend on the size of the gradient.
         gradient = near_one(gradient)
-        size = torch.linalg.vector_norm(gradient, dim=MATRIX, dtype=torch.float64)
-    descent = torch.einsum("...ij,...ij->...", gradient, direction).abs().double() / unit
-    reached = torch.linalg.vector_norm(direction, dim=MATRIX).double().square() / unit**2
-    columns = min(gradient.shape[-2:])
-    polynomials, _ = msign_polynomials(accuracy, floor, columns, gradient.device.type)
-    # Its floor is a part of the largest singular value, not of s.
-    lines = _lines(polynomials, floor / columns**0.25)
-    lost = torch.stack([gamma * reached + columns * delta for gamma, delta in lines]).amin(dim=0)
-    nuclear = (descent + size * lost) / (1 - accuracy)
+        wide = gradient.dtype if size is None else torch.float64
+        size = torch.linalg.vector_norm(gradient, dim=MATRIX, dtype=wide)
+    descent, nuclear = nuclear_bounds(
+        gradient, direction, size=size, accuracy=accuracy, floor=floor, unit=unit
+    )
     return divide_safely(nuclear - descent, nuclear).clamp(0, 1)
+
+
+def nuclear_bounds(
+    x: Tensor, sign: Tensor, *, size: Tensor, accuracy: float, floor: float, unit: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`|<X, A>|/u` and an upper bound on `‖X‖_nuc`, for `A = ± u msign(X, accuracy=ε, floor=…)`.
+
+    Args:
+        x, sign: X and A, shape (*batch, m, n), X of a size whose squares stay in range.
+        size: `‖X‖_F`, shape (*batch).
+        accuracy, floor, unit: as in `msign_gap`.
+
+    Returns:
+        Two tensors of shape (*batch), in float64.
+    """
+    descent = torch.einsum("...ij,...ij->...", x, sign).abs().double() / unit
+    reached = torch.linalg.vector_norm(sign, dim=MATRIX).double().square() / unit**2
+    columns = operator.index(min(x.shape[-2:]))
+    lines = _lines(plain(accuracy), plain(floor), columns, x.device.type)
+    lost = torch.stack([gamma * reached + columns * delta for gamma, delta in lines]).amin(dim=0)
+    return descent, (descent + size * lost) / (1 - accuracy)
 
 
 SAFE: Final = 1e-12
@@ -66,13 +87,20 @@ SLOPES: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 is near √n/2."""
 
 
+@constant
+def _lines(
+    accuracy: float, floor: float, columns: int, device_type: str
+) -> tuple[tuple[float, float], ...]:
+    polynomials, _ = msign_polynomials(accuracy, floor, columns, device_type)
+    # Its floor is a part of the largest singular value, not of s.
+    return _lines_of(polynomials, floor / columns**0.25)
+
+
 @functools.cache
-def _lines(polynomials: tuple[Polynomial, ...], floor: float) -> tuple[tuple[float, float], ...]:
+def _lines_of(polynomials: tuple[Polynomial, ...], floor: float) -> tuple[tuple[float, float], ...]:
     """Pairs (γ, δ(γ)), each δ from 4001 values of x, which settles it to five digits."""
     x = np.geomspace(1e-6 * floor, floor, 4001)
-    p = x
-    for a, b, c in polynomials:
-        p = a * p + b * p**3 + c * p**5
+    p = mapped(polynomials, x)
     lost = np.maximum(x * (1 - p), 0.0)
     gammas = [4 * slope * float(lost.max()) for slope in SLOPES]
     return tuple((gamma, float((lost - gamma * p**2).max())) for gamma in gammas)

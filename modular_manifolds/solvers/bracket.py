@@ -1,0 +1,122 @@
+"""The minimum of a convex function of one number, between two lines that lie below it.
+
+`φ(λ) = ‖T + λN‖_nuc` for matrices T and N: every A with `‖A‖₂ ≤ 1` gives the line `−<T, A> − λ<N, A> ≤ φ(λ)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.linalg.matrices import inner
+
+
+@dataclass(frozen=True)
+class Line:
+    """`start + slope · λ ≤ φ(λ)`: what one direction in the ball says of φ; `multiplier` is where it was made.
+
+    Direction of shape (*batch, m, n), the others (*batch, 1, 1).
+    """
+
+    direction: Tensor
+    multiplier: Tensor
+    start: Tensor
+    slope: Tensor
+
+    @classmethod
+    def of(cls, direction: Tensor, tangent: Tensor, n: Tensor, multiplier: Tensor) -> Line:
+        return cls(direction, multiplier, -_number(tangent, direction), -_number(n, direction))
+
+    def where(self, ours: Tensor, other: Line) -> Line:
+        return Line(
+            torch.where(ours, self.direction, other.direction),
+            torch.where(ours, self.multiplier, other.multiplier),
+            torch.where(ours, self.start, other.start),
+            torch.where(ours, self.slope, other.slope),
+        )
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """The two lines between which the minimum of φ lies, the lowest φ seen, and where a warm start looks first.
+
+    Directions of shape (*batch, m, n), numbers (*batch, 1, 1) in float64.
+    """
+
+    low: Line
+    high: Line
+    best: Tensor
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def around_all(cls, tangent: Tensor, n: Tensor, best: Tensor, dual: Tensor | None) -> Bracket:
+        """The bracket that is known beforehand, by the lines of `A = ∓N`."""
+        given = torch.zeros_like(best).expand(*best.shape[:-1], 2) if dual is None else dual
+        given = given.to(best)
+        low, high = Line.of(n, tangent, n, -best), Line.of(-n, tangent, n, best)
+        return cls(low, high, best, given[..., :1], given[..., 1:])
+
+    def aim(self, i: int) -> Tensor:
+        """The λ to try in round i."""
+        left, right = _limits(self.low, self.high, self.best)
+        if i == 0:
+            return self.first.clamp(left, right)
+        low, high, second = self.low, self.high, self.second
+        aim = _where_lines_meet(low, high) if i % 3 == 0 else _chord_is_zero(low, high)
+        if i == 1:
+            aim = torch.where((left < second) & (second < right), second, aim)
+        return aim.clamp(left, right)
+
+    def closed(self, trial: Line, objective: Tensor) -> Bracket:
+        """The bracket with the line of a trial in the place of the end on its side."""
+        return replace(
+            self,
+            low=trial.where(trial.slope <= 0, self.low),
+            high=trial.where(trial.slope > 0, self.high),
+            best=torch.minimum(self.best, objective),
+        )
+
+    def mix(self) -> Tensor:
+        """The convex combination of the two directions with `<N, A> = 0`."""
+        low, high = self.low, self.high
+        share = _safely(high.slope, high.slope - low.slope, 0.5).clamp(0, 1).to(low.direction.dtype)
+        return share * low.direction + (1 - share) * high.direction
+
+    def ends(self) -> Tensor:
+        """The two λ, shape (*batch, 1, 2), first the one where φ is flatter."""
+        low_first = self.low.slope.abs() <= self.high.slope.abs()
+        first = torch.where(low_first, self.low.multiplier, self.high.multiplier)
+        second = torch.where(low_first, self.high.multiplier, self.low.multiplier)
+        return torch.cat((first, second), dim=-1)
+
+
+def _limits(low: Line, high: Line, best: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the minimum of φ can be: between the two λ, and where neither line is above `best`."""
+    left = _safely(best - low.start, low.slope, -torch.inf)
+    right = _safely(best - high.start, high.slope, torch.inf)
+    return left.maximum(low.multiplier), right.minimum(high.multiplier)
+
+
+def _chord_is_zero(low: Line, high: Line) -> Tensor:
+    """Where the slope would be zero if it rose evenly from the one λ to the other."""
+    ahead = high.slope * low.multiplier - low.slope * high.multiplier
+    return _safely(ahead, high.slope - low.slope, (low.multiplier + high.multiplier) / 2)
+
+
+def _where_lines_meet(low: Line, high: Line) -> Tensor:
+    """The lowest point that the two lines allow: at a kink of φ, the kink."""
+    middle = (low.multiplier + high.multiplier) / 2
+    return _safely(low.start - high.start, high.slope - low.slope, middle)
+
+
+def _number(a: Tensor, b: Tensor) -> Tensor:
+    """`<A, B>`, summed in the dtype of the matrices, in float64."""
+    return inner(a, b).double()
+
+
+def _safely(x: Tensor, by: Tensor, otherwise: Tensor | float) -> Tensor:
+    """`x / by`, and `otherwise` where `by` is zero."""
+    return torch.where(by == 0, otherwise, x / torch.where(by == 0, 1.0, by))
