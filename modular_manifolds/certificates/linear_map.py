@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.space import AnySpace, Space, substitute
-from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree
+from modular_manifolds.composition.fold import Algebra
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.linalg.rounding import largest_singular_value
 
 EPS = torch.finfo(torch.float64).eps
@@ -61,45 +62,78 @@ class LinearMap:
         return LinearMap(self.matrix + other.matrix, error * (1 + 8 * EPS))
 
 
-def is_linear(tree: Tree, matrix_of: MatrixOf) -> bool:
-    """Whether `tree` is a linear map from vectors to vectors whose matrix can be had."""
-    match tree:
-        case Leaf():
-            return tree.identity or matrix_of(tree) is not None
-        case Scale():
-            return is_linear(tree.part, matrix_of)
-        case Series() | Sum():
-            return all(is_linear(part, matrix_of) for part in tree.parts)
-        case Parallel():
-            return False
+@dataclass(frozen=True)
+class Linearity:
+    """Whether a part of a network is a linear map from vectors to vectors whose matrix can be had, and that matrix.
+
+    `matrix(size)` is the one for inputs of `size` features; None on stacks of matrices.
+    """
+
+    linear: bool
+    matrix: Callable[[int], LinearMap | None]
 
 
-def multiplied_out(tree: Tree, source: AnySpace, matrix_of: MatrixOf) -> LinearMap | None:
-    """The one matrix of a tree for which `is_linear` says yes; None on tuples and on stacks of matrices."""
-    if not isinstance(source, Space):
-        return None
-    match tree:
-        case Leaf():
-            matrix = matrix_of(tree)
-            if matrix is None:
-                return LinearMap(torch.eye(source.size, dtype=torch.float64, device="cpu"))
-            matrix = matrix.detach().to("cpu", torch.float64)
-            return LinearMap(matrix) if matrix.dim() == 2 else None
-        case Scale():
-            part = multiplied_out(tree.part, source, matrix_of)
-            return None if part is None else part.scaled(tree.factor)
-        case Series():
+def matrix_of(leaf: Leaf) -> Tensor | None:
+    """The matrix of a linear atom as it is now; None for everything else."""
+    return None if leaf.matrix is None else cast("Tensor | None", leaf.matrix())
+
+
+def nothing(leaf: Leaf) -> None:
+    """The matrix of every leaf if none is to be multiplied out."""
+    del leaf
+
+
+def linearity(matrix_of: MatrixOf) -> Algebra[Linearity]:
+    """The rules by which linear parts are multiplied out."""
+
+    def leaf(node: Leaf) -> Linearity:
+        matrix = matrix_of(node)
+        if matrix is None:
+            return Linearity(
+                node.identity,
+                lambda size: LinearMap(torch.eye(size, dtype=torch.float64, device="cpu")),
+            )
+        own = matrix
+
+        def of_the_leaf(size: int) -> LinearMap | None:
+            del size
+            return LinearMap(own.detach().to("cpu", torch.float64)) if own.dim() == 2 else None
+
+        return Linearity(True, of_the_leaf)
+
+    def series(parts: Sequence[Linearity]) -> Linearity:
+        def product(size: int) -> LinearMap | None:
             whole: LinearMap | None = None
-            for part in tree.parts:
-                own = multiplied_out(part, source, matrix_of)
+            for part in parts:
+                own = part.matrix(size)
                 if own is None:
                     return None
                 whole = own if whole is None else whole.then(own)
-                source = substitute(part.signature.target, source)
+                size = len(own.matrix)
             return whole
-        case Sum():
-            found = [multiplied_out(part, source, matrix_of) for part in tree.parts]
+
+        return Linearity(all(part.linear for part in parts), product)
+
+    def total(parts: Sequence[Linearity]) -> Linearity:
+        def added(size: int) -> LinearMap | None:
+            found = [part.matrix(size) for part in parts]
             maps = [each for each in found if each is not None]
             return reduce(LinearMap.plus, maps) if len(maps) == len(found) else None
-        case Parallel():
-            return None
+
+        return Linearity(all(part.linear for part in parts), added)
+
+    def scale(factor: float, part: Linearity) -> Linearity:
+        def scaled(size: int) -> LinearMap | None:
+            own = part.matrix(size)
+            return None if own is None else own.scaled(factor)
+
+        return Linearity(part.linear, scaled)
+
+    return Algebra(
+        "linear maps",
+        leaf,
+        series,
+        parallel=lambda _: Linearity(False, lambda _: None),
+        sum=total,
+        scale=scale,
+    )

@@ -40,6 +40,8 @@ class Embedding(Atom):
     Source: Large et al., "Scalable optimization in the modular norm" (2024), Embedding.
     """
 
+    _kind = "lookup"
+
     def __init__(
         self,
         vocabulary: int,
