@@ -72,7 +72,7 @@ class Leaf:
     output_within: Callable[[Radius], float] | None = field(default=None, compare=False, repr=False)
     leading: tuple[int, ...] = ()
     entries: int = field(default=0, compare=False)
-    certified: Callable[[Radius], float] | None = field(default=None, compare=False, repr=False)
+    certified: Callable[[Any], float] | None = field(default=None, compare=False, repr=False)
     certified_offset: Callable[[], float] | None = field(default=None, compare=False, repr=False)
     matrix: Callable[[], Any] | None = field(default=None, compare=False, repr=False)
     rounding: Callable[[Any, Any], float] | None = field(default=None, compare=False, repr=False)
