@@ -13,10 +13,11 @@ import modular_manifolds as mm
 from modular_manifolds.certificates.empirical import traced
 from modular_manifolds.certificates.forward_error import forward_error
 from modular_manifolds.certificates.inputs import takes_tokens
-from modular_manifolds.certificates.linear_map import linearity, matrix_of
+from modular_manifolds.certificates.linear_map import linear, matrix_of, multiplied_out
 from modular_manifolds.certificates.propagation import propagate
 from modular_manifolds.composition import allocate, leaves
-from modular_manifolds.composition.fold import Algebra, fold
+from modular_manifolds.composition.budget import MOVED
+from modular_manifolds.composition.fold import Algebra, fold, paired
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.sizes import arrivals, behind, reach, slope
@@ -58,6 +59,19 @@ def test_each_kind_has_its_rule_and_parts_come_in_the_order_of_data() -> None:
     )
     assert fold(tree, WORDS) == "(-2·a then (b + (c then d)) then [e, f])"
     assert [each.path for each in leaves(tree)] == list("abcdef")
+
+
+def test_two_tables_are_one_table_of_pairs() -> None:
+    count = Algebra("leaves", lambda _: 1, series=sum, parallel=sum, sum=sum, scale=lambda _, n: n)
+    tree = Series(
+        "",
+        (
+            Scale("", 2.0, leaf("a")),
+            Sum("", (leaf("b"), leaf("c"))),
+            Parallel("", (leaf("d"), leaf("e"))),
+        ),
+    )
+    assert fold(tree, paired(WORDS, count)) == (fold(tree, WORDS), 5)
 
 
 def test_what_stands_behind_a_leaf() -> None:
@@ -103,11 +117,15 @@ class Graph:
 UNKNOWN: Final = cast("Tree", Graph("blocks", (leaf("a"),), leaf("a").signature))
 TABLES: Final[dict[str, Callable[[Tree], object]]] = {
     "slopes and sizes": lambda tree: reach(tree, 1.0),
-    "slopes and sizes leaf": lambda tree: propagate(tree, SPACE, 1.0, Leaf.lipschitz_within),
+    "slopes and sizes leaf by leaf": lambda tree: propagate(
+        tree, SPACE, 1.0, Leaf.lipschitz_within
+    ),
     "the slopes behind each leaf": lambda tree: behind(tree, [1.0]),
     "slopes and": lambda tree: arrivals(tree, 1.0, Leaf.lipschitz_within),
+    "the leaves that a step moves": lambda tree: fold(tree, MOVED),
     "slopes": lambda tree: allocate(tree, 1.0),
-    "linear maps": lambda tree: fold(tree, linearity(matrix_of)),
+    "linear parts": lambda tree: fold(tree, linear(matrix_of)),
+    "linear maps": lambda tree: fold(tree, multiplied_out(matrix_of)),
     "rounding errors": lambda tree: forward_error(
         tree, SPACE, 1.0, Leaf.lipschitz_within, torch.float32
     ),

@@ -11,12 +11,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.fold import Algebra
+from modular_manifolds.composition.fold import Algebra, carried
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.linalg.rounding import largest_singular_value
 
 EPS = torch.finfo(torch.float64).eps
 MatrixOf = Callable[[Leaf], Tensor | None]
+MapOf = Callable[[int], "LinearMap | None"]
+"""The matrix of a part for inputs of so many features."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,6 @@ class LinearMap:
         return LinearMap(self.matrix + other.matrix, error * (1 + 8 * EPS))
 
 
-@dataclass(frozen=True)
-class Linearity:
-    """Whether a part of a network is a linear map from vectors to vectors whose matrix can be had, and that matrix.
-
-    `matrix(size)` is the one for inputs of `size` features; None on stacks of matrices.
-    """
-
-    linear: bool
-    matrix: Callable[[int], LinearMap | None]
-
-
 def matrix_of(leaf: Leaf) -> Tensor | None:
     """The matrix of a linear atom as it is now; None for everything else."""
     return None if leaf.matrix is None else cast("Tensor | None", leaf.matrix())
@@ -83,57 +74,37 @@ def nothing(leaf: Leaf) -> None:
     del leaf
 
 
-def linearity(matrix_of: MatrixOf) -> Algebra[Linearity]:
-    """The rules by which linear parts are multiplied out."""
-
-    def leaf(node: Leaf) -> Linearity:
-        matrix = matrix_of(node)
-        if matrix is None:
-            return Linearity(
-                node.identity,
-                lambda size: LinearMap(torch.eye(size, dtype=torch.float64, device="cpu")),
-            )
-        own = matrix
-
-        def of_the_leaf(size: int) -> LinearMap | None:
-            del size
-            return LinearMap(own.detach().to("cpu", torch.float64)) if own.dim() == 2 else None
-
-        return Linearity(True, of_the_leaf)
-
-    def series(parts: Sequence[Linearity]) -> Linearity:
-        def product(size: int) -> LinearMap | None:
-            whole: LinearMap | None = None
-            for part in parts:
-                own = part.matrix(size)
-                if own is None:
-                    return None
-                whole = own if whole is None else whole.then(own)
-                size = len(own.matrix)
-            return whole
-
-        return Linearity(all(part.linear for part in parts), product)
-
-    def total(parts: Sequence[Linearity]) -> Linearity:
-        def added(size: int) -> LinearMap | None:
-            found = [part.matrix(size) for part in parts]
-            maps = [each for each in found if each is not None]
-            return reduce(LinearMap.plus, maps) if len(maps) == len(found) else None
-
-        return Linearity(all(part.linear for part in parts), added)
-
-    def scale(factor: float, part: Linearity) -> Linearity:
-        def scaled(size: int) -> LinearMap | None:
-            own = part.matrix(size)
-            return None if own is None else own.scaled(factor)
-
-        return Linearity(part.linear, scaled)
-
+def linear(matrix_of: MatrixOf) -> Algebra[bool]:
+    """The rules by which a part is a linear map from vectors to vectors whose matrix can be had."""
     return Algebra(
+        "linear parts",
+        leaf=lambda leaf: leaf.identity or matrix_of(leaf) is not None,
+        series=all,
+        parallel=lambda _: False,
+        sum=all,
+        scale=lambda _, part: part,
+    )
+
+
+def multiplied_out(matrix_of: MatrixOf) -> Algebra[MapOf]:
+    """The rules by which a linear part becomes one matrix; None on tuples and on stacks of matrices."""
+
+    def at_a_leaf(leaf: Leaf, size: int) -> LinearMap | None:
+        matrix = matrix_of(leaf)
+        if matrix is None:
+            return LinearMap(torch.eye(size, dtype=torch.float64, device="cpu"))
+        return LinearMap(matrix.detach().to("cpu", torch.float64)) if matrix.dim() == 2 else None
+
+    def summed(maps: Sequence[LinearMap | None]) -> LinearMap | None:
+        known = [each for each in maps if each is not None]
+        return reduce(LinearMap.plus, known) if len(known) == len(maps) else None
+
+    return carried(
         "linear maps",
-        leaf,
-        series,
-        parallel=lambda _: Linearity(False, lambda _: None),
-        sum=total,
-        scale=scale,
+        leaf=at_a_leaf,
+        onward=lambda f: 0 if f is None else len(f.matrix),
+        then=lambda f, g: None if f is None or g is None else f.then(g),
+        parallel=lambda _: None,
+        total=summed,
+        scale=lambda c, f: None if f is None else f.scaled(c),
     )

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
-from modular_manifolds.certificates.linear_map import Linearity, MatrixOf, linearity, nothing
-from modular_manifolds.composition.fold import Algebra, fold
+from modular_manifolds.certificates.linear_map import (
+    MapOf,
+    MatrixOf,
+    linear,
+    multiplied_out,
+    nothing,
+)
+from modular_manifolds.composition.fold import Algebra, fold, paired
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, added, plus, scaled, times, total
 from modular_manifolds.composition.sizes import LeafBound, behind
@@ -62,7 +68,8 @@ def propagate(
     the product of its parts' slopes, that of a parallel or a sum their sum, that of a scale |c| times.
     With `matrix_of`, maximal linear parts are multiplied out, and their σ_max serves where it is less.
     """
-    walk = _Walk(slope_of, linearity(matrix_of or nothing))
+    known = matrix_of or nothing
+    walk = _Walk(slope_of, paired(linear(known), multiplied_out(known)))
     whole = fold(tree, walk.rules()).through(source, radius, merge=matrix_of is not None)
     seen = [walk.seen[leaf.path] for leaf in leaves(tree)]
     gradients = behind(tree, [part.slope for _, _, part in seen])
@@ -105,13 +112,14 @@ class _Part:
 
     walk: _Walk
     by_rule: ByRule
-    linearity: Linearity
+    linear: bool
+    matrix: MapOf
     paths: tuple[str, ...]
     parts: tuple[_Part, ...] = ()
     leaf: bool = False
 
     def through(self, source: AnySpace, radius: Radius, *, merge: bool) -> _Bound:
-        if not merge or self.leaf or not self.linearity.linear:
+        if not merge or self.leaf or not self.linear:
             return self.by_rule(source, radius, merge)
         # The whole is one linear map: its parts need not be multiplied out as well.
         return self.walk.as_one_map(self, source, radius, self.by_rule(source, radius, False))
@@ -122,7 +130,7 @@ class _Walk:
     """The rules of a propagation, and what they met on the way."""
 
     slope_of: LeafBound
-    maps: Algebra[Linearity]
+    maps: Algebra[tuple[bool, MapOf]]
     seen: dict[str, tuple[AnySpace, Radius, _Bound]] = field(
         default_factory=dict[str, "tuple[AnySpace, Radius, _Bound]"]
     )
@@ -147,7 +155,7 @@ class _Walk:
             self.seen[leaf.path] = source, radius, own
             return own
 
-        return _Part(self, by_rule, self.maps.leaf(leaf), (leaf.path,), leaf=True)
+        return _Part(self, by_rule, *self.maps.leaf(leaf), (leaf.path,), leaf=True)
 
     def series(self, parts: Sequence[_Part]) -> _Part:
         flat = tuple(each for part in parts for each in part.parts or (part,))
@@ -187,28 +195,30 @@ class _Walk:
             slope = times(abs(factor), inside.slope)
             return _Bound(slope, scaled(factor, inside.leaving), inside.target)
 
-        return _Part(self, by_rule, self.maps.scale(factor, part.linearity), part.paths)
+        maps = self.maps.scale(factor, (part.linear, part.matrix))
+        return _Part(self, by_rule, *maps, part.paths)
 
     def composed(
         self,
         by_rule: ByRule,
-        rule: Callable[[Sequence[Linearity]], Linearity],
+        rule: Callable[[Sequence[tuple[bool, MapOf]]], tuple[bool, MapOf]],
         parts: Sequence[_Part],
         flat: tuple[_Part, ...] = (),
     ) -> _Part:
         paths = tuple(path for part in parts for path in part.paths)
-        return _Part(self, by_rule, rule([part.linearity for part in parts]), paths, flat)
+        maps = rule([(part.linear, part.matrix) for part in parts])
+        return _Part(self, by_rule, *maps, paths, flat)
 
     def as_one_map(self, part: _Part, source: AnySpace, radius: Radius, by_rule: _Bound) -> _Bound:
         """The part's bounds through its one matrix, where they are smaller than those of the rules."""
         if not isinstance(source, Space) or not isinstance(by_rule.target, Space):
             return by_rule
-        linear = part.linearity.matrix(source.size)
-        if linear is None:
+        one = part.matrix(source.size)
+        if one is None:
             return by_rule
         shape = (by_rule.target.size, source.size)
         ends = through_l2(shape, source.norm, by_rule.target.norm)
-        slope = linear.largest_singular_value() * ends
+        slope = one.largest_singular_value() * ends
         if not slope < by_rule.slope:
             return by_rule
         self.merged.append(part.paths)
@@ -218,14 +228,14 @@ class _Walk:
     def runs(self, parts: tuple[_Part, ...]) -> list[_Part]:
         """Neighbours in a series that are linear, each run as a series of its own."""
         grouped: list[_Part] = []
-        for linear, run in groupby(parts, lambda part: part.linearity.linear):
+        for merged, run in groupby(parts, lambda part: part.linear):
             neighbours = tuple(run)
-            together = linear and len(neighbours) > 1
+            together = merged and len(neighbours) > 1
             grouped.extend([self.series(neighbours)] if together else neighbours)
         return grouped
 
     def addends(self, parts: Sequence[_Part]) -> list[_Part]:
         """The parts of a sum, those that are linear as one sum."""
-        linear = [part for part in parts if part.linearity.linear]
-        others = [part for part in parts if not part.linearity.linear]
-        return [self.sum(linear), *others] if len(linear) > 1 else list(parts)
+        maps = [part for part in parts if part.linear]
+        others = [part for part in parts if not part.linear]
+        return [self.sum(maps), *others] if len(maps) > 1 else list(parts)

@@ -11,7 +11,9 @@ from modular_manifolds.composition.tree import Parallel, Scale, Series, Sum, Tre
 from modular_manifolds.errors import ArgumentError
 
 A = TypeVar("A")
+B = TypeVar("B")
 X = TypeVar("X")
+Y = TypeVar("Y")
 
 
 @dataclass(frozen=True)
@@ -80,25 +82,46 @@ def _no_rule(node: object, name: str) -> ArgumentError:
     )
 
 
-def flow(
+def paired(first: Algebra[A], second: Algebra[B]) -> Algebra[tuple[A, B]]:
+    """Two tables at once: the value of a node is a pair."""
+
+    def both(
+        one: Callable[[Sequence[A]], A], other: Callable[[Sequence[B]], B]
+    ) -> Callable[[Sequence[tuple[A, B]]], tuple[A, B]]:
+        return lambda parts: (one([a for a, _ in parts]), other([b for _, b in parts]))
+
+    return Algebra(
+        f"{first.name} and {second.name}",
+        leaf=lambda node: (first.leaf(node), second.leaf(node)),
+        series=both(first.series, second.series),
+        parallel=both(first.parallel, second.parallel),
+        sum=both(first.sum, second.sum),
+        scale=lambda c, part: (first.scale(c, part[0]), second.scale(c, part[1])),
+    )
+
+
+def carried(
     name: str,
     *,
-    leaf: Callable[[Leaf, X], X],
-    parallel: Callable[[Sequence[X]], X],
-    total: Callable[[Sequence[X]], X],
-    scale: Callable[[float, X], X],
-) -> Algebra[Callable[[X], X]]:
-    """The rules of a value that travels with the data: the value of a node is a function of what arrives.
+    leaf: Callable[[Leaf, X], Y],
+    onward: Callable[[Y], X],
+    then: Callable[[Y, Y], Y],
+    parallel: Callable[[Sequence[Y]], Y],
+    total: Callable[[Sequence[Y]], Y],
+    scale: Callable[[float, Y], Y],
+) -> Algebra[Callable[[X], Y]]:
+    """The rules of a value that depends on what arrives: the value of a node is a function of that.
 
-    In series the output of one part is the input of the next. Side by side every part is given the same input, and
-    `parallel` or `total` joins the outputs.
+    Side by side every part is given the same; `parallel` or `total` joins the values of the parts. In series a part is given
+    `onward` of the value before, and `then` joins the two.
     """
 
-    def in_series(parts: Sequence[Callable[[X], X]]) -> Callable[[X], X]:
-        def through(x: X) -> X:
-            for part in parts:
-                x = part(x)
-            return x
+    def in_series(parts: Sequence[Callable[[X], Y]]) -> Callable[[X], Y]:
+        def through(x: X) -> Y:
+            whole = parts[0](x)
+            for part in parts[1:]:
+                whole = then(whole, part(onward(whole)))
+            return whole
 
         return through
 
@@ -109,4 +132,24 @@ def flow(
         parallel=lambda parts: lambda x: parallel([part(x) for part in parts]),
         sum=lambda parts: lambda x: total([part(x) for part in parts]),
         scale=lambda factor, part: lambda x: scale(factor, part(x)),
+    )
+
+
+def flow(
+    name: str,
+    *,
+    leaf: Callable[[Leaf, X], X],
+    parallel: Callable[[Sequence[X]], X],
+    total: Callable[[Sequence[X]], X],
+    scale: Callable[[float, X], X],
+) -> Algebra[Callable[[X], X]]:
+    """The rules of a value that travels with the data: in series the output of a part is the input of the next."""
+    return carried(
+        name,
+        leaf=leaf,
+        onward=lambda x: x,
+        then=lambda _, x: x,
+        parallel=parallel,
+        total=total,
+        scale=scale,
     )

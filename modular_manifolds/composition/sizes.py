@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from modular_manifolds.composition.fold import Algebra, fold
+from modular_manifolds.composition.fold import Algebra, carried, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, added, plus, scaled, times
 from modular_manifolds.composition.tree import Tree
@@ -71,48 +71,26 @@ def arrivals(tree: Tree, radius: Radius, bound: LeafBound) -> list[Arrival]:
 
 
 def _sizes(bound: LeafBound, watch: Callable[[Arrival], None] | None = None) -> Algebra[Through]:
-    def leaf(node: Leaf) -> Through:
-        def through(radius: Radius) -> Sizes:
-            own = partial(bound, node)
-            found = Sizes(node.slope(radius, own), node.reach(radius, own))
-            if watch is not None:
-                watch(Arrival(node, radius, found.slope))
-            return found
+    def at_a_leaf(leaf: Leaf, radius: Radius) -> Sizes:
+        own = partial(bound, leaf)
+        slope = leaf.slope(radius, own)
+        if watch is not None:
+            watch(Arrival(leaf, radius, slope))
+        return Sizes(slope, leaf.reach(radius, own))
 
-        return through
+    return carried(
+        "slopes and sizes",
+        leaf=at_a_leaf,
+        onward=lambda f: f.reach,
+        then=lambda f, g: Sizes(times(f.slope, g.slope), g.reach),
+        parallel=lambda parts: Sizes(_sum_of_slopes(parts), tuple(f.reach for f in parts)),
+        total=lambda parts: Sizes(_sum_of_slopes(parts), added([f.reach for f in parts])),
+        scale=lambda c, f: Sizes(times(abs(c), f.slope), scaled(c, f.reach)),
+    )
 
-    def series(parts: Sequence[Through]) -> Through:
-        def through(radius: Radius) -> Sizes:
-            slope = 1.0
-            for part in parts:
-                own, radius = part(radius)
-                slope = times(slope, own)
-            return Sizes(slope, radius)
 
-        return through
-
-    def parallel(parts: Sequence[Through]) -> Through:
-        def through(radius: Radius) -> Sizes:
-            slopes, sizes = zip(*[part(radius) for part in parts], strict=True)
-            return Sizes(plus(slopes), sizes)
-
-        return through
-
-    def total(parts: Sequence[Through]) -> Through:
-        def through(radius: Radius) -> Sizes:
-            slopes, sizes = zip(*[part(radius) for part in parts], strict=True)
-            return Sizes(plus(slopes), added(sizes))
-
-        return through
-
-    def scale(factor: float, part: Through) -> Through:
-        def through(radius: Radius) -> Sizes:
-            slope, size = part(radius)
-            return Sizes(times(abs(factor), slope), scaled(factor, size))
-
-        return through
-
-    return Algebra("slopes and sizes", leaf, series, parallel, total, scale)
+def _sum_of_slopes(parts: Sequence[Sizes]) -> float:
+    return plus(f.slope for f in parts)
 
 
 @dataclass(frozen=True)
