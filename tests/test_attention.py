@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import modular_manifolds as mm
-from modular_manifolds.composition.tree import slope
+from modular_manifolds.composition.sizes import slope
 from modular_manifolds.errors import ArgumentError, SpaceError
 from modular_manifolds.testing import Sample, check_module
 

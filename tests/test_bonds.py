@@ -116,6 +116,19 @@ def test_rms_norm_is_torch_s() -> None:
     torch.testing.assert_close(mm.RMSNorm(6, eps=0.1)(x), torch.nn.RMSNorm(6, eps=0.1)(x))
 
 
+def test_the_rounding_in_training_counts_the_mask() -> None:
+    """A report bounds the network in its mode, rounding included; evaluation rounds nothing at a dropout."""
+    net = mm.Linear(6, 6) >> mm.Dropout(0.25) >> mm.Linear(6, 2)
+    training, evaluated = (mm.lipschitz(net.train(mode), radius=1.0) for mode in (True, False))
+    assert [report.rows[1].rounding for report in (training, evaluated)] == [
+        pytest.approx(2 * torch.finfo(torch.float32).eps / 0.75, rel=1e-5),
+        0.0,
+    ]
+    assert training.rounding is not None
+    assert evaluated.rounding is not None
+    assert training.rounding > evaluated.rounding / 0.75
+
+
 def test_dropout_declares_what_holds_in_the_mode_it_is_in() -> None:
     net = mm.Linear(6, 6) >> mm.Dropout(0.25) >> mm.Linear(6, 2)
     assert net.sensitivity == pytest.approx(4 / 3)

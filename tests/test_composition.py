@@ -23,7 +23,8 @@ from modular_manifolds.composition import (
     leaves,
 )
 from modular_manifolds.composition.radius import Radius, added, each_of, scaled, total
-from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, reach, slope
+from modular_manifolds.composition.sizes import reach, slope
+from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum
 from modular_manifolds.errors import ArgumentError, SpaceError
 
 EXACT = 1e-12

@@ -120,7 +120,7 @@ def test_multipliers_that_are_wrong_prove_nothing_false(seed: int) -> None:
     """The solver is not trusted: whatever it says, the bound is above the worst pattern."""
     torch.manual_seed(seed)
     net = (free(4, 6) >> mm.ReLU() >> free(6, 3)).double()
-    region = near(chain_of(net), torch.zeros(4, dtype=torch.float64), 1.0)
+    region = near(chain_of(net.tree()), torch.zeros(4, dtype=torch.float64), 1.0)
     good = multipliers(region)
     assert good is not None
     worst = by_patterns(net)
@@ -139,7 +139,7 @@ def test_multipliers_that_are_wrong_prove_nothing_false(seed: int) -> None:
 def test_the_form_is_what_the_pairs_of_points_satisfy() -> None:
     """`ξᵀMξ = ρ‖Δx‖² − ‖Δf‖² − 2 Σ t_i u_i (c_i ξ − u_i)`, on real pairs."""
     net = (free(4, 6) >> mm.ReLU() >> free(6, 5) >> mm.ReLU() >> free(5, 3)).double()
-    region = near(chain_of(net), torch.zeros(4, dtype=torch.float64), 10.0)
+    region = near(chain_of(net.tree()), torch.zeros(4, dtype=torch.float64), 10.0)
     assert region.undecided == 11
     A, B, _ = (p.detach() for p in net.parameters())
     x, y = torch.randn(2, 50, 4, dtype=torch.float64)
@@ -190,16 +190,16 @@ def test_a_unit_moves_by_what_the_units_in_front_of_it_may(
     last: list[float], undecided: int
 ) -> None:
     net = weights([[10.0, 0.0], [0.0, 0.1], [1.0, -1.0]], [last])
-    region = near(chain_of(net), torch.ones(2, dtype=torch.float64), 0.5)
+    region = near(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 0.5)
     assert region.undecided == undecided
 
 
 def test_while_all_is_one_matrix_its_rows_count() -> None:
     """Two units of slope 10 that cancel: `10 x₁ − 9.9 x₁` moves by 0.05 only."""
     net = weights([[10.0, 0.0], [9.9, 0.0]], [[1.0, -1.0]])
-    assert near(chain_of(net), torch.ones(2, dtype=torch.float64), 0.5).undecided == 0
-    assert near(chain_of(net), torch.ones(2, dtype=torch.float64), 0.99).undecided == 0
-    assert near(chain_of(net), torch.ones(2, dtype=torch.float64), 1.01).undecided == 3
+    assert near(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 0.5).undecided == 0
+    assert near(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 0.99).undecided == 0
+    assert near(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 1.01).undecided == 3
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -207,7 +207,7 @@ def test_what_rounding_did_to_the_matrices_is_counted(seed: int) -> None:
     """An error that large could have scaled a matrix: the bound covers the network with it scaled."""
     torch.manual_seed(seed)
     net = (free(4, 6) >> mm.ReLU() >> free(6, 3)).double()
-    region = near(chain_of(net), torch.zeros(4, dtype=torch.float64), 1.0)
+    region = near(chain_of(net.tree()), torch.zeros(4, dtype=torch.float64), 1.0)
     good = multipliers(region)
     assert good is not None
     for size in (0.1, 1.0):
@@ -268,7 +268,7 @@ def test_what_the_solver_does_not_give_is_made_up_by_norms(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     net, point = free(4, 6) >> mm.ReLU() >> free(6, 3), torch.zeros(4)
-    found = multipliers(near(chain_of(net), point.double(), 1.0))
+    found = multipliers(near(chain_of(net.tree()), point.double(), 1.0))
     assert found is not None
     for given_up in (None, (torch.zeros(6, dtype=torch.float64), True)):
         monkeypatch.setattr(local, "multipliers", lambda _, answer=given_up: answer)

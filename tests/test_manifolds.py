@@ -73,6 +73,14 @@ class Broken(mm.Manifold):
         del shape
         return 0.9 if self.fault == "bound too small" else 1.0
 
+    def _largest_row_norm(self, shape: tuple[int, int]) -> float:
+        return 0.3 if self.fault == "row bound too small" else super()._largest_row_norm(shape)
+
+    def _scaled(self, factor: float) -> mm.Manifold:
+        if self.fault == "scales too far":
+            return mm.Sphere(2 * factor)
+        return super()._scaled(factor)
+
 
 FAULTS = {
     "projects elsewhere": "nearest",
@@ -87,6 +95,8 @@ FAULTS = {
     "ordinary square": "lands on the manifold|NaN",
     "sees nothing": "residual of a point",
     "bound too small": "largest_singular_value",
+    "row bound too small": "largest_row_norm",
+    "scales too far": "times a point",
 }
 
 
@@ -99,6 +109,25 @@ def test_the_laws_find_faults(fault: str) -> None:
     """A law that cannot fail is none: each fault is found, by a law that says what is wrong."""
     with pytest.raises(AssertionError, match=FAULTS[fault]):
         check_manifold(Broken(fault=fault), Sample((5, 4)))
+
+
+def test_rows_and_scales_are_told() -> None:
+    """Rows on spheres are shorter than the bound on the whole matrix; space without bounds stays itself."""
+    assert (
+        mm.Oblique(2.0).largest_row_norm((9, 4))
+        == 2.0
+        < mm.Oblique(2.0).largest_singular_value((9, 4))
+    )
+    assert mm.BalancedRows(2.0).largest_row_norm((9, 4)) == 2.0
+    assert mm.Stiefel(3.0).largest_row_norm((2, 4, 9)) == 3.0
+    assert mm.Euclidean().largest_row_norm((9, 4)) == math.inf
+    assert mm.SpectralBall(2.0).scaled(3) == mm.SpectralBall(6.0)
+    assert mm.Euclidean().scaled(3.0) == mm.Euclidean()
+    for factor in (0, -1.0, math.nan, "2"):
+        with pytest.raises(ArgumentError, match=r"Sphere.scaled\(factor\)"):
+            mm.Sphere().scaled(factor)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ArgumentError, match="needs a manifold with a radius"):
+        Broken().scaled(2.0)
 
 
 @pytest.mark.parametrize("radius", [1.0, 0.5, 3.0])

@@ -16,7 +16,8 @@ from torch.func import functional_call, jvp
 
 import modular_manifolds as mm
 from modular_manifolds.composition import Signature, Space, Tree, allocate
-from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, slope
+from modular_manifolds.composition.sizes import slope
+from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum
 
 MODELS: dict[str, tuple[Callable[[], mm.Module], list[float]]] = {
     "GPT": (

@@ -131,7 +131,7 @@ def test_the_bound_on_the_rounding_of_the_forward_pass_holds(
     exact = np.maximum(hidden, 0) @ last.T
     wrong = np.linalg.norm((net(x).detach().numpy() - exact).astype(float), axis=1)
     radius = float(x.norm(dim=1).max())
-    bound = rounding_of_outputs(net, radius)
+    bound = rounding_of_outputs(net.tree(), radius)
     assert 0 < wrong.max() <= bound < 1e-10 * (radius + 10 * shift)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from modular_manifolds.arguments import check_count
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
 from modular_manifolds.certificates.bounds import (
-    bounds,
+    bounds_of,
     check_radius,
     one_space_to_another,
     rounding_up,
@@ -28,10 +28,11 @@ from modular_manifolds.certificates.empirical import (
 from modular_manifolds.certificates.examined import Examined, examined
 from modular_manifolds.certificates.inputs import as_vectors
 from modular_manifolds.certificates.propagation import Passage
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
 from modular_manifolds.composition.table import format_table
-from modular_manifolds.composition.tree import Leaf, Tree, leading
-from modular_manifolds.nn.module import Module
+from modular_manifolds.composition.tree import Tree
+from modular_manifolds.nn.composed import Composed
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class ActivationReport:
 
 
 def activations(
-    net: Module,
+    net: Composed,
     *,
     radius: float | None = None,
     points: Any = None,
@@ -131,8 +132,8 @@ def activations(
         seed: the seed of the random inputs and output gradients.
 
     Raises:
-        ArgumentError: `radius` is not finite and positive or a point lies outside it, or `net` is not a
-        module of this library or has a weight that is complex. SpaceError: the network takes any space, or
+        ArgumentError: `radius` is not finite and positive or a point lies outside it, or `net` has
+        no tree (see `Composed`) or a weight that is complex. SpaceError: the network takes any space, or
         takes or gives a tuple. NonFiniteError: a weight or a point holds NaN or infinity. ShapeError: the network
         does not take such points.
     """
@@ -143,25 +144,24 @@ def activations(
 
 def _report(seen: Examined, radius: float | None, points: Any, seed: int) -> ActivationReport:
     network = seen.network
-    tree, source, target = one_space_to_another(network, "activations(net)")
-    given = None if points is None else as_vectors(points, network, argument="points")
+    source, target = one_space_to_another(seen.tree, "activations(net)")
+    given = None if points is None else as_vectors(points, seen.tree, argument="points")
     if radius is None and given is not None and given.numel():
         radius = float(vector_norm(given, source.norm).amax()) or None
     radius = check_radius(1.0 if radius is None else radius)
-    known = bounds(seen.bounded, input_norm=source.norm, output_norm=target.norm, radius=radius)
+    known = bounds_of(seen.bounded, input_norm=source.norm, output_norm=target.norm, radius=radius)
     proved = known.proved.passages
     generator = torch.Generator("cpu").manual_seed(seed)
     at = points_to_try(
         network,
-        source,
+        seen.tree,
         norm=source.norm,
         radius=radius,
         points=given,
         starts=64 if given is None else len(given),
         generator=generator,
-        leading=leading(tree),
     )
-    found = _measured(network, tree, target, proved, at, generator)
+    found = _measured(seen.tree, target, proved, at, generator)
     up = rounding_up(known.proved)
     rows: list[ActivationRow] = []
     for one, other in zip(known.promised.passages, proved, strict=True):
@@ -178,7 +178,6 @@ def _report(seen: Examined, radius: float | None, points: Any, seed: int) -> Act
 
 
 def _measured(
-    network: Module,
     tree: Tree,
     target: Space,
     passages: tuple[Passage, ...],
@@ -189,7 +188,7 @@ def _measured(
     if not at.numel():
         return {}
     try:
-        output, seen = traced(network, tree, at.clone().requires_grad_(), _node)
+        output, seen = traced(tree, at.clone().requires_grad_(), _node)
     except LookupError:
         return {}
     gradients: dict[str, float | None] = dict.fromkeys(seen, 0.0)

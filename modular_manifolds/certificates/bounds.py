@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 
 from modular_manifolds.arguments import POSITIVE, check_number
-from modular_manifolds.certificates.leaves import Certified, declared
+from modular_manifolds.certificates.linear_map import matrix_of
 from modular_manifolds.certificates.propagation import Propagation, propagate
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import Space, VectorNorm, conversion
-from modular_manifolds.composition.tree import Tree
+from modular_manifolds.composition.tree import Tree, as_it_is
 from modular_manifolds.errors import SpaceError
-from modular_manifolds.nn.module import Module
-from modular_manifolds.nn.network import check_network, check_values
+from modular_manifolds.nn.composed import Composed
+from modular_manifolds.nn.network import check_composed, check_values
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Bounds:
 
     Args:
         declared: holds on the product manifold.
-        certified: holds for the weights as they are, `now`.
+        certified: holds for the weights as they are now.
         promised, proved: the same leaf by leaf, in the norms of the leaves' own spaces.
         arriving: the bound on the inputs' norm in the network's own space.
     """
@@ -30,12 +31,11 @@ class Bounds:
     certified: float
     promised: Propagation
     proved: Propagation
-    now: Certified
     arriving: float
 
 
 def bounds(
-    net: Module,
+    net: Composed,
     *,
     input_norm: VectorNorm,
     output_norm: VectorNorm,
@@ -44,17 +44,31 @@ def bounds(
     """Bound the slope of `net` between two norms, for inputs within `radius` or for all.
 
     Raises:
-        ArgumentError, SpaceError: as `one_space_to_another`.
+        ArgumentError: `net` is not `Composed`, or a weight has no values. SpaceError: as `one_space_to_another`.
     """
-    net = check_network(net, argument="lipschitz(net)")
-    check_values(net, argument="lipschitz(net)")
-    tree, source, target = one_space_to_another(net, "lipschitz(net)")
+    network = check_composed(net, argument="lipschitz(net)")
+    check_values(network, argument="lipschitz(net)")
+    return bounds_of(network.tree(), input_norm=input_norm, output_norm=output_norm, radius=radius)
+
+
+def bounds_of(
+    tree: Tree,
+    *,
+    input_norm: VectorNorm,
+    output_norm: VectorNorm,
+    radius: float | None = None,
+) -> Bounds:
+    """Bound the slope of the network of `tree` between two norms, for inputs within `radius` or for all.
+
+    Raises:
+        SpaceError: as `one_space_to_another`.
+    """
+    source, target = one_space_to_another(tree, "lipschitz(net)")
     before = conversion(input_norm, source.norm, source.size)
     after = conversion(target.norm, output_norm, target.size)
     arriving = math.inf if radius is None else before * radius
-    now = Certified(net)
-    promised = propagate(tree, source, arriving, declared)
-    proved = propagate(now.tree(tree), source, arriving, now.slope, now.matrix)
+    promised = propagate(tree, source, arriving, Leaf.lipschitz_within)
+    proved = propagate(as_it_is(tree), source, arriving, Leaf.certified_within, matrix_of)
     certified = before * after * proved.slope * rounding_up(proved)
     if certified == 0 and all(each.slope > 0 for each in proved.passages):
         # A product of positive bounds that underflows is rounded up.
@@ -64,7 +78,6 @@ def bounds(
         certified=certified,
         promised=promised,
         proved=proved,
-        now=now,
         arriving=arriving,
     )
 
@@ -74,14 +87,12 @@ def rounding_up(proved: Propagation) -> float:
     return 1 + (len(proved.passages) + 4) * 2.0**-50
 
 
-def one_space_to_another(net: Module, argument: str) -> tuple[Tree, Space, Space]:
-    """The tree of a network that maps vectors to vectors, and its two spaces.
+def one_space_to_another(tree: Tree, argument: str) -> tuple[Space, Space]:
+    """The two spaces of a network that maps vectors to vectors.
 
     Raises:
-        ArgumentError: `net` is not a module of this library. SpaceError: the network takes any space,
-        or takes or gives a tuple.
+        SpaceError: the network takes any space, or takes or gives a tuple.
     """
-    tree = check_network(net, argument=argument).tree()
     source, target = tree.signature.source, tree.signature.target
     if not isinstance(source, Space) or not isinstance(target, Space):
         raise SpaceError(
@@ -90,7 +101,7 @@ def one_space_to_another(net: Module, argument: str) -> tuple[Tree, Space, Space
             f"{source or 'any space'} to {target}",
             "Put an atom such as mm.Linear in front, or join the parts of the tuple with a sum.",
         )
-    return tree, source, target
+    return source, target
 
 
 def check_radius(radius: float, *, argument: str = "radius") -> float:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor, nn
 
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.linalg.snapshot import device_of, plain_surroundings, snapshot
-from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.composed import Weighted
+from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.network import check_network, check_values
 
 
@@ -57,27 +61,32 @@ class ConditioningReport:
         return format_table(self.header(), self.cells())
 
 
-def conditioning(net: Module) -> ConditioningReport:
+def conditioning(net: Weighted) -> ConditioningReport:
     """Measure every weight of `net` as it is now, in float64.
 
     A weight that `torch.nn.utils` computes, as by pruning or a parametrization, is measured as the forward pass uses it in
     evaluation mode.
 
     Raises:
-        ArgumentError: `net` is not a module of this library, or a weight is complex or has no values yet.
+        ArgumentError: `net` is not `Weighted`, or a weight is complex or has no values yet.
         NonFiniteError: a weight holds NaN or infinity.
     """
-    net = check_network(net, argument="conditioning(net)")
-    check_values(net, argument="conditioning(net)")
-    with plain_surroundings(device_of(net)):
-        return _report(snapshot(net))
+    network = check_network(net, argument="conditioning(net)")
+    check_values(network, argument="conditioning(net)")
+    if not isinstance(network, nn.Module):
+        return _report(dict(network.named_parameters()), dict(network.geometries()))
+    with plain_surroundings(device_of(network)):
+        # In the copy a weight that torch computes is a parameter.
+        parameters = dict(snapshot(network).named_parameters())
+        return _report(parameters, dict(network.geometries()))
 
 
-def _report(network: Module) -> ConditioningReport:
-    parameters = dict(network.named_parameters())
+def _report(
+    parameters: Mapping[str, Tensor], geometries: Mapping[str, Geometry]
+) -> ConditioningReport:
     rows: list[ConditioningRow] = []
-    for path, geometry in network.geometries():
-        weight = parameters[path]
+    for path, geometry in geometries.items():
+        weight = parameters[path].detach()
         values = singular_values(weight)
         residual = float(geometry.manifold.residual(weight.double()).amax())
         rows.append(

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modular_manifolds.certificates.inputs import as_vectors
-from modular_manifolds.certificates.leaves import module_at
+from modular_manifolds.composition.fold import flow, fold
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
-from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree, leaves
+from modular_manifolds.composition.tree import Tree, leading, leaves
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.nn.compose import added, applied, scaled
-from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.tuples import added, scaled
 
 DUALS: Final[dict[VectorNorm, VectorNorm]] = {"l2": "l2", "rms": "rms", "l1": "linf", "linf": "l1"}
 """The dual of each norm, up to a factor for rms."""
@@ -44,15 +44,14 @@ def rounded_down(value: float, entries: int) -> float:
 
 
 def points_to_try(
-    network: Module,
-    space: Space,
+    network: nn.Module,
+    tree: Tree,
     *,
     norm: VectorNorm,
     radius: float | None,
     points: Any,
     starts: int,
     generator: torch.Generator,
-    leading: tuple[int, ...] = (),
 ) -> Tensor:
     """At most `starts` of `points` in float64, or as many random ones of several sizes within `radius`.
 
@@ -62,8 +61,10 @@ def points_to_try(
         ArgumentError: a point lies outside the radius, or `points` are no inputs of the network.
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    source = tree.signature.source
+    assert isinstance(source, Space)
     if points is None:
-        shape = (starts, *leading, space.size)
+        shape = (starts, *leading(tree), source.size)
         at = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         sizes = torch.logspace(-1, 1, starts, dtype=torch.float64, device="cpu")
         sizes = sizes.reshape(-1, *[1] * (len(shape) - 1))
@@ -71,7 +72,7 @@ def points_to_try(
             # The largest lies inside by more than its norm can be rounded.
             at = at / vector_norm(at, norm).unsqueeze(-1) * (radius * (1 - 1e-9) / 10)
         return (at * sizes).to(device)
-    at = as_vectors(points, network, argument="points")[:starts]
+    at = as_vectors(points, tree, argument="points")[:starts]
     if radius is not None and at.numel():
         largest = float(vector_norm(at, norm).amax())
         if largest > radius:
@@ -177,43 +178,30 @@ def largest_slope(
 
 
 def traced(
-    network: Module, tree: Tree, x: Any, watch: Callable[[Leaf, Any, Any], Any] | None = None
+    tree: Tree, x: Any, watch: Callable[[Leaf, Any, Any], Any] | None = None
 ) -> tuple[Any, dict[str, tuple[Any, Any]]]:
-    """`network(x)` leaf by leaf, and the input and output of each leaf, by its path.
+    """The network's output leaf by leaf, and the input and output of each leaf, by its path.
 
     `watch(leaf, input, output)` gives back what goes on in place of the output.
 
     Raises:
-        LookupError: a leaf stands for no module, as in a composition of one's own that names no paths.
+        LookupError: a leaf has no function or the path of another, as in a composition of one's own.
     """
     seen: dict[str, tuple[Any, Any]] = {}
 
-    def through(part: Tree, x: Any) -> Any:
-        match part:
-            case Leaf():
-                module = module_at(network, part)
-                if module is None and not part.identity:
-                    raise LookupError(part.path)
-                output = x if module is None else applied(module, x)
-                output = output if watch is None else watch(part, x, output)
-                seen[part.path] = x, output
-                return output
-            case Scale():
-                return scaled(part.factor, through(part.part, x))
-            case Series():
-                for each in part.parts:
-                    x = through(each, x)
-                return x
-            case Sum():
-                return added([through(each, x) for each in part.parts])
-            case Parallel():
-                return tuple(through(each, x) for each in part.parts)
+    def through(leaf: Leaf, x: Any) -> Any:
+        if leaf.path in seen:
+            raise LookupError(leaf.path)
+        output = leaf.output(x)
+        output = output if watch is None else watch(leaf, x, output)
+        seen[leaf.path] = x, output
+        return output
 
-    return through(tree, x), seen
+    rules = flow("outputs leaf by leaf", leaf=through, parallel=tuple, total=added, scale=scaled)
+    return fold(tree, rules)(x), seen
 
 
 def slopes_of_leaves(
-    network: Module,
     tree: Tree,
     spaces: dict[str, tuple[AnySpace, AnySpace]],
     at: Tensor,
@@ -229,17 +217,16 @@ def slopes_of_leaves(
     if not iterations or not at.numel():
         return found
     try:
-        _, seen = traced(network, tree, at)
+        _, seen = traced(tree, at)
     except LookupError:
         return found
     for leaf in leaves(tree):
-        module = module_at(network, leaf)
         source, target = spaces[leaf.path]
         slopes = [
             1.0
-            if module is None
+            if leaf.forward is None
             else largest_slope(
-                module,
+                leaf.forward,
                 arriving,
                 input_norm=before.norm,
                 output_norm=after.norm,

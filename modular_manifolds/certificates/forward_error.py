@@ -9,13 +9,14 @@ Source: Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from modular_manifolds.certificates.leaves import module_at
-from modular_manifolds.certificates.propagation import SlopeOf
+from modular_manifolds.composition.fold import flow, fold
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import (
     Radius,
     added,
@@ -25,6 +26,7 @@ from modular_manifolds.composition.radius import (
     times,
     total,
 )
+from modular_manifolds.composition.sizes import LeafBound
 from modular_manifolds.composition.space import (
     AnySpace,
     ProductSpace,
@@ -32,8 +34,7 @@ from modular_manifolds.composition.space import (
     conversion,
     substitute,
 )
-from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree
-from modular_manifolds.nn.module import Module
+from modular_manifolds.composition.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -51,77 +52,46 @@ class Computed:
 
 
 def forward_error(
-    net: Module,
-    tree: Tree,
-    source: AnySpace,
-    radius: float,
-    slope_of: SlopeOf,
-    dtype: torch.dtype | None = None,
+    tree: Tree, source: AnySpace, radius: float, slope_of: LeafBound, dtype: torch.dtype
 ) -> float:
-    """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being `net` as torch computes it in `dtype`.
-
-    Without `dtype` it is the dtype of the weights.
+    """Bound `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being the network as torch computes it in `dtype`.
 
     Through a leaf of slope bound L the error that arrives grows by L, and the leaf's own rounding of
     what really arrives is added: `e' = L e + δ(‖x‖ + e)`. A sum of m parts adds `γ_{m−1}` times the sizes
     of its parts, a scale two roundings.
     """
-    dtype = dtype_of(net) if dtype is None else dtype
-    return total(_through(net, tree, Computed(radius, 0.0, source), slope_of, dtype).error)
+    eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+
+    def scale(factor: float, part: Computed) -> Computed:
+        # The factor is rounded to the dtype, and so is the product.
+        own = 2 * eps * abs(factor) + tiny
+        underflow = _underflow(part.space, part.space, dtype)
+        rounding = mapped(lambda size: times(own, size) + underflow, part.reach)
+        error = added((scaled(factor, part.error), rounding))
+        return Computed(scaled(factor, part.size), error, part.space)
+
+    def summed(parts: Sequence[Computed]) -> Computed:
+        terms = (len(parts) - 1) * eps
+        gamma = terms / (1 - terms) if terms < 1 else math.inf
+        rounding = scaled(gamma, added([part.reach for part in parts]))
+        error = added([*(part.error for part in parts), rounding])
+        return Computed(added([part.size for part in parts]), error, parts[0].space)
+
+    rules = flow(
+        "rounding errors",
+        leaf=lambda leaf, x: _leaf(leaf, x, slope_of, dtype),
+        parallel=_side_by_side,
+        total=summed,
+        scale=scale,
+    )
+    return total(fold(tree, rules)(Computed(radius, 0.0, source)).error)
 
 
-def dtype_of(net: Module) -> torch.dtype:
-    """The coarsest dtype among the weights; torch's default without weights."""
-    types = {parameter.dtype for parameter in net.parameters()} or {torch.get_default_dtype()}
-    return max(types, key=lambda each: torch.finfo(each).eps)
-
-
-def own_rounding(net: Module, leaf: Leaf, radius: Radius, dtype: torch.dtype) -> float:
-    """A bound on what the leaf alone rounds for inputs of norm at most `radius`, underflow aside."""
-    module = module_at(net, leaf)
-    if module is None:
-        return 0.0 if leaf.identity else math.inf
-    if leaf.signature.source is None and isinstance(radius, tuple):
-        return math.fsum(own_rounding(net, leaf, part, dtype) for part in radius)
-    return module.rounding_within(radius, dtype)
-
-
-def _through(
-    net: Module, tree: Tree, x: Computed, slope_of: SlopeOf, dtype: torch.dtype
-) -> Computed:
-    eps = torch.finfo(dtype).eps
-    match tree:
-        case Leaf():
-            return _leaf(net, tree, x, slope_of, dtype)
-        case Scale():
-            part = _through(net, tree.part, x, slope_of, dtype)
-            # The factor is rounded to the dtype, and so is the product.
-            own = 2 * eps * abs(tree.factor) + torch.finfo(dtype).tiny
-            tiny = _underflow(part.space, part.space, dtype)
-            rounding = mapped(lambda size: times(own, size) + tiny, part.reach)
-            error = added((scaled(tree.factor, part.error), rounding))
-            return Computed(scaled(tree.factor, part.size), error, part.space)
-        case Series():
-            for part in tree.parts:
-                x = _through(net, part, x, slope_of, dtype)
-            return x
-        case Sum():
-            parts = [_through(net, part, x, slope_of, dtype) for part in tree.parts]
-            terms = (len(parts) - 1) * eps
-            gamma = terms / (1 - terms) if terms < 1 else math.inf
-            rounding = scaled(gamma, added([part.reach for part in parts]))
-            error = added([*(part.error for part in parts), rounding])
-            return Computed(added([part.size for part in parts]), error, parts[0].space)
-        case Parallel():
-            parts = [_through(net, part, x, slope_of, dtype) for part in tree.parts]
-            return _side_by_side(parts)
-
-
-def _leaf(net: Module, leaf: Leaf, x: Computed, slope_of: SlopeOf, dtype: torch.dtype) -> Computed:
-    if leaf.signature.source is None and isinstance(x.space, ProductSpace):
+def _leaf(leaf: Leaf, x: Computed, slope_of: LeafBound, dtype: torch.dtype) -> Computed:
+    if leaf.takes_parts and isinstance(x.space, ProductSpace):
         sizes, errors = (each_of(each, len(x.space.parts)) for each in (x.size, x.error))
         found = [
-            _leaf(net, leaf, Computed(size, error, space), slope_of, dtype)
+            _leaf(leaf, Computed(size, error, space), slope_of, dtype)
             for size, error, space in zip(sizes, errors, x.space.parts, strict=True)
         ]
         return _side_by_side(found)
@@ -129,14 +99,14 @@ def _leaf(net: Module, leaf: Leaf, x: Computed, slope_of: SlopeOf, dtype: torch.
     bound = partial(slope_of, leaf)
     slope = leaf.slope(x.reach, bound)
     target = substitute(leaf.signature.target, x.space)
-    rounding = own_rounding(net, leaf, x.reach, dtype)
+    rounding = leaf.rounding_within(x.reach, dtype)
     if rounding > 0:
         rounding += _underflow(x.space, target, dtype)
     size = leaf.reach(x.size, lambda _: slope)
     return Computed(size, times(slope, total(x.error)) + rounding, target)
 
 
-def _side_by_side(parts: list[Computed]) -> Computed:
+def _side_by_side(parts: Sequence[Computed]) -> Computed:
     return Computed(
         tuple(part.size for part in parts),
         tuple(part.error for part in parts),

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.certificates.leaves import module_at
+from modular_manifolds.composition.fold import Algebra, fold
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import Space
-from modular_manifolds.composition.tree import (
-    Leaf,
-    Parallel,
-    Scale,
-    Series,
-    Sum,
-    Tree,
-    leading,
-    leaves,
-)
+from modular_manifolds.composition.tree import Tree, leading, leaves
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
-from modular_manifolds.nn import Embedding, Flatten, Module
 
 
 def numbers(values: Any, *, argument: str) -> Tensor:
@@ -61,15 +53,15 @@ def numbers(values: Any, *, argument: str) -> Tensor:
     return found
 
 
-def real(points: Tensor, network: Module, *, argument: str) -> Tensor:
+def real(points: Tensor, tree: Tree, *, argument: str) -> Tensor:
     """Points in float64; tokens for a network that begins with an embedding as the coordinate vectors they stand for.
 
     Raises:
         ArgumentError: a token is out of range. NonFiniteError: an entry is NaN or infinite.
     """
-    tree, source = network.tree(), network.source
+    source = tree.signature.source
     assert isinstance(source, Space)
-    if not points.is_floating_point() and takes_tokens(network, tree):
+    if not points.is_floating_point() and takes_tokens(tree):
         lowest, highest = (
             (int(each) for each in torch.aminmax(points)) if points.numel() else (0, 0)
         )
@@ -87,7 +79,7 @@ def real(points: Tensor, network: Module, *, argument: str) -> Tensor:
     return points
 
 
-def as_vectors(points: Any, network: Module, *, argument: str) -> Tensor:
+def as_vectors(points: Any, tree: Tree, *, argument: str) -> Tensor:
     """Points of any leading shape as (batch, features), or (batch, *leading, features), in float64 on the CPU.
 
     A network that mixes positions has `leading` dimensions in its tree; a point without a batch is a batch of one. An
@@ -95,7 +87,7 @@ def as_vectors(points: Any, network: Module, *, argument: str) -> Tensor:
 
     Args:
         points: a tensor, an array or lists, of a shape that the network takes.
-        network: in float64.
+        tree: of the network in float64.
         argument: the caller's name for the points.
 
     Raises:
@@ -103,9 +95,10 @@ def as_vectors(points: Any, network: Module, *, argument: str) -> Tensor:
         and `real`.
     """
     given = numbers(points, argument=argument)
-    x = real(given, network, argument=argument).cpu()
-    assert isinstance(network.source, Space)
-    size, inner = network.source.size, len(leading(network.tree()))
+    x = real(given, tree, argument=argument).cpu()
+    source = tree.signature.source
+    assert isinstance(source, Space)
+    size, inner = source.size, len(leading(tree))
     if x.dim() and x.shape[-1] == size:
         # A batch of one where positions come without a batch.
         x = x.reshape(-1, *x.shape[-1 - inner :]) if x.dim() > inner else x
@@ -125,29 +118,30 @@ def item_dims(shape: tuple[int, ...], size: int) -> int | None:
     return None
 
 
-def takes_tokens(network: Module, tree: Tree) -> bool:
+def takes_tokens(tree: Tree) -> bool:
     """Whether the input meets nothing but embeddings first, which take the numbers of tokens."""
-    first = first_leaves(tree)
-    return bool(first) and all(isinstance(module_at(network, leaf), Embedding) for leaf in first)
+    first = fold(tree, FIRST)
+    return bool(first) and all(leaf.kind == "lookup" for leaf in first)
 
 
-def flattens(network: Module, tree: Tree) -> bool:
+def flattens(tree: Tree) -> bool:
     """Whether images may arrive as images: an `mm.Flatten` stands in front of the first weight."""
     front = takewhile(lambda leaf: leaf.weight is None, leaves(tree))
-    return any(isinstance(module_at(network, leaf), Flatten) for leaf in front)
+    return any(leaf.kind == "flatten" for leaf in front)
 
 
-def first_leaves(tree: Tree) -> list[Leaf]:
-    """The leaves that are given the network's input, identities aside."""
-    match tree:
-        case Leaf():
-            return [] if tree.identity else [tree]
-        case Scale():
-            return first_leaves(tree.part)
-        case Series():
-            return next((found for part in tree.parts if (found := first_leaves(part))), [])
-        case Sum() | Parallel():
-            return [leaf for part in tree.parts for leaf in first_leaves(part)]
+def _all(parts: Sequence[list[Leaf]]) -> list[Leaf]:
+    return [leaf for part in parts for leaf in part]
+
+
+FIRST: Final = Algebra(
+    "the leaves that are given the network's input, identities aside",
+    leaf=lambda leaf: [] if leaf.identity else [leaf],
+    series=lambda parts: next((part for part in parts if part), []),
+    parallel=_all,
+    sum=_all,
+    scale=lambda _, part: part,
+)
 
 
 def misfit(argument: str, shape: tuple[int, ...], size: int, inner: int = 0) -> ShapeError:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.space import AnySpace, Space, substitute
-from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum, Tree
+from modular_manifolds.composition.fold import Algebra, carried
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.linalg.rounding import largest_singular_value
 
 EPS = torch.finfo(torch.float64).eps
 MatrixOf = Callable[[Leaf], Tensor | None]
+MapOf = Callable[[int], "LinearMap | None"]
+"""The matrix of a part for inputs of so many features."""
 
 
 @dataclass(frozen=True)
@@ -61,45 +64,47 @@ class LinearMap:
         return LinearMap(self.matrix + other.matrix, error * (1 + 8 * EPS))
 
 
-def is_linear(tree: Tree, matrix_of: MatrixOf) -> bool:
-    """Whether `tree` is a linear map from vectors to vectors whose matrix can be had."""
-    match tree:
-        case Leaf():
-            return tree.identity or matrix_of(tree) is not None
-        case Scale():
-            return is_linear(tree.part, matrix_of)
-        case Series() | Sum():
-            return all(is_linear(part, matrix_of) for part in tree.parts)
-        case Parallel():
-            return False
+def matrix_of(leaf: Leaf) -> Tensor | None:
+    """The matrix of a linear atom as it is now; None for everything else."""
+    return None if leaf.matrix is None else cast("Tensor | None", leaf.matrix())
 
 
-def multiplied_out(tree: Tree, source: AnySpace, matrix_of: MatrixOf) -> LinearMap | None:
-    """The one matrix of a tree for which `is_linear` says yes; None on tuples and on stacks of matrices."""
-    if not isinstance(source, Space):
-        return None
-    match tree:
-        case Leaf():
-            matrix = matrix_of(tree)
-            if matrix is None:
-                return LinearMap(torch.eye(source.size, dtype=torch.float64, device="cpu"))
-            matrix = matrix.detach().to("cpu", torch.float64)
-            return LinearMap(matrix) if matrix.dim() == 2 else None
-        case Scale():
-            part = multiplied_out(tree.part, source, matrix_of)
-            return None if part is None else part.scaled(tree.factor)
-        case Series():
-            whole: LinearMap | None = None
-            for part in tree.parts:
-                own = multiplied_out(part, source, matrix_of)
-                if own is None:
-                    return None
-                whole = own if whole is None else whole.then(own)
-                source = substitute(part.signature.target, source)
-            return whole
-        case Sum():
-            found = [multiplied_out(part, source, matrix_of) for part in tree.parts]
-            maps = [each for each in found if each is not None]
-            return reduce(LinearMap.plus, maps) if len(maps) == len(found) else None
-        case Parallel():
-            return None
+def nothing(leaf: Leaf) -> None:
+    """The matrix of every leaf if none is to be multiplied out."""
+    del leaf
+
+
+def linear(matrix_of: MatrixOf) -> Algebra[bool]:
+    """The rules by which a part is a linear map from vectors to vectors whose matrix can be had."""
+    return Algebra(
+        "linear parts",
+        leaf=lambda leaf: leaf.identity or matrix_of(leaf) is not None,
+        series=all,
+        parallel=lambda _: False,
+        sum=all,
+        scale=lambda _, part: part,
+    )
+
+
+def multiplied_out(matrix_of: MatrixOf) -> Algebra[MapOf]:
+    """The rules by which a linear part becomes one matrix; None on tuples and on stacks of matrices."""
+
+    def at_a_leaf(leaf: Leaf, size: int) -> LinearMap | None:
+        matrix = matrix_of(leaf)
+        if matrix is None:
+            return LinearMap(torch.eye(size, dtype=torch.float64, device="cpu"))
+        return LinearMap(matrix.detach().to("cpu", torch.float64)) if matrix.dim() == 2 else None
+
+    def summed(maps: Sequence[LinearMap | None]) -> LinearMap | None:
+        known = [each for each in maps if each is not None]
+        return reduce(LinearMap.plus, known) if len(known) == len(maps) else None
+
+    return carried(
+        "linear maps",
+        leaf=at_a_leaf,
+        onward=lambda f: 0 if f is None else len(f.matrix),
+        then=lambda f, g: None if f is None or g is None else f.then(g),
+        parallel=lambda _: None,
+        total=summed,
+        scale=lambda c, f: None if f is None else f.scaled(c),
+    )

@@ -12,7 +12,7 @@ from modular_manifolds.arguments import check_count
 from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
 from modular_manifolds.certificates.ascent import steeper_points
 from modular_manifolds.certificates.bounds import (
-    bounds,
+    bounds_of,
     check_radius,
     one_space_to_another,
     rounding_up,
@@ -23,12 +23,12 @@ from modular_manifolds.certificates.empirical import (
     slopes_of_leaves,
 )
 from modular_manifolds.certificates.examined import Examined, examined
-from modular_manifolds.certificates.forward_error import forward_error, own_rounding
+from modular_manifolds.certificates.forward_error import forward_error
 from modular_manifolds.certificates.propagation import Passage
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import VectorNorm, check_vector_norm, conversion
 from modular_manifolds.composition.table import format_table
-from modular_manifolds.composition.tree import leading
-from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.composed import Composed
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class LipschitzReport:
 
 
 def lipschitz(
-    net: Module,
+    net: Composed,
     *,
     input_norm: VectorNorm | None = None,
     output_norm: VectorNorm | None = None,
@@ -176,7 +176,7 @@ def lipschitz(
 
     Raises:
         ArgumentError: a norm is unknown, `radius` is not finite and positive or a point lies outside it,
-        `starts` or `iterations` is negative, or `net` is not a module of this library or has a weight that is
+        `starts` or `iterations` is negative, or `net` has no tree (see `Composed`) or a weight that is
         complex. SpaceError: the network takes any space, or takes or gives a tuple. NonFiniteError: a weight or a
         point holds NaN or infinity. ShapeError: the network does not take such points.
     """
@@ -208,26 +208,25 @@ def _report(
     seed: int,
 ) -> LipschitzReport:
     network = seen.network
-    tree, source, target = one_space_to_another(network, "lipschitz(net)")
+    source, target = one_space_to_another(seen.tree, "lipschitz(net)")
     given = source.norm if input_norm is None else input_norm
     wanted = target.norm if output_norm is None else output_norm
     check_vector_norm(given, argument="input_norm")
     check_vector_norm(wanted, argument="output_norm")
     if radius is not None:
         radius = check_radius(radius)
-    known = bounds(seen.bounded, input_norm=given, output_norm=wanted, radius=radius)
+    known = bounds_of(seen.bounded, input_norm=given, output_norm=wanted, radius=radius)
     promised, proved = known.promised, known.proved
 
     generator = torch.Generator("cpu").manual_seed(seed)
     asked = points_to_try(
         network,
-        source,
+        seen.tree,
         norm=given,
         radius=radius,
         points=points,
         starts=starts,
         generator=generator,
-        leading=leading(tree),
     )
     at = steeper_points(
         network,
@@ -247,13 +246,13 @@ def _report(
         generator=generator,
     )
     spaces = {each.leaf.path: (each.source, each.target) for each in proved.passages}
-    found = slopes_of_leaves(
-        network, tree, spaces, asked, iterations=iterations, generator=generator
-    )
+    found = slopes_of_leaves(seen.tree, spaces, asked, iterations=iterations, generator=generator)
     rounding = None
     if radius is not None:
         after = conversion(target.norm, wanted, target.size)
-        error = forward_error(network, tree, source, known.arriving, known.now.slope, seen.dtype)
+        error = forward_error(
+            seen.bounded, source, known.arriving, Leaf.certified_within, seen.dtype
+        )
         rounding = 2 * after * rounding_up(proved) * error
     pairs = zip(promised.passages, proved.passages, strict=True)
     return LipschitzReport(
@@ -262,7 +261,7 @@ def _report(
         declared=known.declared,
         certified=known.certified,
         empirical=empirical,
-        rows=tuple(_row(seen, one, other, found, radius) for one, other in pairs),
+        rows=tuple(_row(one, other, found, radius, seen.dtype) for one, other in pairs),
         radius=radius,
         rounding=rounding,
         merged=proved.merged,
@@ -271,11 +270,11 @@ def _report(
 
 
 def _row(
-    seen: Examined,
     promised: Passage,
     proved: Passage,
     found: dict[str, float],
     radius: float | None,
+    dtype: torch.dtype,
 ) -> LipschitzRow:
     leaf = promised.leaf
     return LipschitzRow(
@@ -285,5 +284,5 @@ def _row(
         proved.slope,
         found.get(leaf.path),
         remedy_for(promised, proved, radius),
-        None if radius is None else own_rounding(seen.network, leaf, proved.radii, seen.dtype),
+        None if radius is None else leaf.rounding_within(proved.radii, dtype),
     )

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from modular_manifolds.certificates.bounds import bounds, check_radius
+from modular_manifolds.certificates.bounds import bounds_of, check_radius
 from modular_manifolds.certificates.examined import examined
 from modular_manifolds.certificates.inputs import as_vectors
 from modular_manifolds.certificates.relu_chain import chain_of, near
 from modular_manifolds.certificates.semidefinite import checked_bound, multipliers
+from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError, ShapeError
-from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.composed import Composed
 
 MOST_UNITS: Final = 256
 """The semidefinite program grows with the square of the units; its solvers with a higher power."""
@@ -64,7 +65,7 @@ class LocalLipschitzReport:
         )
 
 
-def local_lipschitz(net: Module, point: Any, *, radius: float) -> LocalLipschitzReport:
+def local_lipschitz(net: Composed, point: Any, *, radius: float) -> LocalLipschitzReport:
     """Bound the slope of a chain of Linear and ReLU from l2 to l2 in the ball around a point.
 
     Units whose sign is fixed in the ball, by intervals from certified norms, are linear there. For the
@@ -85,12 +86,12 @@ def local_lipschitz(net: Module, point: Any, *, radius: float) -> LocalLipschitz
     networks" (2019).
     """
     with examined(net, argument="local_lipschitz(net)") as seen:
-        return _report(seen.network, point, radius)
+        return _report(seen.tree, point, radius)
 
 
-def _report(network: Module, point: Any, radius: float) -> LocalLipschitzReport:
-    everywhere = bounds(network, input_norm="l2", output_norm="l2").certified
-    layers = chain_of(network)
+def _report(tree: Tree, point: Any, radius: float) -> LocalLipschitzReport:
+    everywhere = bounds_of(tree, input_norm="l2", output_norm="l2").certified
+    layers = chain_of(tree)
     radius = check_radius(radius)
     units = sum(len(layer.weight) for layer in layers if layer.relu)
     if units > MOST_UNITS:
@@ -100,7 +101,7 @@ def _report(network: Module, point: Any, radius: float) -> LocalLipschitzReport:
             units,
             "Take a smaller network, or mm.lipschitz.",
         )
-    region = near(layers, _checked(network, point), radius)
+    region = near(layers, _checked(tree, point), radius)
     bound, status = region.slope, LocalStatus.LINEAR
     if region.undecided and region.slope > 0:
         bound, status = region.slope, LocalStatus.BY_NORMS
@@ -120,8 +121,8 @@ def _report(network: Module, point: Any, radius: float) -> LocalLipschitzReport:
     )
 
 
-def _checked(network: Module, point: Any) -> Tensor:
-    vectors = as_vectors(point, network, argument="local_lipschitz(point)")
+def _checked(tree: Tree, point: Any) -> Tensor:
+    vectors = as_vectors(point, tree, argument="local_lipschitz(point)")
     if len(vectors) != 1:
         raise ShapeError(
             "local_lipschitz(point)",

@@ -7,26 +7,27 @@ import math
 import torch
 from torch import Tensor
 
-from modular_manifolds.certificates.bounds import bounds, one_space_to_another, rounding_up
+from modular_manifolds.certificates.bounds import bounds_of, one_space_to_another, rounding_up
 from modular_manifolds.certificates.forward_error import forward_error
-from modular_manifolds.certificates.leaves import module_at
+from modular_manifolds.certificates.linear_map import matrix_of
+from modular_manifolds.composition.leaf import Leaf
+from modular_manifolds.composition.radius import times
 from modular_manifolds.composition.space import Space, conversion
-from modular_manifolds.composition.tree import Leaf, times
-from modular_manifolds.nn import Linear, Module, Series
+from modular_manifolds.composition.tree import Series, Tree, chain
 
 EPS = torch.finfo(torch.float64).eps
 OPERATIONS_A_LEAF = 16
 """More roundings than any bond makes on the way from one number to the next."""
 
 
-def pair_bounds(net: Module, bound: float, classes: int) -> tuple[Tensor, bool]:
+def pair_bounds(tree: Tree, bound: float, classes: int) -> tuple[Tensor, bool]:
     """K with `|(f_c − f_j)(x) − (f_c − f_j)(y)| ≤ K[c, j] ‖x − y‖₂`, and whether the last weight was used.
 
     `K = √2 L`, because `f_c − f_j` is an inner product of f with a vector of length √2. Where the last
-    module is a Linear W after a map of bound B, also `K[c, j] = ‖w_c − w_j‖₂ B`, and the smaller counts.
+    module is a matrix W after a map of bound B, also `K[c, j] = ‖w_c − w_j‖₂ B`, and the smaller counts.
 
     Args:
-        net: in float64.
+        tree: of a network in float64.
         bound: L, the certified bound of the whole network from l2 to l2.
         classes: the number of outputs.
 
@@ -36,23 +37,24 @@ def pair_bounds(net: Module, bound: float, classes: int) -> tuple[Tensor, bool]:
     """
     global_bound = math.sqrt(2.0) * bound * (1 + 4 * EPS)
     found = torch.full((classes, classes), global_bound, dtype=torch.float64, device="cpu")
-    parts = [part for _, part in net.parts()] if isinstance(net, Series) else [net]
-    last = parts[-1]
-    if not isinstance(last, Linear):
+    *parts, last = chain(tree)
+    matrix = matrix_of(last) if isinstance(last, Leaf) else None
+    if matrix is None or matrix.dim() != 2:
         return found, False
     before = 1.0
-    if len(parts) > 1:
-        front = Series(*parts[:-1])
-        if not isinstance(front.source, Space) or not isinstance(front.target, Space):
+    if parts:
+        front = Series("", tuple(parts))
+        ends = front.signature.source, front.signature.target
+        if not all(isinstance(end, Space) for end in ends):
             return found, False
-        before = bounds(front, input_norm="l2", output_norm="l2").certified
-    weight = last.weight.detach().to("cpu", torch.float64)
+        before = bounds_of(front, input_norm="l2", output_norm="l2").certified
+    weight = matrix.detach().to("cpu", torch.float64)
     apart = torch.linalg.vector_norm(weight[:, None] - weight[None, :], dim=-1)
     pairs = apart * before * (1 + (weight.shape[1] + 8) * EPS)
     return torch.minimum(found, torch.where(torch.isnan(pairs), math.inf, pairs)), True
 
 
-def rounding_of_outputs(net: Module, radius: float) -> float:
+def rounding_of_outputs(tree: Tree, radius: float) -> float:
     """An e with `‖f̂(x) − f(x)‖₂ ≤ e` for `‖x‖₂ ≤ radius`, f̂ being the forward pass in float64.
 
     By `forward_error`, where every module bounds its rounding. Where one does not, a module of n weights
@@ -62,21 +64,15 @@ def rounding_of_outputs(net: Module, radius: float) -> float:
 
     Source: N. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.5.
     """
-    tree, source, target = one_space_to_another(net, "robustness(net)")
-    known = bounds(net, input_norm="l2", output_norm="l2", radius=radius)
-    error = forward_error(net, tree, source, known.arriving, known.now.slope)
+    source, target = one_space_to_another(tree, "robustness(net)")
+    known = bounds_of(tree, input_norm="l2", output_norm="l2", radius=radius)
+    error = forward_error(tree, source, known.arriving, Leaf.certified_within, torch.float64)
     if math.isinf(error):
         error = math.fsum(
-            times(2 * EPS * (_weights(net, each.leaf) + OPERATIONS_A_LEAF), each.leaving)
-            * each.gradient
+            times(2 * EPS * (each.leaf.entries + OPERATIONS_A_LEAF), each.leaving) * each.gradient
             for each in known.proved.passages
         )
     return conversion(target.norm, "l2", target.size) * error * rounding_up(known.proved)
-
-
-def _weights(net: Module, leaf: Leaf) -> int:
-    module = module_at(net, leaf)
-    return 0 if module is None else sum(each.numel() for each in module.parameters())
 
 
 def certified_radii(outputs: Tensor, labels: Tensor, pairs: Tensor, error: float) -> Tensor:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
-from modular_manifolds.certificates.linear_map import MatrixOf, is_linear, multiplied_out
-from modular_manifolds.composition.radius import Radius, added, scaled, times, total
-from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, substitute
-from modular_manifolds.composition.tree import (
-    Leaf,
-    Parallel,
-    Scale,
-    Series,
-    Sum,
-    Tree,
-    leaves,
+from modular_manifolds.certificates.linear_map import (
+    MapOf,
+    MatrixOf,
+    linear,
+    multiplied_out,
+    nothing,
 )
+from modular_manifolds.composition.fold import Algebra, fold, paired
+from modular_manifolds.composition.leaf import Leaf
+from modular_manifolds.composition.radius import Radius, added, plus, scaled, times, total
+from modular_manifolds.composition.sizes import LeafBound, behind
+from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, substitute
+from modular_manifolds.composition.tree import Tree, leaves
 from modular_manifolds.nn.geometry import through_l2
-
-SlopeOf = Callable[[Leaf, Radius], float]
 
 
 @dataclass(frozen=True)
@@ -56,18 +54,11 @@ class Propagation:
     merged: tuple[tuple[str, ...], ...] = ()
 
 
-@dataclass(frozen=True)
-class _Part:
-    slope: float
-    leaving: Radius
-    target: AnySpace
-
-
 def propagate(
     tree: Tree,
     source: AnySpace,
     radius: Radius,
-    slope_of: SlopeOf,
+    slope_of: LeafBound,
     matrix_of: MatrixOf | None = None,
 ) -> Propagation:
     """Carry inputs of `source` of norm at most `radius`, which may be infinite, through `tree`.
@@ -77,141 +68,174 @@ def propagate(
     the product of its parts' slopes, that of a parallel or a sum their sum, that of a scale |c| times.
     With `matrix_of`, maximal linear parts are multiplied out, and their σ_max serves where it is less.
     """
-    walk = _Walk(slope_of, matrix_of)
-    whole = walk.part(tree, source, radius, merge=matrix_of is not None)
-    gradients = dict(_gradients(tree, walk.slopes, 1.0))
-    passages = [walk.passage(leaf, gradients[leaf.path]) for leaf in leaves(tree)]
+    known = matrix_of or nothing
+    walk = _Walk(slope_of, paired(linear(known), multiplied_out(known)))
+    whole = fold(tree, walk.rules()).through(source, radius, merge=matrix_of is not None)
+    seen = [walk.seen[leaf.path] for leaf in leaves(tree)]
+    gradients = behind(tree, [part.slope for _, _, part in seen])
+    passages = [
+        Passage(
+            leaf,
+            before,
+            part.target,
+            part.slope,
+            total(arriving),
+            total(part.leaving),
+            gradient,
+            arriving,
+        )
+        for leaf, (before, arriving, part), gradient in zip(
+            leaves(tree), seen, gradients, strict=True
+        )
+    ]
     return Propagation(whole.slope, total(whole.leaving), tuple(passages), tuple(walk.merged))
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """The slope bound of a part, the sizes of its output and the space that it gives."""
+
+    slope: float
+    leaving: Radius
+    target: AnySpace
+
+
+ByRule = Callable[[AnySpace, Radius, bool], _Bound]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the tree as a function of what arrives; `merge` says whether linear parts in it are multiplied out.
+
+    `parts` are those of a series, for a series around it to multiply out with their neighbours.
+    """
+
+    walk: _Walk
+    by_rule: ByRule
+    linear: bool
+    matrix: MapOf
+    paths: tuple[str, ...]
+    parts: tuple[_Part, ...] = ()
+    leaf: bool = False
+
+    def through(self, source: AnySpace, radius: Radius, *, merge: bool) -> _Bound:
+        if not merge or self.leaf or not self.linear:
+            return self.by_rule(source, radius, merge)
+        # The whole is one linear map: its parts need not be multiplied out as well.
+        return self.walk.as_one_map(self, source, radius, self.by_rule(source, radius, False))
 
 
 @dataclass
 class _Walk:
-    slope_of: SlopeOf
-    matrix_of: MatrixOf | None
-    seen: dict[str, tuple[AnySpace, Radius, _Part]] = field(
-        default_factory=dict[str, "tuple[AnySpace, Radius, _Part]"]
+    """The rules of a propagation, and what they met on the way."""
+
+    slope_of: LeafBound
+    maps: Algebra[tuple[bool, MapOf]]
+    seen: dict[str, tuple[AnySpace, Radius, _Bound]] = field(
+        default_factory=dict[str, "tuple[AnySpace, Radius, _Bound]"]
     )
     merged: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
 
-    @property
-    def slopes(self) -> dict[str, float]:
-        return {path: part.slope for path, (_, _, part) in self.seen.items()}
+    def rules(self) -> Algebra[_Part]:
+        return Algebra(
+            "slopes and sizes leaf by leaf",
+            self.leaf,
+            self.series,
+            self.parallel,
+            self.sum,
+            self.scale,
+        )
 
-    def passage(self, leaf: Leaf, gradient: float) -> Passage:
-        source, arriving, part = self.seen[leaf.path]
-        sizes = total(arriving), total(part.leaving)
-        return Passage(leaf, source, part.target, part.slope, *sizes, gradient, arriving)
+    def leaf(self, leaf: Leaf) -> _Part:
+        def by_rule(source: AnySpace, radius: Radius, merge: bool) -> _Bound:
+            del merge
+            bound = partial(self.slope_of, leaf)
+            slope, leaving = leaf.slope(radius, bound), leaf.reach(radius, bound)
+            own = _Bound(slope, leaving, substitute(leaf.signature.target, source))
+            self.seen[leaf.path] = source, radius, own
+            return own
 
-    def part(self, tree: Tree, source: AnySpace, radius: Radius, *, merge: bool) -> _Part:
-        one_map = merge and not isinstance(tree, Leaf) and self.linear(tree)
-        by_rule = self.by_rule(tree, source, radius, merge=merge and not one_map)
-        return self.as_one_map(tree, source, radius, by_rule) if one_map else by_rule
+        return _Part(self, by_rule, *self.maps.leaf(leaf), (leaf.path,), leaf=True)
 
-    def by_rule(self, tree: Tree, source: AnySpace, radius: Radius, *, merge: bool) -> _Part:
-        match tree:
-            case Leaf():
-                bound = partial(self.slope_of, tree)
-                slope, leaving = tree.slope(radius, bound), tree.reach(radius, bound)
-                own = _Part(slope, leaving, substitute(tree.signature.target, source))
-                self.seen[tree.path] = source, radius, own
-                return own
-            case Scale():
-                inside = self.part(tree.part, source, radius, merge=merge)
-                slope = times(abs(tree.factor), inside.slope)
-                leaving = scaled(tree.factor, inside.leaving)
-                return _Part(slope, leaving, inside.target)
-            case Series():
-                whole = _Part(1.0, radius, source)
-                for part in self.runs(_flat(tree)) if merge else tree.parts:
-                    own = self.part(part, whole.target, whole.leaving, merge=merge)
-                    whole = _Part(times(whole.slope, own.slope), own.leaving, own.target)
-                return whole
-            case Parallel() | Sum():
-                parts = self.addends(tree) if merge and isinstance(tree, Sum) else tree.parts
-                found = [self.part(part, source, radius, merge=merge) for part in parts]
-                slope = math.fsum(each.slope for each in found)
-                sizes = tuple(each.leaving for each in found)
-                if isinstance(tree, Sum):
-                    return _Part(slope, added(sizes), found[0].target)
-                return _Part(slope, sizes, ProductSpace(tuple(each.target for each in found)))
+    def series(self, parts: Sequence[_Part]) -> _Part:
+        flat = tuple(each for part in parts for each in part.parts or (part,))
 
-    def as_one_map(self, tree: Tree, source: AnySpace, radius: Radius, by_rule: _Part) -> _Part:
+        def by_rule(source: AnySpace, radius: Radius, merge: bool) -> _Bound:
+            whole = _Bound(1.0, radius, source)
+            for part in self.runs(flat) if merge else parts:
+                own = part.through(whole.target, whole.leaving, merge=merge)
+                whole = _Bound(times(whole.slope, own.slope), own.leaving, own.target)
+            return whole
+
+        return self.composed(by_rule, self.maps.series, parts, flat)
+
+    def parallel(self, parts: Sequence[_Part]) -> _Part:
+        def by_rule(source: AnySpace, radius: Radius, merge: bool) -> _Bound:
+            found = [part.through(source, radius, merge=merge) for part in parts]
+            return _Bound(
+                plus(each.slope for each in found),
+                tuple(each.leaving for each in found),
+                ProductSpace(tuple(each.target for each in found)),
+            )
+
+        return self.composed(by_rule, self.maps.parallel, parts)
+
+    def sum(self, parts: Sequence[_Part]) -> _Part:
+        def by_rule(source: AnySpace, radius: Radius, merge: bool) -> _Bound:
+            addends = self.addends(parts) if merge else parts
+            found = [part.through(source, radius, merge=merge) for part in addends]
+            sizes = added([each.leaving for each in found])
+            return _Bound(plus(each.slope for each in found), sizes, found[0].target)
+
+        return self.composed(by_rule, self.maps.sum, parts)
+
+    def scale(self, factor: float, part: _Part) -> _Part:
+        def by_rule(source: AnySpace, radius: Radius, merge: bool) -> _Bound:
+            inside = part.through(source, radius, merge=merge)
+            slope = times(abs(factor), inside.slope)
+            return _Bound(slope, scaled(factor, inside.leaving), inside.target)
+
+        maps = self.maps.scale(factor, (part.linear, part.matrix))
+        return _Part(self, by_rule, *maps, part.paths)
+
+    def composed(
+        self,
+        by_rule: ByRule,
+        rule: Callable[[Sequence[tuple[bool, MapOf]]], tuple[bool, MapOf]],
+        parts: Sequence[_Part],
+        flat: tuple[_Part, ...] = (),
+    ) -> _Part:
+        paths = tuple(path for part in parts for path in part.paths)
+        maps = rule([(part.linear, part.matrix) for part in parts])
+        return _Part(self, by_rule, *maps, paths, flat)
+
+    def as_one_map(self, part: _Part, source: AnySpace, radius: Radius, by_rule: _Bound) -> _Bound:
         """The part's bounds through its one matrix, where they are smaller than those of the rules."""
-        assert self.matrix_of is not None
-        linear = multiplied_out(tree, source, self.matrix_of)
-        if linear is None or not isinstance(source, Space) or not isinstance(by_rule.target, Space):
+        if not isinstance(source, Space) or not isinstance(by_rule.target, Space):
+            return by_rule
+        one = part.matrix(source.size)
+        if one is None:
             return by_rule
         shape = (by_rule.target.size, source.size)
         ends = through_l2(shape, source.norm, by_rule.target.norm)
-        slope = linear.largest_singular_value() * ends
+        slope = one.largest_singular_value() * ends
         if not slope < by_rule.slope:
             return by_rule
-        self.merged.append(tuple(leaf.path for leaf in leaves(tree)))
+        self.merged.append(part.paths)
         leaving = min(total(by_rule.leaving), times(slope, total(radius)))
-        return _Part(slope, leaving, by_rule.target)
+        return _Bound(slope, leaving, by_rule.target)
 
-    def runs(self, parts: tuple[Tree, ...]) -> list[Tree]:
+    def runs(self, parts: tuple[_Part, ...]) -> list[_Part]:
         """Neighbours in a series that are linear, each run as a series of its own."""
-        grouped: list[Tree] = []
-        for linear, run in groupby(parts, self.linear):
+        grouped: list[_Part] = []
+        for merged, run in groupby(parts, lambda part: part.linear):
             neighbours = tuple(run)
-            if linear and len(neighbours) > 1:
-                grouped.append(Series("", neighbours))
-            else:
-                grouped.extend(neighbours)
+            together = merged and len(neighbours) > 1
+            grouped.extend([self.series(neighbours)] if together else neighbours)
         return grouped
 
-    def addends(self, tree: Sum) -> list[Tree]:
+    def addends(self, parts: Sequence[_Part]) -> list[_Part]:
         """The parts of a sum, those that are linear as one sum."""
-        linear = tuple(part for part in tree.parts if self.linear(part))
-        if len(linear) < 2:
-            return list(tree.parts)
-        return [Sum("", linear), *(part for part in tree.parts if not self.linear(part))]
-
-    def linear(self, tree: Tree) -> bool:
-        return self.matrix_of is not None and is_linear(tree, self.matrix_of)
-
-
-def _flat(tree: Series) -> tuple[Tree, ...]:
-    """The parts of a series, those of series inside it in their place."""
-    parts: list[Tree] = []
-    for part in tree.parts:
-        parts.extend(_flat(part) if isinstance(part, Series) else [part])
-    return tuple(parts)
-
-
-def _gradients(
-    tree: Tree, slopes: dict[str, float], downstream: float
-) -> Iterator[tuple[str, float]]:
-    """The bound on the gradient at each leaf's output: the product of the slopes behind it.
-
-    `‖Jᵀ g‖ ≤ L ‖g‖` in the dual norms. The dual of a sum of norms is the largest of the duals, so a
-    gradient of unit norm gives every part of a tuple one of at most unit norm.
-    """
-    match tree:
-        case Leaf():
-            yield tree.path, downstream
-        case Scale():
-            yield from _gradients(tree.part, slopes, times(abs(tree.factor), downstream))
-        case Series():
-            for part in reversed(tree.parts):
-                yield from _gradients(part, slopes, downstream)
-                downstream = times(downstream, _slope(part, slopes))
-        case Parallel() | Sum():
-            for part in tree.parts:
-                yield from _gradients(part, slopes, downstream)
-
-
-def _slope(tree: Tree, slopes: dict[str, float]) -> float:
-    match tree:
-        case Leaf():
-            return slopes[tree.path]
-        case Scale():
-            return times(abs(tree.factor), _slope(tree.part, slopes))
-        case Series():
-            bound = 1.0
-            for part in tree.parts:
-                bound = times(bound, _slope(part, slopes))
-            return bound
-        case Parallel() | Sum():
-            return math.fsum(_slope(part, slopes) for part in tree.parts)
+        maps = [part for part in parts if part.linear]
+        others = [part for part in parts if not part.linear]
+        return [self.sum(maps), *others] if len(maps) > 1 else list(parts)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from modular_manifolds.certificates.leaves import module_at
-from modular_manifolds.composition.tree import Leaf, Series, Tree
+from modular_manifolds.certificates.linear_map import matrix_of
+from modular_manifolds.composition.leaf import Leaf
+from modular_manifolds.composition.tree import Tree, chain
 from modular_manifolds.errors import SpaceError
 from modular_manifolds.linalg.rounding import largest_singular_value
-from modular_manifolds.nn import Atom, Flatten, Module, ReLU
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -63,20 +63,21 @@ class Region:
         return max(*sizes, self.slope, self.reach) < math.sqrt(sys.float_info.max)
 
 
-def chain_of(net: Module) -> list[Layer]:
+def chain_of(tree: Tree) -> list[Layer]:
     """The layers of a network that is a series of linear maps and ReLUs.
 
     Raises:
         SpaceError: it is not; the message names the module.
     """
     layers: list[Layer] = []
-    for leaf in _in_a_row(net.tree()):
-        module = module_at(net, leaf) if isinstance(leaf, Leaf) else None
-        matrix = module.matrix() if isinstance(module, Atom) else None
-        if isinstance(module, Flatten) or (isinstance(leaf, Leaf) and leaf.identity):
+    for leaf in chain(tree):
+        if not isinstance(leaf, Leaf):
+            raise _not_a_chain(leaf.where)
+        matrix = matrix_of(leaf)
+        if leaf.kind in ("flatten", "identity"):
             # Points arrive as vectors, which Flatten leaves as they are.
             continue
-        if isinstance(module, ReLU):
+        if leaf.kind == "relu":
             if not layers:
                 raise _not_a_chain("a ReLU in front of every Linear")
             layers[-1] = replace(layers[-1], relu=True)
@@ -158,12 +159,6 @@ def near(layers: list[Layer], point: Tensor, radius: float) -> Region:
         slope=slope * (1 + 4 * (len(layers) + 2) * EPS),
         reach=reach * (1 + 4 * (len(layers) + 2) * EPS),
     )
-
-
-def _in_a_row(tree: Tree) -> list[Tree]:
-    if isinstance(tree, Series):
-        return [each for part in tree.parts for each in _in_a_row(part)]
-    return [tree]
 
 
 def _size(x: Tensor) -> float:

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.certificates.attack import Attack
-from modular_manifolds.certificates.bounds import bounds, one_space_to_another
-from modular_manifolds.certificates.examined import examined
+from modular_manifolds.certificates.bounds import bounds_of, one_space_to_another
+from modular_manifolds.certificates.examined import Examined, examined
 from modular_manifolds.certificates.input_scale import InputScale, unscaled
 from modular_manifolds.certificates.inputs import flattens, item_dims, misfit, numbers, real
 from modular_manifolds.certificates.margins import certified_radii, pair_bounds, rounding_of_outputs
 from modular_manifolds.certificates.robustness_report import RobustnessReport, RobustnessRow
 from modular_manifolds.composition.space import Space
+from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError, CertificateError, NonFiniteError, ShapeError
 from modular_manifolds.linalg.snapshot import device_of
-from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.composed import Composed
 
 RADII: Final = (36 / 255, 72 / 255, 108 / 255)
 """The l2 radii at which CIFAR-10's certified accuracies are usually given, for pixels in [0, 1]."""
@@ -30,7 +31,7 @@ CHUNK: Final = 1024
 
 
 def robustness(
-    net: Module,
+    net: Composed,
     inputs: Any,
     labels: Any,
     *,
@@ -66,27 +67,30 @@ def robustness(
     checked = tuple(sorted({_radius(each) for each in radii}))
     with examined(net, argument="robustness(net)") as seen:
         scaled = unscaled() if scale is None else _own(scale)
-        return _report(seen.network, inputs, labels, checked, scaled, attack)
+        return _report(seen, inputs, labels, checked, scaled, attack)
 
 
 def _report(
-    network: Module,
+    seen: Examined,
     inputs: Any,
     labels: Any,
     checked: tuple[float, ...],
     scaled: InputScale,
     attack: Attack | None,
 ) -> RobustnessReport:
-    one_space_to_another(network, "robustness(net)")
-    points, truth = _points(network, inputs, labels)
-    known = bounds(network, input_norm="l2", output_norm="l2")
+    # Predictions are those of evaluation mode, and so are their bounds.
+    network, tree = seen.network, seen.tree
+    one_space_to_another(tree, "robustness(net)")
+    points, truth = _points(tree, inputs, labels)
+    points = points.to(device_of(network))
+    known = bounds_of(tree, input_norm="l2", output_norm="l2")
     bound = math.inf if math.isnan(known.certified) else known.certified
     outputs = _outputs(network, points)
     _check_outputs(outputs, truth)
     right = outputs.argmax(dim=1) == truth
-    pairs, last_weight = pair_bounds(network, bound, outputs.shape[1])
+    pairs, last_weight = pair_bounds(tree, bound, outputs.shape[1])
     longest = float(torch.linalg.vector_norm(points.flatten(1), dim=1).amax())
-    error = rounding_of_outputs(network, longest)
+    error = rounding_of_outputs(tree, longest)
     own = certified_radii(outputs, truth, pairs, error) * scaled.shortest
     left = _attacked(network, points, truth, right, own, checked, scaled, attack)
     return RobustnessReport(
@@ -118,7 +122,7 @@ def _own(scale: InputScale) -> InputScale:
 class _Scaled(nn.Module):
     """The network as a function of what radii are measured in."""
 
-    def __init__(self, network: Module, scale: InputScale) -> None:
+    def __init__(self, network: nn.Module, scale: InputScale) -> None:
         super().__init__()
         self.network, self.scale = network, scale
 
@@ -127,7 +131,7 @@ class _Scaled(nn.Module):
 
 
 def _attacked(
-    network: Module,
+    network: nn.Module,
     points: Tensor,
     labels: Tensor,
     right: Tensor,
@@ -182,7 +186,7 @@ def _into_the_ball(found: Tensor, start: Tensor, radius: float) -> Tensor:
 
 
 @torch.no_grad()
-def _outputs(network: Module, points: Tensor) -> Tensor:
+def _outputs(network: nn.Module, points: Tensor) -> Tensor:
     return torch.cat([network(some) for some in points.split(CHUNK)]).cpu()
 
 
@@ -191,11 +195,11 @@ def _radius(value: float) -> float:
     return check_number(value, NOT_NEGATIVE, argument="robustness(radii)", remedy=remedy)
 
 
-def _points(network: Module, inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
-    """The points, of shape (points, …) in float64 where the network lives, and their labels, (points,) in int64."""
+def _points(tree: Tree, inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """The points, of shape (points, …) in float64, and their labels, (points,) in int64."""
     given = numbers(inputs, argument="robustness(inputs)")
     truth = numbers(labels, argument="robustness(labels)").cpu()
-    x = real(given, network, argument="robustness(inputs)")
+    x = real(given, tree, argument="robustness(inputs)")
     batch = tuple(truth.shape)
     if x.dim() <= len(batch) or tuple(x.shape[: len(batch)]) != batch or truth.numel() == 0:
         raise ShapeError(
@@ -208,14 +212,15 @@ def _points(network: Module, inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
         raise ArgumentError(
             "robustness(labels)", "must be whole numbers", truth.dtype, "Convert them with .long()."
         )
-    assert isinstance(network.source, Space)
-    item, size = tuple(x.shape[len(batch) :]), network.source.size
+    source = tree.signature.source
+    assert isinstance(source, Space)
+    item, size = tuple(x.shape[len(batch) :]), source.size
     if item[-1] != size:
         # Images: as they are for a network that flattens them itself, and as vectors for any other.
         if item_dims(item, size) != len(item):
             raise misfit("robustness(inputs)", tuple(given.shape), size)
-        item = item if flattens(network, network.tree()) else (size,)
-    return x.reshape(-1, *item).to(device_of(network)), truth.reshape(-1).to(torch.int64)
+        item = item if flattens(tree) else (size,)
+    return x.reshape(-1, *item), truth.reshape(-1).to(torch.int64)
 
 
 def _check_outputs(outputs: Tensor, labels: Tensor) -> None:

@@ -4,6 +4,9 @@ from modular_manifolds.composition.budget import Budget as Budget
 from modular_manifolds.composition.budget import BudgetRow as BudgetRow
 from modular_manifolds.composition.budget import TypicalSlope as TypicalSlope
 from modular_manifolds.composition.budget import allocate as allocate
+from modular_manifolds.composition.fold import Algebra as Algebra
+from modular_manifolds.composition.fold import fold as fold
+from modular_manifolds.composition.leaf import Leaf as Leaf
 from modular_manifolds.composition.radius import Radius as Radius
 from modular_manifolds.composition.signature import Signature as Signature
 from modular_manifolds.composition.space import SAME as SAME

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
+from modular_manifolds.composition.fold import Algebra, fold
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, plus, times, total
+from modular_manifolds.composition.sizes import LeafBound, arrivals, behind
 from modular_manifolds.composition.table import format_table
-from modular_manifolds.composition.tree import (
-    Leaf,
-    LeafBound,
-    Parallel,
-    Scale,
-    Series,
-    Sum,
-    Tree,
-    leaves,
-    reach,
-    slope,
-)
+from modular_manifolds.composition.tree import Tree, leaves
 
 BUDGET_ROUNDING: Final = 1e-9
 """The relative error of sums and products over a tree of a million modules: four roundings of 2⁻⁵³ a module."""
@@ -177,106 +169,105 @@ def allocate(tree: Tree, lr: float) -> Budget:
     """
     remedy = "Pass a learning rate such as 0.1."
     rate = check_number(lr, NOT_NEGATIVE, argument="lr", remedy=remedy)
-    split = _Split(rate, tree.signature.mass)
-    places = _places(tree, _Around(), Leaf.sensitivity_within)
-    rows = tuple(split.row(place) for place in places if place.leaf.weight is not None)
+    places = _places(tree, Leaf.sensitivity_within)
+    rows = _rows(places, rate, tree.signature.mass)
     typical = tuple(found for place in places if (found := place.typical()) is not None)
-    return Budget(rate, rows, typical, _unbounded(tree, split, rows))
-
-
-@dataclass(frozen=True)
-class _Around:
-    """The surroundings of a part of the tree.
-
-    `downstream` and `slope` multiply the rate scales and the slope bounds behind it, `radius` bounds its input, and
-    `moved` says whether a step of a weight in front of it moves that input.
-    """
-
-    downstream: float = 1.0
-    slope: float = 1.0
-    radius: Radius = 1.0
-    moved: bool = False
+    return Budget(rate, rows, typical, _unbounded(tree, rows))
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A leaf, its surroundings and its own slope bound."""
+    """A leaf, what arrives at it, and what stands behind it.
+
+    `slope` is its own slope bound there. `downstream` and `behind` multiply the rate scales and the slope bounds behind
+    it, and `moved` says whether a step of a weight in front of it moves its input.
+    """
 
     leaf: Leaf
-    around: _Around
+    radius: Radius
     slope: float
+    downstream: float
+    behind: float
+    moved: bool
 
     def typical(self) -> TypicalSlope | None:
         """The leaf's slopes, if its bound exceeds its rate scale and a step in front of it feels that."""
         rate_scale = self.leaf.signature.rate_scale
-        if not (self.around.moved and self.slope > rate_scale * (1 + BUDGET_ROUNDING)):
+        if not (self.moved and self.slope > rate_scale * (1 + BUDGET_ROUNDING)):
             return None
         return TypicalSlope(self.leaf.path, self.leaf.label, rate_scale, self.slope)
 
 
-def _places(tree: Tree, around: _Around, bound: LeafBound) -> list[_Place]:
-    """All leaves in the order of data, each with its surroundings."""
-    match tree:
-        case Leaf():
-            return [_Place(tree, around, slope(tree, around.radius, bound))]
-        case Scale():
-            factor = abs(tree.factor)
-            inside = replace(
-                around,
-                downstream=factor * around.downstream,
-                slope=times(factor, around.slope),
-            )
-            return _places(tree.part, inside, bound)
-        case Series():
-            return _in_series(tree, around, bound)
-        case Parallel() | Sum():
-            return [place for part in tree.parts for place in _places(part, around, bound)]
-
-
-def _in_series(tree: Series, around: _Around, bound: LeafBound) -> list[_Place]:
-    radius, moved = around.radius, around.moved
-    arriving: list[tuple[Radius, bool]] = []
-    for part in tree.parts:
-        arriving.append((radius, moved))
-        radius = reach(part, radius, bound)
-        moved = moved or part.signature.mass > 0
-    downstream, behind = around.downstream, around.slope
-    places: list[_Place] = []
-    for part, (radius, moved) in zip(reversed(tree.parts), reversed(arriving), strict=True):
-        places = _places(part, _Around(downstream, behind, radius, moved), bound) + places
-        downstream *= part.signature.rate_scale
-        behind = times(behind, slope(part, radius, bound))
-    return places
+def _places(tree: Tree, bound: LeafBound) -> list[_Place]:
+    """All leaves in the order of data, for inputs of the network in its unit ball."""
+    arrived = arrivals(tree, 1.0, bound)
+    downstream = behind(tree, [each.leaf.signature.rate_scale for each in arrived])
+    slopes = behind(tree, [each.slope for each in arrived])
+    moved = fold(tree, MOVED).leaves
+    return [
+        _Place(at.leaf, at.radius, at.slope, rate, slope, feels)
+        for at, rate, slope, feels in zip(arrived, downstream, slopes, moved, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
-class _Split:
-    """The learning rate and the mass of the whole, which every row divides."""
+class _Moved:
+    """Whether a part learns, and for each leaf in it whether a step inside the part moves what arrives there."""
 
-    lr: float
-    mass: float
-
-    def row(self, place: _Place) -> BudgetRow:
-        leaf, around = place.leaf, place.around
-        assert leaf.weight is not None
-        own = leaf.signature.mass
-        scale = around.downstream * leaf.norm_constant
-        share = own / self.mass / scale if own > 0 else 0.0
-        return BudgetRow(
-            path=leaf.weight,
-            manifold=leaf.manifold,
-            norm=leaf.norm,
-            mass=own,
-            downstream=around.downstream,
-            norm_constant=leaf.norm_constant,
-            radius=1.0 if leaf.additive else total(around.radius),
-            share=share,
-            step=self.lr * share,
-            slope=around.slope,
-        )
+    learns: bool
+    leaves: list[bool]
 
 
-def _unbounded(tree: Tree, split: _Split, rows: tuple[BudgetRow, ...]) -> tuple[str, ...]:
+def _in_series(parts: Sequence[_Moved]) -> _Moved:
+    learned, leaves = False, list[bool]()
+    for part in parts:
+        leaves += [learned or moved for moved in part.leaves]
+        learned = learned or part.learns
+    return _Moved(learned, leaves)
+
+
+def _side_by_side(parts: Sequence[_Moved]) -> _Moved:
+    return _Moved(
+        any(part.learns for part in parts), [moved for part in parts for moved in part.leaves]
+    )
+
+
+MOVED: Final = Algebra(
+    "the leaves that a step moves",
+    leaf=lambda leaf: _Moved(leaf.signature.mass > 0, [False]),
+    series=_in_series,
+    parallel=_side_by_side,
+    sum=_side_by_side,
+    scale=lambda _, part: part,
+)
+
+
+def _rows(places: list[_Place], lr: float, mass: float) -> tuple[BudgetRow, ...]:
+    """A row for each weight of a network of this mass."""
+    return tuple(_row(place, lr, mass) for place in places if place.leaf.weight is not None)
+
+
+def _row(place: _Place, lr: float, mass: float) -> BudgetRow:
+    leaf = place.leaf
+    assert leaf.weight is not None
+    own = leaf.signature.mass
+    scale = place.downstream * leaf.norm_constant
+    share = own / mass / scale if own > 0 else 0.0
+    return BudgetRow(
+        path=leaf.weight,
+        manifold=leaf.manifold,
+        norm=leaf.norm,
+        mass=own,
+        downstream=place.downstream,
+        norm_constant=leaf.norm_constant,
+        radius=1.0 if leaf.additive else total(place.radius),
+        share=share,
+        step=lr * share,
+        slope=place.behind,
+    )
+
+
+def _unbounded(tree: Tree, rows: tuple[BudgetRow, ...]) -> tuple[str, ...]:
     """The weights that may leave their unit balls, if a contribution is larger once they have."""
     larger = tuple(
         leaf.weight
@@ -285,8 +276,7 @@ def _unbounded(tree: Tree, split: _Split, rows: tuple[BudgetRow, ...]) -> tuple[
     )
     if not larger:
         return ()
-    places = _places(tree, _Around(), Leaf.lipschitz_within)
-    anywhere = [split.row(place) for place in places if place.leaf.weight is not None]
+    anywhere = _rows(_places(tree, Leaf.lipschitz_within), 1.0, tree.signature.mass)
     raised = any(
         far.contribution > row.contribution * (1 + BUDGET_ROUNDING)
         for far, row in zip(anywhere, rows, strict=True)

@@ -5,13 +5,11 @@ The tree is derived from the live network at each call, so it cannot go stale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from modular_manifolds.composition import rules
 from modular_manifolds.composition.leaf import Leaf
-from modular_manifolds.composition.radius import Radius, added, plus, scaled, times
 from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.space import AnySpace, MismatchError
 from modular_manifolds.errors import ArgumentError, SpaceError
@@ -40,6 +38,10 @@ class Series:
     def where(self) -> str:
         return f"Series at '{self.path}'" if self.path else "Series"
 
+    def with_parts(self, parts: Sequence[Tree]) -> Series:
+        """The same composition of other parts."""
+        return replace(self, parts=tuple(parts))
+
 
 @dataclass(frozen=True)
 class Parallel:
@@ -60,6 +62,10 @@ class Parallel:
     @property
     def where(self) -> str:
         return f"Parallel at '{self.path}'" if self.path else "Parallel"
+
+    def with_parts(self, parts: Sequence[Tree]) -> Parallel:
+        """The same composition of other parts."""
+        return replace(self, parts=tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,10 @@ class Sum:
     def where(self) -> str:
         return f"Sum at '{self.path}'" if self.path else "Sum"
 
+    def with_parts(self, parts: Sequence[Tree]) -> Sum:
+        """The same composition of other parts."""
+        return replace(self, parts=tuple(parts))
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -106,20 +116,39 @@ class Scale:
     def where(self) -> str:
         return f"Scale at '{self.path}'" if self.path else "Scale"
 
+    @property
+    def parts(self) -> tuple[Tree, ...]:
+        return (self.part,)
+
+    def with_parts(self, parts: Sequence[Tree]) -> Scale:
+        """The same factor in front of another part."""
+        return replace(self, part=parts[0])
+
 
 Tree = Leaf | Series | Parallel | Sum | Scale
 
 
 def leaves(tree: Tree) -> Iterator[Leaf]:
     """All leaves, in the order in which data meets them."""
-    match tree:
-        case Leaf():
-            yield tree
-        case Scale():
-            yield from leaves(tree.part)
-        case _:
-            for part in tree.parts:
-                yield from leaves(part)
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Leaf):
+            yield node
+        else:
+            waiting.extend(reversed(node.parts))
+
+
+def chain(tree: Tree) -> list[Tree]:
+    """The parts of a series, those of a series inside it in their place; any other tree alone."""
+    waiting, found = [tree], list[Tree]()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Series):
+            waiting.extend(reversed(node.parts))
+        else:
+            found.append(node)
+    return found
 
 
 def leading(tree: Tree) -> tuple[int, ...]:
@@ -127,62 +156,11 @@ def leading(tree: Tree) -> tuple[int, ...]:
     return next((leaf.leading for leaf in leaves(tree) if leaf.leading), ())
 
 
-def with_leaves(tree: Tree, change: Callable[[Leaf], Leaf]) -> Tree:
-    """The same tree with `change(leaf)` in the place of every leaf."""
-    match tree:
-        case Leaf():
-            return change(tree)
-        case Scale():
-            return replace(tree, part=with_leaves(tree.part, change))
-        case _:
-            return replace(tree, parts=tuple(with_leaves(part, change) for part in tree.parts))
-
-
-LeafBound = Callable[[Leaf, Radius], float]
-"""A leaf's slope bound for inputs of norm at most a radius."""
-
-
-def reach(tree: Tree, radius: Radius, bound: LeafBound = Leaf.sensitivity_within) -> Radius:
-    """The largest output for inputs of at most `radius`, for weights in their unit balls.
-
-    `reach(leaf, r) = min(s(r)·r + ‖f(0)‖, largest)`; series compose, a parallel keeps its parts apart, a sum
-    adds, a scale multiplies by |c|. With `bound=Leaf.lipschitz_within` it holds for weights anywhere on their
-    manifolds.
-    """
-    match tree:
-        case Leaf():
-            return tree.reach(radius, partial(bound, tree))
-        case Scale():
-            return scaled(tree.factor, reach(tree.part, radius, bound))
-        case Series():
-            for part in tree.parts:
-                radius = reach(part, radius, bound)
-            return radius
-        case Parallel():
-            return tuple(reach(part, radius, bound) for part in tree.parts)
-        case Sum():
-            return added([reach(part, radius, bound) for part in tree.parts])
-
-
-def slope(tree: Tree, radius: Radius, bound: LeafBound = Leaf.sensitivity_within) -> float:
-    """A Lipschitz bound for inputs of at most `radius`, for weights in their unit balls.
-
-    Each part's bound is taken at the radius that arrives there. If no part's bound depends on that radius, the
-    result is the sensitivity of `tree.signature`. `bound` is as in `reach`.
-    """
-    match tree:
-        case Leaf():
-            return tree.slope(radius, partial(bound, tree))
-        case Scale():
-            return times(abs(tree.factor), slope(tree.part, radius, bound))
-        case Series():
-            whole = 1.0
-            for part in tree.parts:
-                whole = times(whole, slope(part, radius, bound))
-                radius = reach(part, radius, bound)
-            return whole
-        case _:
-            return plus(slope(part, radius, bound) for part in tree.parts)
+def as_it_is(tree: Tree) -> Tree:
+    """The same tree with the offsets of the weights as they are now."""
+    if isinstance(tree, Leaf):
+        return tree.as_it_is()
+    return tree.with_parts([as_it_is(part) for part in tree.parts])
 
 
 def _refuse_empty(kind: str, path: str, parts: tuple[Tree, ...]) -> None:

@@ -9,7 +9,7 @@ from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import schedule
-from modular_manifolds.linalg.products import LARGE, commuting
+from modular_manifolds.linalg.products import SYMMETRY_MIN_COLUMNS, commuting
 from modular_manifolds.linalg.symmetric import sym
 
 
@@ -40,7 +40,7 @@ def symmetric_sign(d: Tensor) -> tuple[Tensor, Tensor]:
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
         x = commuting(x, factor)
         # The rounding of a mirrored block is not symmetric, and would grow from step to step.
-        x = sym(x) if x.shape[-1] >= LARGE else x
+        x = sym(x) if x.shape[-1] >= SYMMETRY_MIN_COLUMNS else x
     return sym(x), scale
 
 

@@ -69,6 +69,10 @@ class BalancedRows(Manifold):
         # ‖W‖₂ ≤ ‖W‖_F = radius · √rows
         return self.radius * math.sqrt(shape[0])
 
+    def _largest_row_norm(self, shape: tuple[int, int]) -> float:
+        del shape
+        return self.radius
+
 
 def _centred_part(x: Tensor) -> tuple[Tensor, Tensor]:
     """The part of zero mean of each row, the row brought to unit length, and whether it is more than rounding."""

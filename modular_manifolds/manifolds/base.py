@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -108,6 +108,22 @@ class Manifold(ABC):
         self.check_shape(shape)
         return self._largest_singular_value(_matrix_shape(shape))
 
+    def largest_row_norm(self, shape: Sequence[int]) -> float:
+        """Bound the l2 norm of every row at every point of this shape; infinite where there is no bound."""
+        self.check_shape(shape)
+        return self._largest_row_norm(_matrix_shape(shape))
+
+    def scaled(self, factor: float) -> Manifold:
+        """Give the manifold of all points times `factor`; one with a radius has it multiplied.
+
+        Raises:
+            ArgumentError: `factor` is not finite and positive, or the manifold has no radius and does not say how it is
+            scaled.
+        """
+        where = f"{type(self).__name__}.scaled(factor)"
+        remedy = "Pass a positive factor such as math.sqrt(out / in)."
+        return self._scaled(check_number(factor, POSITIVE, argument=where, remedy=remedy))
+
     def _from_noise(self, noise: Tensor) -> Tensor:
         """A random point, from independent standard normal entries."""
         return self._project(noise)
@@ -131,6 +147,22 @@ class Manifold(ABC):
 
     @abstractmethod
     def _largest_singular_value(self, shape: tuple[int, int]) -> float: ...
+
+    def _scaled(self, factor: float) -> Manifold:
+        radius: float | None = getattr(self, "radius", None)
+        if radius is None:
+            raise ArgumentError(
+                f"{type(self).__name__}.scaled(factor)",
+                "needs a manifold with a radius",
+                "none",
+                "Write its _scaled(factor), or choose a manifold with a radius such as Stiefel().",
+            )
+        changed: dict[str, Any] = {"radius": radius * factor}
+        return replace(self, **changed)
+
+    def _largest_row_norm(self, shape: tuple[int, int]) -> float:
+        # ‖Wᵀe‖₂ ≤ ‖W‖₂ for every unit vector e.
+        return self._largest_singular_value(shape)
 
     def _matrices(self, x: Tensor, argument: str) -> Tensor:
         try:

@@ -42,3 +42,7 @@ class Oblique(Manifold):
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
         # ‖W‖₂ ≤ ‖W‖_F = radius · √rows
         return self.radius * math.sqrt(shape[0])
+
+    def _largest_row_norm(self, shape: tuple[int, int]) -> float:
+        del shape
+        return self.radius

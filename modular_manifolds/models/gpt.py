@@ -6,7 +6,7 @@ import math
 
 from modular_manifolds.arguments import NOT_ZERO, POSITIVE, check_count, check_number
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.manifolds import Euclidean, Manifold
+from modular_manifolds.manifolds import Manifold
 from modular_manifolds.models.rms_linear import rms_linear, rms_manifold
 from modular_manifolds.nn import (
     Amplify,
@@ -107,7 +107,8 @@ def GPT(
         amplify=Amplify(factor),
     )
     block = Residual(attention, depth=branches) >> Residual(perceptron, depth=branches)
-    rows = manifold if isinstance(manifold, Euclidean) else None
+    # Single rows have spheres of their own, unless nothing is bounded.
+    rows = None if manifold is None or manifold.compact else manifold
     return Series(
         embedding=Embedding(vocabulary, width, mass=first, manifold=rows),
         blocks=block**depth,

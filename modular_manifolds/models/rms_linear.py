@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from modular_manifolds.arguments import check_count
-from modular_manifolds.manifolds import Manifold, SpectralBall, SpectralSphere, Stiefel
+from modular_manifolds.manifolds import Manifold, Stiefel
 from modular_manifolds.nn import Linear
 from modular_manifolds.norms import RMSOperator
 
@@ -38,8 +37,6 @@ def rms_linear(
 
 
 def rms_manifold(manifold: Manifold | None, in_features: int, out_features: int) -> Manifold:
-    """The manifold with its radius times `√(out/in)`, where it has one; Stiefel() by default."""
+    """The manifold scaled by `√(out/in)`; Stiefel() by default."""
     base = Stiefel() if manifold is None else manifold
-    if isinstance(base, Stiefel | SpectralBall | SpectralSphere):
-        return replace(base, radius=base.radius * math.sqrt(out_features / in_features))
-    return base
+    return base.scaled(math.sqrt(out_features / in_features))

@@ -11,11 +11,8 @@ from modular_manifolds.nn.bonds import MaxMin as MaxMin
 from modular_manifolds.nn.bonds import ReLU as ReLU
 from modular_manifolds.nn.bonds import SiLU as SiLU
 from modular_manifolds.nn.budget import budget as budget
-from modular_manifolds.nn.compose import Parallel as Parallel
-from modular_manifolds.nn.compose import Residual as Residual
-from modular_manifolds.nn.compose import Scale as Scale
-from modular_manifolds.nn.compose import Series as Series
-from modular_manifolds.nn.compose import Sum as Sum
+from modular_manifolds.nn.composed import Composed as Composed
+from modular_manifolds.nn.composed import Weighted as Weighted
 from modular_manifolds.nn.conv import Conv2d as Conv2d
 from modular_manifolds.nn.dropout import Dropout as Dropout
 from modular_manifolds.nn.embedding import Embedding as Embedding
@@ -27,7 +24,12 @@ from modular_manifolds.nn.leaf import Atom as Atom
 from modular_manifolds.nn.leaf import Bond as Bond
 from modular_manifolds.nn.linear import Linear as Linear
 from modular_manifolds.nn.module import Module as Module
+from modular_manifolds.nn.module import Parallel as Parallel
+from modular_manifolds.nn.module import Scale as Scale
+from modular_manifolds.nn.module import Series as Series
+from modular_manifolds.nn.module import Sum as Sum
 from modular_manifolds.nn.pooling import MaxPool as MaxPool
 from modular_manifolds.nn.pooling import MeanPool as MeanPool
+from modular_manifolds.nn.residual import Residual as Residual
 from modular_manifolds.nn.rms_norm import RMSNorm as RMSNorm
 from modular_manifolds.nn.rotary import Rotary as Rotary

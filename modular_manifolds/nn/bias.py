@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.arguments import check_count
+from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import (
     Space,
     VectorNorm,
     check_vector_norm,
     conversion,
 )
-from modular_manifolds.composition.tree import Leaf, Tree
+from modular_manifolds.composition.tree import Tree
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.tree import Leaf, Tree
 from modular_manifolds.nn.leaf import Bond
 
 
@@ -29,10 +26,7 @@ class FixedBond(Bond):
 class Identity(FixedBond):
     """`x`; sensitivity 1."""
 
-    def tree(self, path: str = "") -> Tree:
-        own = super().tree(path)
-        assert isinstance(own, Leaf)
-        return replace(own, identity=True)
+    _kind = "identity"
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -40,6 +34,8 @@ class Identity(FixedBond):
 
 class ReLU(FixedBond):
     """`max(x, 0)`; sensitivity 1 in rms, l2, l1 and linf: no entry moves more than its input did."""
+
+    _kind = "relu"
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(x)
@@ -108,6 +104,8 @@ class SiLU(FixedBond):
 
 class Flatten(FixedBond):
     """(batch, …) becomes (batch, size); sensitivity 1: the entries are the same ones."""
+
+    _kind = "flatten"
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from modular_manifolds.arguments import Range, check_number
-from modular_manifolds.composition.tree import Leaf, Tree
+from modular_manifolds.composition.leaf import Leaf
+from modular_manifolds.composition.tree import Tree
 from modular_manifolds.nn.leaf import Bond
 
 PROBABILITIES = Range("must be at least 0 and below 1", lambda p: 0 <= p < 1)

@@ -11,7 +11,6 @@ from torch.nn import functional
 from modular_manifolds.arguments import check_count
 from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.manifolds.balanced_rows import BalancedRows
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.oblique import Oblique
 from modular_manifolds.nn.geometry import Geometry
@@ -40,6 +39,8 @@ class Embedding(Atom):
     Source: Large et al., "Scalable optimization in the modular norm" (2024), Embedding.
     """
 
+    _kind = "lookup"
+
     def __init__(
         self,
         vocabulary: int,
@@ -53,9 +54,7 @@ class Embedding(Atom):
         root = math.sqrt(features)
         geometry = Geometry(Oblique(root) if manifold is None else manifold, RowRMS())
         shape = (vocabulary, features)
-        rows = geometry.manifold
-        on_spheres = isinstance(rows, Oblique | BalancedRows)
-        bound = (rows.radius if on_spheres else rows.largest_singular_value(shape)) / root
+        bound = geometry.manifold.largest_row_norm(shape) / root
         super().__init__(
             geometry=geometry,
             shape=shape,

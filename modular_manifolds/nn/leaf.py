@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any, Final
+from functools import cache
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from modular_manifolds.composition.leaf import Kind, Leaf
 from modular_manifolds.composition.signature import Signature, check_mass, check_slopes
 from modular_manifolds.composition.space import SAME, AnySpace
-from modular_manifolds.composition.tree import Leaf, Tree
-from modular_manifolds.errors import ArgumentError
+from modular_manifolds.composition.tree import Tree
+from modular_manifolds.linalg.rounding import largest_singular_value
+from modular_manifolds.nn.entries import check_entries
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.nn.module import Module, joined
+from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.sharing import joined
 from modular_manifolds.nn.tracing import has_values
-
-MOST_ENTRIES: Final = 2**59
-"""Entries of a weight, at 8 bytes each, must be fewer than 2^62 bytes."""
 
 
 class Atom(Module):
@@ -48,6 +49,8 @@ class Atom(Module):
             dimensions between batch and features to draw a trial input with.
         rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity.
     """
+
+    _kind: ClassVar[Kind] = ""
 
     def __init__(
         self,
@@ -145,8 +148,15 @@ class Atom(Module):
             norm=str(self._geometry.norm),
             norm_constant=self._norm_constant,
             within=self.lipschitz_within,
+            kind=self._kind,
             largest=self._largest,
             leading=self._leading,
+            entries=sum(each.numel() for each in self.parameters()),
+            certified=_certified(self),
+            certified_offset=self.certified_offset,
+            matrix=self.matrix,
+            rounding=self.rounding_within,
+            forward=self,
         )
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
@@ -172,24 +182,23 @@ class Atom(Module):
         return f"{self._geometry.manifold} × {self._geometry.norm}, mass={self._own.mass:g}"
 
 
+def _certified(atom: Atom) -> Callable[[Any], float]:
+    """The slope bound of an atom's weight as it is; each number is computed when it is first asked for, and once."""
+    own = cache(atom.certified)
+    largest = cache(lambda: largest_singular_value(atom.weight))
+
+    def slope(radius: Any) -> float:
+        known = own()
+        if known is not None:
+            return known
+        return atom.lipschitz_within(radius, largest_singular_value=largest())
+
+    return slope
+
+
 def _makes_values() -> bool:
     """Whether tensors that are made here and now have values."""
     return has_values(torch.empty(0))
-
-
-def check_entries(shape: tuple[int, ...], *, argument: str) -> None:
-    """Refuse a weight of more entries than torch can count the bytes of.
-
-    Raises:
-        ArgumentError: there are more.
-    """
-    if math.prod(shape) >= MOST_ENTRIES:
-        sizes = " × ".join(
-            str(each) if each < MOST_ENTRIES else f"2^{each.bit_length() - 1}" for each in shape
-        )
-        raise ArgumentError(
-            argument, "must have fewer than 2^59 entries", sizes, "Choose smaller sizes."
-        )
 
 
 class Bond(Module):
@@ -211,6 +220,8 @@ class Bond(Module):
             inputs typically meet. It bounds nothing.
     """
 
+    _kind: ClassVar[Kind] = ""
+
     def __init__(
         self,
         *,
@@ -228,6 +239,10 @@ class Bond(Module):
         self._offset = float(offset)
         self._largest = float(largest)
         self._leading = leading
+
+    @property
+    def maps_parts(self) -> bool:
+        return self._own.source is None
 
     def lipschitz_within(self, radius: Any) -> float:
         """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
@@ -260,9 +275,13 @@ class Bond(Module):
             lipschitz=self.lipschitz_within(math.inf),
             offset=self._offset,
             within=self.lipschitz_within,
+            kind=self._kind,
             largest=self._largest,
-            leading=self._leading,
             output_within=self.output_within,
+            leading=self._leading,
+            entries=sum(each.numel() for each in self.parameters()),
+            rounding=self.rounding_within,
+            forward=self,
         )
 
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:

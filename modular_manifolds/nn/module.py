@@ -1,29 +1,31 @@
-"""Modules of a network that know their mass, sensitivity and spaces: atoms, bonds and what they compose to."""
+"""The algebra of modules: `Module` with its operators, and the compositions that they make.
+
+A module makes compositions and every composition is a module, so both stand in one file.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import copy
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import Any, SupportsIndex
 
-import torch
 from torch import nn
 
-from modular_manifolds.arguments import is_number
-from modular_manifolds.composition.budget import allocate
-from modular_manifolds.composition.space import AnySpace
-from modular_manifolds.composition.tree import Tree, slope
-from modular_manifolds.errors import ArgumentError, SharedWeightError
-from modular_manifolds.manifolds.product import Product
+from modular_manifolds.arguments import is_number, whole
+from modular_manifolds.composition import tree as trees
+from modular_manifolds.composition.rules import check_factor
+from modular_manifolds.composition.tree import Tree
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.container import Container
+from modular_manifolds.nn.derived import Derived
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.norms.modular import ModularNorm
+from modular_manifolds.nn.sharing import joined, refuse_shared_weights
+from modular_manifolds.nn.tuples import added, scaled
 from modular_manifolds.wrappers import averages_gradients, unwrapped
 
-if TYPE_CHECKING:
-    from modular_manifolds.nn.compose import Parallel, Scale, Series, Sum
 
-
-class Module(nn.Module, ABC):
+class Module(Derived):
     """A `torch.nn.Module` that can be composed, and whose numbers are derived at each call.
 
     Operators: `f >> g` series, `f | g` parallel, `f + g` sum, `c * f` scale, `f ** n` n fresh copies in
@@ -33,64 +35,14 @@ class Module(nn.Module, ABC):
     __array_ufunc__ = None
     """numpy leaves `np.float64(2) * net` to the network, and does not take a series for an array."""
 
-    @abstractmethod
-    def tree(self, path: str = "") -> Tree:
-        """The composition tree of this module, its paths beginning with `path`."""
-
-    @abstractmethod
-    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
-        """The geometry of each weight, by its path, in the order in which data meets the weights."""
+    @property
+    def maps_parts(self) -> bool:
+        """Whether the module takes a tuple part by part."""
+        return False
 
     @abstractmethod
     def arguments(self) -> dict[str, object]:
         """The constructor's arguments by name: what it takes to build a module like this one."""
-
-    @property
-    def mass(self) -> float:
-        """The share of the learning: the sum of the masses of the atoms inside."""
-        return self.tree().signature.mass
-
-    @property
-    def sensitivity(self) -> float:
-        """A Lipschitz bound in the input, for inputs in the unit ball and weights in their unit balls.
-
-        Every part's bound is taken at the size of the input that may arrive there. If no part's bound grows with its
-        input, the result holds for all inputs, and sensitivities multiply in series and add side by side. It is
-        infinite if no finite bound is known.
-        """
-        return slope(self.tree(), 1.0)
-
-    @property
-    def rate_scale(self) -> float:
-        """The slope that the budget divides the learning rate by: the sensitivity, unless a part declares another.
-
-        Attention and Amplify declare a typical slope. Rate scales multiply in series and add side by side, and bound
-        nothing if a part's is below its sensitivity.
-        """
-        return self.tree().signature.rate_scale
-
-    @property
-    def source(self) -> AnySpace | None:
-        """The space this module takes; None where it takes any."""
-        return self.tree().signature.source
-
-    @property
-    def target(self) -> AnySpace:
-        """The space this module gives."""
-        return self.tree().signature.target
-
-    @property
-    def manifold(self) -> Product:
-        """The product manifold over the named weights."""
-        refuse_shared_weights(self)
-        return Product({path: geometry.manifold for path, geometry in self.geometries()})
-
-    @property
-    def modular_norm(self) -> ModularNorm:
-        """The modular norm over the named weights."""
-        refuse_shared_weights(self)
-        shares = allocate(self.tree(), lr=1.0).shares
-        return ModularNorm({path: each.norm for path, each in self.geometries()}, shares)
 
     def reset_parameters(self) -> None:
         """Draw every weight afresh, from torch's global generator."""
@@ -99,8 +51,6 @@ class Module(nn.Module, ABC):
                 child.reset_parameters()
 
     def __rshift__(self, other: Module) -> Series:
-        from modular_manifolds.nn.compose import in_series
-
         part = operand(other, "f >> g")
         return NotImplemented if part is None else in_series(self, part)
 
@@ -109,8 +59,6 @@ class Module(nn.Module, ABC):
         return NotImplemented if part is None else part >> self
 
     def __or__(self, other: Module) -> Parallel:
-        from modular_manifolds.nn.compose import Parallel
-
         part = operand(other, "f | g")
         return NotImplemented if part is None else Parallel(self, part)
 
@@ -119,8 +67,6 @@ class Module(nn.Module, ABC):
         return NotImplemented if part is None else part | self
 
     def __add__(self, other: Module) -> Sum:
-        from modular_manifolds.nn.compose import Sum
-
         part = operand(other, "f + g")
         return NotImplemented if part is None else Sum(self, part)
 
@@ -129,17 +75,189 @@ class Module(nn.Module, ABC):
         return NotImplemented if part is None else part + self
 
     def __mul__(self, factor: float) -> Scale:
-        from modular_manifolds.nn.compose import Scale
-
         return Scale(self, factor) if is_number(factor) else NotImplemented
 
     def __rmul__(self, factor: float) -> Scale:
         return self * factor
 
     def __pow__(self, times: SupportsIndex) -> Series:
-        from modular_manifolds.nn.compose import power
-
         return power(self, times)
+
+
+class Compound(Container[Module], Module):
+    """Modules under their names, composed; the subclass says how their outputs join."""
+
+    def _taken_in(self, module: object, *, argument: str) -> Module:
+        return check_part(module, argument=argument)
+
+    def _check(self) -> None:
+        self.tree()
+
+    def parts(self) -> list[tuple[str, Module]]:
+        """The parts by name, in the order in which they were given.
+
+        Raises:
+            ArgumentError: somebody put something else in the place of a part.
+        """
+        # named_children() would leave out a bond's second place.
+        found: list[tuple[str, Module]] = []
+        for name, part in self._modules.items():
+            # The type decides: a compiled module may name the wrapped class as its `__class__`.
+            if not issubclass(type(part), Module):
+                raise ArgumentError(
+                    f"{type(self).__name__}({name})",
+                    "must be a modular_manifolds module, which carries its manifolds and masses",
+                    type(part).__name__,
+                    "Put it in with net[i] = part, compile a part in place with net[i].compile(), or wrap the whole.",
+                )
+            assert isinstance(part, Module)
+            found.append((name, part))
+        return found
+
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
+        for name, part in self.parts():
+            yield from part.geometries(joined(path, name))
+
+    def arguments(self) -> dict[str, object]:
+        return dict(self.parts())
+
+    def trees(self, path: str) -> tuple[Tree, ...]:
+        """The trees of the parts.
+
+        Raises:
+            SharedWeightError: this is the whole network, and a weight stands at two places.
+        """
+        if not path:
+            refuse_shared_weights(self)
+        return tuple(part.tree(joined(path, name)) for name, part in self.parts())
+
+
+class Series(Compound):
+    """`mm.Series(f, g)` or `mm.Series(first=f, then=g)`: g(f(x)).
+
+    Nested series are flattened: the parts of an unnamed Series take its place.
+    """
+
+    def __init__(self, /, *modules: Module, **named: Module) -> None:
+        flat: list[Module] = []
+        for module in modules:
+            flat.extend(_unnamed_parts(module) or [module])
+        super().__init__(*flat, **named)
+
+    def tree(self, path: str = "") -> Tree:
+        return trees.Series(path, self.trees(path))
+
+    def forward(self, x: Any) -> Any:
+        for _, part in self.parts():
+            x = applied(part, x)
+        return x
+
+
+class Parallel(Compound):
+    """`mm.Parallel(f, g)` or `mm.Parallel(query=f, key=g)`: the tuple (f(x), g(x))."""
+
+    def tree(self, path: str = "") -> Tree:
+        return trees.Parallel(path, self.trees(path))
+
+    def forward(self, x: Any) -> tuple[Any, ...]:
+        return tuple(applied(part, x) for _, part in self.parts())
+
+
+class Sum(Compound):
+    """`mm.Sum(f, g)` or `f + g`: f(x) + g(x)."""
+
+    def tree(self, path: str = "") -> Tree:
+        return trees.Sum(path, self.trees(path))
+
+    def forward(self, x: Any) -> Any:
+        return added([applied(part, x) for _, part in self.parts()])
+
+
+class Scale(Module):
+    """`mm.Scale(f, c)` or `c * f`: c · f(x). Sensitivity is multiplied by |c|: its sign does not count.
+
+    Raises:
+        ArgumentError: the factor is zero or not finite.
+    """
+
+    def __init__(self, module: Module, factor: float) -> None:
+        super().__init__()
+        self.module = check_part(module, argument="Scale(module)")
+        self.factor = check_factor(factor)
+        self.tree()
+
+    def tree(self, path: str = "") -> Tree:
+        if not path:
+            refuse_shared_weights(self)
+        return trees.Scale(path, self.factor, self.module.tree(joined(path, "module")))
+
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
+        return self.module.geometries(joined(path, "module"))
+
+    def forward(self, x: Any) -> Any:
+        return scaled(self.factor, applied(self.module, x))
+
+    def arguments(self) -> dict[str, object]:
+        return {"module": self.module, "factor": self.factor}
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor:g}"
+
+
+def in_series(first: Module, then: Module) -> Series:
+    """`first >> then`; a series on either side is continued, names that were given are kept."""
+    parts = [*_parts_of(first), *_parts_of(then)]
+    named: dict[str, Module] = {}
+    for position, (name, part) in enumerate(parts):
+        key = name or str(position)
+        if key in named:
+            raise ArgumentError(
+                "f >> g",
+                "must not give two parts one name",
+                f"'{key}' twice",
+                "Rename one of them.",
+            )
+        named[key] = part
+    return Series(**named)
+
+
+def power(module: Module, times: SupportsIndex) -> Series:
+    """`f ** n`: n copies of f in series, each with weights drawn afresh."""
+    count = whole(times)
+    if count is None or count < 1:
+        raise ArgumentError(
+            "f ** n", "must have a positive whole n", repr(times), "Leave the module out for n = 0."
+        )
+    copies = [copy.deepcopy(module) for _ in range(count)]
+    for each in copies:
+        each.reset_parameters()
+    return Series(*copies)
+
+
+def applied(part: Module, x: Any) -> Any:
+    """`part(x)`; a bond that takes any space takes a tuple part by part.
+
+    The norm of a tuple is the sum over its parts, so the bond's sensitivity holds for the tuple too.
+    """
+    if isinstance(x, tuple) and part.maps_parts:
+        return tuple(applied(part, each) for each in x)
+    return part(x)
+
+
+def _unnamed_parts(module: Module) -> list[Module] | None:
+    """The parts of a Series whose names are just positions; None for anything else."""
+    if not isinstance(module, Series):
+        return None
+    parts = module.parts()
+    if any(name != str(i) for i, (name, _) in enumerate(parts)):
+        return None
+    return [part for _, part in parts]
+
+
+def _parts_of(module: Module) -> list[tuple[str | None, Module]]:
+    if not isinstance(module, Series):
+        return [(None, module)]
+    return [(None if name.isdecimal() else name, part) for name, part in module.parts()]
 
 
 def check_module(module: object, *, argument: str) -> Module:
@@ -190,34 +308,3 @@ def operand(other: object, operator: str) -> Module | None:
         ArgumentError: as `check_part`, for a torch module.
     """
     return check_part(other, argument=operator) if isinstance(other, nn.Module) else None
-
-
-def _memory_of(parameter: nn.Parameter) -> object:
-    """An identity that two parameters share if a step in place of one would move both."""
-    # Only plain, dense parameters on a device have an address.
-    dense = parameter.layout == torch.strided and not parameter.is_meta
-    plain = type(parameter) is nn.Parameter and dense
-    return (plain and parameter.data_ptr()) or id(parameter)
-
-
-def joined(path: str, name: str) -> str:
-    """The path of a part in PyTorch's dotted names."""
-    return f"{path}.{name}" if path else name
-
-
-def refuse_shared_weights(module: nn.Module) -> None:
-    """Refuse a module in which one weight, or the memory of one, stands at two places.
-
-    Raises:
-        SharedWeightError: the message names both places.
-    """
-    seen: dict[object, str] = {}
-    for path, parameter in module.named_parameters(remove_duplicate=False):
-        before = seen.setdefault(_memory_of(parameter), path)
-        if before != path:
-            raise SharedWeightError(
-                "a weight",
-                "must appear once in a network",
-                f"one weight at both '{before}' and '{path}'",
-                "Use copy.deepcopy or f ** n for fresh copies; a shared weight would be stepped twice.",
-            )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from modular_manifolds.composition.budget import allocate
 from modular_manifolds.errors import UnconstrainedParameterError
+from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.nn.module import Module
 from modular_manifolds.nn.network import check_network, check_values, check_weights
 
 
-def network_of(net: Module) -> Module:
+def network_of(net: Weighted) -> Weighted:
     """The network inside torch's wrappers, whose weights can be stepped.
 
     Raises:
-        ArgumentError: `net` is not a module of this library, or one of its weights has no values or is computed from
+        ArgumentError: `net` is not `Weighted`, or one of its weights has no values or is computed from
         others. SharedWeightError: a weight stands at two places.
     """
     network = check_network(net, argument="SteepestDescent(net)")
@@ -24,11 +23,11 @@ def network_of(net: Module) -> Module:
     return network
 
 
-def weights_of(net: Module) -> dict[str, Geometry]:
+def weights_of(net: Weighted) -> dict[str, Geometry]:
     """The geometry of every parameter of `net`, by path.
 
     Raises:
-        ArgumentError: `net` is not a module of this library. UnconstrainedParameterError: a parameter
+        ArgumentError: `net` is not `Weighted`. UnconstrainedParameterError: a parameter
         has no manifold; the message names it.
     """
     net = network_of(net)
@@ -44,11 +43,11 @@ def weights_of(net: Module) -> dict[str, Geometry]:
     return geometries
 
 
-def groups_of(net: Module) -> list[dict[str, Any]]:
+def groups_of(net: Weighted) -> list[dict[str, Any]]:
     """One parameter group a weight: `params`, `name`, `shape` and `share`, in the order of the budget."""
     net = network_of(net)
     parameters = dict(net.named_parameters())
-    rows = allocate(net.tree(), lr=1.0).rows
+    rows = net.budget().rows
     return [
         {
             "params": [parameters[row.path]],

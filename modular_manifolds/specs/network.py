@@ -12,7 +12,7 @@ from pydantic import ConfigDict, RootModel
 from modular_manifolds.errors import SpecError
 from modular_manifolds.manifolds import Manifold
 from modular_manifolds.nn import Module
-from modular_manifolds.nn.network import check_network
+from modular_manifolds.nn.network import check_declared
 from modular_manifolds.norms import Norm
 from modular_manifolds.specs.document import Document
 from modular_manifolds.specs.schema import ModuleNode
@@ -43,7 +43,7 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
         Raises:
             SpecError: a module, manifold or norm is not of this library; the message names it.
         """
-        network = check_network(net, argument="NetworkSpec.from_module(net)")
+        network = check_declared(net, argument="NetworkSpec.from_module(net)")
         return cls.model_validate(_dumped(network, "net"))
 
     def build(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, CheckpointError
 from modular_manifolds.nn import Module
-from modular_manifolds.nn.network import check_network, check_values, check_weights
+from modular_manifolds.nn.network import check_declared, check_values, check_weights
 from modular_manifolds.specs.archive import read_archive, read_header, write_archive
 from modular_manifolds.specs.network import NetworkSpec
 from modular_manifolds.specs.size import MOST_MODULES, TO_BUILD, Limits
@@ -28,7 +28,7 @@ def save(net: Module, path: str | Path) -> None:
         SpecError: the network holds a class that is not of this library. CheckpointError: the file cannot be
         written.
     """
-    network = check_network(net, argument="save(net)")
+    network = check_declared(net, argument="save(net)")
     check_weights(network, argument="save(net)")
     check_values(network, argument="save(net)")
     spec = NetworkSpec.from_module(network)

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from modular_manifolds.errors import ShapeError
+from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.linalg.matrices import as_matrices
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.testing.check import apart, at_least, at_most, close, equal, untouched
@@ -160,6 +160,43 @@ def declared_bound_holds(manifold: Manifold, sample: Sample) -> None:
     at_most(largest, bound * (1 + sample.tolerance), f"{manifold}.largest_singular_value holds")
 
 
+def declared_row_bound_holds(manifold: Manifold, sample: Sample) -> None:
+    """No row of a point is longer than `largest_row_norm`; it is infinite where there is no bound."""
+    bound = manifold.largest_row_norm(sample.shape)
+    equal(bound < float("inf"), manifold.compact, f"{manifold}: bounded rows, and compact")
+    largest_value = manifold.largest_singular_value(sample.shape)
+    law = f"{manifold}.largest_row_norm is no larger than largest_singular_value"
+    equal(bound <= largest_value * (1 + sample.tolerance), True, law)
+    alike = torch.ones(sample.shape, dtype=sample.dtype, device=sample.device)
+    one = torch.zeros_like(alike)
+    one.reshape(-1)[0] = 1.0
+    for x in (*[sample.normal(f"point {i}") for i in range(8)], alike, one):
+        rows = as_matrices(manifold.project(x), argument="point").norm(dim=-1)
+        law = f"{manifold}.largest_row_norm holds at every point"
+        at_most(rows.amax(), bound * (1 + sample.tolerance), law)
+
+
+def scaled_points_are_points(manifold: Manifold, sample: Sample) -> None:
+    """`c · w` is a point of `scaled(c)` for every point w, and the bounds are multiplied by c."""
+    for factor in (0.25, 3.0):
+        try:
+            larger = manifold.scaled(factor)
+        except ArgumentError:
+            return  # a manifold that cannot be scaled has said so
+        point = draw_point(manifold, sample)
+        law = f"{manifold}: {factor:g} times a point is on {larger}"
+        at_most(larger.residual(factor * point), sample.tolerance, law)
+        back = larger.scaled(1 / factor)
+        at_most(back.residual(point), sample.tolerance, f"{manifold}: scaled back, {back}")
+        for name in ("largest_singular_value", "largest_row_norm"):
+            found, expected = (getattr(m, name)(sample.shape) for m in (larger, manifold))
+            expected = expected * factor
+            same = found == expected or abs(found - expected) <= 1e-12 * expected
+            equal(
+                same, True, f"{manifold}.scaled({factor:g}).{name} is {factor:g} times that before"
+            )
+
+
 MANIFOLD_LAWS: Final[tuple[ManifoldLaw, ...]] = (
     random_points_are_points,
     projection_lands_on_the_manifold,
@@ -179,6 +216,8 @@ MANIFOLD_LAWS: Final[tuple[ManifoldLaw, ...]] = (
     arguments_are_not_written_into,
     half_precision_stays_half_precision,
     declared_bound_holds,
+    declared_row_bound_holds,
+    scaled_points_are_points,
 )
 """All laws of a manifold, for a test to be parametrised over."""
 

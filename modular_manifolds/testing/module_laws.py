@@ -7,7 +7,7 @@ number, one that fails has refuted it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +15,16 @@ from torch.func import functional_call, jvp
 
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.radius import total
-from modular_manifolds.composition.tree import leaves, reach, slope
+from modular_manifolds.composition.sizes import reach, slope
+from modular_manifolds.composition.tree import leaves
 from modular_manifolds.linalg.ascent import climb
 from modular_manifolds.linalg.snapshot import plain_surroundings, snapshot
-from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.norms.base import Norm
+from modular_manifolds.nn.composed import Composed
+from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.testing.check import at_most, equal, untouched
 from modular_manifolds.testing.sample import Sample
 from modular_manifolds.testing.trials import (
     DRAWN,
-    Composed,
     Trial,
     drawn,
     flat,
@@ -46,15 +46,6 @@ from modular_manifolds.wrappers import unwrapped
 
 ASCENTS, TURNS, STEPS = 16, 6, 3
 """Pairs of each kind that climb; how often point and direction take turns; steps of a turn."""
-
-
-class WeightGeometry(Protocol):
-    """Manifold and norm of one weight."""
-
-    @property
-    def manifold(self) -> Manifold: ...
-    @property
-    def norm(self) -> Norm: ...
 
 
 ModuleLaw = Callable[[Composed, Sample], None]
@@ -171,7 +162,7 @@ def budget_bounds_the_change(module: Composed, sample: Sample) -> None:
 
     For inputs in the unit ball; the steps are tangent and random, and steepest for a random gradient.
     """
-    geometries: dict[str, WeightGeometry] = dict(module.geometries())
+    geometries: dict[str, Geometry] = dict(module.geometries())
     budget = allocate(module.tree(), lr=1.0)
     equal(set(geometries), set(budget.shares), f"{type(module).__name__}: weights with a geometry")
     for trial in trials(module, sample) if geometries else ():
@@ -245,7 +236,7 @@ def _divided(x: Any, by: Tensor) -> Any:
     return part_by_part(lambda part: part / by.reshape(-1, *[1] * (part.dim() - 1)), x)
 
 
-def _unit_step(geometry: WeightGeometry, w: Tensor, sample: Sample, name: str) -> Tensor:
+def _unit_step(geometry: Geometry, w: Tensor, sample: Sample, name: str) -> Tensor:
     """A tangent step of unit norm."""
     noise = sample.normal(name, tuple(w.shape))
     step = geometry.manifold.tangent(w, geometry.norm.steepest(noise))

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
 
 from modular_manifolds.composition.radius import Radius, total
+from modular_manifolds.composition.sizes import reach, slope
 from modular_manifolds.composition.space import VECTOR_NORMS, AnySpace, ProductSpace, Space, is_open
-from modular_manifolds.composition.tree import Tree, leading, reach, slope
+from modular_manifolds.composition.tree import Tree, leading
 from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.composed import Composed
 from modular_manifolds.testing.measure import vector_norm
 from modular_manifolds.testing.sample import Sample
 
 DRAWN: Final = 256
 """Inputs of each kind that are drawn."""
-
-
-class Composed(Protocol):
-    """The interface that the laws ask of a module; every module of this library has it."""
-
-    def tree(self, path: str = "") -> Tree: ...
-    def geometries(self, path: str = "") -> Iterator[tuple[str, Any]]: ...
-    def __call__(self, x: Any) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Self, SupportsIndex, overload
+from typing import Generic, Self, SupportsIndex, TypeVar, overload
 
 from torch import nn
 
 from modular_manifolds.arguments import whole
-from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError, PartIndexError
-from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.nn.module import Module, check_part, joined, refuse_shared_weights
+
+M = TypeVar("M", bound=nn.Module)
 
 
-class Compound(Module):
-    """Modules under their names; the subclass says how their outputs join.
+class Container(nn.Module, ABC, Generic[M]):
+    """Modules under their names; the subclass says which modules it takes, and whether they fit together.
 
     `len(net)`, `net[2]`, `net[-1]`, `net[1:3]`, `for part in net` and `part in net` are those of `torch.nn.Sequential`.
     A slice holds the same modules under the same names. `net[2] = part`, `del net[2]`, `append`, `insert` and `extend`
@@ -23,71 +23,45 @@ class Compound(Module):
     refused and leaves everything as it was.
     """
 
-    def __init__(self, /, *modules: Module, **named: Module) -> None:
+    def __init__(self, /, *modules: M, **named: M) -> None:
         super().__init__()
         for name, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
-            part = check_part(module, argument=f"{type(self).__name__}({name})")
+            part = self._taken_in(module, argument=f"{type(self).__name__}({name})")
             check_name(name, of=self)
             self.add_module(name, part)
-        self.tree()
+        self._check()
 
-    def parts(self) -> list[tuple[str, Module]]:
-        """The parts by name, in the order in which they were given.
+    @abstractmethod
+    def _taken_in(self, module: object, *, argument: str) -> M:
+        """Give back the part that the container holds for `module`, or refuse it."""
 
-        Raises:
-            ArgumentError: somebody put something else in the place of a part.
-        """
-        # named_children() would leave out a bond's second place.
-        found: list[tuple[str, Module]] = []
-        for name, part in self._modules.items():
-            # The type decides: a compiled module may name the wrapped class as its `__class__`.
-            if not issubclass(type(part), Module):
-                raise ArgumentError(
-                    f"{type(self).__name__}({name})",
-                    "must be a modular_manifolds module, which carries its manifolds and masses",
-                    type(part).__name__,
-                    "Put it in with net[i] = part, compile a part in place with net[i].compile(), or wrap the whole.",
-                )
-            assert isinstance(part, Module)
-            found.append((name, part))
-        return found
+    @abstractmethod
+    def parts(self) -> list[tuple[str, M]]:
+        """The parts by name, in the order in which they were given."""
 
-    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
-        for name, part in self.parts():
-            yield from part.geometries(joined(path, name))
-
-    def arguments(self) -> dict[str, object]:
-        return dict(self.parts())
-
-    def trees(self, path: str) -> tuple[Tree, ...]:
-        """The trees of the parts.
-
-        Raises:
-            SharedWeightError: this is the whole network, and a weight stands at two places.
-        """
-        if not path:
-            refuse_shared_weights(self)
-        return tuple(part.tree(joined(path, name)) for name, part in self.parts())
+    @abstractmethod
+    def _check(self) -> None:
+        """Refuse parts that do not fit together."""
 
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __iter__(self) -> Iterator[Module]:
+    def __iter__(self) -> Iterator[M]:
         return iter([part for _, part in self.parts()])
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> Module: ...
+    def __getitem__(self, index: SupportsIndex) -> M: ...
     @overload
     def __getitem__(self, index: slice) -> Self: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> Module | Self:
+    def __getitem__(self, index: SupportsIndex | slice) -> M | Self:
         if isinstance(index, slice):
             return type(self)(**dict(self.parts()[index]))
         return self.parts()[self._place(index)][1]
 
-    def __setitem__(self, index: SupportsIndex, module: Module) -> None:
+    def __setitem__(self, index: SupportsIndex, module: M) -> None:
         parts = self.parts()
         place = self._place(index)
-        part = check_part(module, argument=f"{type(self).__name__}[{index}]")
+        part = self._taken_in(module, argument=f"{type(self).__name__}[{index}]")
         parts[place] = (parts[place][0], part)
         self._become(parts)
 
@@ -96,23 +70,23 @@ class Compound(Module):
         del parts[index if isinstance(index, slice) else self._place(index)]
         self._become(_counted(parts))
 
-    def append(self, module: Module) -> Self:
+    def append(self, module: M) -> Self:
         """Put a module behind the others."""
         return self.extend([module])
 
-    def extend(self, modules: Iterable[Module]) -> Self:
+    def extend(self, modules: Iterable[M]) -> Self:
         """Put modules behind the others; those of a composition under names counted anew."""
         parts = self.parts()
         for module in modules:
             argument = f"{type(self).__name__}({len(parts)})"
-            parts.append((str(len(parts)), check_part(module, argument=argument)))
+            parts.append((str(len(parts)), self._taken_in(module, argument=argument)))
         return self._become(_counted(parts))
 
-    def insert(self, index: SupportsIndex, module: Module) -> Self:
+    def insert(self, index: SupportsIndex, module: M) -> Self:
         """Put a module in front of the one at `index`."""
         parts = self.parts()
         place = self._place(index, behind=1)
-        part = check_part(module, argument=f"{type(self).__name__}({place})")
+        part = self._taken_in(module, argument=f"{type(self).__name__}({place})")
         parts.insert(place, (str(place), part))
         return self._become(_counted(parts))
 
@@ -138,7 +112,7 @@ class Compound(Module):
             )
         return place
 
-    def _become(self, parts: list[tuple[str, Module]]) -> Self:
+    def _become(self, parts: list[tuple[str, M]]) -> Self:
         """Hold these parts from now on; if they do not fit, everything stays as it was."""
         before = dict(self._modules)
         self._modules.clear()
@@ -146,7 +120,7 @@ class Compound(Module):
             for name, part in parts:
                 check_name(name, of=self)
                 self.add_module(name, part)
-            self.tree()
+            self._check()
         except Exception:
             self._modules.clear()
             self._modules.update(before)
@@ -154,7 +128,7 @@ class Compound(Module):
         return self
 
 
-def _counted(parts: list[tuple[str, Module]]) -> list[tuple[str, Module]]:
+def _counted(parts: list[tuple[str, M]]) -> list[tuple[str, M]]:
     """The parts with names that are numbers counted anew; names that were given stay."""
     return [(str(i) if name.isdecimal() else name, part) for i, (name, part) in enumerate(parts)]
 

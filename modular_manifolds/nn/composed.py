@@ -1,0 +1,54 @@
+"""The two protocols that everything asks of a network: its weights, and its composition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, Protocol, runtime_checkable
+
+from torch import nn
+
+from modular_manifolds.composition.budget import Budget
+from modular_manifolds.composition.tree import Tree
+from modular_manifolds.nn.geometry import Geometry
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """Named weights with their geometries, and the budget that splits a learning rate over them.
+
+    The optimiser, `mm.budget`, `mm.conditioning` and projections need no more. Every `mm.Module` is one.
+    """
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The weights by path."""
+        ...
+
+    def geometries(self) -> Iterator[tuple[str, Geometry]]:
+        """The geometry of each weight by its path, in the order of the budget."""
+        ...
+
+    def budget(self, lr: float = 1.0) -> Budget:
+        """The split of one learning rate over the weights, a row a weight."""
+        ...
+
+
+@runtime_checkable
+class Composed(Weighted, Protocol):
+    """A weighted network with the tree of its composition, from which bounds on its function follow.
+
+    `mm.lipschitz`, `mm.activations`, `mm.robustness` and `mm.local_lipschitz` need it. They examine a copy in float64,
+    so the network is a `torch.nn.Module` as well. Every `mm.Module` is both; a class of your own need not inherit it.
+    The leaves of the tree carry all that the reports ask, so a leaf may stand for any module.
+    """
+
+    def tree(self, path: str = "") -> Tree:
+        """The composition as it is now, its paths beginning with `path`."""
+        ...
+
+    def __call__(self, x: Any) -> Any:
+        """The network's function."""
+        ...
+
+
+WEIGHTED: Final = ("named_parameters", "geometries", "budget")
+"""The methods of `Weighted`."""

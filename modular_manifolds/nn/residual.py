@@ -1,0 +1,72 @@
+"""The residual block, whose sensitivity does not grow with depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from modular_manifolds.arguments import check_count
+from modular_manifolds.composition import tree as trees
+from modular_manifolds.composition.leaf import identity
+from modular_manifolds.composition.tree import Tree
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.module import Module, applied, check_part
+from modular_manifolds.nn.sharing import joined, refuse_shared_weights
+
+
+class Residual(Module):
+    """`(1 − 1/L) · x + (1/L) · block(x)` with L = `depth`: sensitivity 1 when the block's is 1.
+
+    Repeat it L times (`mm.Residual(block, depth=L) ** L`) for a residual network whose sensitivity
+    does not grow with depth. Source: Large et al. (2024), section 3.
+
+    Raises:
+        ArgumentError: `depth` is not a positive whole number. SpaceError: the block does not give the
+        space it takes.
+    """
+
+    def __init__(self, block: Module, *, depth: int) -> None:
+        super().__init__()
+        self.block = check_part(block, argument="Residual(block)")
+        self.depth = check_count(
+            depth, argument="Residual(depth)", what="blocks in the whole chain"
+        )
+        self.tree()
+
+    def tree(self, path: str = "") -> Tree:
+        if not path:
+            refuse_shared_weights(self)
+        block = self.block.tree(joined(path, "block"))
+        skip = identity(joined(path, "skip"))
+        if self.depth == 1:
+            trees.Sum(path, (skip, block))  # raises where the block does not give what it takes
+            return block
+        part = 1.0 / self.depth
+        return trees.Sum(
+            path,
+            (
+                trees.Scale(joined(path, "skip"), 1.0 - part, skip),
+                trees.Scale(joined(path, "block"), part, block),
+            ),
+        )
+
+    def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
+        return self.block.geometries(joined(path, "block"))
+
+    def forward(self, x: Any) -> Any:
+        return between(x, applied(self.block, x), 1.0 / self.depth)
+
+    def arguments(self) -> dict[str, object]:
+        return {"block": self.block, "depth": self.depth}
+
+    def extra_repr(self) -> str:
+        return f"depth={self.depth}"
+
+
+def between(x: Any, y: Any, part: float) -> Any:
+    """`(1 − part) x + part y` of tensors, or of tuples part by part; for a part of at most 1/2, or 1."""
+    if isinstance(x, tuple):
+        return tuple(between(a, b, part) for a, b in zip(x, y, strict=True))
+    return torch.lerp(x, y, part)
