@@ -145,7 +145,7 @@ def test_the_same_bond_may_stand_at_many_places() -> None:
     relu = mm.ReLU()
     net = mm.Linear(3, 3) >> relu >> mm.Linear(3, 3) >> relu
     x = torch.randn(10, 3)
-    assert len(net.tree().parts) == 4  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(net.tree().parts) == 4
     assert float(net(x).detach().min()) >= 0.0
     doubled = mm.Sum(relu, relu)
     assert doubled.sensitivity == 2.0

@@ -12,3 +12,4 @@ from modular_manifolds_kernels.functions import msign_and_scale as msign_and_sca
 from modular_manifolds_kernels.functions import pre_step_ as pre_step_
 from modular_manifolds_kernels.functions import stiefel_retract as stiefel_retract
 from modular_manifolds_kernels.machine import why_not as why_not
+from modular_manifolds_kernels.machine import why_not_on as why_not_on

@@ -71,11 +71,16 @@ def why_not(x: Tensor) -> str | None:
 
     Where torch sees no device at all, a tensor on one is a fake that only has a shape: it may pass.
     """
-    if x.device.type != "cuda":
-        return f"the tensor is on {x.device.type}, and Triton kernels run on cuda devices only"
-    if x.dtype not in DTYPES:
-        return f"the kernels take float32, bfloat16 and float16, and the tensor is {x.dtype}"
-    return _why_not_here(x.device.index)
+    return why_not_on(x.device.type, x.dtype, index=x.device.index)
+
+
+def why_not_on(device_type: str, dtype: torch.dtype, *, index: int | None = None) -> str | None:
+    """The same for tensors of this dtype on a device, the current one unless `index` names another."""
+    if device_type != "cuda":
+        return f"the tensor is on {device_type}, and Triton kernels run on cuda devices only"
+    if dtype not in DTYPES:
+        return f"the kernels take float32, bfloat16 and float16, and the tensor is {dtype}"
+    return _why_not_here(index)
 
 
 def _why_not_here(index: int | None) -> str | None:

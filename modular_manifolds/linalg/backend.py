@@ -31,17 +31,30 @@ def resolve(
     Args:
         backend: what was asked for.
         x: the tensor as the caller passed it.
-        no_kernel: why this operation has no kernel, whatever the tensor; None where it has one.
+        no_kernel: why this operation has no kernel, whatever the tensor; None if it has one.
 
     Raises:
         BackendError: `backend` is unknown, or is `triton` and cannot be used for `x`.
     """
+    return _resolved(backend, lambda: no_kernel or why_not(x))
+
+
+def resolve_on(
+    backend: Backend, device_type: str, dtype: torch.dtype
+) -> Literal["torch", "triton"]:
+    """The backend to use for tensors of `dtype` on the current device of this type; as `resolve`."""
+    return _resolved(backend, lambda: kernels.why_not_on(device_type, dtype))
+
+
+def _resolved(
+    backend: Backend, why_not_triton: Callable[[], str | None]
+) -> Literal["torch", "triton"]:
     if backend not in get_args(Backend):
         names = ", ".join(get_args(Backend))
         raise BackendError("backend", f"must be one of {names}", repr(backend), "Use 'auto'.")
     if backend == "torch":
         return "torch"
-    reason = no_kernel or why_not(x)
+    reason = why_not_triton()
     if reason is None:
         return "triton"
     if backend == "triton":
@@ -78,7 +91,7 @@ def skew_msign_by_kernels(
     """The result of the polynomials on `Γ/s`, and `s = ‖ΓΓᵀ‖_F^{1/2}`, for skew Γ if `resolve` gave `triton`.
 
     torch's path, and the specification: `skew_newton_schulz.skew_iterate`. The kernels take Γ for any matrix, so the
-    result is skew to the rounding of the products: `exactly_skew` ends it. Nothing is read on the host.
+    result is skew to the rounding of the products: the caller takes its skew part. Nothing is read on the host.
 
     Args:
         gamma: shape (*batch, n, n), entries of any size.

@@ -169,7 +169,7 @@ def more_than_rounding(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
     A gradient without a tangent part leaves rounding; divided by its own length that would be a step
     of full length in a random direction, away from a stationary point. NaN is more than rounding.
     """
-    return ~(length(x, dim=dim) <= projection_rounding(x))
+    return torch.logical_not(length(x, dim=dim) <= projection_rounding(x))
 
 
 def projection_rounding(x: Tensor) -> float:

@@ -10,12 +10,38 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.backend import resolve, stiefel_retract_by_kernels
 from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_QUINTIC, Polynomial
 from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import iterate, schedule
 from modular_manifolds.linalg.products import combined, gram_product
+
+
+def retracted_within(w: Tensor, step: Tensor, length: float) -> Tensor:
+    """`polar_factor_within` of `W + step`, by the Triton kernels if they can be used.
+
+    The kernels divide by `√(1 + length²)` and take as many cubic steps as bring what a step of at most this length can
+    leave, `length²/(1 + length²)` of `XᵀX`, to rounding.
+
+    Args:
+        w, step: shape (*batch, m, n), m ≥ n; W orthonormal and the step tangent.
+        length: a bound on the spectral norm of the step, finite, at least 0.
+    """
+    if resolve("auto", w) != "triton" or step.dtype is not w.dtype:
+        return polar_factor_within(w + step, length)
+    return stiefel_retract_by_kernels(
+        w, step, length, _cubic_steps(length, torch.finfo(w.dtype).eps)
+    )
+
+
+@constant
+def _cubic_steps(length: float, eps: float) -> int:
+    deviation, steps = length**2 / (1 + length**2) + OFF, 0
+    while deviation > eps / 2 and steps < LONGEST_SERIES:
+        deviation, steps = 0.75 * deviation**2 + 0.25 * deviation**3, steps + 1
+    return max(steps, 1)
 
 
 def polar_factor_within(x: Tensor, length: float) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.backend import skew_msign_by_kernels
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.products import (
@@ -20,7 +21,11 @@ from modular_manifolds.linalg.symmetric import skew
 
 
 def skew_iterate(
-    x: Tensor, polynomials: Sequence[Polynomial], *, half: bool = False
+    x: Tensor,
+    polynomials: Sequence[Polynomial],
+    *,
+    half: bool = False,
+    kernels: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Apply odd polynomials to the singular values of the skew `X/s`, `s = ‖X²‖_F^{1/2}`.
 
@@ -31,10 +36,14 @@ def skew_iterate(
         x: shape (*batch, n, n), skew; entries of size 1, so that squares neither overflow nor vanish.
         polynomials: in order, at least one.
         half: products in bfloat16; the polynomials must leave room for its rounding.
+        kernels: by the Triton kernels; this function without them is their specification.
 
     Returns:
-        The result, exactly skew and in the dtype of X; and s of shape (*batch, 1, 1), at least the smallest normal number.
+        The result, exactly skew and in the dtype of X; and s of shape (*batch, 1, 1).
     """
+    if kernels:
+        result, size = skew_msign_by_kernels(x, polynomials, half=half)
+        return skew(result), size
     if x.dim() > 3:
         result, size = skew_iterate(x.flatten(0, -3), polynomials, half=half)
         return result.reshape(x.shape), size.reshape(*x.shape[:-2], 1, 1)

@@ -67,16 +67,16 @@ def capped_by_products(
     reach = (radius * scale).clamp_max(2 * math.sqrt(rows * columns))
     square = reach.square()
     d = gram_product(y)
-    d.diagonal(dim1=-2, dim2=-1).sub_(square[..., 0])
+    d.diagonal(dim1=-2, dim2=-1).sub_(square.squeeze(-1))
     sign, size = symmetric_sign(d)
     m = positive_part(d, sign)
     top = torch.linalg.vector_norm(commuting(m, m), dim=MATRIX, keepdim=True).sqrt()
     # NaN is above.
-    above = ~(top <= INSIDE_IN_EPS * eps * size)
+    above = torch.logical_not(top <= INSIDE_IN_EPS * eps * size)
     # Beside a far smaller radius M would be singular to rounding.
     square = torch.maximum(square, SHIFT_IN_EPS * eps * top)
     bound = square + top
-    m.diagonal(dim1=-2, dim2=-1).add_(square[..., 0])
+    m.diagonal(dim1=-2, dim2=-1).add_(square.squeeze(-1))
     polish = largest > COARSE
     root = even_steps(m.div_(bound), _polynomials(largest, columns, eps))
     root = sym(root).mul_(reach * bound.rsqrt())

@@ -48,5 +48,5 @@ def _unit(v: Tensor) -> Tensor:
     """Columns of unit length; zero becomes the first basis vector."""
     largest = v.abs().amax(dim=MATRIX, keepdim=True)
     scaled = divide_safely(v, largest)
-    scaled[..., :1, :].add_(largest == 0)
+    scaled.narrow(-2, 0, 1).add_(largest == 0)
     return scaled / torch.linalg.vector_norm(scaled, dim=MATRIX, keepdim=True)

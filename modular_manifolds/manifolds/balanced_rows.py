@@ -42,7 +42,8 @@ class BalancedRows(Manifold):
     def _project(self, x: Tensor) -> Tensor:
         centred, there = _centred_part(x)
         fixed = torch.zeros_like(x)
-        fixed[..., 0], fixed[..., 1] = math.sqrt(0.5), -math.sqrt(0.5)
+        fixed.select(-1, 0).fill_(math.sqrt(0.5))
+        fixed.select(-1, 1).fill_(-math.sqrt(0.5))
         # Twice: the rounding of the first mean grew with the division.
         unit = normalise(_centred(normalise(centred, dim=-1)), dim=-1)
         return self.radius * torch.where(there, unit, fixed)
@@ -58,10 +59,10 @@ class BalancedRows(Manifold):
         return self._project(total(point, step))
 
     def _residual(self, point: Tensor) -> Tensor:
-        off = (length(point, dim=-1)[..., 0] / self.radius - 1).abs()
+        off = (length(point, dim=-1).squeeze(-1) / self.radius - 1).abs()
         # Divided first, so that a sum of large entries does not overflow to infinities of both signs.
         largest = point.abs().amax(dim=-1, keepdim=True)
-        mean = divide_safely(point, largest).sum(dim=-1).abs() * largest[..., 0]
+        mean = divide_safely(point, largest).sum(dim=-1).abs() * largest.squeeze(-1)
         mean = mean / (self.radius * math.sqrt(point.shape[-1]))
         return torch.maximum(off, mean).amax(dim=-1)
 
@@ -80,7 +81,7 @@ def _centred_part(x: Tensor) -> tuple[Tensor, Tensor]:
     centred = _centred(normalise(x, dim=-1))
     # What is left of a constant row is rounding, which is no direction.
     least = 4 * torch.finfo(x.dtype).eps
-    return centred, ~(length(centred, dim=-1) <= least)
+    return centred, torch.logical_not(length(centred, dim=-1) <= least)
 
 
 def _centred(x: Tensor) -> Tensor:

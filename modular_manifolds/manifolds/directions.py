@@ -9,5 +9,5 @@ def onto_sphere(x: Tensor) -> Tensor:
     """Each vector (last dimension) divided by its length; zero becomes the first basis vector."""
     largest = x.abs().amax(dim=-1, keepdim=True)
     scaled = divide_safely(x, largest)
-    scaled[..., :1].add_(largest == 0)
+    scaled.narrow(-1, 0, 1).add_(largest == 0)
     return scaled / scaled.square().sum(dim=-1, keepdim=True).sqrt()

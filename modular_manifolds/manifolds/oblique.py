@@ -37,7 +37,7 @@ class Oblique(Manifold):
         return self._project(total(point, step))
 
     def _residual(self, point: Tensor) -> Tensor:
-        return (length(point, dim=-1)[..., 0] / self.radius - 1).abs().amax(dim=-1)
+        return (length(point, dim=-1).squeeze(-1) / self.radius - 1).abs().amax(dim=-1)
 
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
         # ‖W‖₂ ≤ ‖W‖_F = radius · √rows

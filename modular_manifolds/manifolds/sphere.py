@@ -35,7 +35,7 @@ class Sphere(Manifold):
         return self._project(total(point, step))
 
     def _residual(self, point: Tensor) -> Tensor:
-        return (length(point, dim=MATRIX)[..., 0, 0] / self.radius - 1).abs()
+        return (length(point, dim=MATRIX).squeeze(-1).squeeze(-1) / self.radius - 1).abs()
 
     def _largest_singular_value(self, shape: tuple[int, int]) -> float:
         del shape

@@ -14,7 +14,7 @@ from modular_manifolds.linalg.matrices import (
     normalise,
 )
 from modular_manifolds.linalg.newton_schulz import inverse_root, nearly_orthogonal_to_orthogonal
-from modular_manifolds.linalg.polar_factor import polar_factor, polar_factor_within
+from modular_manifolds.linalg.polar_factor import polar_factor, retracted_within
 from modular_manifolds.linalg.products import combined, commuting, gram_product, product
 from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.linalg.symmetric import eye_like, gram, sym
@@ -49,8 +49,8 @@ class Stiefel(Manifold):
         if readable(point):
             # The numbers say more than the length does.
             return self._retract(point, step)
-        x, wide = self.tall(point + step)
-        landed = _as_given(polar_factor_within(x, length / self.radius), wide)
+        (w, wide), (a, _) = self.tall(point), self.tall(step)
+        landed = _as_given(retracted_within(w, a, length / self.radius), wide)
         return landed if self.radius == 1.0 else self.radius * landed
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:

@@ -50,13 +50,13 @@ class Norm(ABC):
         """`‖X‖`, shape (*batch), in at least float32."""
         matrices = self._matrices(x, "value(x)")
         with full_precision(x.device.type):
-            return self._value(matrices)[..., 0, 0]
+            return self._value(matrices).squeeze(-1).squeeze(-1)
 
     def dual(self, x: Tensor) -> Tensor:
         """`max <X, A>` over `‖A‖ ≤ 1`, shape (*batch), in at least float32."""
         matrices = self._matrices(x, "dual(x)")
         with full_precision(x.device.type):
-            return self._dual(matrices)[..., 0, 0]
+            return self._dual(matrices).squeeze(-1).squeeze(-1)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """`argmin <G, A>` over `‖A‖ ≤ 1`: unit length, `<G, A> = −dual(G)`; zero for a zero gradient."""
@@ -76,7 +76,7 @@ class Norm(ABC):
         with full_precision(gradient.device.type):
             dual = self._dual(matrices)
             descent = -inner(matrices, self._matrices(direction, "shortfall(direction)"))
-            return divide_safely(dual - descent, dual).clamp(0, 1)[..., 0, 0]
+            return divide_safely(dual - descent, dual).clamp(0, 1).squeeze(-1).squeeze(-1)
 
     def steepest_by(self, shape: tuple[int, ...], device_type: str) -> str:
         """How `steepest` computes for matrices of this shape (*batch, m, n), as the end of a sentence."""

@@ -57,7 +57,8 @@ class Bracket:
         given = torch.zeros_like(best).expand(*best.shape[:-1], 2) if dual is None else dual
         given = given.to(best)
         low, high = Line.of(n, tangent, n, -best), Line.of(-n, tangent, n, best)
-        return cls(low, high, best, given[..., :1], given[..., 1:])
+        first, second = given.split(1, dim=-1)
+        return cls(low, high, best, first, second)
 
     def aim(self, i: int) -> Tensor:
         """The λ to try in round i."""

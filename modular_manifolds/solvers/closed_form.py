@@ -163,7 +163,7 @@ def _tangent_part(
     """The tangent part of vectors of unit length, up to a factor; zero if it is no more than rounding."""
     tangent = manifold.tangent(point, unit)
     size = length(tangent, dim=dim)
-    has_tangent_part = ~(size <= projection_rounding(tangent))
+    has_tangent_part = torch.logical_not(size <= projection_rounding(tangent))
     short = has_tangent_part & (size < SHORT)
     if on_host:
         if bool(short.any()):

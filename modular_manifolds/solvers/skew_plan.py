@@ -32,6 +32,7 @@ class PolynomialPlan(Plan):
         on_host: points are checked, as their numbers lie in the host's memory.
         dtype: of all products but those of the polynomials.
         half: those are in bfloat16.
+        kernels: they run on the Triton kernels.
         accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
         look, looks: which plan this is of how many.
         polynomials, bound: what follows from these for the iteration and for its gap.
@@ -45,6 +46,7 @@ class PolynomialPlan(Plan):
     on_host: bool
     dtype: torch.dtype
     half: bool
+    kernels: bool
     accuracy: float
     floor: float
     look: int
@@ -71,7 +73,9 @@ class PolynomialPlan(Plan):
         del dual
         w, g, wide = self._tall(point, gradient)
         lift = WholeLift.of(w, g) if self.whole else ReducedLift.of(w, g, careful=self.look > 1)
-        omega, scale = skew_iterate(lift.gamma, self.polynomials, half=self.half)
+        omega, scale = skew_iterate(
+            lift.gamma, self.polynomials, half=self.half, kernels=self.kernels
+        )
         length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
         a, along, attained = lift.direction(omega)
         # Γ was given twice.
@@ -98,7 +102,13 @@ class PolynomialPlan(Plan):
         # A gradient of low rank leaves only rounding off W, and in float32 the bound is no better than its root.
         promise = promised(self.tolerance, torch.float64, half=False)
         floor = max(self.floor / 16, promise.lowest)
-        return replace(following, dtype=torch.float64, accuracy=promise.accuracy, floor=floor)
+        return replace(
+            following,
+            dtype=torch.float64,
+            kernels=False,
+            accuracy=promise.accuracy,
+            floor=floor,
+        )
 
     def _tall(self, point: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, bool]:
         """W at unit radius and G at unit length, both tall, and whether they were wide."""
@@ -154,8 +164,9 @@ class PolynomialPlan(Plan):
     def __str__(self) -> str:
         form = "Γ" if self.whole else "Γ in the columns of W and G"
         precision = "bfloat16" if self.half else str(self.dtype).removeprefix("torch.")
+        means = " by the Triton kernels" if self.kernels else ""
         return (
-            f"{len(self.polynomials)} polynomials in {precision} on {form}, {self.columns}×{self.columns}, "
+            f"{len(self.polynomials)} polynomials in {precision}{means} on {form}, {self.columns}×{self.columns}, "
             f"for singular values from {self.floor:.1g} of the largest on; the gap is bounded without singular values"
         )
 

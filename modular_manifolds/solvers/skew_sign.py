@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from modular_manifolds.errors import UnsupportedPairError
-from modular_manifolds.linalg.backend import half_is_fast
+from modular_manifolds.linalg.backend import Backend, half_is_fast, resolve_on
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
@@ -44,6 +44,7 @@ class SkewSign(Solver):
     Args:
         tolerance: on the relative duality gap.
         max_iterations: how many plans may be tried; each lowers the floor threefold.
+        backend: of the polynomials: `"auto"`, `"torch"`, or `"triton"` for the kernels, which run on cuda.
 
     Source: M. Solonko, A. Molozhavenko, M. Rakhuba, "Muon on the Stiefel Manifold Admits an Exact Closed-Form Update"
     (2026, arXiv 2608.06218): the formula, its proof and the form of rank 2n. For square W, the Stiefel page of the
@@ -54,6 +55,7 @@ class SkewSign(Solver):
 
     tolerance: float = 1e-2
     max_iterations: int = 16
+    backend: Backend = "auto"
 
     half_the_digits = True
     name = "skew-sign"
@@ -108,6 +110,7 @@ def _plan(
         on_host=on_host,
         dtype=dtype,
         half=half,
+        kernels=resolve_on(solver.backend, device_type, dtype) == "triton",
         accuracy=promise.accuracy,
         floor=max(promise.wanted / first, promise.lowest),
         look=1,

@@ -83,7 +83,9 @@ def relative_gap(primal: Tensor, dual: Tensor) -> Tensor:
     """
     # At unit scale a dual objective is of order one, or there was no gradient.
     short = (dual - primal) / dual.clamp_min(SMALLEST_DIVISOR)
-    return torch.where(dual < SMALLEST_DIVISOR**0.25, 0.0, short.clamp(0, 1))[..., 0, 0]
+    return (
+        torch.where(dual < SMALLEST_DIVISOR**0.25, 0.0, short.clamp(0, 1)).squeeze(-1).squeeze(-1)
+    )
 
 
 SMALLEST_DIVISOR = 1e-290

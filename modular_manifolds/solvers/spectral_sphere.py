@@ -157,7 +157,7 @@ class ByProducts(Plan):
         a = a - n * inner(n, a)
         gap = relative_gap(-inner(tangent, a).double(), bracket.best)
         # A comparison hides NaN.
-        a = torch.where(gap.isnan()[..., None, None], torch.nan, a)
+        a = torch.where(gap.isnan().unsqueeze(-1).unsqueeze(-1), torch.nan, a)
         return Solution(self.length * a, gap, self.rounds, self.tolerance, bracket.ends())
 
     def _touching(self, tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
@@ -167,7 +167,7 @@ class ByProducts(Plan):
         size = torch.linalg.vector_norm(x, dim=MATRIX)
         _, nuclear = nuclear_bounds(x, sign, size=size, accuracy=self.accuracy, floor=self.floor)
         line = Line.of(sign / -(1 + self.accuracy), tangent, n, multiplier)
-        return line, nuclear[..., None, None]
+        return line, nuclear.unsqueeze(-1).unsqueeze(-1)
 
     def deeper(self) -> Plan | None:
         """More rounds, closer to msign: gaps of 1e-3 and less."""

@@ -64,7 +64,7 @@ class WeightedMedianPlan(Plan):
         # Summed as whole numbers: on a GPU a running sum of floats is not the same at every run.
         whole = weight / weight.sum(dim=-1, keepdim=True).clamp_min(1.0)
         reached = (whole.gather(-1, order) * 2.0**60).long().cumsum(dim=-1)
-        half = reached[..., -1:] // 2
+        half = reached.narrow(-1, reached.shape[-1] - 1, 1) // 2
         at = (reached < half).sum(dim=-1, keepdim=True).clamp_max(w.shape[-1] - 1)
         multiplier = ordered.gather(-1, at)
         away = torch.where(weight > 0, ratio - multiplier, 0.0)
@@ -76,12 +76,14 @@ class WeightedMedianPlan(Plan):
         a = torch.where(tied, share.clamp(-1, 1) * w.sign(), a)
         objective = (g - torch.where(multiplier.isfinite(), multiplier, 0.0) * w).abs().sum(dim=-1)
         descent = -(g * a).sum(dim=-1)
-        gap = relative_gap(descent[..., None, None], objective[..., None, None])
+        gap = relative_gap(
+            descent.unsqueeze(-1).unsqueeze(-1), objective.unsqueeze(-1).unsqueeze(-1)
+        )
         # NaN would look like an entry of no ratio.
         nan = (g + w).isnan().any(dim=-1, keepdim=True)
-        a, gap = torch.where(nan, torch.nan, a), torch.where(nan[..., 0], torch.nan, gap)
+        a, gap = torch.where(nan, torch.nan, a), torch.where(nan.squeeze(-1), torch.nan, gap)
         direction = torch.where(has_tangent_part, a.reshape(gradient.shape).to(gradient.dtype), 0.0)
-        gap = torch.where(has_tangent_part[..., 0, 0], gap, 0.0).to(gradient.dtype)
+        gap = torch.where(has_tangent_part.squeeze(-1).squeeze(-1), gap, 0.0).to(gradient.dtype)
         return Solution(direction, gap, tolerance=self.tolerance)
 
     def __str__(self) -> str:
