@@ -27,7 +27,7 @@ from modular_manifolds.linalg.top_pair import top_singular_pair
 from modular_manifolds.manifolds import spectral_ball, spectral_sphere
 from modular_manifolds.solvers import TABLE, Solver, SpectralSphereDual
 from modular_manifolds.solvers.plan import Plan, carry_out
-from modular_manifolds.testing import SOLVER_LAWS, Sample
+from modular_manifolds.testing import MANIFOLD_LAWS, SOLVER_LAWS, Sample
 
 PAIRS = [
     (kind(), norm(), solvers[0])
@@ -166,6 +166,7 @@ def on_accelerator(solver: Solver) -> Solver:
 ROOMS = [
     ((6, 3), torch.float64),
     ((3, 6), torch.float32),
+    ((4, 4), torch.float32),
     ((5, 1), torch.float64),
     ((2, 3, 5, 4), torch.float64),
 ]
@@ -183,6 +184,17 @@ def test_the_laws_of_solvers(pair: tuple[mm.Manifold, mm.Norm, Solver]) -> None:
             with cases.Trying(law, shape, dtype):
                 sample = Sample(shape, dtype, accuracy=accuracy)
                 law(on_accelerator(solver), manifold, norm, sample)
+
+
+@pytest.mark.usefixtures("unreadable")
+@pytest.mark.parametrize(
+    "manifold", [mm.SpectralBall(), mm.SpectralSphere(radius=0.6)], ids=cases.name
+)
+def test_the_laws_of_manifolds(manifold: mm.Manifold) -> None:
+    for shape, dtype in ROOMS:
+        for law in MANIFOLD_LAWS:
+            with cases.Trying(law, shape, dtype):
+                law(manifold, Sample(shape, dtype))
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=titled)

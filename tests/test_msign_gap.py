@@ -12,8 +12,8 @@ from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.linalg.matrices import normalise
-from modular_manifolds.solvers import NormSteepest
 from modular_manifolds.linalg.msign_gap import msign_gap
+from modular_manifolds.solvers import NormSteepest
 from modular_manifolds.solvers.solution import Status
 
 SPECTRA = {

@@ -142,7 +142,7 @@ class ByProducts(Plan):
     floor: float = 1e-3
 
     REACHED: ClassVar[float] = 1e-2
-    """The gap that five rounds reach from a cold start; 2e-3 to 4e-3 from 64 columns on, and from the last step's dual."""
+    """The gap that five rounds reach from a cold start; 2e-3 to 4e-3 from 32 columns on."""
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         n = top_pair(point, by_products=True)
