@@ -20,8 +20,6 @@ from modular_manifolds.linalg.symmetric_sign import positive_part, symmetric_sig
 LARGEST = 16.0
 """The largest singular value, in radii, up to which the cap is exact to rounding unless a smaller one is stated."""
 
-COARSE = 2.0
-"""Up to this largest singular value, in radii, the square root loses no digits that count."""
 MARGIN = 0.125
 """How far outside, in radii, a point may be: a weight rounded to bfloat16 lies outside by less."""
 
@@ -31,7 +29,7 @@ def stated_largest(length: float) -> float:
 
     Few, so that compiled code is made for few lengths of steps.
     """
-    for largest in (1.25, 1.5, COARSE):
+    for largest in (1.25, 1.5, 2.0):
         if 1.0 + MARGIN + length <= largest:
             return largest
     return LARGEST
@@ -57,51 +55,32 @@ def capped_by_products(
     wide = x.shape[-2] < x.shape[-1]
     tall = x.mT if wide else x
     if tall.shape[-1] == 1:
-        size = length(x, dim=MATRIX)
-        return torch.where(size <= radius, x, normalise(x, dim=MATRIX) * radius), size > radius
-    rows, columns = (operator.index(size) for size in tall.shape[-2:])
+        above = ~(length(x, dim=MATRIX) <= radius)
+        return torch.where(above, normalise(x, dim=MATRIX) * radius, x), above
+    rows, columns = map(operator.index, tall.shape[-2:])
     eps = torch.finfo(x.dtype).eps
     scale = scale_near_one(tall)
     y = tall * scale
     # From ‖Y‖_F on the radius caps nothing, and its square would overflow.
-    reach = (radius * scale).clamp_max(2 * math.sqrt(rows * columns))
-    square = reach.square()
+    scaled_radius = (radius * scale).clamp_max(2 * math.sqrt(rows * columns))
+    square = scaled_radius.square()
     d = gram_product(y)
     d.diagonal(dim1=-2, dim2=-1).sub_(square.squeeze(-1))
-    sign, size = symmetric_sign(d)
+    sign, scale_of_d = symmetric_sign(d)
     m = positive_part(d, sign)
     top = torch.linalg.vector_norm(commuting(m, m), dim=MATRIX, keepdim=True).sqrt()
     # NaN is above.
-    above = torch.logical_not(top <= INSIDE_IN_EPS * eps * size)
-    # Beside a far smaller radius M would be singular to rounding.
-    square = torch.maximum(square, SHIFT_IN_EPS * eps * top)
+    above = torch.logical_not(top <= INSIDE_IN_EPS * eps * scale_of_d)
     bound = square + top
     m.diagonal(dim1=-2, dim2=-1).add_(square.squeeze(-1))
-    polish = largest > COARSE
     root = even_steps(m.div_(bound), _polynomials(largest, columns, eps))
-    root = sym(root).mul_(reach * bound.rsqrt())
-    if polish:
-        root = product(root, _isometric_where(sign, product(y, root) / reach))
+    root = sym(root).mul_(scaled_radius * bound.rsqrt())
     result = product(tall, root)
     return torch.where(above, result.mT if wide else result, x), above
 
 
-def _isometric_where(sign: Tensor, z: Tensor) -> Tensor:
-    """The factor that makes the singular values of Z exactly one that are nearly one and where the sign is 1."""
-    # One Newton–Schulz step: I + S (½ (I − ZᵀZ)) S, S the projection to where D is positive.
-    off = gram_product(z).mul_(-0.5)
-    off.diagonal(dim1=-2, dim2=-1).add_(0.5)
-    s = sign * 0.5
-    s.diagonal(dim1=-2, dim2=-1).add_(0.5)
-    factor = s @ off @ s
-    factor.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    return factor
-
-
 INSIDE_IN_EPS = 16.0
 """An excess of this many roundings is no more than what products leave of a matrix inside."""
-SHIFT_IN_EPS = 32.0
-"""Eigenvalues of this many roundings, beside the largest, may be rounding."""
 
 
 @constant

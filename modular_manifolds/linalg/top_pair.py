@@ -28,9 +28,12 @@ def top_singular_pair(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     wide = x.shape[-2] < x.shape[-1]
     y = near_one(x.mT if wide else x)
     power = b = gram_product(y)
-    for _ in range(SQUARINGS if y.shape[-1] > 1 else 0):
-        size = torch.linalg.vector_norm(power, dim=MATRIX, keepdim=True)
-        power = divide_safely(power, size)
+    tiny = torch.finfo(y.dtype).tiny
+    for i in range(SQUARINGS if y.shape[-1] > 1 else 0):
+        if i % 2 == 0:
+            # Its largest eigenvalue is then at least n^{-1/2}, and after two squarings n^{-2}.
+            size = torch.linalg.vector_norm(power, dim=MATRIX, keepdim=True)
+            power = power / size.clamp_min(tiny)
         power = commuting(power, power)
     fullest = power.diagonal(dim1=-2, dim2=-1).argmax(dim=-1, keepdim=True).unsqueeze(-1)
     v = power.gather(-1, fullest.expand(*power.shape[:-1], 1))

@@ -38,6 +38,9 @@ class SpectralSphereDual(Solver):
     The dual is the two ends' λ, shape (*batch, 1, 2), the one with the smaller slope first. A warm start tries
     it, then the other if that is still inside: for the same gradient the bracket is back in two decompositions.
 
+    On an accelerator the bracket is closed by products alone, in a number of rounds that is fixed beforehand, and the
+    tolerance is 1e-2 at least.
+
     Args:
         tolerance: stop when the relative duality gap is at most this.
         max_iterations: decompositions at most.
@@ -139,7 +142,7 @@ class ByProducts(Plan):
     floor: float = 1e-3
 
     REACHED: ClassVar[float] = 1e-2
-    """The gap that five rounds reach from a cold start; from the last step's dual they reach a few times less."""
+    """The gap that five rounds reach from a cold start; 2e-3 to 4e-3 from 32 columns on."""
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         n = top_pair(point, by_products=True)
