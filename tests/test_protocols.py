@@ -136,6 +136,10 @@ def test_every_other_report_takes_plain_modules(plain: Plain) -> None:
     assert mm.budget(plain, 0.1).first_order == mm.budget(net, 0.1).first_order
 
 
+def test_the_laws_take_plain_modules(plain: Plain) -> None:
+    mm.testing.check_module(plain)
+
+
 def test_the_optimiser_takes_plain_modules(plain: Plain) -> None:
     net = declared_like(plain)
     x = torch.randn(8, 6)
@@ -186,13 +190,14 @@ REPORTS: dict[str, Callable[[Any], object]] = {
     "activations": mm.activations,
     "robustness": lambda net: mm.robustness(net, torch.ones(1, 4), torch.zeros(1)),
     "local_lipschitz": lambda net: mm.local_lipschitz(net, torch.ones(4), radius=0.1),
+    "check_module": mm.testing.check_module,
 }
 
 
 @pytest.mark.parametrize("report", REPORTS)
 def test_bounds_need_the_tree_and_say_so(report: str) -> None:
     """Argument, rule, value seen, remedy."""
-    says = rf"^{report}\(net\) needs the tree of the network's composition, .* got Weights, .*mm.budget and"
+    says = rf"^{report}\((net|module)\) needs the tree of the network's composition, .* got Weights, .*mm.budget and"
     with pytest.raises(ArgumentError, match=says):
         REPORTS[report](weights())
 

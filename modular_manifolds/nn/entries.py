@@ -1,9 +1,11 @@
-"""The largest weight that torch can hold."""
+"""The number of entries of weights, and the largest weight that torch can hold."""
 
 from __future__ import annotations
 
 import math
 from typing import Final
+
+from torch import nn
 
 from modular_manifolds.errors import ArgumentError
 
@@ -24,3 +26,11 @@ def check_entries(shape: tuple[int, ...], *, argument: str) -> None:
         raise ArgumentError(
             argument, "must have fewer than 2^59 entries", sizes, "Choose smaller sizes."
         )
+
+
+def entries_of(module: nn.Module) -> int:
+    """The number of entries of all weights of a module."""
+    # Of a module without others inside, without torch's walk: trees are made often.
+    simple = not vars(module)["_modules"]
+    weights = vars(module)["_parameters"].values() if simple else module.parameters()
+    return sum(each.numel() for each in weights if each is not None)

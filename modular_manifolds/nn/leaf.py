@@ -21,7 +21,7 @@ from modular_manifolds.composition.signature import Signature, check_mass, check
 from modular_manifolds.composition.space import SAME, AnySpace
 from modular_manifolds.composition.tree import Tree
 from modular_manifolds.linalg.rounding import largest_singular_value
-from modular_manifolds.nn.entries import check_entries
+from modular_manifolds.nn.entries import check_entries, entries_of
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.module import Module
 from modular_manifolds.nn.sharing import joined
@@ -151,7 +151,7 @@ class Atom(Module):
             kind=self._kind,
             largest=self._largest,
             leading=self._leading,
-            entries=sum(each.numel() for each in self.parameters()),
+            entries=entries_of(self),
             certified=_certified(self),
             certified_offset=self.certified_offset,
             matrix=self.matrix,
@@ -279,7 +279,7 @@ class Bond(Module):
             largest=self._largest,
             output_within=self.output_within,
             leading=self._leading,
-            entries=sum(each.numel() for each in self.parameters()),
+            entries=entries_of(self),
             rounding=self.rounding_within,
             forward=self,
         )

@@ -21,6 +21,7 @@ from modular_manifolds.linalg.ascent import climb
 from modular_manifolds.linalg.snapshot import plain_surroundings, snapshot
 from modular_manifolds.nn.composed import Composed
 from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.network import check_composed
 from modular_manifolds.testing.check import at_most, equal, untouched
 from modular_manifolds.testing.sample import Sample
 from modular_manifolds.testing.trials import (
@@ -42,7 +43,6 @@ from modular_manifolds.testing.trials import (
     trials,
     vectors,
 )
-from modular_manifolds.wrappers import unwrapped
 
 ASCENTS, TURNS, STEPS = 16, 6, 3
 """Pairs of each kind that climb; how often point and direction take turns; steps of a turn."""
@@ -217,18 +217,16 @@ def check_module(module: Composed, sample: Sample | None = None) -> None:
 
     Raises:
         AssertionError: a declared number is refuted; the message says what was measured.
-        ArgumentError: the module takes a tuple of parts that may be anything, which cannot be drawn at random, or
-        a weight is complex or has no values yet. NonFiniteError: a weight holds NaN or infinity.
+        ArgumentError: the module has no tree (see `Composed`), or takes a tuple of parts that may be anything, which
+        cannot be drawn at random, or a weight is complex or has no values yet. NonFiniteError: a weight holds NaN or infinity.
     """
     sample = Sample((7,), dtype=torch.float32) if sample is None else sample
-    inside = unwrapped(module)
     # In a copy two weights in one memory would be apart.
-    cast("Composed", inside).tree()
+    inside = check_composed(module, argument="check_module(module)")
     with plain_surroundings(torch.device(sample.device)):
-        if isinstance(inside, nn.Module):
-            inside = snapshot(inside).requires_grad_()
+        copied = snapshot(cast("nn.Module", inside)).requires_grad_()
         for law in MODULE_LAWS:
-            law(cast("Composed", inside), sample)
+            law(cast("Composed", copied), sample)
 
 
 def _divided(x: Any, by: Tensor) -> Any:
