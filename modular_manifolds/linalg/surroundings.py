@@ -32,6 +32,11 @@ def readable(x: Tensor) -> bool:
     return x.is_cpu and not torch.compiler.is_compiling()
 
 
+def compiled_on_host(x: Tensor) -> bool:
+    """Whether a compiler is tracing code for numbers in the host's memory, which may be read when the graph runs."""
+    return x.is_cpu and torch.compiler.is_compiling()
+
+
 _UNCHANGED: Final = nullcontext()
 
 
