@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
-from weights import PAIRS, Weight, give_gradient
+from weights import PAIRS, Weight, as_one_group_a_weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -86,7 +86,7 @@ def test_state_of_before_shapes_were_saved_is_refused_by_its_tensors() -> None:
     net, wider = network(8), network(10)
     opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9, solver="lyapunov")
     step(net, opt)
-    saved = opt.state_dict()
+    saved = as_one_group_a_weight(opt.state_dict())
     for group in saved["param_groups"]:
         del group["shape"]
     resumed = mm.SteepestDescent(wider, lr=0.1, momentum=0.9, solver="lyapunov")
@@ -101,15 +101,14 @@ def test_state_of_before_shapes_were_saved_is_refused_by_its_tensors() -> None:
         resumed.load_state_dict(saved)
     twin = mm.SteepestDescent(copy.deepcopy(net), lr=0.1, momentum=0.9, solver="lyapunov")
     twin.load_state_dict(saved)
-    assert twin.param_groups[0]["shape"] == [8, 12]
+    assert twin.param_groups[0]["shapes"] == [[8, 12], [4, 8]]
 
 
 def swapped(saved: dict[str, Any], keys: list[Any]) -> dict[str, Any]:
     """The same state under other ids."""
     saved = copy.deepcopy(saved)
-    ids = [group["params"][0] for group in saved["param_groups"]]
-    for group, key in zip(saved["param_groups"], keys, strict=True):
-        group["params"] = [key]
+    (group,) = saved["param_groups"]
+    ids, group["params"] = group["params"], keys
     saved["state"] = {key: saved["state"][old] for old, key in zip(ids, keys, strict=True)}
     return saved
 
@@ -139,7 +138,7 @@ def test_load_hooks_have_the_last_word() -> None:
         return saved
 
     def after(optimizer: torch.optim.Optimizer) -> None:
-        weight = optimizer.param_groups[1]["params"][0]
+        weight = optimizer.param_groups[0]["params"][1]
         assert optimizer.state[weight]["momentum"].dtype is torch.float32
         optimizer.state[weight]["momentum"].fill_(5.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from modular_manifolds.arguments import POSITIVE, check_number
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, in_range, restore
 from modular_manifolds.linalg.surroundings import full_precision
+from modular_manifolds.values import values_of
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ class Manifold(ABC):
         """A bound on `σ_max` that holds at every point of this shape; infinite where there is none."""
         self.check_shape(shape)
         return self._largest_singular_value(_matrix_shape(shape))
+
+    def values(self) -> dict[str, Any]:
+        """The manifold as values that JSON can hold, such as `{"name": "stiefel", "radius": 1.0}`."""
+        return values_of(self)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
         """A random point, from independent standard normal entries."""
