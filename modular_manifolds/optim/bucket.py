@@ -60,7 +60,7 @@ class Bucket:
         self.as_vectors = parameter.dim() == 1
         manifold, norm = self.geometry.manifold, self.geometry.norm
         self._solver = find_solver(manifold, norm, solver)
-        self._first_rate = first_rate
+        self.first_rate = first_rate
         self._unit = norm.spectral_unit(first.matrix_shape) if manifold.compact else math.inf
         self._plans: dict[int, Plan] = {}
         self._deeper: list[Plan] = []
@@ -123,7 +123,7 @@ class Bucket:
         if math.isinf(self._unit):
             return None
         radius = getattr(self.geometry.manifold, "radius", 1.0)
-        return max(LONGEST_IN_RADII * radius / self._unit, 2 * self._first_rate * most)
+        return max(LONGEST_IN_RADII * radius / self._unit, 2 * self.first_rate * most)
 
     def largest_rate(self, lr: Tensor) -> float:
         """The largest value of `lr`, a tensor, that the plan and float32 allow."""

@@ -124,6 +124,9 @@ def _step_bucket(
     descent = _descended(bucket, group, state, gradient)
     point = _points(bucket, state)
     length: Tensor = bucket.shares * group["lr"]
+    if isinstance(group["lr"], Tensor):
+        # A rate that leaves out the step may be NaN.
+        length = torch.where(ok, length, 0.0)
     start = point
     if group["weight_decay"]:
         start = point = point * torch.where(ok, 1 - length * group["weight_decay"], 1.0)
@@ -139,7 +142,9 @@ def _step_bucket(
     landed = torch.where(moving, step.point, start)
     _write_(bucket, state, landed)
     if found.dual is not None and dual is not None:
-        after = torch.where(ok, found.dual.to(dual.dtype), dual)
+        # A matrix at rest keeps its dual. It broadcasts over numbers for whole matrices only.
+        changes = moving if bucket.geometry.coupled_dims == MATRIX else ok
+        after = torch.where(changes, found.dual.to(dual.dtype), dual)
         foreach.copy_(duals, after.unbind() if len(duals) > 1 else [after])
     momenta = _held(bucket, state, "momentum")
     if group["tangent_momentum"] and momenta:

@@ -32,7 +32,7 @@ class Roster:
     def __init__(
         self, geometries: Mapping[str, Geometry], *, solver: str | Solver, first_rate: float
     ) -> None:
-        self.first_rate = first_rate
+        self._first_rate = first_rate
         self.buckets: list[Bucket] = []
         self.reports: list[Report] = []
         self.unread = False
@@ -103,7 +103,7 @@ class Roster:
             and (each.parameter.grad is not None or not whether_reached)
         ]
         self.buckets = buckets_of(
-            self._members, groups, solver=self._solver, first_rate=self.first_rate
+            self._members, groups, solver=self._solver, first_rate=self._first_rate
         )
         places = {id(each.parameter): bucket for bucket in self.buckets for each in bucket.weights}
         self._bucket_of = [places[id(each.parameter)] for each in self._members]
@@ -114,6 +114,12 @@ class Roster:
             for device in devices
         ]
         self.unread = False
+
+    def allow_rate(self, lr: float) -> None:
+        """Make plans for learning rates of twice `lr`, if they are tensors."""
+        self._first_rate = lr
+        for bucket in self.buckets:
+            bucket.first_rate = lr
 
     def prepare_(self, groups: Sequence[Group], state: Mapping[Tensor, dict[str, Any]]) -> None:
         """Make the state of every weight, also of those that have no gradient yet: checkpoints of all ranks agree."""

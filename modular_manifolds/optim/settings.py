@@ -28,7 +28,7 @@ FLAGS: Final = ("nesterov", "tangent_momentum", "noise_damping")
 LISTS: Final = ("param_names", "shapes", "shares")
 """The entries of a group that hold one value for each parameter."""
 
-REQUIRED: Final = {"params", "lr", *NUMBERS, *FLAGS, *LISTS, "manifold", "norm"}
+REQUIRED: Final = ("lr", *NUMBERS, *FLAGS, *LISTS, "manifold", "norm")
 
 FORMER: Final = {"share": "shares", "name": "param_names", "shape": "shapes"}
 """Keys of the time when a group was one weight, and the lists that replace them."""
@@ -130,8 +130,8 @@ def _is_usual(group: Mapping[str, Any]) -> bool:
             and 0.0 <= momentum < 1.0
             and (momentum > 0.0 or not (group["nesterov"] or group["noise_damping"]))
             and len(shares) == len(group["params"]) == len(group["param_names"])
-            and group.keys().isdisjoint(FORMER)
-            and group.keys() >= REQUIRED
+            and all(key in group for key in REQUIRED)
+            and not any(key in group for key in FORMER)
             and all(type(group[flag]) is bool for flag in FLAGS)
         )
         if not usual or lr < 0.0:
@@ -154,7 +154,7 @@ def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geo
                 repr(group[former]),
                 f"Remove it, and write into group['{now}'].",
             )
-    for name in ("lr", *NUMBERS, *FLAGS, *LISTS, "manifold", "norm"):
+    for name in REQUIRED:
         if name not in group:
             raise ArgumentError(
                 f"{prefix}{name}", "must be set", "nothing", "Put back what was removed."

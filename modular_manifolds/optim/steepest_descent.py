@@ -189,7 +189,11 @@ class SteepestDescent(Optimizer):
         if any(each.too_long for each in heard):
             bucket = self._roster.buckets[0]
             lr = self.param_groups[bucket.group]["lr"]
-            raise too_long(bucket.names[0], bucket.largest_rate(lr), seen="a tensor that is not")
+            raise too_long(
+                bucket.names[0],
+                bucket.largest_rate(lr),
+                seen="another value in an earlier step, which moved nothing",
+            )
         error = NonFiniteError(
             f"the gradient of '{names[0]}'",
             "must be finite",
@@ -285,6 +289,6 @@ class SteepestDescent(Optimizer):
             for handle in handles:
                 handle.remove()
         self._first_rate = max([self._first_rate, *(float(g["lr"]) for g in self.param_groups)])
-        self._roster.first_rate = self._first_rate
+        self._roster.allow_rate(self._first_rate)
         with torch.inference_mode(False), torch.no_grad():
             self._roster.prepare_(self.param_groups, self.state)
