@@ -20,16 +20,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 WAITING = {
     "_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "masked_select", "unique_dim",
     "_unique2", "repeat_interleave", "bincount", "_linalg_svd", "_linalg_eigh", "_linalg_eigvals", "linalg_eig",
-    "linalg_inv_ex", "linalg_cholesky", "linalg_lstsq", "linalg_matrix_rank",
+    "linalg_lstsq", "linalg_matrix_rank",
 }  # fmt: skip
 """Operators that read numbers on the host, or whose routines for CUDA do."""
 
 VIEWS = {
     "view", "_unsafe_view", "reshape", "expand", "unsqueeze", "squeeze", "select", "slice", "unbind", "transpose", "t",
     "permute", "detach", "alias", "diagonal", "narrow", "split", "split_with_sizes", "as_strided", "_reshape_alias",
-    "lift_fresh", "mT", "unflatten", "flatten", "chunk", "_to_copy_view",
+    "lift_fresh", "unflatten", "flatten", "chunk",
 }  # fmt: skip
-"""Operators that launch nothing."""
+"""Operators that only say where numbers lie."""
+
+QUESTIONS = {
+    "device", "promote_types", "scalar_tensor", "_record_function_enter_new", "_record_function_exit",
+}  # fmt: skip
+"""Operators that are no work for a device: questions to a tensor, numbers of the program, marks of a profiler."""
 
 
 class NoWaiting(TorchDispatchMode):
@@ -53,7 +58,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 class Counting(TorchDispatchMode):
-    """Counts the operators that are dispatched; views, which launch nothing, apart."""
+    """Counts the operators that are dispatched; views apart, and questions not at all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +74,8 @@ class Counting(TorchDispatchMode):
     ) -> Any:
         del types
         name = func.overloadpacket.__name__
-        (self.views if name in VIEWS else self.operators)[name] += 1
+        if name not in QUESTIONS:
+            (self.views if name in VIEWS else self.operators)[name] += 1
         return func(*args, **(kwargs or {}))
 
     def __str__(self) -> str:
@@ -133,12 +139,20 @@ def fake_device() -> Iterator[None]:
         yield
 
 
-def move_to_fake_device(opt: torch.optim.Optimizer, dtype: torch.dtype) -> None:
-    """Put weights without numbers in the place of an optimiser's parameters, with gradients and without state."""
+def move_to_fake_device(
+    opt: torch.optim.Optimizer, dtype: torch.dtype, shape: tuple[int, ...] | None = None
+) -> None:
+    """Put weights without numbers in the place of an optimiser's parameters, with gradients and without state.
+
+    Call it inside `fake_device`.
+
+    Args:
+        shape: of every weight; as they are if None.
+    """
     opt.state.clear()
     for group in opt.param_groups:
         group["params"] = [
-            torch.nn.Parameter(torch.empty(each.shape, dtype=dtype, device="cuda"))
+            torch.nn.Parameter(torch.empty(shape or each.shape, dtype=dtype, device="cuda"))
             for each in group["params"]
         ]
         for each in group["params"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -87,7 +88,7 @@ def check_groups(groups: Sequence[dict[str, Any]], geometries: Mapping[str, Geom
         ArgumentError: it names the group, its weights, the setting and the value.
     """
     for index, group in enumerate(groups):
-        if not _is_usual(group):
+        if not _is_usual(group, geometries):
             _check_group(index, group, geometries)
 
 
@@ -117,8 +118,8 @@ def _check_name(index: int, name: Any, geometries: Mapping[str, Geometry]) -> No
         )
 
 
-def _is_usual(group: Mapping[str, Any]) -> bool:
-    """Whether every setting has its type and lies in its range, and there is no weight decay."""
+def _is_usual(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> bool:
+    """Whether every setting has its type and lies in its range, so that nothing is to be said or written."""
     try:
         lr, shares, momentum = group["lr"], group["shares"], group["momentum"]
         if isinstance(lr, Tensor) and lr.dim() == 0 and lr.is_floating_point():
@@ -126,7 +127,7 @@ def _is_usual(group: Mapping[str, Any]) -> bool:
             lr = lr.item() if readable(lr) else 0.0
         usual = bool(
             type(lr) is type(momentum) is type(group["weight_decay"]) is float
-            and group["weight_decay"] == 0.0
+            and _may_decay(group, geometries)
             and 0.0 <= momentum < 1.0
             and (momentum > 0.0 or not (group["nesterov"] or group["noise_damping"]))
             and len(shares) == len(group["params"]) == len(group["param_names"])
@@ -142,6 +143,14 @@ def _is_usual(group: Mapping[str, Any]) -> bool:
         return all(type(share) is float and 0.0 <= share * lr < LONGEST_STEP for share in shares)
     except (KeyError, TypeError):
         return False
+
+
+def _may_decay(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> bool:
+    decay = group["weight_decay"]
+    return decay == 0.0 or (
+        0.0 < decay < math.inf
+        and not any(geometries[name].manifold.fixed_size for name in group["param_names"])
+    )
 
 
 def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geometry]) -> None:
