@@ -30,10 +30,10 @@ HOW: dict[str, Any] = {"momentum": 0.9, "nesterov": True}
 
 @pytest.fixture(autouse=True)
 def forget_compiled_code() -> Iterator[None]:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     counters.clear()
     yield
-    torch._dynamo.reset()
+    torch.compiler.reset()
     counters.clear()
 
 
@@ -99,11 +99,11 @@ def test_the_default_compiler_leads_to_the_same_weights(
 def test_every_setting_compiles() -> None:
     rows = network(mm.Euclidean(), mm.RowRMS())
     check_compiled(rows, backend="aot_eager", **HOW, noise_damping=True, weight_decay=0.1)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     counters.clear()
     sphere = Weight(mm.Sphere(), mm.Max(), (6, 4))
     check_compiled(sphere, backend="aot_eager", **HOW, tangent_momentum=True)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     counters.clear()
     half = network(mm.Euclidean(), mm.Frobenius()).to(torch.bfloat16)
     check_compiled(half, backend="aot_eager", **HOW, close=4e-3)

@@ -41,8 +41,8 @@ class Roster:
         """Whether a graph holds the addresses of the buckets, so that reports may change without a step."""
         self._geometries = geometries
         self._solver: str | Solver = solver
-        self._members: list[Weight] = []
-        self._bucket_of: list[Bucket] = []
+        self._everyone: list[Weight] = []
+        self._bucket_of: list[Bucket | None] = []
         self._declared: list[tuple[Any, Any]] = []
         self._dual_shapes: dict[str, tuple[int, ...] | None] = {}
 
@@ -52,32 +52,28 @@ class Roster:
         Raises:
             ArgumentError: a weight is complex, or a gradient sparse.
         """
-        if len(self._declared) != len(groups):
-            return False
-        count = 0
-        alike = True
+        count, known = 0, len(self._everyone)
+        alike = len(self._declared) == len(groups)
         for index, group in enumerate(groups):
-            manifold, norm = self._declared[index]
-            alike = alike and group["manifold"] == manifold and group["norm"] == norm
+            alike = alike and (group["manifold"], group["norm"]) == self._declared[index]
             for name, share, weight in zip(
                 group["param_names"], group["shares"], group["params"], strict=True
             ):
-                if weight.grad is None or share == 0:
-                    continue
-                check_gradient(name, weight)
-                if count >= len(self._members):
-                    return False
-                member, bucket = self._members[count], self._bucket_of[count]
-                alike = (
-                    alike
-                    and member.parameter is weight
-                    and member.group == index
-                    and member.name == name
-                    and bucket.dtype is weight.dtype
-                    and bucket.device == weight.device
-                )
+                moves = weight.grad is not None and share != 0
+                if moves:
+                    check_gradient(name, weight)
+                if alike and count < known:
+                    member, bucket = self._everyone[count], self._bucket_of[count]
+                    alike = (
+                        member.parameter is weight
+                        and member.group == index
+                        and member.name == name
+                        and moves == (bucket is not None)
+                    )
+                    if alike and bucket is not None:
+                        alike = bucket.dtype is weight.dtype and bucket.device == weight.device
                 count += 1
-        if not alike or count != len(self._members):
+        if not alike or count != known:
             return False
         for bucket in self.buckets:
             bucket.follow_shares_(groups[bucket.group])
@@ -88,25 +84,25 @@ class Roster:
 
         Args:
             groups: the parameter groups.
-            whether_reached: leave out weights without a gradient.
+            whether_reached: leave out weights without a gradient. Before the first backward none has one, and most steps
+                step every weight.
 
         Raises:
             ArgumentError: a group's geometry is not that of its weights.
         """
         for index, group in enumerate(groups):
             check_geometry(index, group, self._geometries)
-        self._members = [
+        self._everyone = list(weights_in(groups, self._geometries))
+        members = [
             each
-            for each in weights_in(groups, self._geometries)
+            for each in self._everyone
             if groups[each.group]["shares"][each.place] > 0
             and each.parameter.is_floating_point()
             and (each.parameter.grad is not None or not whether_reached)
         ]
-        self.buckets = buckets_of(
-            self._members, groups, solver=self._solver, first_rate=self._first_rate
-        )
-        places = {id(each.parameter): bucket for bucket in self.buckets for each in bucket.weights}
-        self._bucket_of = [places[id(each.parameter)] for each in self._members]
+        self.buckets = buckets_of(members, groups, solver=self._solver, first_rate=self._first_rate)
+        places = {each.index: bucket for bucket in self.buckets for each in bucket.weights}
+        self._bucket_of = [places.get(each.index) for each in self._everyone]
         self._declared = [(group["manifold"], group["norm"]) for group in groups]
         devices = dict.fromkeys(bucket.device for bucket in self.buckets)
         self.reports = [
@@ -122,8 +118,10 @@ class Roster:
             bucket.first_rate = lr
 
     def prepare_(self, groups: Sequence[Group], state: Mapping[Tensor, dict[str, Any]]) -> None:
-        """Make the state of every weight, also of those that have no gradient yet: checkpoints of all ranks agree."""
-        for each in weights_in(groups, self._geometries):
+        """Make the state of every weight that was gathered, also of those without a gradient: checkpoints of all ranks agree."""
+        if not self._everyone:
+            self.gather(groups, whether_reached=False)
+        for each in self._everyone:
             if not each.parameter.is_floating_point():
                 continue
             if each.name not in self._dual_shapes:

@@ -131,9 +131,10 @@ def _is_usual(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> b
             and 0.0 <= momentum < 1.0
             and (momentum > 0.0 or not (group["nesterov"] or group["noise_damping"]))
             and len(shares) == len(group["params"]) == len(group["param_names"])
-            and all(key in group for key in REQUIRED)
-            and not any(key in group for key in FORMER)
-            and all(type(group[flag]) is bool for flag in FLAGS)
+            and type(group["nesterov"]) is type(group["tangent_momentum"]) is bool
+            and type(group["noise_damping"]) is bool
+            and ("shapes" in group and "manifold" in group and "norm" in group)
+            and not ("share" in group or "name" in group or "shape" in group)
         )
         if not usual or lr < 0.0:
             return False

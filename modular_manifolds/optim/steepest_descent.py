@@ -112,8 +112,6 @@ class SteepestDescent(Optimizer):
         check_groups(self.param_groups, self._geometries)
         self._roster = self._new_roster()
         with torch.inference_mode(False), torch.no_grad():
-            # Most steps step every weight; the first step with gradients for fewer makes other buckets.
-            self._roster.gather(self.param_groups, whether_reached=False)
             self._roster.prepare_(self.param_groups, self.state)
 
     @overload
