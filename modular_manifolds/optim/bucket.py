@@ -117,13 +117,13 @@ class Bucket:
 
         For a rate that is a tensor it is half a radius or twice the first length, whichever is longer.
         """
-        most = max(self.share_values)
+        largest_share = max(self.share_values)
         if not isinstance(lr, Tensor):
-            return lr * most
+            return lr * largest_share
         if math.isinf(self._unit):
             return None
         radius = getattr(self.geometry.manifold, "radius", 1.0)
-        return max(LONGEST_IN_RADII * radius / self._unit, 2 * self.first_rate * most)
+        return max(LONGEST_IN_RADII * radius / self._unit, 2 * self.first_rate * largest_share)
 
     def largest_rate(self, lr: Tensor) -> float:
         """The largest value of `lr`, a tensor, that the plan and float32 allow."""
@@ -132,8 +132,8 @@ class Bucket:
 
     def check_rate(self, lr: Tensor | float) -> None:
         """Refuse a tensor that can be read and is larger than the plan allows."""
-        if isinstance(lr, Tensor) and lr.item() > (most := self.largest_rate(lr)):
-            raise too_long(self.names[0], most, seen=lr.item())
+        if isinstance(lr, Tensor) and lr.item() > (largest := self.largest_rate(lr)):
+            raise too_long(self.names[0], largest, seen=lr.item())
 
     def stack(self, tensors: Sequence[Tensor]) -> Tensor:
         """Tensors of the weights' shape as matrices, one stack of them."""
@@ -149,11 +149,11 @@ class Bucket:
         return [group["shares"][each.place] for each in self.weights]
 
 
-def too_long(name: str, most: float, *, seen: object) -> ArgumentError:
+def too_long(name: str, largest_rate: float, *, seen: object) -> ArgumentError:
     """The error of a rate that is a tensor and was raised beyond what the plans are made for."""
     return ArgumentError(
         f"lr of '{name}'",
-        f"must be at least 0 and at most {most:.4g} as a tensor: plans are made for steps of up to "
+        f"must be at least 0 and at most {largest_rate:.4g} as a tensor: plans are made for steps of up to "
         f"{LONGEST_IN_RADII:g} radii, or twice the first length",
         seen,
         "Build the optimizer with the largest learning rate of the schedule, or pass lr as a float.",

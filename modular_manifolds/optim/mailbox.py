@@ -47,7 +47,7 @@ class Mailbox:
 
 @dataclass(frozen=True)
 class News:
-    """What the host hears of earlier steps.
+    """The host's news of earlier steps.
 
     Args:
         nonfinite: the weights whose gradients held NaN or infinity.

@@ -21,7 +21,7 @@ Group = Mapping[str, Any]
 
 
 class Roster:
-    """Who is stepped together: the buckets, one report a device, and how to tell that both are still right.
+    """The buckets of the weights that are stepped together, and one report a device.
 
     Args:
         geometries: the geometry of every weight, by path.
@@ -79,12 +79,12 @@ class Roster:
             bucket.follow_shares_(groups[bucket.group])
         return True
 
-    def gather(self, groups: Sequence[Group], *, whether_reached: bool = True) -> None:
+    def gather(self, groups: Sequence[Group], *, only_with_gradient: bool = True) -> None:
         """Make the buckets anew.
 
         Args:
             groups: the parameter groups.
-            whether_reached: leave out weights without a gradient. Before the first backward none has one, and most steps
+            only_with_gradient: leave out weights without a gradient. Before the first backward none has one, and most steps
                 step every weight.
 
         Raises:
@@ -98,7 +98,7 @@ class Roster:
             for each in self._everyone
             if groups[each.group]["shares"][each.place] > 0
             and each.parameter.is_floating_point()
-            and (each.parameter.grad is not None or not whether_reached)
+            and (each.parameter.grad is not None or not only_with_gradient)
         ]
         self.buckets = buckets_of(members, groups, solver=self._solver, first_rate=self._first_rate)
         places = {each.index: bucket for bucket in self.buckets for each in bucket.weights}
@@ -120,7 +120,7 @@ class Roster:
     def prepare_(self, groups: Sequence[Group], state: Mapping[Tensor, dict[str, Any]]) -> None:
         """Make the state of every weight that was gathered, also of those without a gradient: checkpoints of all ranks agree."""
         if not self._everyone:
-            self.gather(groups, whether_reached=False)
+            self.gather(groups, only_with_gradient=False)
         for each in self._everyone:
             if not each.parameter.is_floating_point():
                 continue

@@ -55,8 +55,8 @@ def check_settings(settings: Mapping[str, Any], geometries: Mapping[str, Geometr
     lr = check_rate(settings["lr"], argument="lr")
     if isinstance(lr, Tensor):
         check_number(float(lr), NOT_NEGATIVE, argument="lr", remedy=RATE_REMEDY)
-    for name, (within, remedy) in NUMBERS.items():
-        check_number(settings[name], within, argument=name, remedy=remedy)
+    for name, (allowed, remedy) in NUMBERS.items():
+        check_number(settings[name], allowed, argument=name, remedy=remedy)
     _check_together(settings, geometries, prefix="")
 
 
@@ -181,8 +181,8 @@ def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geo
     for name in group["param_names"]:
         _check_name(index, name, geometries)
     lr = group["lr"] = check_rate(group["lr"], argument=f"{prefix}lr")
-    for name, (within, remedy) in NUMBERS.items():
-        group[name] = check_number(group[name], within, argument=prefix + name, remedy=remedy)
+    for name, (allowed, remedy) in NUMBERS.items():
+        group[name] = check_number(group[name], allowed, argument=prefix + name, remedy=remedy)
     for name in FLAGS:
         group[name] = bool(group[name])
     group["shares"] = [
