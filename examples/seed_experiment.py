@@ -88,7 +88,7 @@ def optimizer(method: str, net: mm.Module, rate: float) -> torch.optim.Optimizer
         return torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.0)
     opt = mm.SteepestDescent(net, lr=rate)
     for group in opt.param_groups:
-        group["share"] = 1.0
+        group["shares"] = [1.0] * len(group["params"])
     return opt
 
 

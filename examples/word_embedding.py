@@ -126,12 +126,13 @@ def network(vocabulary: int, width: int, depth: int) -> mm.Module:
 def optimisers(net: mm.Module, trial: Trial) -> list[torch.optim.Optimizer]:
     """Steepest descent, and AdamW for the embedding if the method says so."""
     steepest = mm.SteepestDescent(net, trial.rate, momentum=MOMENTUM, nesterov=True)
-    (group,) = (g for g in steepest.param_groups if g["name"] == "embedding.weight")
+    # No other weight has the embedding's geometry, so the group is its own.
+    (group,) = (g for g in steepest.param_groups if g["param_names"] == ["embedding.weight"])
     group["noise_damping"] = trial.method == DAMPED
     if trial.method in (*BETAS, FROZEN):
-        group["share"] = 0.0
+        group["shares"] = [0.0]
     elif trial.embedding_rate is not None:
-        group["share"] = trial.embedding_rate / trial.rate
+        group["shares"] = [trial.embedding_rate / trial.rate]
     if trial.method not in BETAS:
         return [steepest]
     assert trial.embedding_rate is not None

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor
-from weights import PAIRS, Weight, give_gradient
+from weights import PAIRS, Weight, as_one_group_a_weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -116,6 +116,7 @@ def test_it_needs_momentum_and_older_state_dicts_stand_for_none() -> None:
         mm.SteepestDescent(atom, lr=LR, noise_damping=True)
     opt = mm.SteepestDescent(atom, lr=LR, momentum=MU)
     saved = opt.state_dict()
+    saved = as_one_group_a_weight(saved)
     del saved["param_groups"][0]["noise_damping"]
     opt.load_state_dict(saved)
     assert opt.param_groups[0]["noise_damping"] is False

@@ -44,7 +44,7 @@ def doors(folder: Path) -> dict[str, Callable[[Any], Any]]:
 
     return {
         "SteepestDescent": lambda net: [
-            (g["name"], g["share"], g["params"][0].tolist())
+            (g["param_names"], g["shares"], [p.tolist() for p in g["params"]])
             for g in mm.SteepestDescent(net, lr=0.1).param_groups
         ],
         "budget": lambda net: str(mm.budget(net, lr=0.1)),

@@ -69,7 +69,7 @@ def test_the_posts_experiment_runs_and_goes_on(experiment: ModuleType, tmp_path:
 def test_every_weight_steps_by_the_rate_itself(experiment: ModuleType) -> None:
     net = experiment.network("manifold Muon")
     optimizer = experiment.optimizer("manifold Muon", net, 0.1)
-    assert [group["share"] for group in optimizer.param_groups] == [1.0, 1.0, 1.0]
+    assert [group["shares"] for group in optimizer.param_groups] == [[1.0, 1.0, 1.0]]
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}
 
 

@@ -17,7 +17,7 @@ def after_one_step(manifold: mm.Manifold, norm: mm.Norm, w: Tensor, g: Tensor) -
     """The weight after one step of length LR by the library's optimiser."""
     net = mm.Linear(w.shape[1], w.shape[0], manifold=manifold, norm=norm).to(w.dtype)
     opt = mm.SteepestDescent(net, lr=LR)
-    opt.param_groups[0]["share"] = 1.0
+    opt.param_groups[0]["shares"] = [1.0]
     with torch.no_grad():
         net.weight.copy_(w)
     net.weight.grad = g.clone()

@@ -145,7 +145,7 @@ def test_the_optimiser_takes_plain_modules(plain: Plain) -> None:
     x = torch.randn(8, 6)
     for each in (plain, net):
         each(x).square().sum().backward()
-        mm.SteepestDescent(each, lr=0.1).step()  # pyright: ignore[reportArgumentType]
+        mm.SteepestDescent(each, lr=0.1).step()
     for mine, theirs in zip(plain.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
 
@@ -221,10 +221,10 @@ def test_what_is_missing_is_named() -> None:
 
     for ask in (mm.budget, mm.conditioning, mm.lipschitz):
         with pytest.raises(ArgumentError, match=r"got Half without budget\(\)"):
-            ask(Half(3, 2))  # pyright: ignore[reportArgumentType]
+            ask(Half(3, 2))
     for nonsense in (nn.Linear(3, 2), mm.Linear, 3, None):
         with pytest.raises(ArgumentError, match="must be a modular_manifolds module"):
-            mm.budget(nonsense)  # pyright: ignore[reportArgumentType]
+            mm.budget(nonsense)
 
 
 def test_a_leaf_without_a_function_is_bounded_and_not_measured() -> None:

@@ -21,16 +21,27 @@ REFUSED: list[tuple[str, Any, str]] = [
         ("lr", bad, "lr must be finite and at least 0")
         for bad in (NAN, INF, -0.1, "0.1", None, True)
     ),
-    *(("share", bad, "share must be finite and at least 0") for bad in (NAN, INF, -1.0, None)),
+    *(
+        ("shares", [1.0, bad], r"shares\[1\] must be finite and at least 0")
+        for bad in (NAN, INF, -1.0, None)
+    ),
+    ("shares", [1.0], "shares must be a list of one value for each of the 2 parameters, got 1"),
+    ("shares", 1.0, "shares must be a list of one value for each of the 2 parameters, got 1.0"),
+    ("share", 1.0, r"share is no key of a group.*write into group\['shares'\]"),
+    ("name", "x", r"name is no key of a group.*write into group\['param_names'\]"),
+    ("shape", [2], r"shape is no key of a group.*write into group\['shapes'\]"),
     *(("momentum", bad, r"momentum must lie in \[0, 1\)") for bad in (NAN, 1.0, 1.045, -0.1, INF)),
     *(
         ("weight_decay", bad, "weight_decay must be finite and at least 0")
         for bad in (NAN, -1.0, INF)
     ),
     ("weight_decay", 0.5, "on Stiefel the decay is normal to the manifold and does nothing"),
-    ("lr", torch.tensor(0.1), "lr must be finite and at least 0, got tensor"),
+    ("lr", torch.tensor([0.1]), r"lr must be one real .* got a tensor of shape \(1,\)"),
+    ("lr", torch.tensor(1), r"lr must be one real .* got a tensor of shape \(\) and torch.int64"),
+    ("lr", torch.tensor(NAN), "lr must be finite and at least 0, got nan"),
+    ("lr", torch.tensor(-1.0), "lr must be finite and at least 0, got -1"),
     ("lr", 1e38, r"lr · share must be below 1e\+30"),
-    ("share", 1e38, r"lr · share must be below 1e\+30"),
+    ("shares", [1.0, 1e38], r"lr · share must be below 1e\+30"),
 ]
 
 
@@ -53,9 +64,8 @@ def test_what_is_written_into_a_group_is_refused_before_anything_moves(
     opt.step()
     before = [p.detach().clone() for p in net.parameters()]
     buffers = [opt.state[p]["momentum"].clone() for p in net.parameters()]
-    # The last group: the weight of the first one would have moved already.
-    opt.param_groups[1][name] = value
-    with pytest.raises(ArgumentError, match=rf"param_groups\[1\] of '2\.weight': .*{message}"):
+    opt.param_groups[0][name] = value
+    with pytest.raises(ArgumentError, match=rf"param_groups\[0\] of '.*weight': .*{message}"):
         opt.step()
     for p, weight, buffer in zip(net.parameters(), before, buffers, strict=True):
         assert torch.equal(p, weight)
@@ -65,20 +75,31 @@ def test_what_is_written_into_a_group_is_refused_before_anything_moves(
 def test_a_setting_that_was_removed_is_named() -> None:
     net = network()
     opt = mm.SteepestDescent(net, lr=0.1)
-    for name in ("lr", "share", "momentum", "weight_decay", "nesterov", "tangent_momentum"):
-        removed = opt.param_groups[1].pop(name)
+    for name in ("lr", "shares", "param_names", "momentum", "weight_decay", "nesterov", "norm"):
+        removed = opt.param_groups[0].pop(name)
         with_gradients(net)
-        with pytest.raises(ArgumentError, match=rf"param_groups\[1\].*{name} must be set"):
+        with pytest.raises(ArgumentError, match=rf"param_groups\[0\].*{name} must be set"):
             opt.step()
-        opt.param_groups[1][name] = removed
+        opt.param_groups[0][name] = removed
 
 
 def test_a_name_that_was_changed_is_refused() -> None:
     net = network()
     opt = mm.SteepestDescent(net, lr=0.1)
-    opt.param_groups[1]["name"] = "other"
+    opt.param_groups[0]["param_names"][1] = "other"
     with_gradients(net)
-    with pytest.raises(ArgumentError, match=r"param_groups\[1\]: name must be one of 0\.weight"):
+    message = r"param_groups\[0\]: param_names must be among 0\.weight, 2\.weight, got 'other'"
+    with pytest.raises(ArgumentError, match=message):
+        opt.step()
+
+
+@pytest.mark.parametrize("key", ["manifold", "norm"])
+def test_a_geometry_that_was_changed_is_refused(key: str) -> None:
+    net = network()
+    opt = mm.SteepestDescent(net, lr=0.1)
+    opt.param_groups[0][key] = {"name": "sphere", "radius": 1.0}
+    with_gradients(net)
+    with pytest.raises(ArgumentError, match=rf"param_groups\[0\]: {key} must be .* in the network"):
         opt.step()
 
 
@@ -87,7 +108,7 @@ def test_nesterov_needs_momentum_in_a_group_too() -> None:
     opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9, nesterov=True)
     opt.param_groups[0]["momentum"] = 0.0
     with_gradients(net)
-    with pytest.raises(ArgumentError, match=r"param_groups\[0\] of '0\.weight': nesterov needs"):
+    with pytest.raises(ArgumentError, match=r"of '0\.weight', '2\.weight': nesterov needs"):
         opt.step()
 
 
@@ -114,11 +135,13 @@ def test_numbers_of_other_kinds_are_taken_and_kept_as_floats(number: Callable[[i
     net = network()
     opt = mm.SteepestDescent(net, lr=number(1), momentum=number(0), weight_decay=number(0))
     for group in opt.param_groups:
-        group["lr"], group["share"] = number(1), number(2)
+        group["lr"], group["shares"] = number(1), [number(2)] * 2
     with_gradients(net)
     opt.step()
     for group in opt.state_dict()["param_groups"]:
-        assert type(group["lr"]) is type(group["share"]) is type(group["momentum"]) is float
+        assert {type(each) for each in (group["lr"], group["momentum"], *group["shares"])} == {
+            float
+        }
         json.dumps(group)
 
 
@@ -127,10 +150,10 @@ def test_a_state_dict_is_held_to_the_same_rules_and_changes_nothing() -> None:
     opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9)
     for name, value, message in REFUSED:
         saved = opt.state_dict()
-        saved["param_groups"][1][name] = value
+        saved["param_groups"][0][name] = value
         with pytest.raises(ArgumentError, match=message):
             opt.load_state_dict(saved)
-        assert [group["lr"] for group in opt.param_groups] == [0.1, 0.1]
+        assert [group["lr"] for group in opt.param_groups] == [0.1]
 
 
 def test_a_schedule_of_the_decay_acts_in_euclidean_space() -> None:

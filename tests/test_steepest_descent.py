@@ -1,15 +1,19 @@
-"""The optimiser: one group a weight, exact state, and the promise that lr is the length of the step."""
+"""The optimiser: one group a geometry, exact state, and the promise that lr is the length of the step."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from weights import Weight, named, one_group_a_weight
 
 import modular_manifolds as mm
 from modular_manifolds.errors import (
@@ -17,7 +21,7 @@ from modular_manifolds.errors import (
     NonFiniteError,
     UnconstrainedParameterError,
 )
-from modular_manifolds.optim import steepest_descent
+from modular_manifolds.optim import on_host
 from modular_manifolds.optim.step import Step
 
 GEOMETRIES = {
@@ -114,6 +118,7 @@ def test_one_batch_equals_one_by_one() -> None:
     apart = copy.deepcopy(together)
     opt = mm.SteepestDescent(together, lr=0.1, momentum=0.9)
     alone = mm.SteepestDescent(apart, lr=0.1, momentum=0.9)
+    one_group_a_weight(alone)
     for i, group in enumerate(alone.param_groups):
         group["momentum"] = 0.9 + 1e-12 * i  # different settings are never batched
     for seed in range(3):
@@ -130,10 +135,54 @@ def test_groups_are_the_budget() -> None:
     net = network()
     opt = mm.SteepestDescent(net, lr=0.1)
     rows = mm.budget(net, lr=0.1).rows
-    assert [g["name"] for g in opt.param_groups] == [row.path for row in rows]
-    assert [g["share"] for g in opt.param_groups] == [row.share for row in rows]
-    assert all(g["lr"] == 0.1 for g in opt.param_groups)
-    assert all(len(g["params"]) == 1 for g in opt.param_groups)
+    (group,) = opt.param_groups
+    assert group["param_names"] == [row.path for row in rows]
+    assert group["shares"] == [row.share for row in rows]
+    assert group["shapes"] == [list(p.shape) for p in group["params"]]
+    assert group["lr"] == 0.1
+    assert group["manifold"] == {"name": "stiefel", "radius": 1.0}
+    assert group["norm"] == {"name": "spectral"}
+
+
+def test_one_group_a_geometry_in_the_order_of_the_first_weights() -> None:
+    one, two = (mm.Stiefel(), mm.Spectral()), (mm.SpectralBall(radius=2.0), mm.RMSOperator())
+    first, *others = (Weight(*geometry, (4, 4)) for geometry in (one, two, one, two))
+    net = reduce(lambda f, g: f >> g, others, first)
+    opt = mm.SteepestDescent(net, lr=0.1)
+    assert [g["param_names"] for g in opt.param_groups] == [
+        ["0.weight", "2.weight"],
+        ["1.weight", "3.weight"],
+    ]
+    assert opt.param_groups[1]["manifold"] == {"name": "spectral_ball", "radius": 2.0}
+    assert opt.param_groups[1]["norm"] == {"name": "rms_operator"}
+
+
+def test_geometries_of_users_have_values_too() -> None:
+    @dataclass(frozen=True)
+    class TwoRMSBalls(mm.Euclidean):
+        radii: tuple[float, float] = (1.0, 2.0)
+        dtype: torch.dtype = torch.float32
+
+    found = TwoRMSBalls().values()
+    assert found == {"name": "two_rms_balls", "radii": [1.0, 2.0], "dtype": "torch.float32"}
+    json.dumps(found)
+
+
+def test_a_share_of_zero_freezes_one_weight_of_a_group() -> None:
+    net = network()
+    opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9)
+    opt.param_groups[0]["shares"][1] = 0.0
+    before = snapshot(net)
+    for seed in range(2):
+        before = snapshot(net)
+        backward(net, seed)
+        opt.step()
+        rested = {path for path, w in snapshot(net).items() if torch.equal(w, before[path])}
+        assert rested == {"2.weight"}
+    opt.param_groups[0]["shares"][1] = 0.5
+    backward(net)
+    opt.step()
+    assert not torch.equal(before["2.weight"], snapshot(net)["2.weight"])
 
 
 def test_mass_zero_freezes() -> None:
@@ -238,8 +287,8 @@ def test_loading_does_not_share_storage() -> None:
     kept = copy.deepcopy(saved)
     twin = mm.SteepestDescent(copy.deepcopy(net), lr=0.1, momentum=0.9)
     twin.load_state_dict(saved)
-    for group in twin.param_groups:
-        group["params"][0].grad = torch.ones_like(group["params"][0])
+    for p in named(twin).values():
+        p.grad = torch.ones_like(p)
     twin.step()
     for index, state in saved["state"].items():
         assert torch.equal(state["momentum"], kept["state"][index]["momentum"])
@@ -254,7 +303,7 @@ def test_state_holds_tensors_and_json_values_only() -> None:
     for each in state["state"].values():
         assert all(isinstance(value, Tensor) for value in each.values())
     for group in state["param_groups"]:
-        assert all(isinstance(v, (int, float, str, bool, list)) for v in group.values())
+        json.dumps(group)
 
 
 def test_state_of_another_network_is_refused() -> None:
@@ -270,7 +319,7 @@ def test_bfloat16_weights_keep_a_float32_master() -> None:
     for _ in range(20):
         backward(net)
         opt.step()
-    masters = {g["name"]: opt.state[g["params"][0]]["master"] for g in opt.param_groups}
+    masters = {name: opt.state[p]["master"] for name, p in named(opt).items()}
     for path, p in net.named_parameters():
         assert masters[path].dtype == torch.float32
         assert torch.equal(masters[path].to(torch.bfloat16), p)
@@ -448,8 +497,7 @@ def test_tangent_momentum_is_tangent() -> None:
     for seed in range(3):
         backward(net, seed)
         opt.step()
-    for group in opt.param_groups:
-        p = group["params"][0]
+    for p in named(opt).values():
         buffer = opt.state[p]["momentum"]
         tangent = mm.Stiefel().tangent(p.detach(), buffer)
         torch.testing.assert_close(tangent, buffer, atol=1e-6, rtol=1e-4)
@@ -482,13 +530,14 @@ def test_compiled_networks_train_alike() -> None:
 
 def test_each_solve_starts_from_the_dual_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[Tensor | None] = []
-    take = steepest_descent.take
+    take = on_host.take_planned
 
-    def watched(*where: Any, dual: Tensor | None, **how: Any) -> Step:
+    def watched(*arguments: Any) -> Step:
+        dual = arguments[-1]
         starts.append(None if dual is None else dual.clone())
-        return take(*where, dual=dual, **how)
+        return take(*arguments)
 
-    monkeypatch.setattr(steepest_descent, "take", watched)
+    monkeypatch.setattr(on_host, "take_planned", watched)
     net = mm.Linear(5, 8)
     opt = mm.SteepestDescent(net, lr=0.1, solver="lyapunov")
     net.weight.grad = torch.randn_like(net.weight)
@@ -518,5 +567,5 @@ def test_a_copied_optimiser_steps_alike() -> None:
 
 def test_a_parameter_group_from_outside_is_refused() -> None:
     opt = mm.SteepestDescent(network(), lr=0.1)
-    with pytest.raises(ArgumentError, match=r"must name one of 0\.weight"):
+    with pytest.raises(ArgumentError, match=r"must have param_names among 0\.weight"):
         opt.add_param_group({"params": [nn.Parameter(torch.zeros(3, 3))]})

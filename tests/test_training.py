@@ -8,10 +8,12 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from weights import as_one_group_a_weight
 
 import modular_manifolds as mm
 from modular_manifolds.cli.main import main
@@ -19,7 +21,12 @@ from modular_manifolds.errors import CheckpointError, DataError, NonFiniteError,
 from modular_manifolds.specs.losses import MarginSpec
 from modular_manifolds.specs.whole import write_whole
 from modular_manifolds.training import figures, load_data, resume, start
-from modular_manifolds.training.checkpoint import read_checkpoint, trained
+from modular_manifolds.training.checkpoint import (
+    read_checkpoint,
+    restore_,
+    trained,
+    write_checkpoint,
+)
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.guarantees import certified_predictions
 from modular_manifolds.training.health import copied, health
@@ -268,6 +275,30 @@ def test_steps_override_epochs(
     assert [each.epoch for each in watcher.epochs] == list(range(1, len(measured) + 1))
     assert all(w.update is not None for each in watcher.epochs for w in each.weights.values())
     assert read_checkpoint(trainer.directory.checkpoint).step == steps
+
+
+def test_a_checkpoint_with_one_group_a_weight_goes_on_bit_for_bit(
+    tmp_path: Path, data: DataSet
+) -> None:
+    run = spec("steepest-descent", "steps=5")
+    first, second = Session(run, data), Session(run, data)
+    first.advance(3)
+    path = tmp_path / "checkpoint"
+    whole = {"net": first.net, "optimizer": first.optimizer, "schedule": first.schedule}
+    write_checkpoint(path, step=3, **whole)
+    saved = read_checkpoint(path)
+    groups = as_one_group_a_weight({"param_groups": saved.content["groups"]})["param_groups"]
+    assert len(groups) > 1
+    schedule = {
+        key: value * len(groups) if isinstance(value, list) else value
+        for key, value in saved.content["schedule"].items()
+    }
+    former = replace(saved, content={**saved.content, "groups": groups, "schedule": schedule})
+    restore_(former, path, net=second.net, optimizer=second.optimizer, schedule=second.schedule)
+    second.finished = 3
+    assert second.advance(2) == first.advance(2)
+    for p, q in zip(first.net.parameters(), second.net.parameters(), strict=True):
+        assert torch.equal(p, q)
 
 
 def test_nan_does_not_travel_from_the_last_step(data: DataSet) -> None:

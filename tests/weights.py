@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,42 @@ class Weight(mm.Atom):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight.sum()
+
+
+def named(opt: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The parameters of an optimiser, by their paths."""
+    return {
+        name: parameter
+        for group in opt.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    }
+
+
+def one_group_a_weight(opt: torch.optim.Optimizer) -> None:
+    """Give every weight a parameter group of its own, so that its settings can differ."""
+    groups = list(opt.param_groups)
+    opt.param_groups.clear()
+    for group in groups:
+        for i, parameter in enumerate(group["params"]):
+            lists = {key: [group[key][i]] for key in ("param_names", "shapes", "shares")}
+            opt.add_param_group({**group, **lists, "params": [parameter]})
+
+
+def as_one_group_a_weight(saved: dict[str, Any]) -> dict[str, Any]:
+    """A state dict as it was written when every weight was a group of its own."""
+    lists = ("params", "param_names", "shapes", "shares")
+    groups = [
+        {
+            **{k: v for k, v in group.items() if k not in (*lists, "manifold", "norm")},
+            "params": [key],
+            "name": name,
+            "shape": shape,
+            "share": share,
+        }
+        for group in saved["param_groups"]
+        for key, name, shape, share in zip(*(group[each] for each in lists), strict=True)
+    ]
+    return {**saved, "param_groups": groups}
 
 
 def give_gradient(weight: Tensor, generator: torch.Generator) -> None:

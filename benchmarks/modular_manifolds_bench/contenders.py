@@ -66,12 +66,12 @@ def ours(
     ]
     net = reduce(lambda f, g: f >> g, layers)
     optimizer = mm.SteepestDescent(net, lr=0.1, momentum=MOMENTUM, nesterov=True, solver=solver)
-    weights = [group["params"][0] for group in optimizer.param_groups]
+    (group,) = optimizer.param_groups
+    weights = group["params"]
 
     def restore(moment: Moment) -> None:
         _restore_weights(weights, moment)
-        for group in optimizer.param_groups:
-            group["lr"], group["share"] = moment.lr, moment.share
+        group["lr"], group["shares"] = moment.lr, [moment.share] * len(weights)
         for weight, state in zip(weights, moment.states, strict=True):
             kept = state if warm else {"momentum": state["momentum"]}
             optimizer.state[weight] = copy.deepcopy(kept)

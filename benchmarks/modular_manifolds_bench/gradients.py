@@ -108,7 +108,7 @@ def training(
     classes = int(images.labels.max()) + 1
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"], group["share"] = lr * (1 - step / steps), share
+            group["lr"], group["shares"] = lr * (1 - step / steps), [share] * len(group["params"])
         chosen = torch.randperm(len(images.labels), generator=generator)[:batch]
         outputs = net(images.images[chosen])[:, :classes]
         optimizer.zero_grad()
@@ -141,15 +141,15 @@ def record(
         if step not in at:
             continue
         for group in optimizer.param_groups:
-            (weight,) = group["params"]
-            moment = Moment(
-                (weight.detach().clone(),),
-                (weight.grad.clone(),),
-                (copy.deepcopy(optimizer.state[weight]),),
-                group["lr"],
-                share,
-            )
-            found.append((group["name"], moment))
+            for name, weight in zip(group["param_names"], group["params"], strict=True):
+                moment = Moment(
+                    (weight.detach().clone(),),
+                    (weight.grad.clone(),),
+                    (copy.deepcopy(optimizer.state[weight]),),
+                    group["lr"],
+                    share,
+                )
+                found.append((name, moment))
         if step == max(at):
             break
     return found

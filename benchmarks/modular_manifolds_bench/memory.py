@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,15 +78,21 @@ def of_steps(optimizer: torch.optim.Optimizer) -> StepMemory:
     allowed = sum((w.numel() + min(w.shape) ** 2) * max(4, w.element_size()) for w in weights)
     before = {weight: optimizer.state[weight] for weight in weights}
     # What a step replaces must stay alive, or the allocator is told to free a block it has no size of.
-    alive = [dict(value) for value in vars(optimizer).values() if isinstance(value, dict)]
+    alive = _own_values(optimizer)
 
     def copy_state() -> None:
         for weight, state in before.items():
             optimizer.state[weight] = copy.deepcopy(state)
 
+    def prepare() -> None:
+        copy_state()
+        # What an optimizer makes once, for the weights that have gradients, is no part of a step.
+        optimizer.step()
+        copy_state()
+
     def peak() -> int:
-        found = measure(optimizer.step, prepare=copy_state).peak
-        alive.extend(dict(value) for value in vars(optimizer).values() if isinstance(value, dict))
+        found = measure(optimizer.step, prepare=prepare).peak
+        alive.extend(_own_values(optimizer))
         for weight, state in before.items():
             optimizer.state[weight] = state
         return found
@@ -102,6 +108,13 @@ def of_steps(optimizer: torch.optim.Optimizer) -> StepMemory:
         weight.grad = gradient
     size = sum(weight.numel() * weight.element_size() for weight in weights)
     return StepMemory(size, held, whole, max(alone), allowed)
+
+
+def _own_values(optimizer: torch.optim.Optimizer) -> list[dict[object, object]]:
+    """The values that an optimizer's mappings and objects hold now."""
+    values = vars(optimizer).values()
+    mappings: list[dict[object, object]] = [dict(v) for v in values if isinstance(v, Mapping)]
+    return mappings + [dict(vars(v)) for v in values if hasattr(v, "__dict__")]
 
 
 def _held(state: dict[str, object]) -> int:

@@ -116,8 +116,8 @@ def orthogonality(stepper: Stepper, moment: Moment) -> float:
     stepper.restore(moment)
     for group in stepper.optimizer.param_groups:
         group["lr"] = 1.0
-        if "share" in group:
-            group["share"] = 1.0
+        if "shares" in group:
+            group["shares"] = [1.0] * len(group["params"])
     for weight in stepper.weights:
         weight.zero_()
     stepper.optimizer.step()

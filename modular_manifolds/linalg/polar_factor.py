@@ -77,8 +77,12 @@ OFF: Final = 1e-3
 
 
 @constant
-@functools.cache
 def _inverse_root_series(spread: float, least: float) -> tuple[float, ...]:
+    return _terms(spread, least)
+
+
+@functools.cache
+def _terms(spread: float, least: float) -> tuple[float, ...]:
     """`binom(−1/2, k)` for k = 1, 2, …: the terms of `(1 + e)^{-1/2} − 1` that exceed `least` if `|e| ≤ spread`."""
     terms = [-0.5]
     while abs(terms[-1]) * spread ** len(terms) > least and len(terms) < LONGEST_SERIES:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.arguments import POSITIVE, check_number
 from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, in_range, restore
-from modular_manifolds.linalg.surroundings import full_precision
+from modular_manifolds.linalg.surroundings import compiled_on_host, full_precision
+from modular_manifolds.values import values_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Manifold(ABC):
 
     has_boundary: ClassVar[bool] = False
     """Whether steps may end outside and be brought back, so that retractions are first-order inside only."""
+
+    decides_on_host: ClassVar[bool] = False
+    """Whether tangents and retractions of numbers in the host's memory read them, to decompose for example. In a compiled
+    graph each of them is one operator then, with the same result as outside."""
 
     def check_shape(self, shape: Sequence[int], *, argument: str = "shape") -> None:
         """Refuse a shape that has no point on this manifold."""
@@ -77,6 +83,8 @@ class Manifold(ABC):
         """The orthogonal projection of `vector` to the tangent space at `point`."""
         at, v = self._matrices(point, "tangent(point)"), self._matrices(vector, "tangent(vector)")
         self._same_shape(point, vector, "tangent(vector)")
+        if self.decides_on_host and compiled_on_host(point):
+            return _on_host(point, vector, number_of(self), "tangent")
         with full_precision(point.device.type):
             v, scale = in_range(v)
             found = self._tangent(at, v)
@@ -93,6 +101,8 @@ class Manifold(ABC):
         """
         at, v = self._matrices(point, "retract(point)"), self._matrices(step, "retract(step)")
         self._same_shape(point, step, "retract(step)")
+        if self.decides_on_host and compiled_on_host(point):
+            return _on_host(point, step, number_of(self), "retract")
         with full_precision(point.device.type):
             landed = self._retract(at, v) if length is None else self._retract_within(at, v, length)
             return restore(landed, point)
@@ -123,6 +133,10 @@ class Manifold(ABC):
         where = f"{type(self).__name__}.scaled(factor)"
         remedy = "Pass a positive factor such as math.sqrt(out / in)."
         return self._scaled(check_number(factor, POSITIVE, argument=where, remedy=remedy))
+
+    def values(self) -> dict[str, Any]:
+        """The manifold as values that JSON can hold, such as `{"name": "stiefel", "radius": 1.0}`."""
+        return values_of(self)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
         """A random point, from independent standard normal entries."""
@@ -199,6 +213,32 @@ class Manifold(ABC):
     def __str__(self) -> str:
         radius = getattr(self, "radius", 1.0)
         return type(self).__name__ + (f"(radius={radius:.4g})" if radius != 1.0 else "")
+
+
+MANIFOLDS: Final[list[Manifold]] = []
+"""Every manifold that a compiled graph knows by its number."""
+
+
+@constant
+def number_of(manifold: Manifold) -> int:
+    """The place of the manifold in `MANIFOLDS`. Equal manifolds have one number."""
+    if manifold not in MANIFOLDS:
+        MANIFOLDS.append(manifold)
+    return MANIFOLDS.index(manifold)
+
+
+@torch.library.custom_op("modular_manifolds::on_host", mutates_args=())
+def _on_host(point: Tensor, vector: Tensor, number: int, method: str) -> Tensor:
+    """`tangent` or `retract` of the manifold with this number."""
+    call = getattr(MANIFOLDS[number], method)
+    return call(point, vector).contiguous()
+
+
+@_on_host.register_fake
+def _(point: Tensor, vector: Tensor, number: int, method: str) -> Tensor:
+    del number
+    like = vector if method == "tangent" else point
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def check_radius(radius: float, *, of: Manifold) -> float:

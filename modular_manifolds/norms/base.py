@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from modular_manifolds.linalg.matrices import (
     restore,
 )
 from modular_manifolds.linalg.surroundings import full_precision
+from modular_manifolds.values import values_of
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ class Norm(ABC):
         """The κ of `‖Wx‖_target ≤ κ ‖W‖ ‖x‖_source` for W of `shape` (out, in); 1 unless stated."""
         del shape
         return 1.0
+
+    def values(self) -> dict[str, Any]:
+        """The norm as values that JSON can hold, such as `{"name": "spectral"}`."""
+        return values_of(self)
 
     def _matrices(self, x: Tensor, argument: str) -> Tensor:
         try:

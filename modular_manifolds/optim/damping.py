@@ -8,36 +8,39 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import divide_safely
-from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.optim.gradients import Gradient
 
 AVERAGES: Final = ("power", "seen")
 """The names of the averages in a weight's state: of ‖G‖², and of whether a gradient reached the unit."""
 
 
-def prepare_damping_(state: dict[str, Any], weight: Tensor, geometry: Geometry) -> None:
-    """Make the two averages of each unit, in float64, or let them follow the weight to another device."""
-    for name in AVERAGES:
-        if name in state:
-            state[name] = state[name].to(weight.device)
-        else:
-            shape = unit_shape(weight, geometry.coupled_dims)
-            state[name] = weight.new_zeros(shape, dtype=torch.float64)
-
-
-def signal(state: dict[str, Any], gradient: Gradient) -> Tensor:
+def signal(
+    state: dict[str, Any],
+    value: Tensor,
+    reached: Tensor | None,
+    coupled_dims: tuple[int, ...],
+    *,
+    momentum: float,
+    decay: Tensor | float,
+) -> Tensor:
     """The part of each unit's gradients that is signal, between 0 and 1; the state's averages are updated.
 
     `r = ‖B‖/√(V S)`, in the shape of `power`, with `B ← μB + (1 − μ)G` the momentum after the step,
     `V ← μV + (1 − μ)‖G‖²` and `S ← μS + (1 − μ)[G ≠ 0]`. By Cauchy–Schwarz r is at most 1. It is 1 if all gradients agree,
     also for a unit that is reached for the first time, and near `√((1 − μ)/(1 + μ))` if they are independent and mean nothing.
+
+    Args:
+        state: the weight's state; its momentum is up to date.
+        value: the gradient G.
+        reached: for each unit whether G is not zero there; None if it is nowhere.
+        coupled_dims: the dimensions of a unit.
+        momentum: μ.
+        decay: μ again, or 1 if G is zero because the step is left out.
     """
-    mu, value = gradient.group["momentum"], gradient.value
-    dims = unit_dims(value, gradient.geometry.coupled_dims)
+    dims = unit_dims(value, coupled_dims)
     sizes = _length(value, dims)
-    reached = torch.ones_like(sizes) if gradient.reached is None else gradient.reached
-    state["power"].mul_(mu).add_(sizes.square(), alpha=1 - mu)
-    state["seen"].mul_(mu).add_(reached.to(sizes.dtype), alpha=1 - mu)
+    reached = torch.ones_like(sizes) if reached is None else reached
+    state["power"].mul_(decay).add_(sizes.square(), alpha=1 - momentum)
+    state["seen"].mul_(decay).add_(reached.to(sizes.dtype), alpha=1 - momentum)
     most = (state["power"] * state["seen"]).sqrt()
     return divide_safely(_length(state["momentum"], dims), most).clamp_max(1.0)
 

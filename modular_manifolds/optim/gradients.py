@@ -9,9 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modular_manifolds.errors import ArgumentError
+from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.matrices import MATRIX, at_least_float32
-from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.optim.weight import Weight
+
+NONFINITE_REMEDY = (
+    "Lower lr, look at the loss, or pass on_nonfinite='skip' to leave such steps out."
+)
 
 
 @dataclass(frozen=True)
@@ -22,31 +26,30 @@ class Gradient:
     `Geometry.coupled_dims`. A unit is *reached* if its gradient has an entry other than zero.
 
     Args:
-        group: the weight's parameter group.
-        weight: the parameter.
-        geometry: the weight's manifold and norm.
+        weight: the weight.
+        state: the weight's entry of the optimiser's state.
+        share: its part of the learning rate.
         value: the gradient in at least float32.
-        reached: for each unit whether it is reached, in a shape that broadcasts over `value`; None if all are.
         sums: sums of the gradient, on its device: they are finite only if every entry is, and a sum is zero if
             its matrix is not reached.
+        reached: for each unit whether it is reached, in a shape that broadcasts over `value`; None if all are.
     """
 
-    group: dict[str, Any]
-    weight: Tensor
-    geometry: Geometry
+    weight: Weight
+    state: dict[str, Any]
+    share: float
     value: Tensor
     sums: Tensor
     reached: Tensor | None = None
 
 
-def gradient_of(group: dict[str, Any], weight: Tensor, geometry: Geometry) -> Gradient:
-    """The gradient of a weight that has one.
+def check_gradient(name: str, weight: Tensor) -> None:
+    """Refuse a weight that no step is defined for.
 
     Raises:
         ArgumentError: the weight is complex, or its gradient is sparse.
     """
-    name, gradient = group["name"], weight.grad
-    assert gradient is not None
+    gradient = weight.grad
     if not weight.is_floating_point():
         raise ArgumentError(
             f"the weight '{name}'",
@@ -54,23 +57,29 @@ def gradient_of(group: dict[str, Any], weight: Tensor, geometry: Geometry) -> Gr
             weight.dtype,
             "Convert the network back with .to(torch.float32): manifolds hold real matrices.",
         )
-    if gradient.layout is not torch.strided:
+    if gradient is not None and gradient.layout is not torch.strided:
         raise ArgumentError(
             f"the gradient of '{name}'",
             "must be dense",
             f"the layout {gradient.layout}",
             "Put weight.grad.to_dense() in its place, or use functional.embedding with sparse=False.",
         )
+
+
+def gradient_of(weight: Weight, state: dict[str, Any], share: float) -> Gradient:
+    """The gradient of a weight that has one."""
+    gradient = weight.parameter.grad
+    assert gradient is not None
     value = at_least_float32(gradient)
     # NaN and infinity survive a sum, which is one pass over the memory.
     sums = value.sum(dim=MATRIX) if value.dim() > 2 else value.sum()
-    return Gradient(group, weight, geometry, value, sums.reshape(-1))
+    return Gradient(weight, state, share, value, sums.reshape(-1))
 
 
 def host_sums(gradients: list[Gradient]) -> list[list[float]]:
-    """The sums of each gradient on the host; one wait for the device if there is one device."""
-    if len(gradients) == 1 or len({each.sums.device for each in gradients}) > 1:
-        return [each.sums.tolist() for each in gradients]
+    """The sums of each gradient on the host."""
+    if len(gradients) == 1:
+        return [gradients[0].sums.tolist()]
     together = torch.cat([each.sums for each in gradients]).tolist()
     separate: list[list[float]] = []
     start = 0
@@ -80,14 +89,23 @@ def host_sums(gradients: list[Gradient]) -> list[list[float]]:
     return separate
 
 
-def is_finite(gradient: Gradient, sums: list[float]) -> bool:
-    """Whether all entries are finite. A sum of finite entries may overflow, so such a gradient is looked at again."""
-    return all(map(math.isfinite, sums)) or bool(torch.isfinite(gradient.value).all())
+def first_error(gradients: list[Gradient], sums: list[list[float]]) -> NonFiniteError | None:
+    """The error of the first gradient that is not finite; None if all are.
+
+    A sum of finite entries may overflow, so such a gradient is looked at again.
+    """
+    for gradient, own in zip(gradients, sums, strict=True):
+        if all(map(math.isfinite, own)) or bool(torch.isfinite(gradient.value).all()):
+            continue
+        seen = "NaN" if bool(torch.isnan(gradient.value).any()) else "infinity"
+        argument = f"the gradient of '{gradient.weight.name}'"
+        return NonFiniteError(argument, "must be finite", seen, NONFINITE_REMEDY)
+    return None
 
 
 def reached_units(gradient: Gradient, sums: list[float]) -> Tensor | None:
     """The `reached` of a finite gradient. Entries may cancel in a sum of zero, so such a gradient is looked at again."""
-    value, dims = gradient.value, gradient.geometry.coupled_dims
+    value, dims = gradient.value, gradient.weight.geometry.coupled_dims
     if dims == MATRIX and all(sums):
         return None
     present = value != 0
@@ -97,5 +115,4 @@ def reached_units(gradient: Gradient, sums: list[float]) -> Tensor | None:
     else:
         # The rows of a vector are its entries: it counts as one column.
         reached = present.any(dim=-1, keepdim=True) if dims and value.dim() > 1 else present
-    # On a device the answer to "all of them?" would be waited for, to save a pass over the memory.
-    return None if reached.is_cpu and bool(reached.all()) else reached
+    return None if bool(reached.all()) else reached

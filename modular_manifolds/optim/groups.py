@@ -1,13 +1,15 @@
-"""The parameter groups of a network: one group a weight, with its share of the learning rate."""
+"""The parameter groups of a network: one group a geometry, with each weight's share of the learning rate."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modular_manifolds.errors import UnconstrainedParameterError
 from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.network import check_network, check_values, check_weights
+from modular_manifolds.optim.weight import Weight
 
 
 def network_of(net: Weighted) -> Weighted:
@@ -23,7 +25,7 @@ def network_of(net: Weighted) -> Weighted:
     return network
 
 
-def weights_of(net: Weighted) -> dict[str, Geometry]:
+def geometries_of(net: Weighted) -> dict[str, Geometry]:
     """The geometry of every parameter of `net`, by path.
 
     Raises:
@@ -44,16 +46,44 @@ def weights_of(net: Weighted) -> dict[str, Geometry]:
 
 
 def groups_of(net: Weighted) -> list[dict[str, Any]]:
-    """One parameter group a weight: `params`, `name`, `shape` and `share`, in the order of the budget."""
+    """One group a geometry: `params`, `param_names`, `shapes`, `shares`, `manifold` and `norm`.
+
+    Groups stand in the order of their first weight in the budget, and weights inside a group in the budget's order.
+    """
     net = network_of(net)
-    parameters = dict(net.named_parameters())
-    rows = net.budget().rows
-    return [
-        {
-            "params": [parameters[row.path]],
-            "name": row.path,
-            "shape": list(parameters[row.path].shape),
-            "share": row.share,
-        }
-        for row in rows
-    ]
+    parameters, geometries = dict(net.named_parameters()), dict(net.geometries())
+    groups: dict[Geometry, dict[str, Any]] = {}
+    for row in net.budget().rows:
+        geometry = geometries[row.path]
+        if geometry not in groups:
+            groups[geometry] = {
+                "params": [],
+                "param_names": [],
+                "shapes": [],
+                "shares": [],
+                **geometry_values(geometry),
+            }
+        group, parameter = groups[geometry], parameters[row.path]
+        group["params"].append(parameter)
+        group["param_names"].append(row.path)
+        group["shapes"].append(list(parameter.shape))
+        group["shares"].append(row.share)
+    return list(groups.values())
+
+
+def geometry_values(geometry: Geometry) -> dict[str, Any]:
+    """The `manifold` and `norm` of a group, as values that JSON can hold."""
+    return {"manifold": geometry.manifold.values(), "norm": geometry.norm.values()}
+
+
+def weights_in(
+    groups: Sequence[Mapping[str, Any]], geometries: Mapping[str, Geometry]
+) -> Iterator[Weight]:
+    """Every weight of the groups, in their order."""
+    index = 0
+    for number, group in enumerate(groups):
+        for place, (name, parameter) in enumerate(
+            zip(group["param_names"], group["params"], strict=True)
+        ):
+            yield Weight(name, parameter, geometries[name], number, place, index)
+            index += 1

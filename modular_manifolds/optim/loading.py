@@ -11,90 +11,138 @@ from torch import Tensor
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.optim.damping import AVERAGES, unit_shape
+from modular_manifolds.optim.former import from_one_group_a_weight, is_former
+from modular_manifolds.optim.groups import weights_in
 from modular_manifolds.optim.settings import check_groups
+from modular_manifolds.optim.weight import Weight, dual_shape
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.select import find_solver
 
 ARGUMENT = "load_state_dict(state_dict)"
-LATER = {"noise_damping": False}
-"""Settings that older state dicts do not have, with the value that they stand for."""
 REMEDY = "Build the optimizer on the network that the state was saved from."
 
 
-def matrix_shape(weight: Tensor) -> tuple[int, ...]:
-    """The shape of a weight as the solver sees it: a vector is one column."""
-    return (*weight.shape, 1) if weight.dim() == 1 else tuple(weight.shape)
-
-
-def dual_shape(weight: Tensor, geometry: Geometry, solver: str | Solver) -> tuple[int, ...] | None:
-    """The shape of the dual variable that the weight's solver starts from; None if it starts from none."""
-    chosen = find_solver(geometry.manifold, geometry.norm, solver)
-    return chosen.dual_shape(matrix_shape(weight))
-
-
-def check_state(
+def checked_state(
     given: Mapping[str, Any],
     groups: Sequence[Mapping[str, Any]],
     geometries: Mapping[str, Geometry],
-    dual_shapes: Mapping[str, tuple[int, ...] | None],
-) -> None:
-    """Refuse a state dict that is not for the weights of `groups`, before anything is changed.
+    solver: str | Solver,
+) -> dict[str, Any]:
+    """The state dict in today's format, after it was found to be for the weights of `groups`. Nothing is changed.
+
+    State dicts with one group a weight, as they were written before, are brought into today's format.
 
     Raises:
-        ArgumentError: the names, a shape, a setting or a value does not fit; the message says which.
+        ArgumentError: the names, a shape, a geometry, a setting or a value does not fit; the message says which.
     """
     if not {"state", "param_groups"} <= given.keys():
         _refuse("must hold state and param_groups", ", ".join(map(str, given)) or "nothing")
-    saved: list[dict[str, Any]] = given["param_groups"]
-    names = [group["name"] for group in groups]
-    seen = [group.get("name") for group in saved]
-    if seen != names:
-        _refuse(f"must be for the weights {', '.join(names)}", ", ".join(map(str, seen)))
-    places: dict[Any, Mapping[str, Any]] = {}
+    saved: Sequence[dict[str, Any]] = given["param_groups"]
+    if is_former(saved):
+        saved = from_one_group_a_weight(saved, groups, refuse=_refuse)
+    seen = [_names(group) for group in saved]
+    wanted = [_names(group) for group in groups]
+    if seen != wanted:
+        _refuse(f"must be for the weights {_listed(wanted)}", _listed(seen))
+    places: dict[Any, Weight] = {}
+    weights = iter(weights_in(groups, geometries))
     for ours, theirs in zip(groups, saved, strict=True):
-        if len(theirs["params"]) != 1:
-            _refuse(f"must hold one weight in the group '{ours['name']}'", len(theirs["params"]))
-        shape = theirs.get("shape", ours["shape"])
-        if list(shape) != ours["shape"]:
-            _refuse(f"must be for '{ours['name']}' of shape {tuple(ours['shape'])}", tuple(shape))
-        places[theirs["params"][0]] = ours
-    check_groups([{**LATER, **group} for group in saved], geometries)
+        if len(theirs["params"]) != len(ours["params"]):
+            _refuse(f"must hold {len(ours['params'])} weights in a group", len(theirs["params"]))
+        for key, place in zip(theirs["params"], range(len(ours["params"])), strict=True):
+            places[key] = weight = next(weights)
+            shape = theirs["shapes"][place]
+            if list(shape) != ours["shapes"][place]:
+                _refuse(
+                    f"must be for '{weight.name}' of shape {tuple(ours['shapes'][place])}",
+                    tuple(shape),
+                )
+        for key in ("manifold", "norm"):
+            if theirs.get(key) != ours[key]:
+                _refuse(
+                    f"must be for the {key} {ours[key]} of '{ours['param_names'][0]}'",
+                    theirs.get(key),
+                )
+    check_groups(saved := [dict(group) for group in saved], geometries)
     for key, entries in given["state"].items():
         if key not in places:
             _refuse("must hold state of weights in its groups only", f"state of {key!r}")
-        _check_entries(entries, places[key], geometries[places[key]["name"]], dual_shapes)
+        _check_entries(entries, places[key], solver)
+    return {**given, "param_groups": saved}
+
+
+def keep_places_(
+    state: dict[Tensor, dict[str, Any]],
+    before: Mapping[Tensor, Mapping[str, Any]],
+    loaded: Mapping[Tensor, Mapping[str, Any]],
+) -> None:
+    """Put loaded state where state was before, if shape, dtype and device agree; else it keeps the dtype it was saved in.
+
+    torch casts state to the parameter's dtype, which would round a master copy to bfloat16. Captured graphs hold the
+    addresses of the tensors that were there before.
+    """
+    for weight, entries in loaded.items():
+        for key, value in entries.items():
+            if not isinstance(value, Tensor):
+                continue
+            held = before.get(weight, {}).get(key)
+            if held is not None and held.shape == value.shape and held.dtype is value.dtype:
+                state[weight][key] = held.copy_(value)
+            else:
+                state[weight][key] = value.to(weight.device, copy=True)
+
+
+def keep_rates_(groups: Sequence[dict[str, Any]], before: Sequence[Tensor | float]) -> None:
+    """Write loaded rates into the tensors that held the rates before."""
+    written: list[Tensor] = []
+    for group, held in zip(groups, before, strict=True):
+        loaded = group["lr"]
+        if not isinstance(held, Tensor):
+            continue
+        if any(each is held for each in written):
+            # Several groups shared one tensor.
+            same = bool(held == loaded)
+            group["lr"] = held if same else torch.as_tensor(loaded).to(held)
+            continue
+        group["lr"] = held.copy_(torch.as_tensor(loaded))
+        written.append(held)
 
 
 def by_weight(given: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> dict[Tensor, Any]:
     """The saved state of each weight: torch matches the ids that the saved groups list, in their order."""
     places = {
-        theirs["params"][0]: ours["params"][0]
+        key: weight
         for ours, theirs in zip(groups, given["param_groups"], strict=True)
+        for key, weight in zip(theirs["params"], ours["params"], strict=True)
     }
     return {places[key]: entries for key, entries in given["state"].items()}
 
 
-def _check_entries(
-    entries: Mapping[str, Any],
-    group: Mapping[str, Any],
-    geometry: Geometry,
-    dual_shapes: Mapping[str, tuple[int, ...] | None],
-) -> None:
-    name, weight = group["name"], group["params"][0]
-    wanted = {"momentum": tuple(weight.shape), "master": tuple(weight.shape)}
-    dual = dual_shapes[name]
+def _names(group: Mapping[str, Any]) -> list[Any]:
+    names = group.get("param_names")
+    return list(names) if isinstance(names, list | tuple) else [names]
+
+
+def _listed(names: Sequence[Sequence[Any]]) -> str:
+    return ", ".join(str(name) for group in names for name in group)
+
+
+def _check_entries(entries: Mapping[str, Any], weight: Weight, solver: str | Solver) -> None:
+    shape = tuple(weight.parameter.shape)
+    wanted = {"momentum": shape, "master": shape}
+    dual = dual_shape(weight, solver)
     if dual is not None:
         wanted["dual"] = dual
-    wanted.update(dict.fromkeys(AVERAGES, unit_shape(weight, geometry.coupled_dims)))
+    unit = unit_shape(weight.parameter, weight.geometry.coupled_dims)
+    wanted.update(dict.fromkeys(AVERAGES, unit))
     for key, shape in wanted.items():
         value = entries.get(key)
         if value is None:
             continue
         if not isinstance(value, Tensor) or tuple(value.shape) != shape:
             seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            _refuse(f"must have {key} of shape {shape} for '{name}'", seen)
+            _refuse(f"must have {key} of shape {shape} for '{weight.name}'", seen)
         if not bool(torch.isfinite(value).all()):
-            _refuse(f"must have finite {key} for '{name}'", "NaN or infinity")
+            _refuse(f"must have finite {key} for '{weight.name}'", "NaN or infinity")
 
 
 def _refuse(rule: str, seen: object) -> None:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from torch import Tensor
+
 from modular_manifolds.arguments import NOT_NEGATIVE, Range, check_number
 from modular_manifolds.errors import ArgumentError
+from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.optim.groups import geometry_values
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.select import find_solver
 
+RATE_REMEDY: Final = "Pass a learning rate such as 0.1."
+SHARE_REMEDY: Final = "Pass the weight's part of the learning rate, or 0 to freeze it."
+MOMENTUM: Final = Range("must lie in [0, 1)", lambda x: 0 <= x < 1)
 NUMBERS: Final[dict[str, tuple[Range, str]]] = {
-    "lr": (NOT_NEGATIVE, "Pass a learning rate such as 0.1."),
-    "share": (NOT_NEGATIVE, "Pass the weight's part of the learning rate, or 0 to freeze it."),
-    "momentum": (
-        Range("must lie in [0, 1)", lambda x: 0 <= x < 1),
-        "Pass a momentum such as 0.95, or 0 for none.",
-    ),
+    "momentum": (MOMENTUM, "Pass a momentum such as 0.95, or 0 for none."),
     "weight_decay": (NOT_NEGATIVE, "Pass 0 for none."),
 }
-"""For each setting that is a number: its range, and the remedy if it is outside."""
+"""For each setting that is one number: its range, and the remedy if it is outside. A rate may be a tensor."""
 
 FLAGS: Final = ("nesterov", "tangent_momentum", "noise_damping")
+LISTS: Final = ("param_names", "shapes", "shares")
+"""The entries of a group that hold one value for each parameter."""
 
-SHARE: Final = list(NUMBERS).index("share")
-TYPES: Final = [float] * (len(NUMBERS) - 1) + [bool] * len(FLAGS)
-"""The types of all settings but the share."""
+REQUIRED: Final = ("lr", *NUMBERS, *FLAGS, *LISTS, "manifold", "norm")
+
+FORMER: Final = {"share": "shares", "name": "param_names", "shape": "shapes"}
+"""Keys of the time when a group was one weight, and the lists that replace them."""
 
 LONGEST_STEP: Final = 1e30
 """A step of this length in the weight's norm is refused: its entries would leave the range of float32."""
@@ -45,61 +51,172 @@ def check_choices(
 
 
 def check_settings(settings: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> None:
-    """Refuse constructor arguments that are out of range or would do nothing."""
-    for name in settings.keys() & NUMBERS.keys():
-        within, remedy = NUMBERS[name]
-        check_number(settings[name], within, argument=name, remedy=remedy)
+    """Refuse constructor arguments that are out of range or would do nothing. A tensor is read here, and waited for."""
+    lr = check_rate(settings["lr"], argument="lr")
+    if isinstance(lr, Tensor):
+        check_number(float(lr), NOT_NEGATIVE, argument="lr", remedy=RATE_REMEDY)
+    for name, (allowed, remedy) in NUMBERS.items():
+        check_number(settings[name], allowed, argument=name, remedy=remedy)
     _check_together(settings, geometries, prefix="")
+
+
+def check_rate(lr: Any, *, argument: str) -> Tensor | float:
+    """Give back a learning rate as a Python float, or as the tensor that it is.
+
+    A tensor must be a real number of no dimension. Its value is checked if it can be read without waiting for a device.
+    """
+    if not isinstance(lr, Tensor):
+        return check_number(lr, NOT_NEGATIVE, argument=argument, remedy=RATE_REMEDY)
+    if lr.dim() != 0 or not lr.is_floating_point():
+        raise ArgumentError(
+            argument,
+            "must be one real floating-point number, without dimensions",
+            f"a tensor of shape {tuple(lr.shape)} and {lr.dtype}",
+            "Pass torch.tensor(0.1), or a Python float.",
+        )
+    if readable(lr):
+        check_number(lr.item(), NOT_NEGATIVE, argument=argument, remedy=RATE_REMEDY)
+    return lr
 
 
 def check_groups(groups: Sequence[dict[str, Any]], geometries: Mapping[str, Geometry]) -> None:
     """Hold every group to the constructor's rules: schedulers, state dicts and users write into groups.
 
-    Numbers become Python floats in place, so that a state dict stays JSON-able.
+    Numbers become Python floats in place, so that a state dict stays JSON-able; a rate may stay a tensor.
 
     Raises:
-        ArgumentError: it names the group, its weight, the setting and the value.
+        ArgumentError: it names the group, its weights, the setting and the value.
     """
-    accepted: list[Any] = []
     for index, group in enumerate(groups):
-        settings = [group.get(name) for name in (*NUMBERS, *FLAGS)]
-        # Groups mostly have equal settings and differ in the share, which is the last number.
-        share = settings.pop(SHARE)
-        usual = [*map(type, settings)] == TYPES and settings == accepted and type(share) is float
-        usual = usual and group.get("name") in geometries
-        if not usual or group["weight_decay"] or not 0.0 <= share * group["lr"] < LONGEST_STEP:
+        if not _is_usual(group, geometries):
             _check_group(index, group, geometries)
-            accepted = [group[name] for name in (*NUMBERS, *FLAGS) if name != "share"]
+
+
+def check_geometry(
+    index: int, group: Mapping[str, Any], geometries: Mapping[str, Geometry]
+) -> None:
+    """Refuse a group whose weights are unknown, or whose `manifold` and `norm` are not those of its weights."""
+    for name in group["param_names"]:
+        _check_name(index, name, geometries)
+        for key, value in geometry_values(geometries[name]).items():
+            if group[key] != value:
+                raise ArgumentError(
+                    f"param_groups[{index}]: {key}",
+                    f"must be {value}, the {key} of '{name}' in the network",
+                    group[key],
+                    "The network declares the geometry: build the optimizer on a network that declares another one.",
+                )
+
+
+def _check_name(index: int, name: Any, geometries: Mapping[str, Geometry]) -> None:
+    if name not in geometries:
+        raise ArgumentError(
+            f"param_groups[{index}]: param_names",
+            f"must be among {', '.join(geometries)}",
+            repr(name),
+            "Put back the names of the network's weights.",
+        )
+
+
+def _is_usual(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> bool:
+    """Whether every setting has its type and lies in its range, so that nothing is to be said or written."""
+    try:
+        lr, shares, momentum = group["lr"], group["shares"], group["momentum"]
+        if isinstance(lr, Tensor) and lr.dim() == 0 and lr.is_floating_point():
+            # A number that cannot be read is the device's to check.
+            lr = lr.item() if readable(lr) else 0.0
+        usual = bool(
+            type(lr) is type(momentum) is type(group["weight_decay"]) is float
+            and _may_decay(group, geometries)
+            and 0.0 <= momentum < 1.0
+            and (momentum > 0.0 or not (group["nesterov"] or group["noise_damping"]))
+            and len(shares) == len(group["params"]) == len(group["param_names"])
+            and type(group["nesterov"]) is type(group["tangent_momentum"]) is bool
+            and type(group["noise_damping"]) is bool
+            and ("shapes" in group and "manifold" in group and "norm" in group)
+            and not ("share" in group or "name" in group or "shape" in group)
+        )
+        if not usual or lr < 0.0:
+            return False
+        if not usual or lr < 0.0:
+            return False
+        # A rate of NaN fails with every share.
+        return all(type(share) is float and 0.0 <= share * lr < LONGEST_STEP for share in shares)
+    except (KeyError, TypeError):
+        return False
+
+
+def _may_decay(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> bool:
+    decay = group["weight_decay"]
+    return decay == 0.0 or (
+        0.0 < decay < math.inf
+        and not any(geometries[name].manifold.fixed_size for name in group["param_names"])
+    )
 
 
 def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geometry]) -> None:
-    path = str(group.get("name"))
-    prefix = f"param_groups[{index}] of '{path}': "
-    for name in (*NUMBERS, *FLAGS):
+    prefix = f"param_groups[{index}] of {_quoted(group.get('param_names'))}: "
+    for former, now in FORMER.items():
+        if former in group:
+            raise ArgumentError(
+                f"{prefix}{former}",
+                f"is no key of a group, which holds several parameters: {now} is, a list of one value each",
+                repr(group[former]),
+                f"Remove it, and write into group['{now}'].",
+            )
+    for name in REQUIRED:
         if name not in group:
             raise ArgumentError(
                 f"{prefix}{name}", "must be set", "nothing", "Put back what was removed."
             )
-    if path not in geometries:
-        raise ArgumentError(
-            f"param_groups[{index}]: name",
-            f"must be one of {', '.join(geometries)}",
-            repr(path),
-            "Put back what was changed.",
-        )
-    for name, (within, remedy) in NUMBERS.items():
-        group[name] = check_number(group[name], within, argument=prefix + name, remedy=remedy)
+    for name in LISTS:
+        count = len(group[name]) if isinstance(group[name], list | tuple) else repr(group[name])
+        if count != len(group["params"]):
+            raise ArgumentError(
+                f"{prefix}{name}",
+                f"must be a list of one value for each of the {len(group['params'])} parameters",
+                count,
+                "Put back what was removed.",
+            )
+    for name in group["param_names"]:
+        _check_name(index, name, geometries)
+    lr = group["lr"] = check_rate(group["lr"], argument=f"{prefix}lr")
+    for name, (allowed, remedy) in NUMBERS.items():
+        group[name] = check_number(group[name], allowed, argument=prefix + name, remedy=remedy)
     for name in FLAGS:
         group[name] = bool(group[name])
-    length = group["lr"] * group["share"]
+    group["shares"] = [
+        _check_share(share, lr, argument=f"param_groups[{index}] of '{name}': ", place=place)
+        for place, (share, name) in enumerate(
+            zip(group["shares"], group["param_names"], strict=True)
+        )
+    ]
+    _check_together(group, {name: geometries[name] for name in group["param_names"]}, prefix=prefix)
+
+
+def _check_share(share: Any, lr: Tensor | float, *, argument: str, place: int) -> float:
+    share = check_number(
+        share, NOT_NEGATIVE, argument=f"{argument}shares[{place}]", remedy=SHARE_REMEDY
+    )
+    if isinstance(lr, Tensor) and not readable(lr):
+        return share
+    length = float(lr) * share
     if not length < LONGEST_STEP:
         raise ArgumentError(
-            f"{prefix}lr · share",
+            f"{argument}lr · share",
             f"must be below {LONGEST_STEP:g}, the longest step that float32 can hold",
             repr(length),
             "Lower lr or share.",
         )
-    _check_together(group, {path: geometries[path]}, prefix=prefix)
+    return share
+
+
+def _quoted(names: Any) -> str:
+    """The first names of a list, for a message."""
+    if not isinstance(names, list | tuple):
+        return repr(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(f"'{name}'" for name in names[:3]) + more
 
 
 def _check_together(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
-def stacked(tensors: list[Tensor]) -> Tensor:
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
     """One tensor with a batch dimension, or the tensor itself where there is but one."""
-    return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
 
 
 def factors(values: list[float], like: Tensor) -> Tensor | float:
@@ -17,8 +19,8 @@ def factors(values: list[float], like: Tensor) -> Tensor | float:
 
 
 def unstacked(tensor: Tensor, count: int) -> list[Tensor]:
-    """The parts of a `stacked` tensor, each in memory of its own."""
-    return [tensor] if count == 1 else [each.clone() for each in tensor]
+    """The parts of a `stacked` tensor, in its memory."""
+    return [tensor] if count == 1 else list(tensor.unbind())
 
 
 def spread(numbers: Tensor | float, like: Tensor) -> Tensor | float:

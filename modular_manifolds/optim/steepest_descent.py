@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any, Literal, overload
 
 import torch
@@ -11,23 +10,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
-from modular_manifolds.linalg.surroundings import full_precision
-from modular_manifolds.nn.module import Module
-from modular_manifolds.optim.damping import prepare_damping_
-from modular_manifolds.optim.diagnosis import Diagnosis
-from modular_manifolds.optim.gradients import (
-    Gradient,
-    gradient_of,
-    host_sums,
-    is_finite,
-    reached_units,
-)
-from modular_manifolds.optim.groups import groups_of, weights_of
-from modular_manifolds.optim.loading import LATER, by_weight, check_state, dual_shape
-from modular_manifolds.optim.settings import FLAGS, check_choices, check_groups, check_settings
-from modular_manifolds.optim.stacks import factors, spread, stacked, unstacked
-from modular_manifolds.optim.state import at_rest, descended, has_dual, in_full, prepare_
-from modular_manifolds.optim.step import decay, take
+from modular_manifolds.linalg.surroundings import full_precision, readable
+from modular_manifolds.nn.composed import Weighted
+from modular_manifolds.optim.bucket import too_long
+from modular_manifolds.optim.capture import capturing, check_capture
+from modular_manifolds.optim.diagnosis import Diagnoses
+from modular_manifolds.optim.gradients import NONFINITE_REMEDY
+from modular_manifolds.optim.groups import geometries_of, geometry_values, groups_of
+from modular_manifolds.optim.loading import by_weight, checked_state, keep_places_, keep_rates_
+from modular_manifolds.optim.on_device import step_on_device
+from modular_manifolds.optim.on_host import step_on_host
+from modular_manifolds.optim.roster import Roster
+from modular_manifolds.optim.settings import check_choices, check_groups, check_settings
 from modular_manifolds.solvers.base import Solver
 
 
@@ -40,14 +34,18 @@ class SteepestDescent(Optimizer):
     every step. The step of the whole network has modular norm `lr`, or less with `noise_damping`. A unit of a weight that
     no gradient reaches rests; see `Geometry.coupled_dims` for units.
 
-    One parameter group a weight: `lr` is the network's learning rate, `share` the weight's part of it,
-    `name` its path. Any `torch.optim.lr_scheduler` works, and a share may be overwritten. Weights below
+    One parameter group a geometry: `lr` is the network's learning rate, `shares` the weights' parts of it,
+    `param_names` their paths. Any `torch.optim.lr_scheduler` works, and a share may be overwritten. Weights below
     float32 keep a float32 master copy in the state.
+
+    On an accelerator a step reads no number, so the host never waits for it. A gradient that is not finite leaves out
+    the whole step there, and the error comes with the next step or from `check()`.
 
     Args:
         net: a module of this library, all of whose parameters have a manifold.
-        lr: the network's learning rate, finite and at least 0. `print(mm.budget(net, lr))` says how far a step may move
-            the output, and whether `lr` bounds that change.
+        lr: the network's learning rate, finite and at least 0: a number, or a tensor without dimensions, which compiled
+            and captured steps read anew each time. `print(mm.budget(net, lr))` says how far a step may move the output,
+            and whether `lr` bounds that change.
         momentum: μ in [0, 1).
         nesterov: needs momentum.
         tangent_momentum: keep the momentum tangent.
@@ -55,6 +53,7 @@ class SteepestDescent(Optimizer):
         weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused where points have a fixed size.
         solver: `"auto"`, or a solver's name or `Solver` that is listed for every weight's pair.
         on_nonfinite: `"raise"`, or `"skip"` to leave out the whole step and count it in `skipped`.
+        capturable: allow `torch.cuda.CUDAGraph` to capture `step()`; `lr` becomes a tensor.
 
     Raises:
         ArgumentError: an argument is out of range. UnconstrainedParameterError: a parameter has no
@@ -63,8 +62,8 @@ class SteepestDescent(Optimizer):
 
     def __init__(
         self,
-        net: Module,
-        lr: float,
+        net: Weighted,
+        lr: Tensor | float,
         *,
         momentum: float = 0.0,
         nesterov: bool = False,
@@ -73,8 +72,9 @@ class SteepestDescent(Optimizer):
         weight_decay: float = 0.0,
         solver: str | Solver = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
+        capturable: bool = False,
     ) -> None:
-        self._geometries = weights_of(net)
+        self._geometries = geometries_of(net)
         settings: dict[str, Any] = {
             "lr": lr,
             "momentum": momentum,
@@ -85,11 +85,6 @@ class SteepestDescent(Optimizer):
         }
         check_choices(self._geometries, solver=solver, on_nonfinite=on_nonfinite)
         check_settings(settings, self._geometries)
-        self._solver = solver
-        self._on_nonfinite = on_nonfinite
-        self.skipped = 0
-        self.diagnoses: dict[str, Diagnosis] = {}
-        """How the last solve of each weight ended, by path; a weight that has not moved yet has none."""
         groups = groups_of(net)
         if not groups:
             raise ArgumentError(
@@ -98,13 +93,26 @@ class SteepestDescent(Optimizer):
                 "none",
                 "Add an atom such as mm.Linear.",
             )
-        super().__init__(groups, {**settings, "share": 0.0, "name": "", "shape": []})
-        check_groups(self.param_groups, self._geometries)
-        self._dual_shapes = {
-            group["name"]: dual_shape(weight, self._geometries[group["name"]], solver)
-            for group, weight in self._weights()
+        self._shares = {
+            name: share
+            for group in groups
+            for name, share in zip(group["param_names"], group["shares"], strict=True)
         }
-        self._prepare()
+        self._first_rate = float(lr)
+        self._solver = solver
+        self._on_nonfinite = on_nonfinite
+        self._capturable = bool(capturable)
+        self.skipped = 0
+        self.diagnoses = Diagnoses(list(self._geometries))
+        """How the last solve of each weight ended, by path; a weight that has not moved yet has none."""
+        if capturable and not isinstance(lr, Tensor):
+            device = groups[0]["params"][0].device
+            settings["lr"] = torch.full((), self._first_rate, dtype=torch.float64, device=device)
+        super().__init__(groups, settings)
+        check_groups(self.param_groups, self._geometries)
+        self._roster = self._new_roster()
+        with torch.inference_mode(False), torch.no_grad():
+            self._roster.prepare_(self.param_groups, self.state)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -115,8 +123,8 @@ class SteepestDescent(Optimizer):
         """One step; `closure`, as in torch, computes the loss and its gradients again.
 
         Raises:
-            NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`. No weight, no
-            momentum and no dual has changed then.
+            NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`; on an accelerator, a gradient of
+            the step before. No weight, no momentum and no dual has changed by it.
         """
         loss = None
         if closure is not None:
@@ -127,47 +135,127 @@ class SteepestDescent(Optimizer):
             self._step()
         return loss
 
-    def _step(self) -> None:
-        check_groups(self.param_groups, self._geometries)
-        gradients = [
-            gradient_of(group, weight, self._geometries[group["name"]])
-            for group, weight in self._weights()
-            if weight.grad is not None and group["share"] > 0
-        ]
-        if not gradients:
-            return
-        with full_precision(gradients[0].weight.device.type):
-            sums = host_sums(gradients)
-            if not self._all_finite(gradients, sums):
-                return
-            self._prepare()
-            moving = [self._with_units(*each) for each in zip(gradients, sums, strict=True)]
-            for bucket in self._buckets([each for each in moving if each is not None]):
-                self._step_bucket(bucket)
+    def check(self) -> None:
+        """Raise what the next step would raise for the steps before it, and wait for the device to know it.
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's, for the weights of the network only.
+        A captured or compiled step cannot raise: call this after some of them, such as at the end of an epoch.
 
         Raises:
-            ArgumentError: the group does not name a weight of the network, so it has no manifold.
+            NonFiniteError: a gradient held NaN or infinity and `on_nonfinite="raise"`. ArgumentError: a rate that is
+            a tensor was larger than the plans allow.
         """
-        if param_group.get("name") not in self._geometries:
-            raise ArgumentError(
-                "add_param_group(param_group)",
-                f"must name one of {', '.join(self._geometries)}",
-                repr(param_group.get("name")),
-                "Declare the weight in the network and build the optimizer on the whole of it.",
+        self._hear(wait=True)
+
+    def _step(self) -> None:
+        captured = capturing()
+        if not torch.compiler.is_compiling() and not captured:
+            self._hear(wait=self._roster.was_captured)
+        check_groups(self.param_groups, self._geometries)
+        if captured:
+            check_capture(self._capturable, self._roster, self.param_groups)
+            self._roster.was_captured = True
+        elif not self._roster.holds(self.param_groups):
+            self._roster.gather(self.param_groups)
+        roster = self._roster
+        if not roster.buckets:
+            return
+        roster.prepare_(self.param_groups, self.state)
+        groups, first = self.param_groups, roster.buckets[0]
+        with full_precision(first.device.type):
+            if all(readable(each.parameters[0]) for each in roster.buckets):
+                for bucket in roster.buckets:
+                    bucket.check_rate(groups[bucket.group]["lr"])
+                error = step_on_host(roster.buckets, groups, self.state, self.diagnoses)
+                if error is not None:
+                    self._leave_out(error, 1)
+                return
+            step_on_device(roster.reports, groups, self.state, self.diagnoses)
+            roster.unread = True
+            if not captured and not torch.compiler.is_compiling():
+                for report in roster.reports:
+                    report.post()
+
+    def _hear(self, *, wait: bool) -> None:
+        """Take the news of earlier steps from the devices."""
+        if not self._roster.unread:
+            return
+        news = [each.hear(wait=wait) for each in self._roster.reports]
+        heard = [each for each in news if each is not None]
+        if not heard:
+            return
+        names = [name for each in heard for name in each.nonfinite]
+        if any(each.too_long for each in heard):
+            bucket = self._roster.buckets[0]
+            lr = self.param_groups[bucket.group]["lr"]
+            raise too_long(
+                bucket.names[0],
+                bucket.largest_rate(lr),
+                seen="another value in an earlier step, which moved nothing",
             )
-        super().add_param_group(param_group)
+        error = NonFiniteError(
+            f"the gradient of '{names[0]}'",
+            "must be finite",
+            "NaN or infinity in an earlier step, which moved nothing",
+            NONFINITE_REMEDY,
+        )
+        self._leave_out(error, max(each.left_out for each in heard))
+
+    def _leave_out(self, error: NonFiniteError, steps: int) -> None:
+        if self._on_nonfinite == "raise":
+            raise error
+        self.skipped += steps
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's, for weights of the network only, which share one geometry. What is not given is the network's own.
+
+        Raises:
+            ArgumentError: the group does not name weights of the network, so they have no manifold.
+        """
+        group = param_group
+        for name in group.get("param_names", [None]):
+            if name not in self._geometries:
+                raise ArgumentError(
+                    "add_param_group(param_group)",
+                    f"must have param_names among {', '.join(self._geometries)}",
+                    repr(name),
+                    "Declare the weight in the network and build the optimizer on the whole of it.",
+                )
+        names = list(group["param_names"])
+        tensors = [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
+        group["params"] = list(tensors)
+        group.setdefault("shapes", [list(each.shape) for each in group["params"]])
+        group.setdefault("shares", [self._shares[name] for name in names])
+        for key, value in geometry_values(self._geometries[names[0]]).items():
+            group.setdefault(key, value)
+        super().add_param_group(group)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's own keeps three fields by name, and a copy would have no geometry.
-        own = ("_geometries", "_dual_shapes", "_solver", "_on_nonfinite", "skipped", "diagnoses")
+        own = (
+            "_geometries",
+            "_shares",
+            "_first_rate",
+            "_solver",
+            "_on_nonfinite",
+            "_capturable",
+            "skipped",
+            "diagnoses",
+        )
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_roster" not in self.__dict__:
+            self._roster = self._new_roster()
+
+    def _new_roster(self) -> Roster:
+        return Roster(self._geometries, solver=self._solver, first_rate=self._first_rate)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, and exact: state keeps its own dtype, also if the weights are in bfloat16.
 
+        State is written into the tensors that hold it now, if their shapes, dtypes and devices agree. State dicts with
+        one group a weight, from earlier versions, are read as well.
         Load hooks work as torch's: one that runs before may change what is loaded, one that runs after sees it.
 
         Raises:
@@ -175,126 +263,30 @@ class SteepestDescent(Optimizer):
             has changed then.
         """
         given: list[dict[str, Any]] = []
+        before = {weight: dict(entries) for weight, entries in self.state.items()}
+        rates = [group["lr"] for group in self.param_groups]
 
-        def check(_: Optimizer, state: dict[str, Any]) -> None:
-            check_state(state, self.param_groups, self._geometries, self._dual_shapes)
-            given.append(state)
+        def check(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+            checked = checked_state(state, self.param_groups, self._geometries, self._solver)
+            given.append(checked)
+            return checked
 
-        def keep_dtypes(_: Optimizer) -> None:
-            # torch casts state to the parameter's dtype, which would round a master copy to bfloat16.
-            for weight, entries in by_weight(given[0], self.param_groups).items():
-                for key, value in entries.items():
-                    if isinstance(value, Tensor):
-                        self.state[weight][key] = value.to(weight.device, copy=True)
+        @torch.no_grad()
+        def keep(_: Optimizer) -> None:
+            keep_places_(self.state, before, by_weight(given[0], self.param_groups))
+            keep_rates_(self.param_groups, rates)
 
         # After the hooks that change what is loaded, and before those that look at the result.
         handles = (
             self.register_load_state_dict_pre_hook(check),
-            self.register_load_state_dict_post_hook(keep_dtypes, prepend=True),
+            self.register_load_state_dict_post_hook(keep, prepend=True),
         )
         try:
             super().load_state_dict(state_dict)
         finally:
             for handle in handles:
                 handle.remove()
-        for group, weight in self._weights():
-            for name, value in {"shape": list(weight.shape), **LATER}.items():
-                group.setdefault(name, value)
-        self._prepare()
-
-    def _weights(self) -> Iterable[tuple[dict[str, Any], Tensor]]:
-        for group in self.param_groups:
-            yield group, group["params"][0]
-
-    def _prepare(self) -> None:
-        """Make the state of every weight, also of those that have no gradient yet: checkpoints of all ranks agree."""
-        for group, weight in self._weights():
-            if weight.is_floating_point():
-                dual = self._dual_shapes[group["name"]]
-                prepare_(self.state[weight], weight, momentum=group["momentum"], dual_shape=dual)
-                if group["noise_damping"]:
-                    prepare_damping_(self.state[weight], weight, self._geometries[group["name"]])
-
-    def _all_finite(self, gradients: list[Gradient], sums: list[list[float]]) -> bool:
-        for gradient, own in zip(gradients, sums, strict=True):
-            if is_finite(gradient, own):
-                continue
-            if self._on_nonfinite == "skip":
-                self.skipped += 1
-                return False
-            seen = "NaN" if bool(torch.isnan(gradient.value).any()) else "infinity"
-            raise NonFiniteError(
-                f"the gradient of '{gradient.group['name']}'",
-                "must be finite",
-                seen,
-                "Lower lr, look at the loss, or pass on_nonfinite='skip' to leave such steps out.",
-            )
-        return True
-
-    def _with_units(self, gradient: Gradient, sums: list[float]) -> Gradient | None:
-        """The gradient with the units that it reaches; None if the weight is to be left as it is."""
-        reached = reached_units(gradient, sums)
-        if reached is None:
-            return gradient
-        partly = replace(gradient, reached=reached)
-        if reached.is_cpu and not bool(reached.any()) and not gradient.group["weight_decay"]:
-            # Nothing moves, so no solver is asked. The averages decay all the same.
-            descended(self.state[gradient.weight], partly)
-            return None
-        return partly
-
-    def _buckets(self, moving: list[Gradient]) -> list[list[Gradient]]:
-        """Weights that one batched call can step: same geometry, shape, dtype, device and settings."""
-        buckets: dict[Hashable, list[Gradient]] = {}
-        for each in moving:
-            group, weight = each.group, each.weight
-            settings = tuple(group[name] for name in ("momentum", *FLAGS))
-            warm = has_dual(self.state[weight])
-            key = (each.geometry, weight.shape, weight.dtype, weight.device, settings, warm)
-            buckets.setdefault(key, []).append(each)
-        return list(buckets.values())
-
-    def _step_bucket(self, bucket: list[Gradient]) -> None:
-        geometry = bucket[0].geometry
-        groups = [each.group for each in bucket]
-        states = [self.state[each.weight] for each in bucket]
-        starts = [in_full(s, each.weight) for s, each in zip(states, bucket, strict=True)]
-        point = stacked(starts)
-        descents = [descended(s, each) for s, each in zip(states, bucket, strict=True)]
-        gradient = stacked([each for each, _ in descents]).to(point.dtype)
-        signals = [each for _, each in descents if each is not None]
-        lengths = [group["lr"] * group["share"] for group in groups]
-        if any(group["weight_decay"] for group in groups):
-            rates = [a * g["weight_decay"] for a, g in zip(lengths, groups, strict=True)]
-            point = decay(point, factors(rates, point))
-            starts = unstacked(point, len(bucket))
-        dual = stacked([s["dual"] for s in states]) if has_dual(states[0]) else None
-        # In a stack of vectors each is a matrix of one column.
-        as_vectors = bucket[0].weight.dim() == 1
-        if as_vectors:
-            point, gradient = point.unsqueeze(-1), gradient.unsqueeze(-1)
-        length = factors(lengths, point)
-        if signals:
-            parts = stacked(signals).unsqueeze(-1) if as_vectors else stacked(signals)
-            length = spread(length, parts) * parts
-        step = take(geometry, point, gradient, length, solver=self._solver, dual=dual)
-        landed = step.point.squeeze(-1) if as_vectors else step.point
-        found = step.solution
-        points, gaps = unstacked(landed, len(bucket)), unstacked(found.gap, len(bucket))
-        duals = None if found.dual is None else unstacked(found.dual, len(bucket))
-        for i, (each, state, group) in enumerate(zip(bucket, states, groups, strict=True)):
-            weight = each.weight
-            new = points[i]
-            if each.reached is not None:
-                new = at_rest(starts[i], new, each.reached)
-            if duals is not None and "dual" in state:
-                # In the weight's precision: the memory of one n×n matrix.
-                state["dual"] = duals[i].to(landed.dtype)
-            if "master" in state:
-                state["master"] = new
-            weight.copy_(new)
-            if group["tangent_momentum"] and "momentum" in state:
-                state["momentum"] = geometry.manifold.tangent(new, state["momentum"])
-            self.diagnoses[group["name"]] = Diagnosis(
-                found.iterations, gaps[i], found.tolerance, found.shortfall
-            )
+        self._first_rate = max([self._first_rate, *(float(g["lr"]) for g in self.param_groups)])
+        self._roster.allow_rate(self._first_rate)
+        with torch.inference_mode(False), torch.no_grad():
+            self._roster.prepare_(self.param_groups, self.state)

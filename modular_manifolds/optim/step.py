@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.optim.stacks import spread
 from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.plan import Plan, carry_out
 from modular_manifolds.solvers.select import steepest
 from modular_manifolds.solvers.solution import Solution
 
@@ -40,14 +42,50 @@ def take(
         solver, dual: as in `steepest`.
     """
     solution = steepest(geometry.manifold, geometry.norm, point, gradient, solver=solver, dual=dual)
-    # The direction is nobody else's: its memory is used again.
-    direction = solution.direction.mul_(_factor(length, point))
-    return Step(geometry.manifold.retract(point, direction), solution)
+    longest = length if isinstance(length, float) else None
+    return _along(geometry, point, solution, length, longest)
+
+
+def take_planned(
+    geometry: Geometry,
+    plan: Plan,
+    point: Tensor,
+    gradient: Tensor,
+    length: Tensor | float,
+    longest: float | None,
+    dual: Tensor | None = None,
+) -> Step:
+    """`take` by a plan that was made for matrices of this shape, dtype and device.
+
+    Args:
+        geometry, length, dual: as in `take`.
+        point, gradient: shape (*batch, m, n), in at least float32, of one dtype.
+        longest: a bound on all lengths; None if none is known.
+    """
+    solution = carry_out(plan, point, gradient, dual)
+    return _along(geometry, point, solution, length, longest)
 
 
 def decay(point: Tensor, amount: Tensor | float) -> Tensor:
     """`(1 − amount) · W`, decoupled weight decay; `amount` has shape (*batch), or is a number for one weight."""
     return point * (1 - _factor(amount, point))
+
+
+def _along(
+    geometry: Geometry,
+    point: Tensor,
+    solution: Solution,
+    length: Tensor | float,
+    longest: float | None,
+) -> Step:
+    # We own the direction, so we scale it in place.
+    direction = solution.direction.mul_(_factor(length, point))
+    bound = None
+    if longest is not None:
+        shape = tuple(point.shape) if point.dim() > 1 else (*point.shape, 1)
+        bound = longest * geometry.norm.spectral_unit(shape)
+        bound = bound if math.isfinite(bound) else None
+    return Step(geometry.manifold.retract(point, direction, length=bound), solution)
 
 
 def _factor(numbers: Tensor | float, like: Tensor) -> Tensor | float:

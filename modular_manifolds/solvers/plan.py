@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.compilers import constant
-from modular_manifolds.linalg.surroundings import full_precision, readable
+from modular_manifolds.linalg.surroundings import compiled_on_host, full_precision, readable
 from modular_manifolds.solvers.solution import Solution, Status
 
 Solve = TypeVar("Solve", bound=Callable[..., Solution])
@@ -88,7 +88,7 @@ def carry_out(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None =
     """
     if readable(point):
         return insist(plan, point, gradient, dual)
-    if not (point.is_cpu and plan.decides_on_host):
+    if not (plan.decides_on_host and compiled_on_host(point)):
         return plan.solve(point, gradient, dual)
     direction, gap, after, iterations = _insist(point, gradient, dual, number_of(plan))
     return Solution(

@@ -45,7 +45,7 @@ class DecomposedPlan(Plan):
         return self.following.deeper()
 
     def __str__(self) -> str:
-        return "one decomposition of Γ on the host"
+        return "it decomposes Γ once, on the host"
 
 
 def by_decomposition(w: Tensor, g: Tensor, *, size: float) -> tuple[Tensor, float]:

@@ -166,7 +166,7 @@ class PolynomialPlan(Plan):
         precision = "bfloat16" if self.half else str(self.dtype).removeprefix("torch.")
         means = " by the Triton kernels" if self.kernels else ""
         return (
-            f"{len(self.polynomials)} polynomials in {precision}{means} on {form}, {self.columns}×{self.columns}, "
+            f"it applies {len(self.polynomials)} polynomials in {precision}{means} on {form}, {self.columns}×{self.columns}, "
             f"for singular values from {self.floor:.1g} of the largest on; the gap is bounded without singular values"
         )
 

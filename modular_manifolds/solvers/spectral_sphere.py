@@ -12,7 +12,6 @@ from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.matrices import MATRIX, inner, more_than_rounding, normalise
 from modular_manifolds.linalg.msign import msign
 from modular_manifolds.linalg.msign_gap import nuclear_bounds
-from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.spectral_sphere import top_pair
 from modular_manifolds.norms.base import Norm
@@ -65,10 +64,10 @@ class SpectralSphereDual(Solver):
     ) -> Plan:
         del manifold, dtype
         length = norm.spectral_unit(shape)
-        by_products = ByProducts(max(self.tolerance, ByProducts.REACHED), length)
-        if device_type != "cpu" or torch.compiler.is_compiling():
-            return by_products
-        return ByDecompositions(self.tolerance, length, self.max_iterations, by_products)
+        if device_type != "cpu":
+            return ByProducts(max(self.tolerance, ByProducts.REACHED), length)
+        dual_shape = self.dual_shape(shape)
+        return ByDecompositions(self.tolerance, length, self.max_iterations, dual_shape)
 
 
 @dataclass(frozen=True)
@@ -78,16 +77,21 @@ class ByDecompositions(Plan):
     Args:
         length: the spectral norm of the direction.
         max_iterations: decompositions at most.
-        by_products: the plan if numbers cannot be read after all, as in compiled code.
+        shape_of_dual: of the two ends' λ.
     """
 
     length: float
     max_iterations: int
-    by_products: ByProducts
+    shape_of_dual: tuple[int, ...]
+
+    decides_on_host = True
+    gap_dtype = torch.float64
+
+    @property
+    def dual_shape(self) -> tuple[int, ...]:
+        return self.shape_of_dual
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
-        if not readable(point):
-            return self.by_products.solve(point, gradient, dual)
         g = normalise(gradient, dim=MATRIX)
         if not bool(torch.isfinite(g).all()):
             raise NonFiniteError(

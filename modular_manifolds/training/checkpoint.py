@@ -108,7 +108,11 @@ def restore_(
         optimizer.load_state_dict({"state": state, "param_groups": checkpoint.content["groups"]})
         # The shape of the schedule is the run's and is not stored; torch asks for the place all the same.
         shapes = [None] * len(optimizer.param_groups)
-        schedule.load_state_dict({**checkpoint.content["schedule"], "lr_lambdas": shapes})
+        scheduled = {
+            key: _for_groups(value, len(shapes))
+            for key, value in checkpoint.content["schedule"].items()
+        }
+        schedule.load_state_dict({**scheduled, "lr_lambdas": shapes})
     except (RuntimeError, ValueError, KeyError) as error:
         seen = error.seen if isinstance(error, ArgumentError) else str(error).splitlines()[0]
         raise CheckpointError(
@@ -118,6 +122,16 @@ def restore_(
             "Put back the run.yaml that the run was started with.",
         ) from None
     torch.random.set_rng_state(checkpoint.tensors["generator"])
+
+
+def _for_groups(value: Any, count: int) -> Any:
+    """A schedule's value, if it is a list, for as many groups as there are now: once every weight was one.
+
+    One rate drives all groups of a run.
+    """
+    if not isinstance(value, list) or len(value) == count:
+        return value
+    return value[:1] * count
 
 
 def trained(directory: RunDirectory) -> Module:

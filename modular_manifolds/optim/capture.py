@@ -1,0 +1,67 @@
+"""The rules of a step that a graph captures: it is replayed as it was, so nothing in it may depend on the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.optim.roster import Roster
+
+ARGUMENT = "SteepestDescent.step() in a captured graph"
+
+
+def capturing() -> bool:
+    """Whether the current stream of a CUDA device is being captured."""
+    if torch.compiler.is_compiling() or not torch.cuda.is_initialized():
+        return False
+    return torch.cuda.is_current_stream_capturing()
+
+
+def check_capture(capturable: bool, roster: Roster, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a capture that would freeze something that changes.
+
+    Raises:
+        ArgumentError: `capturable` is not set, a weight has no gradient or lies in the host's memory, a rate is not a tensor
+        on the device, or weights and settings are not those of the step before.
+    """
+    if not capturable:
+        _refuse("needs an optimizer for it", "capturable=False", "Pass capturable=True.")
+    for group in groups:
+        lr = group["lr"]
+        if not isinstance(lr, Tensor) or lr.is_cpu:
+            seen = "a tensor on the CPU" if isinstance(lr, Tensor) else repr(lr)
+            _refuse(
+                "needs an lr on the device, which replays read anew",
+                seen,
+                "Fill the tensor in group['lr'], and leave it in its place.",
+            )
+        for name, share, weight in zip(
+            group["param_names"], group["shares"], group["params"], strict=True
+        ):
+            if weight.is_cpu:
+                _refuse(
+                    "needs all weights on the device",
+                    f"'{name}' on the CPU",
+                    "Move the network before the optimizer is built.",
+                )
+            if weight.grad is None and share > 0:
+                _refuse(
+                    "needs a gradient of every weight, because replays would never step the weight",
+                    f"no gradient of '{name}'",
+                    "Run backward before the capture, and zero_grad(set_to_none=False) after it.",
+                )
+    shares = [list(bucket.share_values) for bucket in roster.buckets]
+    if not roster.holds(groups) or shares != [bucket.share_values for bucket in roster.buckets]:
+        _refuse(
+            "needs the weights, shares and gradients of the step before",
+            "others",
+            "Take one step, as a warm-up, and capture the next one.",
+        )
+
+
+def _refuse(rule: str, seen: str, remedy: str) -> None:
+    raise ArgumentError(ARGUMENT, rule, seen, remedy)

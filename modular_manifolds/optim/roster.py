@@ -1,0 +1,136 @@
+"""The weights that a step moves, in buckets: made once, and again only if something changes that the host knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.optim.bucket import Bucket, buckets_of
+from modular_manifolds.optim.gradients import check_gradient
+from modular_manifolds.optim.groups import weights_in
+from modular_manifolds.optim.mailbox import Report
+from modular_manifolds.optim.settings import check_geometry
+from modular_manifolds.optim.state import prepare_
+from modular_manifolds.optim.weight import Weight, dual_shape
+from modular_manifolds.solvers.base import Solver
+
+Group = Mapping[str, Any]
+
+
+class Roster:
+    """The buckets of the weights that are stepped together, and one report a device.
+
+    Args:
+        geometries: the geometry of every weight, by path.
+        solver: the optimiser's argument.
+        first_rate: the largest learning rate that is known beforehand.
+    """
+
+    def __init__(
+        self, geometries: Mapping[str, Geometry], *, solver: str | Solver, first_rate: float
+    ) -> None:
+        self._first_rate = first_rate
+        self.buckets: list[Bucket] = []
+        self.reports: list[Report] = []
+        self.unread = False
+        """Whether a step has written reports since they were made."""
+        self.was_captured = False
+        """Whether a graph holds the addresses of the buckets, so that reports may change without a step."""
+        self._geometries = geometries
+        self._solver: str | Solver = solver
+        self._everyone: list[Weight] = []
+        self._bucket_of: list[Bucket | None] = []
+        self._declared: list[tuple[Any, Any]] = []
+        self._dual_shapes: dict[str, tuple[int, ...] | None] = {}
+
+    def holds(self, groups: Sequence[Group]) -> bool:
+        """Whether the buckets are those of the weights that have a gradient and a share; shares are brought up to date.
+
+        Raises:
+            ArgumentError: a weight is complex, or a gradient sparse.
+        """
+        count, known = 0, len(self._everyone)
+        alike = len(self._declared) == len(groups)
+        for index, group in enumerate(groups):
+            alike = alike and (group["manifold"], group["norm"]) == self._declared[index]
+            for name, share, weight in zip(
+                group["param_names"], group["shares"], group["params"], strict=True
+            ):
+                moves = weight.grad is not None and share != 0
+                if moves:
+                    check_gradient(name, weight)
+                if alike and count < known:
+                    member, bucket = self._everyone[count], self._bucket_of[count]
+                    alike = (
+                        member.parameter is weight
+                        and member.group == index
+                        and member.name == name
+                        and moves == (bucket is not None)
+                    )
+                    if alike and bucket is not None:
+                        alike = bucket.dtype is weight.dtype and bucket.device == weight.device
+                count += 1
+        if not alike or count != known:
+            return False
+        for bucket in self.buckets:
+            bucket.follow_shares_(groups[bucket.group])
+        return True
+
+    def gather(self, groups: Sequence[Group], *, only_with_gradient: bool = True) -> None:
+        """Make the buckets anew.
+
+        Args:
+            groups: the parameter groups.
+            only_with_gradient: leave out weights without a gradient. Before the first backward none has one, and most steps
+                step every weight.
+
+        Raises:
+            ArgumentError: a group's geometry is not that of its weights.
+        """
+        for index, group in enumerate(groups):
+            check_geometry(index, group, self._geometries)
+        self._everyone = list(weights_in(groups, self._geometries))
+        members = [
+            each
+            for each in self._everyone
+            if groups[each.group]["shares"][each.place] > 0
+            and each.parameter.is_floating_point()
+            and (each.parameter.grad is not None or not only_with_gradient)
+        ]
+        self.buckets = buckets_of(members, groups, solver=self._solver, first_rate=self._first_rate)
+        places = {each.index: bucket for bucket in self.buckets for each in bucket.weights}
+        self._bucket_of = [places.get(each.index) for each in self._everyone]
+        self._declared = [(group["manifold"], group["norm"]) for group in groups]
+        devices = dict.fromkeys(bucket.device for bucket in self.buckets)
+        self.reports = [
+            Report([bucket for bucket in self.buckets if bucket.device == device])
+            for device in devices
+        ]
+        self.unread = False
+
+    def allow_rate(self, lr: float) -> None:
+        """Make plans for learning rates of twice `lr`, if they are tensors."""
+        self._first_rate = lr
+        for bucket in self.buckets:
+            bucket.first_rate = lr
+
+    def prepare_(self, groups: Sequence[Group], state: Mapping[Tensor, dict[str, Any]]) -> None:
+        """Make the state of every weight that was gathered, also of those without a gradient: checkpoints of all ranks agree."""
+        if not self._everyone:
+            self.gather(groups, only_with_gradient=False)
+        for each in self._everyone:
+            if not each.parameter.is_floating_point():
+                continue
+            if each.name not in self._dual_shapes:
+                self._dual_shapes[each.name] = dual_shape(each, self._solver)
+            group = groups[each.group]
+            prepare_(
+                state[each.parameter],
+                each,
+                momentum=group["momentum"],
+                damped=group["noise_damping"],
+                dual_shape=self._dual_shapes[each.name],
+            )
