@@ -150,6 +150,8 @@ def move_to_fake_device(
         shape: of every weight; as they are if None.
     """
     opt.state.clear()
+    # A weight of another shape has a dual of another shape.
+    opt._roster._dual_shapes.clear()  # pyright: ignore[reportAttributeAccessIssue]
     for group in opt.param_groups:
         group["params"] = [
             torch.nn.Parameter(torch.empty(shape or each.shape, dtype=dtype, device="cuda"))
