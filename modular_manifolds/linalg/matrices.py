@@ -77,24 +77,24 @@ def scale_near_one(x: Tensor) -> Tensor:
     return torch.exp2(-exponent.to(x.dtype))
 
 
-def bring_to_one(x: Tensor) -> Tensor:
-    """A copy of each matrix with its largest entry at 1, in few operations; zero stays zero.
+def bring_to_one(x: Tensor, *, dim: int | tuple[int, int] = MATRIX) -> Tensor:
+    """A copy with the largest entry over `dim` at 1, in few operations; zero stays zero.
 
     The division rounds, so use `near_one` if its digits matter.
     """
-    largest = torch.linalg.vector_norm(x, torch.inf, dim=MATRIX, keepdim=True)
+    largest = torch.linalg.vector_norm(x, torch.inf, dim=dim, keepdim=True)
     return x / largest.clamp_min(torch.finfo(x.dtype).tiny)
 
 
-def unit_length(x: Tensor) -> Tensor:
-    """Each matrix divided by its Frobenius norm, in few operations; zero stays zero.
+def unit_length(x: Tensor, *, dim: int | tuple[int, int] = MATRIX) -> Tensor:
+    """`x / ‖x‖` over `dim` in few operations; zero stays zero.
 
     The squares are added up in float64, so entries of 1e-30 and of 1e+30 are treated alike. Lengths beyond the normal
     numbers of the dtype count as the nearest one.
     """
     numbers = torch.finfo(x.dtype)
-    x = bring_to_one(x) if x.dtype is torch.float64 else x
-    size = torch.linalg.vector_norm(x, dim=MATRIX, keepdim=True, dtype=torch.float64)
+    x = bring_to_one(x, dim=dim) if x.dtype is torch.float64 else x
+    size = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float64)
     return x / size.clamp_(numbers.tiny, numbers.max).to(x.dtype)
 
 
@@ -158,6 +158,8 @@ def length(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
 
 def normalise(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
     """`x / ‖x‖` over `dim`; zero stays zero. Safe for entries of any finite size."""
+    if not readable(x):
+        return unit_length(x, dim=dim)
     largest = x.abs().amax(dim=dim, keepdim=True)
     scaled = divide_safely(x, largest)
     return divide_safely(scaled, scaled.square().sum(dim=dim, keepdim=True).sqrt())

@@ -17,7 +17,6 @@ from modular_manifolds.linalg.products import (
     commuting_combined,
     multiply,
 )
-from modular_manifolds.linalg.symmetric import skew
 
 
 def skew_iterate(
@@ -41,9 +40,12 @@ def skew_iterate(
     Returns:
         The result, exactly skew and in the dtype of X; and s of shape (*batch, 1, 1).
     """
+    # The skew part of 2X is X − Xᵀ: the last polynomial is halved.
+    a, b, c = polynomials[-1]
+    polynomials = (*polynomials[:-1], (a / 2, b / 2, c / 2))
     if kernels:
         result, size = skew_msign_by_kernels(x, polynomials, half=half)
-        return skew(result), size
+        return result - result.mT, size
     if x.dim() > 3:
         result, size = skew_iterate(x.flatten(0, -3), polynomials, half=half)
         return result.reshape(x.shape), size.reshape(*x.shape[:-2], 1, 1)
@@ -57,7 +59,8 @@ def skew_iterate(
     x = step(x / root.to(x.dtype), square / size.to(x.dtype), polynomials[0])
     for polynomial in polynomials[1:]:
         x = step(x, _negative_gram(x), polynomial)
-    return skew(x.to(dtype)), root
+    x = x.to(dtype)
+    return x - x.mT, root
 
 
 def _negative_gram(x: Tensor) -> Tensor:

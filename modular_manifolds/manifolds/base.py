@@ -40,6 +40,9 @@ class Manifold(ABC):
     """The dimensions over which the constraint ties entries together: `(-2, -1)` the whole matrix, `(-1,)` each row
     by itself, `()` no two entries."""
 
+    transposes: ClassVar[bool] = False
+    """Whether Wᵀ is on it if W is, with the transposed tangents and retractions."""
+
     has_boundary: ClassVar[bool] = False
     """Whether steps may end outside and be brought back, so that retractions are first-order inside only."""
 

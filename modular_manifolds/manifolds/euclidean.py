@@ -17,6 +17,7 @@ class Euclidean(Manifold):
     coupled_dims = ()
     compact = False
     fixed_size = False
+    transposes = True
 
     def _project(self, x: Tensor) -> Tensor:
         return x.clone()

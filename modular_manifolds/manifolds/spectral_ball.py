@@ -29,6 +29,7 @@ class SpectralBall(Manifold):
     radius: float = 1.0
 
     fixed_size = False
+    transposes = True
     decides_on_host = True
     has_boundary = True
 

@@ -30,6 +30,7 @@ class SpectralSphere(Manifold):
     radius: float = 1.0
 
     fixed_size = False
+    transposes = True
     decides_on_host = True
 
     def __post_init__(self) -> None:

@@ -20,6 +20,8 @@ class Sphere(Manifold):
 
     radius: float = 1.0
 
+    transposes = True
+
     def __post_init__(self) -> None:
         check_radius(self.radius, of=self)
 

@@ -33,6 +33,8 @@ class Stiefel(Manifold):
 
     radius: float = 1.0
 
+    transposes = True
+
     def __post_init__(self) -> None:
         check_radius(self.radius, of=self)
 

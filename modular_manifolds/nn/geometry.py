@@ -47,6 +47,11 @@ class Geometry:
         """
         return max(self.manifold.coupled_dims, self.norm.coupled_dims, key=len)
 
+    @property
+    def transposes(self) -> bool:
+        """Whether a weight may be stepped as its transpose."""
+        return self.manifold.transposes and self.norm.transposes
+
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         """A random starting point; in unbounded space one of unit norm, where sensitivities hold."""
         if self.manifold.compact:

@@ -43,6 +43,9 @@ class Norm(ABC):
     """The dimensions over which the steepest direction of one entry depends on the other entries: `(-2, -1)` the whole
     matrix, `(-1,)` its row, `()` none. A steepest direction has full length in each such part by itself."""
 
+    transposes: ClassVar[bool] = False
+    """Whether Xᵀ has the norm of X for every X."""
+
     accuracy: ClassVar[float] = 0.0
     """How far the length of `steepest` may be from one. Its descent falls short of the dual by about as much,
     and by more where singular values too small for it carry much of the dual."""

@@ -12,6 +12,7 @@ from modular_manifolds.norms.base import Norm
 class Frobenius(Norm):
     """`‖X‖_F = √Σ x_ij²`, its own dual; steepest direction `−G/‖G‖_F`."""
 
+    transposes = True
     source = "l2"
     target = "l2"
 

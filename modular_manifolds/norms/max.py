@@ -14,6 +14,7 @@ class Max(Norm):
     """`max |x_ij|`, the operator norm from l1 to linf; dual `Σ |x_ij|`; steepest direction `−sign(G)`."""
 
     coupled_dims = ()
+    transposes = True
     source = "l1"
     target = "linf"
 

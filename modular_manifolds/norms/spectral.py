@@ -52,6 +52,7 @@ class Spectral(Norm):
     between 0 and that much above 1. Where many of those carry much of the dual, the descent falls short of it by more.
     """
 
+    transposes = True
     source = "l2"
     target = "l2"
     accuracy = 0.1

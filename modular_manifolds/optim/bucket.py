@@ -58,6 +58,10 @@ class Bucket:
             parameter.device,
         )
         self.as_vectors = parameter.dim() == 1
+        self._batch = first.matrix_shape[:-2]
+        self._matrices = math.prod(self._batch)
+        rows, columns = first.matrix_shape[-2:]
+        self._turned = [each.matrix_shape[-2:] != (rows, columns) for each in weights]
         manifold, norm = self.geometry.manifold, self.geometry.norm
         self._solver = find_solver(manifold, norm, solver)
         self.first_rate = first_rate
@@ -65,12 +69,11 @@ class Bucket:
         self._plans: dict[int, Plan] = {}
         self._deeper: list[Plan] = []
         self._quiet = 0
-        self.plan = self.plan_for(len(weights))
+        count = len(weights) * self._matrices
+        alone = count == 1 and not self._batch
+        self.plan = self._plan((rows, columns) if alone else (count, rows, columns))
         self.share_values = self._shares_in(group)
-        # As factors for the stack. Not without dimensions: the rate, which has none, must not decide the dtype.
-        batch = (len(weights),) if len(weights) > 1 else ()
-        self.shares = torch.tensor(self.share_values, dtype=self.full, device=self.device)
-        self.shares = self.shares.reshape(batch + (1,) * len(first.matrix_shape))
+        self.shares = self._shares_on(self.device)
 
     def __str__(self) -> str:
         return f"{len(self.weights)} × {tuple(self.parameters[0].shape)}, {self.geometry.manifold} × {self.geometry.norm}: {self.plan}"
@@ -79,14 +82,12 @@ class Bucket:
         """The plan for a stack of `count` of the weights, or for one alone."""
         if count not in self._plans:
             alone = self.weights[0].matrix_shape
-            self._plans[count] = self._solver.plan(
-                self.geometry.manifold,
-                self.geometry.norm,
-                alone if count == 1 else (count, *alone),
-                self.full,
-                self.device.type,
-            )
+            self._plans[count] = self._plan(alone if count == 1 else (count, *alone))
         return self._plans[count]
+
+    def _plan(self, shape: tuple[int, ...]) -> Plan:
+        manifold, norm = self.geometry.manifold, self.geometry.norm
+        return self._solver.plan(manifold, norm, shape, self.full, self.device.type)
 
     def hear_gap(self, gap: float) -> None:
         """Take the worst gap of an earlier step: a deeper plan if it was too large, a shallower one after a quiet time."""
@@ -109,8 +110,7 @@ class Bucket:
         values = self._shares_in(group)
         if values != self.share_values:
             self.share_values = values
-            fresh = torch.tensor(values, dtype=self.full).reshape(self.shares.shape)
-            self.shares.copy_(fresh, non_blocking=True)
+            self.shares.copy_(self._shares_on("cpu"), non_blocking=True)
 
     def longest(self, lr: Tensor | float) -> float | None:
         """A bound on the steps' lengths in the norm; None if none is stated.
@@ -135,15 +135,49 @@ class Bucket:
         if isinstance(lr, Tensor) and lr.item() > (largest := self.largest_rate(lr)):
             raise too_long(self.names[0], largest, seen=lr.item())
 
-    def stack(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Tensors of the weights' shape as matrices, one stack of them."""
+    def stack(self, tensors: Sequence[Tensor], *, turn: bool = True) -> Tensor:
+        """Tensors of the weights' shape as matrices of one shape, all in one stack with one batch dimension.
+
+        A weight alone stays a matrix, without a batch dimension. With `turn`, the transposes of those weights are taken that
+        lie across.
+        """
+        if turn and any(self._turned):
+            tensors = [x.mT if t else x for x, t in zip(tensors, self._turned, strict=True)]
+        if self._batch:
+            parts = [each.flatten(0, -3) for each in tensors]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
         found = stacked(tensors)
         return found.unsqueeze(-1) if self.as_vectors else found
 
-    def unstack(self, matrices: Tensor) -> list[Tensor]:
+    def unstack(self, matrices: Tensor, *, turn: bool = True) -> list[Tensor]:
         """Undo `stack`: views into its memory."""
-        shaped = matrices.squeeze(-1) if self.as_vectors else matrices
-        return unstacked(shaped, len(self.weights))
+        if self._batch:
+            parts = [matrices] if len(self.weights) == 1 else list(matrices.split(self._matrices))
+            if len(self._batch) > 1:
+                parts = [each.unflatten(0, self._batch) for each in parts]
+        else:
+            shaped = matrices.squeeze(-1) if self.as_vectors else matrices
+            parts = unstacked(shaped, len(self.weights))
+        if turn and any(self._turned):
+            parts = [x.mT if t else x for x, t in zip(parts, self._turned, strict=True)]
+        return parts
+
+    def by_weight(self, numbers: Tensor) -> Tensor:
+        """Numbers of the stack, one a matrix, in shape (weights, *batch), or (*batch) for one weight alone."""
+        if not self._batch:
+            return numbers
+        count = (len(self.weights),) if len(self.weights) > 1 else ()
+        return numbers.reshape(count + self._batch)
+
+    def _shares_on(self, device: torch.device | str) -> Tensor:
+        """The shares as factors for the stack.
+
+        They have dimensions, also for a weight alone: the rate, which has none, must not decide the dtype.
+        """
+        values = [share for share in self.share_values for _ in range(self._matrices)]
+        batch = (len(values),) if len(self.weights) > 1 or self._batch else ()
+        shares = torch.tensor(values, dtype=self.full, device=device)
+        return shares.reshape((*batch, 1, 1))
 
     def _shares_in(self, group: Mapping[str, Any]) -> list[float]:
         return [group["shares"][each.place] for each in self.weights]
@@ -171,7 +205,11 @@ def buckets_of(
     alike: dict[Any, list[Weight]] = {}
     for each in weights:
         parameter = each.parameter
-        key = (each.group, each.geometry, parameter.shape, parameter.dtype, parameter.device)
+        shape, geometry = tuple(parameter.shape), each.geometry
+        if parameter.dim() > 1 and not parameter.is_cpu and geometry.transposes:
+            # An accelerator multiplies both orientations alike: they share one stack.
+            shape = (*shape[:-2], *sorted(shape[-2:]))
+        key = (each.group, geometry, shape, parameter.dtype, parameter.device)
         alike.setdefault(key, []).append(each)
     return [
         Bucket(each, groups[each[0].group], solver=solver, first_rate=first_rate)

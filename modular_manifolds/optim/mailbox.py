@@ -73,6 +73,8 @@ class Report:
         self.buckets = tuple(buckets)
         self.names = [name for bucket in buckets for name in bucket.names]
         self.counts = torch.zeros(len(self.names) + 2, dtype=torch.float32, device=device)
+        self.nonfinite, self.too_long, self.left_out = self.counts.split([len(self.names), 1, 1])
+        """Views of the counts."""
         self.gaps = torch.zeros(len(buckets), dtype=torch.float32, device=device)
         self._heard = [0.0] * (len(self.names) + 2)
         self._mailbox = Mailbox()

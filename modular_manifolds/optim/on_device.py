@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from modular_manifolds.optim.bucket import Bucket
 from modular_manifolds.optim.damping import signal
 from modular_manifolds.optim.diagnosis import Diagnoses
 from modular_manifolds.optim.mailbox import Report
-from modular_manifolds.optim.stacks import stacked
 from modular_manifolds.optim.step import take_planned
 
 Group = Mapping[str, Any]
@@ -35,19 +35,15 @@ def step_on_device(
         _usable(report, groups, entries) for report, entries in zip(reports, largest, strict=True)
     ]
     for report, entries, ok in zip(reports, largest, _agreed(flags), strict=True):
-        report.counts[-1:].add_(~ok)
+        report.left_out.add_(torch.logical_not(ok))
         decays = _decay_momenta_(report.buckets, groups, state, ok)
         reached = (entries > 0) & ok
-        gaps: list[Tensor] = []
-        start = 0
-        for bucket in report.buckets:
-            stop = start + len(bucket.weights)
-            gap = _step_bucket(
-                bucket, groups[bucket.group], state, diagnoses, ok, reached[start:stop], decays
-            )
-            gaps.append(gap)
-            start = stop
-        report.gaps.copy_(torch.stack(gaps))
+        parts = reached.split([len(bucket.weights) for bucket in report.buckets])
+        gaps = [
+            _step_bucket(bucket, groups[bucket.group], state, diagnoses, ok, part, decays)
+            for bucket, part in zip(report.buckets, parts, strict=True)
+        ]
+        torch.stack(gaps, out=report.gaps)
 
 
 def _largest_entries(buckets: Sequence[Bucket]) -> Tensor:
@@ -61,7 +57,7 @@ def _largest_entries(buckets: Sequence[Bucket]) -> Tensor:
 def _usable(report: Report, groups: Sequence[Group], largest: Tensor) -> Tensor:
     """Whether a step can be taken: every gradient is finite, and every rate within what the plans allow."""
     finite = largest < math.inf
-    report.counts[: len(report.names)].add_(~finite)
+    report.nonfinite.add_(torch.logical_not(finite))
     ok = finite.all()
     bounds: dict[int, float] = {}
     for bucket in report.buckets:
@@ -75,7 +71,7 @@ def _usable(report: Report, groups: Sequence[Group], largest: Tensor) -> Tensor:
         allowed = lr.clamp(0.0, bound) == lr
         if allowed.device != ok.device:
             allowed = allowed.to(ok.device, non_blocking=True)
-        report.counts[-2:-1].add_(~allowed)
+        report.too_long.add_(torch.logical_not(allowed))
         ok = ok & allowed
     return ok
 
@@ -134,7 +130,7 @@ def _step_bucket(
         decay = decays[group["momentum"], bucket.full]
         length = length * _signals(bucket, group, state, gradient, moving, decay)
     duals = _held(bucket, state, "dual")
-    dual = stacked(duals) if duals else None
+    dual = bucket.stack(duals, turn=False) if duals else None
     step = take_planned(
         bucket.geometry, bucket.plan, point, descent, length, bucket.longest(group["lr"]), dual
     )
@@ -145,14 +141,14 @@ def _step_bucket(
         # A matrix at rest keeps its dual. It broadcasts over numbers for whole matrices only.
         changes = moving if bucket.geometry.coupled_dims == MATRIX else ok
         after = torch.where(changes, found.dual.to(dual.dtype), dual)
-        foreach.copy_(duals, after.unbind() if len(duals) > 1 else [after])
+        foreach.copy_(duals, bucket.unstack(after, turn=False))
     momenta = _held(bucket, state, "momentum")
     if group["tangent_momentum"] and momenta:
         before = bucket.stack(momenta)
         tangent = bucket.geometry.manifold.tangent(landed, before)
         foreach.copy_(momenta, bucket.unstack(torch.where(ok, tangent, before)))
-    diagnoses.put(bucket.names, found)
-    return found.gap.detach().amax().to(torch.float32)
+    diagnoses.put(bucket.names, replace(found, gap=bucket.by_weight(found.gap)))
+    return found.gap.amax().to(torch.float32)
 
 
 def _moving_units(bucket: Bucket, gradient: Tensor, reached: Tensor) -> Tensor:
@@ -201,7 +197,7 @@ def _signals(
 
 def _points(bucket: Bucket, state: States) -> Tensor:
     """The weights in at least float32: their master copies, except for entries that somebody has changed since."""
-    weights = bucket.stack([each.detach() for each in bucket.parameters])
+    weights = bucket.stack(bucket.parameters)
     masters = _held(bucket, state, "master")
     if not masters:
         return weights
@@ -214,7 +210,7 @@ def _write_(bucket: Bucket, state: States, landed: Tensor) -> None:
     masters = _held(bucket, state, "master")
     if masters:
         foreach.copy_(masters, points)
-    foreach.copy_([each.detach() for each in bucket.parameters], points)
+    foreach.copy_(bucket.parameters, points)
 
 
 def _held(bucket: Bucket, state: States, name: str) -> list[Tensor]:

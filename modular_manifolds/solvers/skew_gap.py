@@ -65,13 +65,18 @@ class SkewGap:
             along: `<G, A>` in units of Γ.
             attained: `<Γ, Ω>` after the cubic step.
         """
-        missing = self.share * (self.squares - length * length)
+        missing = _subtract(self.share * self.squares, length * length, self.share)
         lost = _clip(missing, 0.0, self.rank * self.each) * size
         kept = 1 - 1.5 * self.deviation**2
         return 1 + self.turned + along * kept / (lost + attained)
 
 
 Number = TypeVar("Number", float, Tensor)
+
+
+def _subtract(x: float, y: Number, factor: float) -> Number:
+    """`x − factor · y`."""
+    return torch.rsub(y, x, alpha=factor) if isinstance(y, Tensor) else x - factor * y
 
 
 def _clip(x: Number, low: float, high: float) -> Number:
