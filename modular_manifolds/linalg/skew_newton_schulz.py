@@ -38,22 +38,22 @@ def skew_iterate(
         kernels: by the Triton kernels; this function without them is their specification.
 
     Returns:
-        The result, exactly skew and in the dtype of X; and s of shape (*batch, 1, 1).
+        The result, exactly skew and in the dtype of X, and s of shape (*batch, 1, 1). A zero X has s = 0 and no result: NaN,
+        but zero by the kernels.
     """
+    if x.dim() > 3:
+        result, size = skew_iterate(x.flatten(0, -3), polynomials, half=half, kernels=kernels)
+        return result.reshape(x.shape), size.reshape(*x.shape[:-2], 1, 1)
     # The skew part of 2X is X − Xᵀ: the last polynomial is halved.
     a, b, c = polynomials[-1]
     polynomials = (*polynomials[:-1], (a / 2, b / 2, c / 2))
     if kernels:
         result, size = skew_msign_by_kernels(x, polynomials, half=half)
         return result - result.mT, size
-    if x.dim() > 3:
-        result, size = skew_iterate(x.flatten(0, -3), polynomials, half=half)
-        return result.reshape(x.shape), size.reshape(*x.shape[:-2], 1, 1)
     dtype = x.dtype
     x = x.to(torch.bfloat16) if half else x
     square = _negative_gram(x)
     size = torch.linalg.vector_norm(square, dim=MATRIX, keepdim=True, dtype=dtype)
-    size = size.clamp_min(torch.finfo(dtype).tiny)
     root = size.sqrt()
     step = _step_in_half if half else _step
     x = step(x / root.to(x.dtype), square / size.to(x.dtype), polynomials[0])

@@ -138,8 +138,8 @@ class Bucket:
     def stack(self, tensors: Sequence[Tensor], *, turn: bool = True) -> Tensor:
         """Tensors of the weights' shape as matrices of one shape, all in one stack with one batch dimension.
 
-        A weight alone stays a matrix, without a batch dimension. With `turn`, the transposes of those weights are taken that
-        lie across.
+        A weight alone stays a matrix, without a batch dimension. Without `turn` the tensors are matrices already, in the
+        orientation of the stack; with it those that lie across are transposed, and vectors become one column.
         """
         if turn and any(self._turned):
             tensors = [x.mT if t else x for x, t in zip(tensors, self._turned, strict=True)]
@@ -147,7 +147,7 @@ class Bucket:
             parts = [each.flatten(0, -3) for each in tensors]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
         found = stacked(tensors)
-        return found.unsqueeze(-1) if self.as_vectors else found
+        return found.unsqueeze(-1) if turn and self.as_vectors else found
 
     def unstack(self, matrices: Tensor, *, turn: bool = True) -> list[Tensor]:
         """Undo `stack`: views into its memory."""
@@ -156,7 +156,7 @@ class Bucket:
             if len(self._batch) > 1:
                 parts = [each.unflatten(0, self._batch) for each in parts]
         else:
-            shaped = matrices.squeeze(-1) if self.as_vectors else matrices
+            shaped = matrices.squeeze(-1) if turn and self.as_vectors else matrices
             parts = unstacked(shaped, len(self.weights))
         if turn and any(self._turned):
             parts = [x.mT if t else x for x, t in zip(parts, self._turned, strict=True)]

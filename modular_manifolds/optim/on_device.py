@@ -55,8 +55,11 @@ def _largest_entries(buckets: Sequence[Bucket]) -> Tensor:
 
 
 def _usable(report: Report, groups: Sequence[Group], largest: Tensor) -> Tensor:
-    """Whether a step can be taken: every gradient is finite, and every rate within what the plans allow."""
-    finite = largest < math.inf
+    """Whether a step can be taken: every gradient is finite, and every rate within what the plans allow.
+
+    Entries beyond a quarter of what the dtype can hold count as infinite: sums with the momentum may be.
+    """
+    finite = largest < torch.finfo(largest.dtype).max / 4
     report.nonfinite.add_(torch.logical_not(finite))
     ok = finite.all()
     bounds: dict[int, float] = {}
@@ -178,7 +181,7 @@ def _descended(bucket: Bucket, group: Group, state: States, gradient: Tensor) ->
     if mu == 0:
         return gradient
     buffer = bucket.stack(momenta)
-    return gradient.mul(1 - mu).add_(buffer, alpha=mu) if group["nesterov"] else buffer
+    return torch.lerp(gradient, buffer, mu) if group["nesterov"] else buffer
 
 
 def _signals(

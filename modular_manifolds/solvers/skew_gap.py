@@ -56,19 +56,23 @@ class SkewGap:
         turned = HALF_TURNED if half else 0.0
         return cls(reach.share, reach.each, deviation, turned, squares, rank)
 
-    def of_direction(self, length: Number, size: Number, along: Number, attained: Number) -> Number:
-        """The relative gap, for plain numbers or for tensors of one number a matrix; NaN for a zero Γ.
+    def of_direction(
+        self, length: Number, size: Number, along: Number, attained: Number | None
+    ) -> Number:
+        """The relative gap, for plain numbers or for tensors of one number a matrix; of a zero Γ it means nothing.
 
         Args:
             length: `‖Ω‖_F` before the cubic step.
-            size: s.
+            size: s of 2Γ.
             along: `<G, A>` in units of Γ.
-            attained: `<Γ, Ω>` after the cubic step.
+            attained: `<Γ, Ω>` after the cubic step; `−<G, A>` if None.
         """
-        missing = _subtract(self.share * self.squares, length * length, self.share)
-        lost = _clip(missing, 0.0, self.rank * self.each) * size
+        share, each = self.share / 2, self.rank * self.each / 2
+        missing = _subtract(share * self.squares, length * length, share)
+        lost = _clip(missing, 0.0, each) * size
+        nuclear = lost - along if attained is None else lost + attained
         kept = 1 - 1.5 * self.deviation**2
-        return 1 + self.turned + along * kept / (lost + attained)
+        return along * kept / nuclear + (1 + self.turned)
 
 
 Number = TypeVar("Number", float, Tensor)

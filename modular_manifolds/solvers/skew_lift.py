@@ -32,10 +32,10 @@ class Lift(ABC):
     gamma: Tensor
 
     @abstractmethod
-    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """`A = −p(Ω) W` with p the cubic; `<G, A>` and `<Γ, p(Ω)>`, each of shape (*batch, 1, 1).
 
-        These two add up to zero, but for what was added to Γ.
+        These two add up to zero, but for what was added to Γ: None if nothing was.
         """
 
     def failed(self) -> Tensor | None:
@@ -52,10 +52,9 @@ class WholeLift(Lift):
         gamma = multiply(g, w.mT)
         return cls(w, g, gamma - gamma.mT)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         a = _cubic(omega, multiply(omega, self.w), sign=-1)
-        along = inner(self.g, a)
-        return a, along, -along
+        return a, inner(self.g, a), None
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class ReducedLift(Lift):
         gamma = torch.nn.functional.pad(stacked, (0, columns))
         return cls(w, g, gamma - gamma.mT, free, stacked, info)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         n = self.w.shape[-1]
         column = _cubic(omega, omega.narrow(-1, 0, n))
         turn, fill = column.split(n, dim=-2)

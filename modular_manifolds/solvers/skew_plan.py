@@ -78,8 +78,7 @@ class PolynomialPlan(Plan):
         )
         length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
         a, along, attained = lift.direction(omega)
-        # Γ was given twice.
-        numbers = (length, scale * 0.5, along, attained)
+        numbers = (length, scale, along, attained)
         certify = self._certify_one if self.on_host and point.dim() == 2 else self._certify
         a, gap = certify(a, *numbers, lift.failed())
         a = (a.mT if wide else a).to(point.dtype)
@@ -124,18 +123,21 @@ class PolynomialPlan(Plan):
         length: Tensor,
         scale: Tensor,
         along: Tensor,
-        attained: Tensor,
+        attained: Tensor | None,
         failed: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """A, zero if G has no tangent part or Γ could not be written down; and the gap, 0 or 1 then. NaN stays NaN."""
+        """A, zero if G has no tangent part or Γ could not be written down; and the gap, 0 or 1 then. NaN stays NaN.
+
+        `scale` is s of 2Γ.
+        """
         gap = self.bound.of_direction(length, scale, along, attained)
-        gap = torch.add(gap, 1 / scale, alpha=self._lift_rounding).clamp_(0.0, 1.0)
-        zero = scale * 0
-        nothing = scale <= projection_rounding(a)
+        gap = torch.add(gap, 1 / scale, alpha=2 * self._lift_rounding).clamp_(0.0, 1.0)
+        nothing = scale <= 2 * projection_rounding(a)
         if failed is not None:
+            zero = scale * 0
             gap = torch.where(failed, zero + 1, gap)
             a = torch.where(failed, zero, a)
-        return torch.where(nothing, zero, a), gap.masked_fill_(nothing, 0.0)
+        return a.masked_fill_(nothing, 0.0), gap.masked_fill_(nothing, 0.0)
 
     def _certify_one(
         self,
@@ -143,17 +145,18 @@ class PolynomialPlan(Plan):
         length: Tensor,
         scale: Tensor,
         along: Tensor,
-        attained: Tensor,
+        attained: Tensor | None,
         failed: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """`_certify` of one matrix in the host's memory, where plain numbers cost less than calls."""
         size = float(scale)
-        if size <= projection_rounding(a):
+        if size <= 2 * projection_rounding(a):
             return a.zero_(), torch.zeros_like(scale)
         if failed is not None and bool(failed) and not math.isnan(size):
             return a.zero_(), torch.ones_like(scale)
-        gap = self.bound.of_direction(float(length), size, float(along), float(attained))
-        gap = gap + self._lift_rounding / size
+        least = None if attained is None else float(attained)
+        gap = self.bound.of_direction(float(length), size, float(along), least)
+        gap = gap + 2 * self._lift_rounding / size
         return a, torch.full_like(scale, min(max(gap, 0.0), 1.0) if gap == gap else gap)
 
     @property
