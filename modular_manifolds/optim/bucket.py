@@ -96,7 +96,7 @@ class Bucket:
             return
         if not gap <= tolerance:
             self._quiet = 0
-            following = self.plan.deeper()
+            following = self.plan.deeper(gap)
             if following is not None:
                 self._deeper.append(self.plan)
                 self.plan = following

@@ -57,8 +57,13 @@ class Plan(ABC):
         says that it decides on the host. The direction is the caller's, who may write into it.
         """
 
-    def deeper(self) -> Plan | None:
-        """A plan with a smaller gap for more work; None if there is none."""
+    def deeper(self, gap: float | None = None) -> Plan | None:
+        """A plan with a smaller gap for more work; None if there is none.
+
+        Args:
+            gap: the worst gap that this plan left, if it is known: how much deeper to go.
+        """
+        del gap
         return None
 
     @abstractmethod
@@ -73,10 +78,11 @@ def insist(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = No
     """
     found = plan.solve(point, gradient, dual)
     # Most plans have nothing deeper, and then the gap need not be read.
-    while (following := plan.deeper()) is not None:
-        if bool((found.gap <= (plan.tolerance or 0.0)).all()):
+    while plan.deeper() is not None:
+        gap = float(found.gap.max())
+        if gap <= (plan.tolerance or 0.0):
             break
-        plan = following
+        plan = plan.deeper(gap) or plan
         found = plan.solve(point, gradient, dual)
     return found
 

@@ -41,8 +41,8 @@ class DecomposedPlan(Plan):
         gaps = torch.tensor(gap, dtype=point.dtype, device=point.device)
         return Solution(a if self.unit == 1.0 else a.mul_(self.unit), gaps, 1, self.tolerance)
 
-    def deeper(self) -> Plan | None:
-        return self.following.deeper()
+    def deeper(self, gap: float | None = None) -> Plan | None:
+        return self.following.deeper(gap)
 
     def __str__(self) -> str:
         return "it decomposes Γ once, on the host"

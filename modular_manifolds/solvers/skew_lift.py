@@ -64,43 +64,47 @@ class ReducedLift(Lift):
     Args:
         normal_free: G⊥, shape (*batch, m, n).
         stacked: C above R, shape (*batch, 2n, n); `2Γ = [C; R | 0] − [C; R | 0]ᵀ`.
+        factor: R, shape (*batch, n, n), also in float64.
         info: how the factorisation ended, shape (*batch); zero if R exists.
     """
 
     normal_free: Tensor
     stacked: Tensor
     info: Tensor
+    factor: Tensor
 
     @classmethod
     def of(cls, w: Tensor, g: Tensor, *, careful: bool) -> ReducedLift:
-        """`careful`: project G⊥ once more, and add more to its Gram matrix."""
+        """`careful`: project G⊥ once more, and factor its Gram matrix in float64.
+
+        A gradient of low rank leaves directions in G⊥ that are rounding. In float32 they would come out as long as the root of
+        its eps, and the gap would count what they might be worth.
+        """
         columns, eps = w.shape[-1], torch.finfo(w.dtype).eps
         c = multiply(w.mT, g)
         free = plus_product(g, w, c, factor=-1.0)
         if careful:
             free = plus_product(free, w, multiply(w.mT, free), factor=-1.0)
-        e = gram_product(free)
+        e = gram_product(free.double() if careful else free)
         length = torch.linalg.vector_norm(c, dim=MATRIX, keepdim=True)
         size = torch.linalg.vector_norm(e, dim=MATRIX, keepdim=True)
         # Sums of products are off by about eps ‖E‖_F in the spectral norm, and if W spans the gradient, all that is left
         # of it is rounding of C.
-        share = (CAREFUL_SHIFT if careful else SHIFT) * eps
-        rounding = (SPAN_ROUNDING * eps) ** 2 * columns
-        shift = torch.addcmul(
-            size * share + torch.finfo(w.dtype).tiny ** 0.5, length, length, value=rounding
-        )
+        share, rounding = SHIFT * torch.finfo(e.dtype).eps, (SPAN_ROUNDING * eps) ** 2 * columns
+        least = torch.finfo(w.dtype).tiny ** 0.5
+        shift = torch.addcmul(size * share + least, length, length, value=rounding)
         e.diagonal(dim1=-2, dim2=-1).add_(shift.squeeze(-1))
         factor, info = torch.linalg.cholesky_ex(e, upper=True)
-        stacked = torch.cat((c, factor), dim=-2)
+        stacked = torch.cat((c, factor.to(c.dtype)), dim=-2)
         gamma = torch.nn.functional.pad(stacked, (0, columns))
-        return cls(w, g, gamma - gamma.mT, free, stacked, info)
+        return cls(w, g, gamma - gamma.mT, free, stacked, info, factor)
 
     def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         n = self.w.shape[-1]
         column = _cubic(omega, omega.narrow(-1, 0, n))
         turn, fill = column.split(n, dim=-2)
-        factor = self.stacked.narrow(-2, n, n)
-        fill = torch.linalg.solve_triangular(factor, fill, upper=True)
+        fill = fill.to(self.factor.dtype)
+        fill = torch.linalg.solve_triangular(self.factor, fill, upper=True).to(turn.dtype)
         a = combined(product(self.normal_free, fill), self.w, turn - turn.mT, beta=-1.0, alpha=-0.5)
         return a, inner(self.g, a), inner(self.stacked, column)
 
@@ -110,7 +114,6 @@ class ReducedLift(Lift):
 
 SHIFT = 4.0
 """How many times eps ‖E‖_F is added to E, so that the factor exists whatever rounding took from it."""
-CAREFUL_SHIFT = 32.0
 SPAN_ROUNDING = 16.0
 """How many times eps √n ‖C‖_F the rounding of G⊥ may be long."""
 

@@ -33,6 +33,7 @@ class PolynomialPlan(Plan):
         dtype: of all products but those of the polynomials.
         half: those are in bfloat16.
         kernels: they run on the Triton kernels.
+        closer: Γ is divided by a closer bound on its largest singular value.
         accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
         look, looks: which plan this is of how many.
         polynomials, bound: what follows from these for the iteration and for its gap.
@@ -47,6 +48,7 @@ class PolynomialPlan(Plan):
     dtype: torch.dtype
     half: bool
     kernels: bool
+    closer: bool
     accuracy: float
     floor: float
     look: int
@@ -74,7 +76,11 @@ class PolynomialPlan(Plan):
         w, g, wide = self._tall(point, gradient)
         lift = WholeLift.of(w, g) if self.whole else ReducedLift.of(w, g, careful=self.look > 1)
         omega, scale = skew_iterate(
-            lift.gamma, self.polynomials, half=self.half, kernels=self.kernels
+            lift.gamma,
+            self.polynomials,
+            half=self.half,
+            kernels=self.kernels,
+            closer=self.closer,
         )
         length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
         a, along, attained = lift.direction(omega)
@@ -85,14 +91,17 @@ class PolynomialPlan(Plan):
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
 
-    def deeper(self) -> Plan | None:
-        """Three times lower a floor; then float32 instead of bfloat16; then float64."""
+    def deeper(self, gap: float | None = None) -> Plan | None:
+        """Lower floors, and more care with directions that are hardly there; then float32 for bfloat16; then float64."""
         lowest = promised(self.tolerance, self.dtype, half=self.half).lowest
         if self.look >= self.looks:
             return None
         following = replace(self, look=self.look + 1)
         if self.floor > lowest:
-            return replace(following, floor=max(self.floor / 3, lowest))
+            # What small singular values may be worth is proportional to the floor.
+            short = self.tolerance or 0.0
+            times = STRIDE if gap is None or not short else max(2 * gap / short, STRIDE)
+            return replace(following, floor=max(self.floor / times, lowest))
         if self.half:
             promise = promised(self.tolerance, self.dtype, half=False)
             return replace(following, half=False, accuracy=promise.accuracy)
@@ -174,6 +183,8 @@ class PolynomialPlan(Plan):
         )
 
 
+STRIDE = 4.0
+"""How many times lower the floor of a deeper plan is, at least. It starts anew, so it should not be the last but one."""
 LIFT_ROUNDING = 32.0
 """How many times eps ‖G‖/‖Γ‖ is added to the gap. At the usual tolerance a direction is then tangent to half the digits."""
 

@@ -96,10 +96,13 @@ def _plan(
         and half_is_fast(device_type)
     )
     promise = promised(solver.tolerance, dtype, half=half)
+    # A closer bound on the largest singular value costs passes over memory and spares a polynomial, which a processor notices
+    # if Γ is large.
+    closer = on_host and not half and k >= HALF_MIN_COLUMNS
     # In a stack the worst matrix decides, many singular values of a large one are small, and on an accelerator a gap that is
     # too large shows a step later. Elsewhere a second look costs less than polynomials that are rarely needed.
     second_look_is_cheap = on_host and not stack and k < HALF_MIN_COLUMNS
-    first = 10 if half else 1 if second_look_is_cheap else 5
+    first = 10 if half else 1 if second_look_is_cheap or closer else 5
     plan = PolynomialPlan(
         solver.tolerance,
         manifold,
@@ -111,6 +114,7 @@ def _plan(
         dtype=dtype,
         half=half,
         kernels=resolve_on(solver.backend, device_type, dtype) == "triton",
+        closer=closer,
         accuracy=promise.accuracy,
         floor=max(promise.wanted / first, promise.lowest),
         look=1,

@@ -176,8 +176,9 @@ class ByProducts(Plan):
         line = Line.of(sign / -(1 + self.accuracy), tangent, n, multiplier)
         return line, nuclear.unsqueeze(-1).unsqueeze(-1)
 
-    def deeper(self) -> Plan | None:
+    def deeper(self, gap: float | None = None) -> Plan | None:
         """More rounds, closer to msign: gaps of 1e-3 and less."""
+        del gap
         finer = replace(self, rounds=8, accuracy=1e-4, floor=1e-5)
         return None if finer == self else finer
 
