@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from modular_manifolds.linalg.backend import resolve_on
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -89,6 +91,16 @@ def test_the_table_of_whole_steps_shows_what_is_known(script: Modules) -> None:
     assert ours[-4:] == ["2.000", "0.25", "–", "4.0e-03"]
     assert products[-4:] == ["–"] * 4
     assert torchs[-4:] == ["8.000", "1.00", "–", "–"]
+
+
+@WITHOUT_GPU
+def test_torchs_path_is_timed_without_the_kernels(script: Modules) -> None:
+    pytest.importorskip("triton")
+    sections = script("step_sections")
+    place: tuple[Any, ...] = ("auto", "cuda", torch.float32)
+    with sections.by_torch():
+        assert resolve_on(*place) == "torch"
+    assert resolve_on(*place) == "triton"
 
 
 @WITHOUT_GPU
