@@ -8,6 +8,7 @@ from modular_manifolds.solvers.base import Solver as Solver
 from modular_manifolds.solvers.closed_form import NormSteepest as NormSteepest
 from modular_manifolds.solvers.closed_form import RowTangentGradient as RowTangentGradient
 from modular_manifolds.solvers.closed_form import TangentGradient as TangentGradient
+from modular_manifolds.solvers.plan import Plan as Plan
 from modular_manifolds.solvers.select import Choice as Choice
 from modular_manifolds.solvers.select import find_solver as find_solver
 from modular_manifolds.solvers.select import select as select

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from modular_manifolds.linalg.backend import resolve_on
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -60,3 +62,50 @@ def test_the_routine_of_torchs_muon_is_where_it_is_looked_for(script: Modules) -
     (plain, *_) = script("timings").others().values()
     sigma = torch.linalg.svdvals(plain(x).double())
     assert 0.3 < float(sigma.min()) <= float(sigma.max()) < 1.3
+
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+@WITHOUT_GPU
+def test_whole_steps_want_a_gpu(
+    script: Modules, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script("step").main(["--out", str(tmp_path / "measured")]) == 2
+    assert "torch sees no GPU here" in capsys.readouterr().out
+
+
+def test_whole_steps_of_smaller_weights_in_the_hosts_memory(script: Modules) -> None:
+    found = script("step_sections").steps_without_waiting("cpu", width=24)
+    assert found["largest gap"] <= 1e-2
+    assert found["largest residual"] <= 1e-5
+
+
+def test_the_table_of_whole_steps_shows_what_is_known(script: Modules) -> None:
+    step = script("step")
+    known = {
+        "times": {"ms": {step.OURS: 2.0, step.TORCHS: 8.0}, "gap": {step.OURS: 0.004}},
+        "launches": {"failed": "no profiler here"},
+    }
+    _, ours, products, _, torchs = (line.split() for line in step.table(known).splitlines())
+    assert ours[-4:] == ["2.000", "0.25", "–", "4.0e-03"]
+    assert products[-4:] == ["–"] * 4
+    assert torchs[-4:] == ["8.000", "1.00", "–", "–"]
+
+
+@WITHOUT_GPU
+def test_torchs_path_is_timed_without_the_kernels(script: Modules) -> None:
+    pytest.importorskip("triton")
+    sections = script("step_sections")
+    place: tuple[Any, ...] = ("auto", "cuda", torch.float32)
+    with sections.by_torch():
+        assert resolve_on(*place) == "torch"
+    assert resolve_on(*place) == "triton"
+
+
+@WITHOUT_GPU
+def test_a_section_that_fails_is_told_in_words(script: Modules, tmp_path: Path) -> None:
+    """Its process ends with another code; what it printed is kept."""
+    found = script("step").run_apart("times", 60.0, tmp_path)
+    assert "torch sees no GPU here" in found["failed"]
+    assert (tmp_path / "times.log").exists()
