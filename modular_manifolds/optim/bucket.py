@@ -72,6 +72,8 @@ class Bucket:
         count = len(weights) * self._matrices
         alone = count == 1 and not self._batch
         self.plan = self._plan((rows, columns) if alone else (count, rows, columns))
+        self.has_deeper_plans = self.plan.deeper() is not None
+        """Whether the gap of a step is worth knowing at the next one."""
         self.share_values = self._shares_in(group)
         self.shares = self._shares_on(self.device)
 

@@ -64,7 +64,8 @@ class Report:
     """Counts and gaps of the buckets on one device. A step writes them in place, and only sums are kept.
 
     `counts` says for each weight in how many steps its gradient was not finite, then how many steps had a rate beyond
-    the plans, and how many steps were left out; `gaps` is the worst gap of each bucket in the last step.
+    the plans, and how many steps were left out; `gaps` is the worst gap, in the last step, of each bucket that has deeper
+    plans.
     """
 
     def __init__(self, buckets: Sequence[Bucket]) -> None:
@@ -75,7 +76,8 @@ class Report:
         self.counts = torch.zeros(len(self.names) + 2, dtype=torch.float32, device=device)
         self.nonfinite, self.too_long, self.left_out = self.counts.split([len(self.names), 1, 1])
         """Views of the counts."""
-        self.gaps = torch.zeros(len(buckets), dtype=torch.float32, device=device)
+        self.deepened = [bucket for bucket in buckets if bucket.has_deeper_plans]
+        self.gaps = torch.zeros(len(self.deepened), dtype=torch.float32, device=device)
         self._heard = [0.0] * (len(self.names) + 2)
         self._mailbox = Mailbox()
 
@@ -104,6 +106,6 @@ class Report:
         if left_out:
             names = [name for name, count in zip(self.names, nonfinite, strict=True) if count]
             return News(tuple(names), bool(too_long), int(left_out))
-        for bucket, gap in zip(self.buckets, gaps, strict=True):
+        for bucket, gap in zip(self.deepened, gaps, strict=True):
             bucket.hear_gap(gap)
         return None

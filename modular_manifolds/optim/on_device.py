@@ -39,11 +39,13 @@ def step_on_device(
         decays = _decay_momenta_(report.buckets, groups, state, ok)
         reached = (entries > 0) & ok
         parts = reached.split([len(bucket.weights) for bucket in report.buckets])
-        gaps = [
-            _step_bucket(bucket, groups[bucket.group], state, diagnoses, ok, part, decays)
-            for bucket, part in zip(report.buckets, parts, strict=True)
-        ]
-        torch.stack(gaps, out=report.gaps)
+        gaps: list[Tensor] = []
+        for bucket, part in zip(report.buckets, parts, strict=True):
+            gap = _step_bucket(bucket, groups[bucket.group], state, diagnoses, ok, part, decays)
+            if bucket.has_deeper_plans:
+                gaps.append(gap.amax().to(torch.float32))
+        if gaps:
+            torch.stack(gaps, out=report.gaps)
 
 
 def _largest_entries(buckets: Sequence[Bucket]) -> Tensor:
@@ -115,7 +117,7 @@ def _step_bucket(
     reached: Tensor,
     decays: Mapping[tuple[float, torch.dtype], Tensor],
 ) -> Tensor:
-    """Step one bucket and give back its worst gap. `reached` says for each weight whether its gradient is not zero."""
+    """Step one bucket and give back the gaps. `reached` says for each weight whether its gradient is not zero."""
     # Zero if the step is left out, so that no NaN arrives anywhere.
     gradient = bucket.stack([_gradient(each) for each in bucket.parameters])
     gradient = torch.where(ok, gradient.to(bucket.full), 0.0)
@@ -151,7 +153,7 @@ def _step_bucket(
         tangent = bucket.geometry.manifold.tangent(landed, before)
         foreach.copy_(momenta, bucket.unstack(torch.where(ok, tangent, before)))
     diagnoses.put(bucket.names, replace(found, gap=bucket.by_weight(found.gap)))
-    return found.gap.amax().to(torch.float32)
+    return found.gap
 
 
 def _moving_units(bucket: Bucket, gradient: Tensor, reached: Tensor) -> Tensor:

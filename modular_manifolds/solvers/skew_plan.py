@@ -97,7 +97,8 @@ class PolynomialPlan(Plan):
         if self.look >= self.looks:
             return None
         following = replace(self, look=self.look + 1)
-        if self.floor > lowest:
+        # In the columns of W and G the second plan is as careful as float32 can be.
+        if self.floor > lowest and (self.whole or self.look == 1):
             # What small singular values may be worth is proportional to the floor.
             short = self.tolerance or 0.0
             times = STRIDE if gap is None or not short else max(2 * gap / short, STRIDE)
