@@ -7,14 +7,11 @@ import copy
 import pytest
 import torch
 from torch import Tensor
-from weights import PAIRS, Weight, as_one_group_a_weight, give_gradient
+from weights import EVERY_PAIR, Weight, as_one_group_a_weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
 
-EVERY_PAIR = pytest.mark.parametrize(
-    ("manifold", "norm"), PAIRS, ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS]
-)
 LR, MU = 0.01, 0.9
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from weights import PAIRS, Weight, give_gradient, named
+from weights import EVERY_PAIR, Weight, give_gradient, named
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
@@ -21,9 +21,6 @@ from modular_manifolds.solvers import plan
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.solution import Solution
 
-EVERY_PAIR = pytest.mark.parametrize(
-    ("manifold", "norm"), PAIRS, ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS]
-)
 MU = 0.9
 
 

@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
-from weights import PAIRS, Weight, as_one_group_a_weight, give_gradient
+from weights import EVERY_PAIR, Weight, as_one_group_a_weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -256,9 +256,7 @@ def test_state_that_no_step_could_use_is_refused() -> None:
             opt.load_state_dict(saved)
 
 
-@pytest.mark.parametrize(
-    ("manifold", "norm"), PAIRS, ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS]
-)
+@EVERY_PAIR
 def test_the_state_of_every_weight_exists_from_construction_on(
     manifold: type[mm.Manifold], norm: type[mm.Norm]
 ) -> None:

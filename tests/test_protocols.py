@@ -219,10 +219,12 @@ def test_what_is_missing_is_named() -> None:
         def geometries(self) -> Iterator[tuple[str, mm.Geometry]]:
             yield "weight", GEOMETRY
 
+    half: Any = Half(3, 2)
     for ask in (mm.budget, mm.conditioning, mm.lipschitz):
         with pytest.raises(ArgumentError, match=r"got Half without budget\(\)"):
-            ask(Half(3, 2))
-    for nonsense in (nn.Linear(3, 2), mm.Linear, 3, None):
+            ask(half)
+    others: list[Any] = [nn.Linear(3, 2), mm.Linear, 3, None]
+    for nonsense in others:
         with pytest.raises(ArgumentError, match="must be a modular_manifolds module"):
             mm.budget(nonsense)
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from weights import PAIRS, Weight, give_gradient
+from weights import EVERY_PAIR, Weight, give_gradient
 
 import modular_manifolds as mm
 
-EVERY_PAIR = pytest.mark.parametrize(
-    ("manifold", "norm"), PAIRS, ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS]
-)
 SETTINGS = [
     {"momentum": 0.9},
     {"momentum": 0.9, "nesterov": True},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from weights import PAIRS, Weight
+from weights import EVERY_PAIR, Weight
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -112,9 +112,7 @@ def test_nesterov_needs_momentum_in_a_group_too() -> None:
         opt.step()
 
 
-@pytest.mark.parametrize(
-    ("manifold", "norm"), PAIRS, ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS]
-)
+@EVERY_PAIR
 def test_a_schedule_that_gives_nan_moves_no_weight(
     manifold: type[mm.Manifold], norm: type[mm.Norm]
 ) -> None:

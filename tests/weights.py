@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -12,6 +13,11 @@ from modular_manifolds.solvers import TABLE
 
 PAIRS = [(manifold, norm) for manifold, norm in TABLE]
 """Every pair that has a solver."""
+
+EVERY_PAIR = pytest.mark.parametrize(
+    ("manifold", "norm"), PAIRS, ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS]
+)
+"""A test with every pair."""
 
 
 class Weight(mm.Atom):
