@@ -25,7 +25,6 @@ def skew_iterate(
     *,
     half: bool = False,
     kernels: bool = False,
-    closer: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Apply odd polynomials to the singular values of the skew `X/s`, `s = ‖X²‖_F^{1/2}`.
 
@@ -37,17 +36,13 @@ def skew_iterate(
         polynomials: in order, at least one.
         half: products in bfloat16; the polynomials must leave room for its rounding.
         kernels: by the Triton kernels; this function without them is their specification.
-        closer: `s = ‖X⁴‖_F^{1/4}`, at most `n^{1/8}` times the largest singular value, for a few passes over memory. Not in
-            half precision and not by the kernels.
 
     Returns:
         The result, exactly skew and in the dtype of X, and s of shape (*batch, 1, 1). A zero X has s = 0 and no result: NaN,
         but zero by the kernels.
     """
     if x.dim() > 3:
-        result, size = skew_iterate(
-            x.flatten(0, -3), polynomials, half=half, kernels=kernels, closer=closer
-        )
+        result, size = skew_iterate(x.flatten(0, -3), polynomials, half=half, kernels=kernels)
         return result.reshape(x.shape), size.reshape(*x.shape[:-2], 1, 1)
     # The skew part of 2X is X − Xᵀ: the last polynomial is halved.
     a, b, c = polynomials[-1]
@@ -67,11 +62,7 @@ def skew_iterate(
             x = _step_in_half(x, _negative_gram(x), polynomial)
         x = x.to(dtype)
         return x - x.mT, root
-    if closer:
-        x, nearer = _first_step_closer(x, square, polynomials[0])
-        root = root * nearer
-    else:
-        x = _step(x, square, polynomials[0])
+    x = _step(x, square, polynomials[0])
     for polynomial in polynomials[1:]:
         x = _step(x, _negative_gram(x), polynomial)
     return x - x.mT, root
@@ -88,24 +79,9 @@ def _negative_gram(x: Tensor) -> Tensor:
     return commuting(x, x)
 
 
-def _first_step_closer(x: Tensor, square: Tensor, polynomial: Polynomial) -> tuple[Tensor, Tensor]:
-    """The first polynomial of `X/t`, and `t = ‖X⁴‖_F^{1/4}`: the product that the polynomial needs tells it."""
-    a, b, c = polynomial
-    fourth = commuting(square, square)
-    size = torch.linalg.vector_norm(fourth, dim=MATRIX, keepdim=True).sqrt()
-    inner = square.mul_(-b).addcdiv_(fourth, size, value=c).div_(size)
-    root = size.sqrt()
-    return _times(x / root, inner, a), root
-
-
 def _step(x: Tensor, square: Tensor, polynomial: Polynomial) -> Tensor:
     a, b, c = polynomial
     inner = commuting_combined(square, square, square, beta=-b, alpha=c)
-    return _times(x, inner, a)
-
-
-def _times(x: Tensor, inner: Tensor, a: float) -> Tensor:
-    """`(aI + B) X` with B = `inner`, which may be written to."""
     if x.dim() == 2 and x.shape[-1] >= SYMMETRY_MIN_COLUMNS:
         # Blocks are mirrored, so what is mirrored must be skew.
         inner.diagonal().add_(a)

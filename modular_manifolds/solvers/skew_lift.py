@@ -74,8 +74,8 @@ class ReducedLift(Lift):
     factor: Tensor
 
     @classmethod
-    def of(cls, w: Tensor, g: Tensor, *, careful: bool) -> ReducedLift:
-        """`careful`: project G⊥ once more, and factor its Gram matrix in float64.
+    def of(cls, w: Tensor, g: Tensor, *, again: bool, double: bool) -> ReducedLift:
+        """Write Γ down; project G⊥ once more if `again`, and factor its Gram matrix in float64 if `double`.
 
         A gradient of low rank leaves directions in G⊥ that are rounding. In float32 they would come out as long as the root of
         its eps, and the gap would count what they might be worth.
@@ -83,9 +83,9 @@ class ReducedLift(Lift):
         columns, eps = w.shape[-1], torch.finfo(w.dtype).eps
         c = multiply(w.mT, g)
         free = plus_product(g, w, c, factor=-1.0)
-        if careful:
+        if again:
             free = plus_product(free, w, multiply(w.mT, free), factor=-1.0)
-        e = gram_product(free.double() if careful else free)
+        e = gram_product(free.double() if double else free)
         length = torch.linalg.vector_norm(c, dim=MATRIX, keepdim=True)
         size = torch.linalg.vector_norm(e, dim=MATRIX, keepdim=True)
         # Sums of products are off by about eps ‖E‖_F in the spectral norm, and if W spans the gradient, all that is left

@@ -31,9 +31,9 @@ class PolynomialPlan(Plan):
         whole: Γ is m×m; else it is 2n×2n.
         on_host: points are checked, as their numbers lie in the host's memory.
         dtype: of all products but those of the polynomials.
-        half: those are in bfloat16.
+        double_gram: the part of G off W is factored in float64, if Γ is 2n×2n.
+        half: the polynomials' products are in bfloat16.
         kernels: they run on the Triton kernels.
-        closer: Γ is divided by a closer bound on its largest singular value.
         accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
         look, looks: which plan this is of how many.
         polynomials, bound: what follows from these for the iteration and for its gap.
@@ -46,9 +46,9 @@ class PolynomialPlan(Plan):
     whole: bool
     on_host: bool
     dtype: torch.dtype
+    double_gram: bool
     half: bool
     kernels: bool
-    closer: bool
     accuracy: float
     floor: float
     look: int
@@ -74,13 +74,16 @@ class PolynomialPlan(Plan):
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, g, wide = self._tall(point, gradient)
-        lift = WholeLift.of(w, g) if self.whole else ReducedLift.of(w, g, careful=self.look > 1)
+        lift = (
+            WholeLift.of(w, g)
+            if self.whole
+            else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
+        )
         omega, scale = skew_iterate(
             lift.gamma,
             self.polynomials,
             half=self.half,
             kernels=self.kernels,
-            closer=self.closer,
         )
         length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
         a, along, attained = lift.direction(omega)
@@ -96,7 +99,7 @@ class PolynomialPlan(Plan):
         lowest = promised(self.tolerance, self.dtype, half=self.half).lowest
         if self.look >= self.looks:
             return None
-        following = replace(self, look=self.look + 1)
+        following = replace(self, look=self.look + 1, double_gram=True)
         # In the columns of W and G the second plan is as careful as float32 can be.
         if self.floor > lowest and (self.whole or self.look == 1):
             # What small singular values may be worth is proportional to the floor.

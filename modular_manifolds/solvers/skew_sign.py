@@ -92,17 +92,15 @@ def _plan(
     half = (
         dtype is torch.float32
         and solver.tolerance >= HALF_MIN_TOLERANCE
-        and k >= HALF_MIN_COLUMNS
+        and k >= LARGE_MIN_COLUMNS
         and half_is_fast(device_type)
     )
     promise = promised(solver.tolerance, dtype, half=half)
-    # A closer bound on the largest singular value costs passes over memory and spares a polynomial, which a processor notices
-    # if Γ is large.
-    closer = on_host and not half and k >= HALF_MIN_COLUMNS
-    # In a stack the worst matrix decides, many singular values of a large one are small, and on an accelerator a gap that is
-    # too large shows a step later. Elsewhere a second look costs less than polynomials that are rarely needed.
-    second_look_is_cheap = on_host and not stack and k < HALF_MIN_COLUMNS
-    first = 10 if half else 1 if second_look_is_cheap or closer else 5
+    # Of gradients as they come in training most singular values are small. A processor takes the floor that mostly
+    # suffices; on an accelerator a bucket whose gap is too large gets a deeper plan.
+    large = k >= LARGE_MIN_COLUMNS
+    double_gram = on_host and not whole and large
+    share = 5 if not on_host else 10 if not large else 14 if whole else 33
     plan = PolynomialPlan(
         solver.tolerance,
         manifold,
@@ -112,11 +110,11 @@ def _plan(
         whole=whole,
         on_host=on_host,
         dtype=dtype,
+        double_gram=double_gram,
         half=half,
         kernels=resolve_on(solver.backend, device_type, dtype) == "triton",
-        closer=closer,
         accuracy=promise.accuracy,
-        floor=max(promise.wanted / first, promise.lowest),
+        floor=max(promise.wanted / share, promise.lowest),
         look=1,
         looks=max(1, solver.max_iterations),
     )
@@ -129,7 +127,7 @@ DECOMPOSE_MAX_RANK = 32
 """Up to this rank of Γ one decomposition costs less than the calls of all the products."""
 WHOLE_MAX_ROWS = 96
 """Up to so many rows one Γ of m×m costs less than the calls that make it smaller."""
-HALF_MIN_COLUMNS = 512
-"""From this many columns of Γ on, bfloat16 is the quicker if the machine has hardware for it."""
+LARGE_MIN_COLUMNS = 512
+"""From this many columns of Γ on, bfloat16 is the quicker if the machine has hardware for it, and a second plan dear."""
 HALF_MIN_TOLERANCE = 1e-2
 """From this tolerance on, bfloat16 is accurate enough."""
