@@ -100,7 +100,10 @@ def _plan(
     # suffices; on an accelerator a bucket whose gap is too large gets a deeper plan.
     large = k >= LARGE_MIN_COLUMNS
     double_gram = on_host and not whole and large
-    share = 5 if not on_host or not large else 14 if whole else 33
+    if not on_host or (whole and not large):
+        share = 5
+    else:
+        share = 10 if not large else 14 if whole else 33
     plan = PolynomialPlan(
         solver.tolerance,
         manifold,
