@@ -273,7 +273,8 @@ class Depth(Plan):
         del point, dual
         return Solution(-gradient, torch.zeros(()))
 
-    def deeper(self) -> Plan | None:
+    def deeper(self, gap: float | None = None) -> Plan | None:
+        del gap
         return replace(self, depth=self.depth + 1) if self.depth < 2 else None
 
     def __str__(self) -> str:

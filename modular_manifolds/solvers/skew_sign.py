@@ -96,14 +96,9 @@ def _plan(
         and half_is_fast(device_type)
     )
     promise = promised(solver.tolerance, dtype, half=half)
-    # Of gradients as they come in training most singular values are small. A processor takes the floor that mostly
-    # suffices; on an accelerator a bucket whose gap is too large gets a deeper plan.
     large = k >= LARGE_MIN_COLUMNS
     double_gram = on_host and not whole and large
-    if not on_host or (whole and not large):
-        share = 5
-    else:
-        share = 10 if not large else 14 if whole else 33
+    share = FLOORS[whole, large] if on_host else FLOOR
     plan = PolynomialPlan(
         solver.tolerance,
         manifold,
@@ -130,6 +125,11 @@ DECOMPOSE_MAX_RANK = 32
 """Up to this rank of Γ one decomposition costs less than the calls of all the products."""
 WHOLE_MAX_ROWS = 96
 """Up to so many rows one Γ of m×m costs less than the calls that make it smaller."""
+FLOOR = 5
+"""The tolerance over the first floor. On an accelerator a bucket whose gap is too large gets a deeper plan."""
+FLOORS = {(True, False): 5, (False, False): 10, (True, True): 14, (False, True): 33}
+"""The same on a processor, by whether Γ is whole and whether it is large: what mostly suffices for gradients as they come in
+training, whose singular values are mostly small, because a second plan starts anew."""
 LARGE_MIN_COLUMNS = 512
 """From this many columns of Γ on, bfloat16 is the quicker if the machine has hardware for it, and a second plan dear."""
 HALF_MIN_TOLERANCE = 1e-2
