@@ -43,7 +43,7 @@ class SkewSign(Solver):
 
     Args:
         tolerance: on the relative duality gap.
-        max_iterations: how many plans may be tried; each lowers the floor threefold.
+        max_iterations: how many plans may be tried; each lowers the floor by as much as the gap was too large.
         backend: of the polynomials: `"auto"`, `"torch"`, or `"triton"` for the kernels, which run on cuda.
 
     Source: M. Solonko, A. Molozhavenko, M. Rakhuba, "Muon on the Stiefel Manifold Admits an Exact Closed-Form Update"
