@@ -78,11 +78,12 @@ def insist(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = No
     """
     found = plan.solve(point, gradient, dual)
     # Most plans have nothing deeper, and then the gap need not be read.
-    while plan.deeper() is not None:
+    while type(plan).deeper is not Plan.deeper:
         gap = float(found.gap.max())
-        if gap <= (plan.tolerance or 0.0):
+        following = None if gap <= (plan.tolerance or 0.0) else plan.deeper(gap)
+        if following is None:
             break
-        plan = plan.deeper(gap) or plan
+        plan = following
         found = plan.solve(point, gradient, dual)
     return found
 
