@@ -18,6 +18,7 @@ from modular_manifolds.optim import on_device, settings, steepest_descent
 from modular_manifolds.optim.bucket import QUIET_STEPS, Bucket
 from modular_manifolds.optim.weight import Weight as Known
 from modular_manifolds.solvers import plan
+from modular_manifolds.solvers.closed_form import NormSteepest
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.solution import Solution
 
@@ -313,9 +314,6 @@ def test_a_gap_that_was_too_large_deepens_the_plan_and_a_quiet_time_brings_it_ba
 @pytest.mark.usefixtures("without_reading")
 def test_the_gap_of_a_step_chooses_the_plan_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "readable", lambda _: False)
-    net = network(mm.Euclidean(), mm.Frobenius())
-    opt = mm.SteepestDescent(net, 0.1)
-    (made,) = opt._roster.buckets  # pyright: ignore[reportPrivateUsage]
 
     @dataclass(frozen=True)
     class Short(Depth):
@@ -324,7 +322,10 @@ def test_the_gap_of_a_step_chooses_the_plan_of_the_next(monkeypatch: pytest.Monk
             gap = 0.1 if self.depth == 0 else 0.0
             return Solution(-gradient, torch.full((2,), gap), tolerance=1e-2)
 
-    made.plan = Short(1e-2)
+    monkeypatch.setattr(NormSteepest, "plan", lambda *_: Short(1e-2))
+    net = network(mm.Euclidean(), mm.Frobenius())
+    opt = mm.SteepestDescent(net, 0.1)
+    (made,) = opt._roster.buckets  # pyright: ignore[reportPrivateUsage]
     depths: list[str] = []
     for seed in range(3):
         give_gradients(net, seed + 9)

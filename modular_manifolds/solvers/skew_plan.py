@@ -97,7 +97,7 @@ class PolynomialPlan(Plan):
     def deeper(self, gap: float | None = None) -> Plan | None:
         """Lower floors, and more care with directions that are hardly there; then float32 for bfloat16; then float64."""
         lowest = promised(self.tolerance, self.dtype, half=self.half).lowest
-        if self.look >= self.looks:
+        if self.look >= self.looks or (gap is not None and math.isnan(gap)):
             return None
         following = replace(self, look=self.look + 1, double_gram=True)
         # In the columns of W and G the second plan is as careful as float32 can be.
