@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+Item = TypeVar("Item")
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -23,3 +24,13 @@ def plain(number: float) -> float:
     """The number itself; where a compiler has made it symbolic, its value, for which alone the code is compiled."""
     # To read the digits of a symbolic float is to ask for its value.
     return float.fromhex(number.hex())
+
+
+def number_in(known: list[Item], item: Item) -> int:
+    """The place of `item` in a list that only grows: the number that stands for it in a graph, which holds no objects.
+
+    Equal items have one number. Call it from a `constant` function, so that a compiler does not trace the search.
+    """
+    if item not in known:
+        known.append(item)
+    return known.index(item)

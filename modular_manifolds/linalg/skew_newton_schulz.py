@@ -56,15 +56,11 @@ def skew_iterate(
     size = torch.linalg.vector_norm(square, dim=MATRIX, keepdim=True, dtype=dtype)
     root = size.sqrt()
     x, square = x / root.to(x.dtype), square / size.to(x.dtype)
-    if half:
-        x = _step_in_half(x, square, polynomials[0])
-        for polynomial in polynomials[1:]:
-            x = _step_in_half(x, _negative_gram(x), polynomial)
-        x = x.to(dtype)
-        return x - x.mT, root
-    x = _step(x, square, polynomials[0])
+    step = _step_in_half if half else _step
+    x = step(x, square, polynomials[0])
     for polynomial in polynomials[1:]:
-        x = _step(x, _negative_gram(x), polynomial)
+        x = step(x, _negative_gram(x), polynomial)
+    x = x.to(dtype)
     return x - x.mT, root
 
 

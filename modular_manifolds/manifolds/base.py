@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modular_manifolds.arguments import POSITIVE, check_number
 from modular_manifolds.errors import ArgumentError, ShapeError
-from modular_manifolds.linalg.compilers import constant
+from modular_manifolds.linalg.compilers import constant, number_in
 from modular_manifolds.linalg.matrices import MATRIX, as_matrices, in_range, restore
 from modular_manifolds.linalg.surroundings import compiled_on_host, full_precision
 from modular_manifolds.values import values_of
@@ -225,9 +225,7 @@ MANIFOLDS: Final[list[Manifold]] = []
 @constant
 def number_of(manifold: Manifold) -> int:
     """The place of the manifold in `MANIFOLDS`. Equal manifolds have one number."""
-    if manifold not in MANIFOLDS:
-        MANIFOLDS.append(manifold)
-    return MANIFOLDS.index(manifold)
+    return number_in(MANIFOLDS, manifold)
 
 
 @torch.library.custom_op("modular_manifolds::on_host", mutates_args=())

@@ -24,7 +24,7 @@ class Solver(ABC):
 
     Settings are fields. A solver answers `plan`: every choice is made there, once, on the host, and the plan then computes
     without reading numbers back. A solver that must look at its numbers to go on answers `solve` instead; it waits for an
-    accelerator at every look and cannot be compiled.
+    accelerator at every look and cannot be compiled there. On the CPU it is one operator of a compiled graph.
     """
 
     name: ClassVar[str]

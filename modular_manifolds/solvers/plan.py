@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.compilers import constant
+from modular_manifolds.linalg.compilers import constant, number_in
 from modular_manifolds.linalg.surroundings import compiled_on_host, full_precision, readable
 from modular_manifolds.solvers.solution import Solution, Status
 
@@ -68,7 +68,7 @@ class Plan(ABC):
 
     @abstractmethod
     def __str__(self) -> str:
-        """What the plan does, as the end of a sentence."""
+        """The plan in words, as a sentence without its full stop."""
 
 
 def insist(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
@@ -115,9 +115,7 @@ PLANS: Final[list[Plan]] = []
 @constant
 def number_of(plan: Plan) -> int:
     """The place of the plan in `PLANS`. Equal plans have one number."""
-    if plan not in PLANS:
-        PLANS.append(plan)
-    return PLANS.index(plan)
+    return number_in(PLANS, plan)
 
 
 @torch.library.custom_op("modular_manifolds::insist", mutates_args=())

@@ -14,7 +14,7 @@ from modular_manifolds.linalg.newton_schulz import Reach
 
 @dataclass(frozen=True)
 class SkewGap:
-    """What is known of `‖Γ‖_nuc` if polynomials p were applied to Γ/s, made for singular values from f on.
+    """A bound on `‖Γ‖_nuc` if polynomials p were applied to Γ/s, made for singular values from f on.
 
     Every `σ ≥ f s` comes within δ of 1, and within `ε = 3δ²/2` after a cubic step. The smaller ones lose at
     most `c s` each, c the largest `σ (1 − p(σ))` below f; and at most `μ s Σ (1 − p²)` together, μ the largest

@@ -80,16 +80,12 @@ class PolynomialPlan(Plan):
             else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
         )
         omega, scale = skew_iterate(
-            lift.gamma,
-            self.polynomials,
-            half=self.half,
-            kernels=self.kernels,
+            lift.gamma, self.polynomials, half=self.half, kernels=self.kernels
         )
         length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
         a, along, attained = lift.direction(omega)
-        numbers = (length, scale, along, attained)
         certify = self._certify_one if self.on_host and point.dim() == 2 else self._certify
-        a, gap = certify(a, *numbers, lift.failed())
+        a, gap = certify(a, length, scale, along, attained, lift.failed())
         a = (a.mT if wide else a).to(point.dtype)
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
@@ -194,7 +190,7 @@ LIFT_ROUNDING = 32.0
 
 
 class Promise(NamedTuple):
-    """What polynomials can be asked for.
+    """The accuracy, the gap and the floor that polynomials can be asked for.
 
     Args:
         accuracy: of the singular values above the floor.
