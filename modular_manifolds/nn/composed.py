@@ -1,8 +1,8 @@
-"""The two protocols that everything asks of a network: its weights, and its composition."""
+"""The protocols that everything asks of a network: its weights, its logical matrices, and its composition."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from modular_manifolds.composition.budget import Budget
 from modular_manifolds.composition.tree import Tree
 from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.piece import Piece
 
 
 @runtime_checkable
@@ -29,6 +30,22 @@ class Weighted(Protocol):
 
     def budget(self, lr: float = 1.0) -> Budget:
         """The split of one learning rate over the weights, a row a weight."""
+        ...
+
+
+@runtime_checkable
+class Adapted(Weighted, Protocol):
+    """Weights of a model that was not declared: some of its tensors hold several logical matrices, some have no geometry.
+
+    `geometries` and the rows of the budget name logical matrices here, and `named_parameters` the stored tensors.
+    """
+
+    def pieces(self) -> Mapping[str, tuple[str, Piece]]:
+        """For each logical matrix that is not a whole parameter: the parameter's name, and the piece of it."""
+        ...
+
+    def fallbacks(self) -> Mapping[str, Mapping[str, Any]]:
+        """For each parameter without a geometry that another optimiser steps: `{"optimizer": "adamw", ...}`."""
         ...
 
 
