@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.nn.composed import WEIGHTED, Composed, Weighted
+from modular_manifolds.nn.composed import WEIGHTED, Adapted, Composed, Weighted
 from modular_manifolds.nn.module import Module, check_module
 from modular_manifolds.nn.sharing import refuse_shared, refuse_shared_weights
 from modular_manifolds.nn.tracing import has_values
@@ -102,7 +102,9 @@ def check_weights(network: Weighted, *, argument: str) -> None:
         ArgumentError: the message names the weight and what it is computed from.
     """
     own = dict(network.named_parameters())
-    for path, _ in network.geometries():
+    pieces = network.pieces() if isinstance(network, Adapted) else {}
+    for name, _ in network.geometries():
+        path = pieces[name][0] if name in pieces else name
         if path in own:
             continue
         place, _, name = path.rpartition(".")
