@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.nn.composed import WEIGHTED, Composed, Weighted
+from modular_manifolds.nn.composed import WEIGHTED, Adapted, Composed, Weighted
 from modular_manifolds.nn.module import Module, check_module
 from modular_manifolds.nn.sharing import refuse_shared, refuse_shared_weights
 from modular_manifolds.nn.tracing import has_values
@@ -102,10 +102,12 @@ def check_weights(network: Weighted, *, argument: str) -> None:
         ArgumentError: the message names the weight and what it is computed from.
     """
     own = dict(network.named_parameters())
+    pieces = network.pieces() if isinstance(network, Adapted) else {}
     for path, _ in network.geometries():
-        if path in own:
+        stored = pieces[path][0] if path in pieces else path
+        if stored in own:
             continue
-        place, _, name = path.rpartition(".")
+        place, _, name = stored.rpartition(".")
         others: list[str] = []
         if isinstance(network, nn.Module):
             inside = network.get_submodule(place)
@@ -113,7 +115,7 @@ def check_weights(network: Weighted, *, argument: str) -> None:
         seen = " and ".join(f"'{each}'" for each in others) or "no parameter"
         raise ArgumentError(
             argument,
-            f"must have '{path}' as a parameter",
+            f"must have '{stored}' as a parameter",
             f"{seen} in its place",
             "Call torch's prune.remove or parametrize.remove_parametrizations first, and project the weight onto its "
             "manifold.",
