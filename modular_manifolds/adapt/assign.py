@@ -105,8 +105,8 @@ def _drafts_of(claim: Claim, outputs: frozenset[int]) -> list[_Draft]:
     split = _split_of(rule.split, known.split, where=where)
     pieces = _pieces(split, known.role, shape, where=where)
     # A tied weight does the work of all its roles.
-    others = {each.role for each in found if each is not None} - {known.role}
-    extra = sum(DEFAULTS[role].mass for role in others)
+    roles: set[Role] = {each.role for each in found if each is not None}
+    extra = sum(DEFAULTS[role].mass for role in roles if role != known.role)
     named = rule.manifold or (known.geometry.manifold if known.geometry is not None else None)
     drafts: list[_Draft] = []
     for piece in pieces:
@@ -180,9 +180,9 @@ def _geometry(rule: Rule, known: Known, shape: tuple[int, ...], *, where: str) -
     default = DEFAULTS[known.role]
     norm = rule.norm or default.norm
     manifold = rule.manifold or (Euclidean() if rule.norm is not None else default.manifold)
-    matrix = (shape[-2], shape[-1]) if len(shape) > 1 else (shape[0], 1)
+    rows, columns = shape[-2:] if len(shape) > 1 else (*shape, 1)
     try:
-        scaled = in_units(manifold, norm, matrix)
+        scaled = in_units(manifold, norm, (rows, columns))
         scaled.check_shape(shape, argument="the weight")
         return Geometry(scaled, norm)
     except ModularManifoldsError as error:

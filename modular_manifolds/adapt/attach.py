@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from modular_manifolds.adapt.assign import assign
-from modular_manifolds.adapt.plan import By, ModelPlan
+from modular_manifolds.adapt.plan import ModelPlan
 from modular_manifolds.adapt.rules import AnyRule
+from modular_manifolds.adapt.shares import By
 from modular_manifolds.adapt.start import check_finite, keep, project_
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.wrappers import unwrapped

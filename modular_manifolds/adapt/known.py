@@ -149,7 +149,7 @@ def _linear(place: Place, outputs: frozenset[int]) -> Known:
     return Known("hidden", split, source)
 
 
-def _own_attention(own: str, module: nn.MultiheadAttention) -> Split:
+def _own_attention(own: str, module: nn.MultiheadAttention) -> Split | None:
     heads = module.num_heads
     if own == "in_proj_weight":
         split, size = Split(heads=(heads,) * 3, names=QKV), 3 * module.embed_dim

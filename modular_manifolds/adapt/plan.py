@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modular_manifolds.adapt.printed import plan_cells, plan_header
+from modular_manifolds.adapt.refusals import check_model
 from modular_manifolds.adapt.row import Row
-from modular_manifolds.adapt.shares import shares_of
+from modular_manifolds.adapt.saved import Saved, plan_text, read_plan
+from modular_manifolds.adapt.shares import By, shares_of
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.budget import Budget, BudgetRow
 from modular_manifolds.composition.table import format_table
@@ -20,8 +22,7 @@ from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.nn.projection import project_
-
-By: TypeAlias = Literal["mass", "measured"]
+from modular_manifolds.wrappers import unwrapped
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,8 @@ class ModelPlan:
 
     def to_json(self) -> str:
         """The plan as text: names, pieces, geometries, masses and responses."""
-        from modular_manifolds.adapt.saved import plan_text
-
-        return plan_text(self)
+        saved = Saved(self.rows, self.fallback_settings, self.skipped, self.by)
+        return plan_text(saved, self.model)
 
     @classmethod
     def from_json(cls, text: str, model: nn.Module) -> ModelPlan:
@@ -172,9 +172,11 @@ class ModelPlan:
         Raises:
             ArgumentError: the text is no plan, or the model differs from it; the message says in which weights.
         """
-        from modular_manifolds.adapt.saved import read_plan
-
-        return read_plan(text, model)
+        network = unwrapped(model)
+        check_model(network)
+        saved = read_plan(text, network)
+        rows, fallbacks, skipped = tuple(saved.rows), saved.fallbacks, tuple(saved.skipped)
+        return cls(network, rows, fallbacks, skipped, saved.by, "saved")
 
     def __str__(self) -> str:
         return "\n".join([self.table(), *self._remarks()])

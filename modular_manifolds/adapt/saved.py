@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import nn
 
 from modular_manifolds.adapt.claims import listed
-from modular_manifolds.adapt.plan import ModelPlan
-from modular_manifolds.adapt.refusals import check_model
 from modular_manifolds.adapt.row import Row
+from modular_manifolds.adapt.shares import By
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.values import values_of
-from modular_manifolds.wrappers import unwrapped
 
 FORMAT: Final = 1
 """The version of the text."""
 
 
-def plan_text(plan: ModelPlan) -> str:
-    """The plan as JSON: for each logical matrix its name, its piece, geometry, mass and response."""
-    parameters = dict(plan.model.named_parameters())
+@dataclass(frozen=True)
+class Saved:
+    """The decisions of a plan.
+
+    Args:
+        rows: one row for each logical matrix.
+        fallbacks: for each parameter that another optimiser steps, that optimiser and its settings.
+        skipped: trainable parameters that nobody steps.
+        by: how the learning rate is split.
+    """
+
+    rows: Sequence[Row]
+    fallbacks: Mapping[str, Mapping[str, Any]]
+    skipped: Sequence[str]
+    by: By
+
+
+def plan_text(saved: Saved, model: nn.Module) -> str:
+    """The decisions as JSON: for each logical matrix its name, its piece, geometry, mass and response."""
+    parameters = dict(model.named_parameters())
     rows = [
         {
             "name": row.name,
@@ -41,28 +57,26 @@ def plan_text(plan: ModelPlan) -> str:
             "response": row.response,
             "aliases": list(row.aliases),
         }
-        for row in plan.rows
+        for row in saved.rows
     ]
     return json.dumps(
         {
             "format": FORMAT,
-            "by": plan.by,
+            "by": saved.by,
             "rows": rows,
-            "fallbacks": {name: dict(each) for name, each in plan.fallback_settings.items()},
-            "skipped": list(plan.skipped),
+            "fallbacks": {name: dict(each) for name, each in saved.fallbacks.items()},
+            "skipped": list(saved.skipped),
         },
         indent=1,
     )
 
 
-def read_plan(text: str, model: nn.Module) -> ModelPlan:
-    """The plan that `plan_text` wrote, for a model with the same weights.
+def read_plan(text: str, network: nn.Module) -> Saved:
+    """The decisions that `plan_text` wrote, for a model with the same weights.
 
     Raises:
         ArgumentError: as `ModelPlan.from_json`.
     """
-    network = unwrapped(model)
-    check_model(network)
     try:
         values = json.loads(text, object_pairs_hook=_unique)
         if values["format"] != FORMAT:
@@ -75,8 +89,7 @@ def read_plan(text: str, model: nn.Module) -> ModelPlan:
         _check_same(values, network)
         parameters = dict(network.named_parameters())
         rows = tuple(_row(each, parameters) for each in values["rows"])
-        fallbacks, skipped = values["fallbacks"], tuple(values["skipped"])
-        by = values["by"]
+        return Saved(rows, values["fallbacks"], tuple(values["skipped"]), values["by"])
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ArgumentError(
             "from_json(text)",
@@ -84,7 +97,6 @@ def read_plan(text: str, model: nn.Module) -> ModelPlan:
             f"{type(error).__name__}: {error}",
             "Pass the whole text.",
         ) from None
-    return ModelPlan(network, rows, fallbacks, skipped, by, "saved")
 
 
 def _row(values: Mapping[str, Any], parameters: Mapping[str, nn.Parameter]) -> Row:

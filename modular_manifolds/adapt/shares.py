@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+By: TypeAlias = Literal["mass", "measured"]
+"""How a learning rate is split."""
 
 
 def shares_of(

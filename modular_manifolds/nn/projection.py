@@ -32,17 +32,19 @@ def project_(net: Weighted, averaged: nn.Module | Mapping[str, Tensor] | None = 
     own: dict[str, Tensor] = dict(network.named_parameters())
     target = own if averaged is None else _tensors(averaged)
     pieces = network.pieces() if isinstance(network, Adapted) else {}
-    places = [(*pieces.get(path, (path, None)), each) for path, each in network.geometries()]
-    for name, _, _ in places:
-        _check(name, target, own)
-    for name, piece, geometry in places:
+    geometries = dict(network.geometries())
+    for path in geometries:
+        _check(pieces[path][0] if path in pieces else path, target, own)
+    for path, geometry in geometries.items():
         if not geometry.manifold.compact:
             continue
-        stored = target[name].detach()
-        if piece is None:
+        if path not in pieces:
+            stored = target[path].detach()
             stored.copy_(geometry.manifold.project(stored))
-        else:
-            piece.write_(stored, geometry.manifold.project(piece.read(stored)))
+            continue
+        name, piece = pieces[path]
+        stored = target[name].detach()
+        piece.write_(stored, geometry.manifold.project(piece.read(stored)))
 
 
 def _tensors(averaged: object) -> dict[str, Tensor]:
