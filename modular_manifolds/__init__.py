@@ -9,6 +9,12 @@ from modular_manifolds import models as models
 from modular_manifolds import optim as optim
 from modular_manifolds import solvers as solvers
 from modular_manifolds import testing as testing
+from modular_manifolds.adapt import Fallback as Fallback
+from modular_manifolds.adapt import ModelPlan as ModelPlan
+from modular_manifolds.adapt import Rule as Rule
+from modular_manifolds.adapt import Skip as Skip
+from modular_manifolds.adapt import Split as Split
+from modular_manifolds.adapt import adapt as adapt
 from modular_manifolds.certificates import ActivationReport as ActivationReport
 from modular_manifolds.certificates import ConditioningReport as ConditioningReport
 from modular_manifolds.certificates import InputScale as InputScale
@@ -69,6 +75,7 @@ from modular_manifolds.nn import Series as Series
 from modular_manifolds.nn import SiLU as SiLU
 from modular_manifolds.nn import Sum as Sum
 from modular_manifolds.nn import budget as budget
+from modular_manifolds.nn import project_ as project_
 from modular_manifolds.norms import Frobenius as Frobenius
 from modular_manifolds.norms import Max as Max
 from modular_manifolds.norms import ModularNorm as ModularNorm

@@ -38,7 +38,7 @@ def test_the_contracts_say_what_the_design_says() -> None:
         "cli",
         "training",
         "specs",
-        "models | optim | certificates",
+        "models | adapt | optim | certificates",
         "testing",
         "nn",
         "solvers | composition",
@@ -86,6 +86,10 @@ FOREIGN = (
     "triton",
     "foolbox",
     "tensorboard",
+    "transformers",
+    "peft",
+    "accelerate",
+    "lightning",
 )
 
 

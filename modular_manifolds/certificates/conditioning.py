@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.linalg.snapshot import device_of, plain_surroundings, snapshot
-from modular_manifolds.nn.composed import Weighted
+from modular_manifolds.nn.composed import Adapted, Weighted
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.network import check_network, check_values
 
@@ -62,9 +62,10 @@ class ConditioningReport:
 
 
 def conditioning(net: Weighted) -> ConditioningReport:
-    """Measure every weight of `net` as it is now, in float64.
+    """Measure every weight of `net` as it is now, in float64; of an adapted model every logical matrix.
 
-    A weight that `torch.nn.utils` computes, as by pruning or a parametrization, is measured as the forward pass uses it in
+    A row of a stack speaks of all its matrices: the largest and the smallest singular value of any, and the largest
+    residual. A weight that `torch.nn.utils` computes, as by pruning or a parametrization, is measured as the forward pass uses it in
     evaluation mode.
 
     Raises:
@@ -74,11 +75,23 @@ def conditioning(net: Weighted) -> ConditioningReport:
     network = check_network(net, argument="conditioning(net)")
     check_values(network, argument="conditioning(net)")
     if not isinstance(network, nn.Module):
-        return _report(dict(network.named_parameters()), dict(network.geometries()))
+        return _report(_logical_weights(network), dict(network.geometries()))
     with plain_surroundings(device_of(network)):
         # In the copy a weight that torch computes is a parameter.
         parameters = dict(snapshot(network).named_parameters())
         return _report(parameters, dict(network.geometries()))
+
+
+def _logical_weights(network: Weighted) -> dict[str, Tensor]:
+    """The weights by the paths of their geometries; the pieces of stored tensors too."""
+    found: dict[str, Tensor] = {
+        path: parameter.detach() for path, parameter in network.named_parameters()
+    }
+    if isinstance(network, Adapted):
+        stored = dict(found)
+        for path, (name, piece) in network.pieces().items():
+            found[path] = piece.read(stored[name])
+    return found
 
 
 def _report(

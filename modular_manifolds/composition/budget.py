@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.fold import Algebra, fold
@@ -78,12 +78,15 @@ class Budget:
         typical: the modules behind some weight whose slope may exceed their rate scale.
         unbounded: the weights on unbounded manifolds whose size counts in another weight's row. The rows assume
             that they stay in their unit balls.
+        by: how `downstream` was found: `"bound"` from the composition, `"measured"` on data, or `"mass"` if it was not,
+            and is 1.
     """
 
     lr: float
     rows: tuple[BudgetRow, ...]
     typical: tuple[TypicalSlope, ...] = ()
     unbounded: tuple[str, ...] = ()
+    by: Literal["bound", "measured", "mass"] = "bound"
 
     @property
     def first_order(self) -> float:
@@ -102,11 +105,19 @@ class Budget:
         input in the unit ball and every point of the weights' manifolds. If it is False, η is an expectation: the
         change that the step is meant to make, where slopes are typical and sizes are at most 1.
         """
-        return not self.unbounded and self.first_order <= 1 + BUDGET_ROUNDING
+        bounded = self.by == "bound" and not self.unbounded
+        return bounded and self.first_order <= 1 + BUDGET_ROUNDING
 
     @property
     def verdict(self) -> str:
         """One line: how far a step may move the output, and whether the learning rate bounds that change."""
+        if self.by == "measured":
+            return (
+                f"lr={self.lr:g}: one step moves the outputs by about {self.lr:.4g} (rms) to first order, on the data "
+                "that measured the responses; the learning rate is an expectation, not a bound"
+            )
+        if self.by == "mass":
+            return f"lr={self.lr:g}: split by mass alone; how far a step moves the outputs is not known"
         assumed = " and weights of at most unit norm" if self.unbounded else ""
         change = (
             f"lr={self.lr:g}: one step moves the output by at most {times(self.first_order, self.lr):.4g} "
@@ -135,7 +146,8 @@ class Budget:
 
     def header(self) -> list[str]:
         """The names of the columns of `cells`."""
-        return ["weight", "manifold", "norm", "mass", "downstream", "radius", "share", "step"]
+        behind = "downstream" if self.by == "bound" else "response"
+        return ["weight", "manifold", "norm", "mass", behind, "radius", "share", "step"]
 
     def cells(self) -> list[list[float | str]]:
         """The rows as text and numbers, for a table."""

@@ -11,6 +11,7 @@ from modular_manifolds.nn.bonds import MaxMin as MaxMin
 from modular_manifolds.nn.bonds import ReLU as ReLU
 from modular_manifolds.nn.bonds import SiLU as SiLU
 from modular_manifolds.nn.budget import budget as budget
+from modular_manifolds.nn.composed import Adapted as Adapted
 from modular_manifolds.nn.composed import Composed as Composed
 from modular_manifolds.nn.composed import Weighted as Weighted
 from modular_manifolds.nn.conv import Conv2d as Conv2d
@@ -28,8 +29,10 @@ from modular_manifolds.nn.module import Parallel as Parallel
 from modular_manifolds.nn.module import Scale as Scale
 from modular_manifolds.nn.module import Series as Series
 from modular_manifolds.nn.module import Sum as Sum
+from modular_manifolds.nn.piece import Piece as Piece
 from modular_manifolds.nn.pooling import MaxPool as MaxPool
 from modular_manifolds.nn.pooling import MeanPool as MeanPool
+from modular_manifolds.nn.projection import project_ as project_
 from modular_manifolds.nn.residual import Residual as Residual
 from modular_manifolds.nn.rms_norm import RMSNorm as RMSNorm
 from modular_manifolds.nn.rotary import Rotary as Rotary

@@ -103,11 +103,11 @@ def check_weights(network: Weighted, *, argument: str) -> None:
     """
     own = dict(network.named_parameters())
     pieces = network.pieces() if isinstance(network, Adapted) else {}
-    for name, _ in network.geometries():
-        path = pieces[name][0] if name in pieces else name
-        if path in own:
+    for path, _ in network.geometries():
+        stored = pieces[path][0] if path in pieces else path
+        if stored in own:
             continue
-        place, _, name = path.rpartition(".")
+        place, _, name = stored.rpartition(".")
         others: list[str] = []
         if isinstance(network, nn.Module):
             inside = network.get_submodule(place)
@@ -115,7 +115,7 @@ def check_weights(network: Weighted, *, argument: str) -> None:
         seen = " and ".join(f"'{each}'" for each in others) or "no parameter"
         raise ArgumentError(
             argument,
-            f"must have '{path}' as a parameter",
+            f"must have '{stored}' as a parameter",
             f"{seen} in its place",
             "Call torch's prune.remove or parametrize.remove_parametrizations first, and project the weight onto its "
             "manifold.",

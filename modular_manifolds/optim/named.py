@@ -208,7 +208,7 @@ def _groups(
     manifold_of: ManifoldOf,
     norm: Norm,
     *,
-    scale: Callable[[int, int], float] = lambda m, n: 1.0,
+    scale: Callable[[int, int], float] = lambda *_: 1.0,
     decay: float = 0.0,
     matrices_only: bool = True,
     project: bool = False,

@@ -1,0 +1,140 @@
+"""Attention: the heads of a projection, read from the module that holds it, and the layout of fused ones.
+
+The layouts of fused weights are those of the classes' own code: `transformers` 5.24 (`modeling_*.py`), torch's
+`nn.MultiheadAttention`, and nanoGPT. A class that is not in the tables is taken to store q, k and v one behind the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from torch import nn
+
+from modular_manifolds.adapt.split import Split
+from modular_manifolds.errors import ArgumentError
+
+HEADS: Final = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
+KEY_HEADS: Final = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head", "kv_heads")
+WIDTHS: Final = (
+    "head_dim",
+    "attention_head_size",
+    "head_size",
+    "key_value_proj_dim",
+    "dim_head",
+    "d_kv",
+)
+QUERIES: Final = ("q_proj", "query", "q", "q_lin", "q_attn", "wq", "to_q", "query_proj", "linear_q")
+KEYS_AND_VALUES: Final = (
+    *("k_proj", "key", "k", "k_lin", "wk", "to_k", "key_proj", "linear_k"),
+    *("v_proj", "value", "v", "v_lin", "wv", "to_v", "value_proj", "linear_v"),
+)
+FUSED: Final = (
+    *("c_attn", "qkv", "qkv_proj", "query_key_value", "Wqkv", "c_qkv", "to_qkv", "W_pack"),
+    *("qkv_lin", "attn_qkv", "in_proj"),
+)
+INTERLEAVED: Final = ("GPTNeoX", "Bloom", "Persimmon", "MiniMaxLightning", "DisentangledSelf")
+"""Classes whose names begin so store (heads, 3, width) in one weight."""
+QKV: Final = ("q", "k", "v")
+
+
+def projection_split(word: str, module: nn.Module | None, outputs: int) -> Split | None:
+    """The heads of a projection with this name in this attention module; None if it is none or its heads are unknown.
+
+    Args:
+        word: the name of the projection, such as `q_proj`.
+        module: the module around it.
+        outputs: the number of its outputs.
+
+    Raises:
+        ArgumentError: a fused weight of an unknown layout.
+    """
+    if module is None or not _is_attention(module):
+        return None
+    if word in FUSED:
+        return _fused(word, module, outputs)
+    if word not in QUERIES + KEYS_AND_VALUES:
+        return None
+    heads = _number(module, HEADS)
+    width = _number(module, WIDTHS)
+    if word in KEYS_AND_VALUES:
+        heads = _number(module, KEY_HEADS) or heads
+    if width is not None and outputs % width == 0:
+        return Split(heads=outputs // width)
+    return None if heads is None or outputs % heads else Split(heads=heads)
+
+
+def heads_of(module: nn.Module) -> tuple[int, int, int] | None:
+    """The heads of queries, the heads of keys, and their width (0 if not stated); None if nothing is known."""
+    heads = _number(module, HEADS)
+    if heads is None:
+        return None
+    return heads, _number(module, KEY_HEADS) or heads, _number(module, WIDTHS) or 0
+
+
+def _fused(word: str, module: nn.Module, outputs: int) -> Split | None:
+    known = heads_of(module)
+    kind = type(module).__name__
+    if known is None:
+        three = word != "in_proj" and outputs % 3 == 0
+        return Split(parts=3, names=QKV) if three else None
+    heads, keys, width = known
+    if kind.startswith("CodeGen"):
+        # Four slices for four devices; each holds queries, values and keys of a quarter of the heads, as one matrix here.
+        return Split(heads=(4, 4, 4), names=("q", "v", "k"), interleaved=True)
+    if kind.startswith("Falcon"):
+        return _falcon(module, heads)
+    if kind.startswith("GPTBigCode"):
+        return _big_code(module, heads, outputs)
+    if kind.startswith(INTERLEAVED):
+        return Split(heads=(heads,) * 3, names=QKV, interleaved=True)
+    if word == "query_key_value" and not type(module).__module__.startswith("transformers."):
+        raise ArgumentError(
+            f"{kind}.{word}",
+            "must have a known layout",
+            "a fused weight that Megatron interleaves by head and others do not",
+            f"Add a rule with split=mm.Split(heads=({heads}, {keys}, {keys}), interleaved=True), or without interleaved.",
+        )
+    for each in (keys, heads):
+        unit = heads + 2 * each
+        if outputs % unit == 0 and (not width or outputs == unit * width):
+            return Split(heads=(heads, each, each), names=QKV)
+    if outputs % (2 * keys) == 0 and (not width or outputs == 2 * keys * width):
+        # Cross-attention: the queries have a weight of their own.
+        return Split(heads=(keys, keys), names=("k", "v"))
+    return None
+
+
+def _falcon(module: nn.Module, heads: int) -> Split:
+    if getattr(module, "new_decoder_architecture", False):
+        groups = _number(module, ("num_kv_heads",)) or heads
+        return Split(heads=(heads, groups, groups), names=QKV, interleaved=True)
+    if getattr(module, "multi_query", False):
+        return Split(heads=(heads, 1, 1), names=QKV)
+    return Split(heads=(heads,) * 3, names=QKV, interleaved=True)
+
+
+def _big_code(module: nn.Module, heads: int, outputs: int) -> Split | None:
+    if getattr(module, "multi_query", False):
+        return Split(heads=(heads, 1, 1), names=QKV)
+    if outputs % (3 * heads):
+        return None
+    return Split(heads=(heads,) * 3, names=QKV, interleaved=True)
+
+
+def _is_attention(module: nn.Module) -> bool:
+    kind = type(module).__name__.lower()
+    return "att" in kind or _own_number(module, HEADS) is not None
+
+
+def _number(module: nn.Module, names: tuple[str, ...]) -> int | None:
+    """The first of these attributes that is a positive whole number: of the module, or else of its `config`."""
+    own = _own_number(module, names)
+    return own if own is not None else _own_number(getattr(module, "config", None), names)
+
+
+def _own_number(of: Any, names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = getattr(of, name, None)
+        if type(value) is int and value > 0:
+            return value
+    return None

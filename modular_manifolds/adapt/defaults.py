@@ -1,0 +1,53 @@
+"""Defaults: the geometry and the mass of each role, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.manifolds.euclidean import Euclidean
+from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.norms.base import Norm
+from modular_manifolds.norms.max import Max
+from modular_manifolds.norms.rms_operator import RMSOperator
+from modular_manifolds.norms.row_rms import RowRMS
+
+Role: TypeAlias = Literal["embedding", "position", "hidden", "increment", "head", "vector"]
+
+
+@dataclass(frozen=True)
+class Default:
+    """The geometry of a role and its mass.
+
+    Args:
+        manifold: in units of the norm.
+        norm: the norm.
+        mass: the mass of all logical matrices of the role together; each has an equal part of it.
+    """
+
+    manifold: Manifold
+    norm: Norm
+    mass: float
+
+
+DEFAULTS: Final[Mapping[Role, Default]] = MappingProxyType(
+    {
+        "embedding": Default(Euclidean(), RowRMS(), 1.0),
+        "position": Default(Euclidean(), RowRMS(), 0.3),
+        "hidden": Default(Stiefel(), RMSOperator(), 3.0),
+        "increment": Default(Euclidean(), RMSOperator(), 1.0),
+        "head": Default(Euclidean(), RMSOperator(), 0.3),
+        "vector": Default(Euclidean(), Max(), 0.3),
+    }
+)
+"""Hidden matrices keep rms norms, embeddings move by rows, the head is free.
+
+An `increment` is a matrix that starts at zero and is added to a frozen one, as LoRA's B: a manifold would move it away from
+zero. Masses of embedding, hidden and head come from a GPT on text.
+"""
+
+PER_HEAD: Final = True
+"""Whether queries, keys and values of modules that state their heads are stacks of one matrix for each head."""

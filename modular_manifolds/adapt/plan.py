@@ -1,0 +1,199 @@
+"""Plans: what was decided for every weight of a model, and all that the optimiser asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modular_manifolds.adapt.printed import plan_cells, plan_header
+from modular_manifolds.adapt.refusals import check_model
+from modular_manifolds.adapt.row import Row
+from modular_manifolds.adapt.saved import Saved, plan_text, read_plan
+from modular_manifolds.adapt.shares import By, shares_of
+from modular_manifolds.arguments import NOT_NEGATIVE, check_number
+from modular_manifolds.composition.budget import Budget, BudgetRow
+from modular_manifolds.composition.table import format_table
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.piece import Piece
+from modular_manifolds.nn.projection import project_
+from modular_manifolds.wrappers import unwrapped
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model's weights with their geometries, as `mm.adapt` decided them; `print` it to read it.
+
+    It is what `SteepestDescent`, `mm.budget`, `mm.conditioning` and `mm.project_` take in the place of a declared network. It
+    refers to the model and changes nothing of it; weights are looked up by name at every call.
+
+    Args:
+        model: the model, without wrappers.
+        rows: one row for each logical matrix.
+        fallback_settings: for each parameter that another optimiser steps, that optimiser and its settings.
+        skipped: trainable parameters that nobody steps.
+        by: how the learning rate is split: by `"mass"` alone, or by `"measured"` responses.
+        start: how the start was made: `"project"`, `"keep"`, or `"saved"` for a plan that was read back.
+    """
+
+    model: nn.Module
+    rows: tuple[Row, ...]
+    fallback_settings: Mapping[str, Mapping[str, Any]]
+    skipped: tuple[str, ...]
+    by: By = "mass"
+    start: str = "project"
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The stored tensors that are stepped, by name: those of the rows and of the fallbacks."""
+        wanted = {row.parameter for row in self.rows} | set(self.fallback_settings)
+        for name, parameter in self.model.named_parameters():
+            if name in wanted:
+                yield name, parameter
+
+    def geometries(self) -> Iterator[tuple[str, Geometry]]:
+        """The geometry of each logical matrix by its name."""
+        return ((row.name, row.geometry) for row in self.rows)
+
+    def pieces(self) -> Mapping[str, tuple[str, Piece]]:
+        """For each logical matrix that is not a whole parameter: the parameter's name, and the piece of it."""
+        return {row.name: (row.parameter, row.piece) for row in self.rows if row.piece is not None}
+
+    def fallbacks(self) -> Mapping[str, Mapping[str, Any]]:
+        """For each parameter without a geometry: the optimiser that steps it, and its settings."""
+        return {name: dict(values) for name, values in self.fallback_settings.items()}
+
+    def budget(self, lr: float = 1.0) -> Budget:
+        """The split of one learning rate over the logical matrices.
+
+        `share = (mass / total mass) / response`; by mass alone every response counts as 1. With measured responses a step of
+        rate `lr` moves the outputs by about `lr` (rms), to first order.
+
+        Raises:
+            ArgumentError: `lr` is not finite or is negative.
+        """
+        rate = check_number(
+            lr, NOT_NEGATIVE, argument="lr", remedy="Pass a learning rate such as 0.1."
+        )
+        responses = [row.response if self.by == "measured" else None for row in self.rows]
+        shares, sizes = shares_of([row.mass for row in self.rows], responses)
+        rows = tuple(
+            BudgetRow(
+                path=row.name,
+                manifold=str(row.geometry.manifold),
+                norm=str(row.geometry.norm),
+                mass=row.mass,
+                downstream=size,
+                norm_constant=1.0,
+                radius=1.0,
+                share=share,
+                step=rate * share,
+                slope=size,
+            )
+            for row, share, size in zip(self.rows, shares, sizes, strict=True)
+        )
+        return Budget(rate, rows, by=self.by)
+
+    def measure(
+        self,
+        batch: Any,
+        *,
+        loss: Callable[..., Tensor] | None = None,
+        probes: int = 16,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> ModelPlan:
+        """A plan with the responses of this batch: the rms change of the outputs per unit step of each logical matrix.
+
+        Args:
+            batch: what the model is called with.
+            loss: a loss for models whose outputs say nothing by themselves.
+            probes: the number of random backward passes; the error falls with its root.
+            seed: the seed of the probes.
+            progress: whether a bar is drawn.
+        """
+        from modular_manifolds.adapt.measure import responses
+
+        parameters = dict(self.model.named_parameters())
+        matrices = {
+            row.name: (parameters[row.parameter], row.piece, row.geometry) for row in self.rows
+        }
+        found = responses(
+            self.model,
+            matrices,
+            batch,
+            loss=loss,
+            probes=probes,
+            generator=torch.Generator().manual_seed(seed),
+            progress=progress,
+        )
+        for name, response in found.items():
+            if not math.isfinite(response):
+                raise ArgumentError(
+                    f"the response of '{name}'",
+                    "must be finite",
+                    response,
+                    "Look for a batch or a weight that makes the outputs infinite.",
+                )
+        rows = tuple(replace(row, response=found[row.name]) for row in self.rows)
+        return replace(self, rows=rows, by="measured")
+
+    def project_(self, averaged: nn.Module | Mapping[str, Tensor] | None = None) -> None:
+        """Move weights to the nearest points of their manifolds, in place.
+
+        Args:
+            averaged: a copy of the model whose weights are averages, inside wrappers or not, or a state dict; None for the
+                model itself.
+
+        Raises:
+            ArgumentError: the copy lacks a weight of the plan, or has it in another shape.
+        """
+        project_(self, averaged)
+
+    def table(self, *, full: bool = False) -> str:
+        """The rows as a table; rows that differ in the number of their layer only are one line, unless `full`."""
+        shares = [row.share for row in self.budget().rows]
+        cells = plan_cells(self.rows, shares, self.fallback_settings, full=full)
+        return format_table(plan_header(), cells)
+
+    def to_json(self) -> str:
+        """The plan as text: names, pieces, geometries, masses and responses."""
+        saved = Saved(self.rows, self.fallback_settings, self.skipped, self.by)
+        return plan_text(saved, self.model)
+
+    @classmethod
+    def from_json(cls, text: str, model: nn.Module) -> ModelPlan:
+        """Read back what `to_json` wrote, for a model with the same weights; no weight moves.
+
+        Raises:
+            ArgumentError: the text is no plan, or the model differs from it; the message says in which weights.
+        """
+        network = unwrapped(model)
+        check_model(network)
+        saved = read_plan(text, network)
+        rows, fallbacks, skipped = tuple(saved.rows), saved.fallbacks, tuple(saved.skipped)
+        return cls(network, rows, fallbacks, skipped, saved.by, "saved")
+
+    def __str__(self) -> str:
+        return "\n".join([self.table(), *self._remarks()])
+
+    def _remarks(self) -> Iterator[str]:
+        yield (
+            f"start={self.start}, shares by {self.by}; shape (*stack, out, in); step = share of the learning rate, in the "
+            "row's norm; radius: of the manifold's points"
+        )
+        moved = [row.moved for row in self.rows if row.moved is not None]
+        if moved:
+            yield (
+                f"moved onto their manifolds: {len(moved)} of {len(self.rows)}, by {min(moved):.3g} to {max(moved):.3g} "
+                "of their size"
+            )
+        tied = {row.parameter: row.aliases for row in self.rows if row.aliases}
+        for name, aliases in tied.items():
+            yield f"tied: {name} = {' = '.join(aliases)}"
+        if self.skipped:
+            yield f"not stepped: {', '.join(self.skipped)}"

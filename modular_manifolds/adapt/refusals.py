@@ -1,0 +1,131 @@
+"""Refusals: models and weights that cannot be adapted, each with its remedy."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from modular_manifolds.adapt.claims import Claim
+from modular_manifolds.adapt.known import Known
+from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.manifolds.spectral_ball import SpectralBall
+from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
+from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.module import Module
+from modular_manifolds.nn.sharing import refuse_shared
+from modular_manifolds.nn.tracing import has_values
+
+COMPUTED: Final = (BasePruningMethod, SpectralNorm, WeightNorm)
+"""Torch's hooks that compute a weight from other parameters."""
+NEED_MATRICES: Final = (Stiefel, SpectralBall, SpectralSphere)
+"""Manifolds of which a vector has only a sphere."""
+
+
+def check_model(model: Any) -> None:
+    """Refuse anything that is not a module, or is a network of this library already.
+
+    Raises:
+        ArgumentError: as said. SharedWeightError: two parameters lie in one memory.
+    """
+    if isinstance(model, type) or not isinstance(model, nn.Module):
+        raise ArgumentError(
+            "adapt(model)",
+            "must be a torch.nn.Module",
+            model.__name__ if isinstance(model, type) else type(model).__name__,
+            "Pass the model itself, not its parameters or its class.",
+        )
+    if isinstance(model, Module):
+        raise ArgumentError(
+            "adapt(model)",
+            "must be a model without geometry",
+            f"{type(model).__name__}, whose weights have their geometry already",
+            "Pass it to mm.SteepestDescent directly.",
+        )
+    refuse_shared(model.named_parameters())
+
+
+def check_storage(claim: Claim) -> None:
+    """Refuse a weight that has no values, is not real and dense, or is an ingredient of a computed weight.
+
+    Raises:
+        ArgumentError: the message names the weight.
+    """
+    place = claim.places[0]
+    parameter, where = place.parameter, f"the weight '{claim.name}'"
+    if is_lazy(parameter) or not has_values(parameter):
+        raise ArgumentError(
+            where,
+            "must have values",
+            "none yet" if is_lazy(parameter) else f"a tensor on the device {parameter.device}",
+            "Call model.to_empty(device=...) and initialise it, or run it once, before mm.adapt.",
+        )
+    if parameter.is_complex():
+        raise ArgumentError(
+            where,
+            "must be real",
+            parameter.dtype,
+            "Take real and imaginary part as two weights, or add mm.Fallback.",
+        )
+    if parameter.layout != torch.strided:
+        raise ArgumentError(where, "must be dense", parameter.layout, "Use mm.Fallback for it.")
+    if parameter.numel() == 0:
+        raise ShapeError(
+            where, "must have entries", tuple(parameter.shape), "Remove it, or add mm.Skip."
+        )
+    for each in claim.places:
+        computed = _computed(each.module, each.own, each.parents)
+        if computed:
+            raise ArgumentError(
+                where,
+                "must be the weight that the model uses",
+                f"an ingredient of one that {computed} computes",
+                "Remove the parametrization or the pruning first, or add mm.Skip or mm.Fallback for it.",
+            )
+
+
+def check_fit(
+    geometry: Geometry, known: Known, shape: tuple[int, ...], *, where: str, parameter: str
+) -> None:
+    """Refuse a manifold for vectors that only matrices have, and one that would move rows that must stay.
+
+    Raises:
+        ArgumentError: the message begins with `where`.
+    """
+    manifold = geometry.manifold
+    if known.role == "vector" and isinstance(manifold, NEED_MATRICES):
+        raise ShapeError(
+            f"{where}: {manifold}",
+            "needs a matrix",
+            f"a vector of shape {shape}",
+            "Match matrices only, such as '*.weight', or use Sphere or Euclidean for it.",
+        )
+    if known.fixed_rows and manifold.compact:
+        raise ArgumentError(
+            f"{where}: {manifold}",
+            "would move a row that the embedding keeps or sets itself",
+            known.fixed_rows,
+            f"Use Euclidean for '{parameter}', or build the embedding without that.",
+        )
+
+
+def _computed(module: nn.Module, own: str, parents: tuple[nn.Module, ...]) -> str:
+    """What computes a weight from this parameter; empty if nothing does."""
+    if isinstance(module, parametrize.ParametrizationList) or any(
+        isinstance(each, parametrize.ParametrizationList) for each in parents
+    ):
+        return "torch.nn.utils.parametrize"
+    hooks = vars(module).get("_forward_pre_hooks", {})
+    for hook in hooks.values():
+        if isinstance(hook, COMPUTED):
+            name = getattr(hook, "_tensor_name", None) or getattr(hook, "name", "")
+            if own.startswith(f"{name}_"):
+                return type(hook).__name__
+    return ""

@@ -1,0 +1,65 @@
+"""One row of a plan: a logical matrix, its geometry, and the rule that chose it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from modular_manifolds.adapt.defaults import Role
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.piece import Piece, logical_name
+
+
+@dataclass(frozen=True)
+class Row:
+    """A logical matrix, or a stack of equal ones that are stepped alike.
+
+    Args:
+        parameter: the name of the stored tensor in the model.
+        piece: the part of it; None if the tensor is a matrix, a stack or a vector as it stands.
+        shape: the logical shape, (*batch, out, in) or (n,).
+        orientation: how the tensor is stored: `out×in`, `in×out, transposed`, `rows` or `vector`.
+        geometry: the manifold with its radius, and the norm.
+        mass: the share of the learning.
+        role: the role, from which defaults follow.
+        rule: the rule that claimed it, and the module that its split comes from.
+        response: the rms change of the outputs per unit step; None until it is measured.
+        moved: how far the start moved the weight, relative to its size; infinite from zero, None if it did not move.
+        aliases: the other names of a tied tensor.
+    """
+
+    parameter: str
+    piece: Piece | None
+    shape: tuple[int, ...]
+    orientation: str
+    geometry: Geometry
+    mass: float
+    role: Role
+    rule: str
+    response: float | None = None
+    moved: float | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the logical matrix, such as `h.0.attn.c_attn.weight[q]`."""
+        return logical_name(self.parameter, self.piece)
+
+    @property
+    def radius(self) -> float | None:
+        """The radius of the manifold, if it has one."""
+        return getattr(self.geometry.manifold, "radius", None)
+
+    def read(self, parameter: nn.Parameter) -> Tensor:
+        """The logical matrix inside the stored tensor: a view, or a copy if its memory is not laid out for one."""
+        stored = parameter.detach()
+        return stored if self.piece is None else self.piece.read(stored)
+
+    def write_(self, parameter: nn.Parameter, values: Tensor) -> None:
+        """Write values of the logical shape into the stored tensor."""
+        stored = parameter.detach()
+        if self.piece is None:
+            stored.copy_(values)
+        else:
+            self.piece.write_(stored, values)

@@ -1,0 +1,73 @@
+"""Projection of weights onto their manifolds, of averaged ones above all: the mean of points of a manifold lies off it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.nn.composed import Adapted, Weighted
+from modular_manifolds.nn.network import check_network
+from modular_manifolds.wrappers import unwrapped
+
+
+@torch.no_grad()
+def project_(net: Weighted, averaged: nn.Module | Mapping[str, Tensor] | None = None) -> None:
+    """Move weights to the nearest points of their manifolds, in place.
+
+    Averages of weights, such as those of `torch.optim.swa_utils.AveragedModel`, lie off their manifolds. Their projections
+    lie on them. Weights on unbounded manifolds stay as they are.
+
+    Args:
+        net: a declared network, or the plan of an adapted model; it knows the manifolds.
+        averaged: a copy of the network or of the model that holds the averages, inside torch's wrappers or not, or a state
+            dict. None for the weights of `net` itself.
+
+    Raises:
+        ArgumentError: `net` has no geometry, or the copy lacks one of its weights, or has it in another shape.
+    """
+    network = check_network(net, argument="project_(net)")
+    own: dict[str, Tensor] = dict(network.named_parameters())
+    target = own if averaged is None else _tensors(averaged)
+    pieces = network.pieces() if isinstance(network, Adapted) else {}
+    geometries = dict(network.geometries())
+    for path in geometries:
+        _check(pieces[path][0] if path in pieces else path, target, own)
+    for path, geometry in geometries.items():
+        if not geometry.manifold.compact:
+            continue
+        if path not in pieces:
+            stored = target[path].detach()
+            stored.copy_(geometry.manifold.project(stored))
+            continue
+        name, piece = pieces[path]
+        stored = target[name].detach()
+        piece.write_(stored, geometry.manifold.project(piece.read(stored)))
+
+
+def _tensors(averaged: object) -> dict[str, Tensor]:
+    inner = unwrapped(averaged)
+    if isinstance(inner, nn.Module):
+        # A plan names a tied weight by its first name, and so does the copy.
+        return dict(inner.named_parameters())
+    if isinstance(inner, Mapping):
+        return {name: value for name, value in inner.items() if isinstance(value, Tensor)}
+    raise ArgumentError(
+        "project_(averaged)",
+        "must be a module or a state dict",
+        type(inner).__name__,
+        "Pass the averaged copy of the model, such as torch.optim.swa_utils.AveragedModel.",
+    )
+
+
+def _check(name: str, target: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    found, wanted = target.get(name), own[name]
+    if found is None or found.shape != wanted.shape:
+        raise ArgumentError(
+            "project_(averaged)",
+            f"must have the weight '{name}' of shape {tuple(wanted.shape)}",
+            "none" if found is None else f"shape {tuple(found.shape)}",
+            "Pass a copy of the same model.",
+        )
