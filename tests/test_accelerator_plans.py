@@ -208,13 +208,21 @@ def gradients(shape: tuple[int, int]) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("norm", [mm.Spectral(), mm.RMSOperator()], ids=cases.name)
+@pytest.mark.parametrize(
+    ("manifold", "norm"),
+    [
+        (mm.SpectralSphere(), mm.Spectral()),
+        (mm.SpectralSphere(), mm.RMSOperator()),
+        (mm.Sphere(2.5), mm.RMSOperator()),
+    ],
+    ids=cases.name,
+)
 @pytest.mark.parametrize("shape", [(6, 3), (4, 4), (9, 40), (96, 64)], ids=cases.name)
-def test_the_gap_on_the_spectral_sphere_is_true_and_small(
-    shape: tuple[int, int], norm: mm.Norm
+def test_the_gap_by_one_multiplier_is_true_and_small(
+    shape: tuple[int, int], manifold: mm.Manifold, norm: mm.Norm
 ) -> None:
     """Against decompositions in float64. A gradient of zero has no gap."""
-    manifold, solver = mm.SpectralSphere(), SpectralSphereDual()
+    solver = SpectralSphereDual()
     w = manifold.random((20, *shape))
     plan = accelerator_plan(manifold, norm, solver, (20, *shape), torch.float32)
     deeper = plan.deeper()

@@ -1,6 +1,7 @@
 """The minimum of a convex function of one number, between two lines that lie below it.
 
-`φ(λ) = ‖T + λN‖_nuc` for matrices T and N: every A with `‖A‖₂ ≤ 1` gives the line `−<T, A> − λ<N, A> ≤ φ(λ)`.
+`φ(λ) = ‖T + λN‖_nuc` for matrices T and N with `<N, T> = 0` and `‖N‖_F = 1`: every A with `‖A‖₂ ≤ 1` gives the line
+`−<T, A> − λ<N, A> ≤ φ(λ)`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class Bracket:
 
     @classmethod
     def around_all(cls, tangent: Tensor, n: Tensor, best: Tensor, dual: Tensor | None) -> Bracket:
-        """The bracket that is known beforehand, by the lines of `A = ∓N`."""
+        """The bracket that is known beforehand, by the lines `±λ` of `A = ∓N`.
+
+        They need no more of N than `‖N‖₂ ≤ 1`. `best` is a bound on `φ(0)`, so a λ beyond it is not the minimum.
+        """
         given = torch.zeros_like(best).expand(*best.shape[:-1], 2) if dual is None else dual
         given = given.to(best)
         low, high = Line.of(n, tangent, n, -best), Line.of(-n, tangent, n, best)
@@ -83,7 +87,8 @@ class Bracket:
     def mix(self) -> Tensor:
         """The convex combination of the two directions with `<N, A> = 0`."""
         low, high = self.low, self.high
-        share = _safely(high.slope, high.slope - low.slope, 0.5).clamp(0, 1).to(low.direction.dtype)
+        # Both slopes are zero only if N is: then the last trial is the low end, and nothing restricts it.
+        share = _safely(high.slope, high.slope - low.slope, 1.0).clamp(0, 1).to(low.direction.dtype)
         return share * low.direction + (1 - share) * high.direction
 
     def ends(self) -> Tensor:
