@@ -36,10 +36,8 @@ def tangent_part(sphere: mm.Manifold, w: Tensor, g: Tensor) -> Tensor:
 def test_the_bracket_is_proved(sphere: mm.Manifold, shape: tuple[int, int]) -> None:
     """`φ(λ) ≥ |λ|` for a tangent gradient, so the minimum lies within φ(0) of zero; for the whole G it need not."""
     w = sphere.random((20, *shape), dtype=torch.float64)
-    t, n = (
-        tangent_part(sphere, w, torch.randn(20, *shape, dtype=torch.float64)),
-        sphere.unit_normal(w),
-    )
+    t = tangent_part(sphere, w, torch.randn(20, *shape, dtype=torch.float64))
+    n = sphere.unit_normal(w)
     for multiplier in torch.linspace(-30, 30, 61, dtype=torch.float64):
         assert bool((nuclear(t, n, multiplier) >= multiplier.abs() - 1e-12).all())
     for point, gradient in zip(w, t, strict=True):
@@ -112,6 +110,28 @@ def test_a_stranger_s_dual_does_no_harm(sphere: mm.Manifold) -> None:
         found = solve(sphere, w, g, dual)
         assert int(found.direction[1].count_nonzero()) == 0
         torch.testing.assert_close(-(g * found.direction).sum((1, 2)), expected, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=cases.name)
+def test_a_weight_of_rank_one_has_one_direction_on_both_spheres(shape: tuple[int, int]) -> None:
+    """Its only singular pair is its normal on both, so the two problems are one."""
+    generator = torch.Generator().manual_seed(0)
+    column, row, g = (
+        torch.randn(size, generator=generator, dtype=torch.float64)
+        for size in ((shape[0], 1), (1, shape[1]), shape)
+    )
+    w = column @ row
+    spectral, frobenius = (solve(each, w, g) for each in (mm.SpectralSphere(), mm.Sphere()))
+    torch.testing.assert_close(frobenius.direction, spectral.direction, rtol=0, atol=1e-6)
+    torch.testing.assert_close(frobenius.dual, spectral.dual, rtol=0, atol=1e-6)
+
+
+def test_a_weight_of_zero_restricts_nothing() -> None:
+    """A caller's mistake on the sphere: it has no normal there, and the direction is Muon's."""
+    g = torch.randn(5, 3, dtype=torch.float64)
+    found = solve(mm.Sphere(), torch.zeros_like(g), g)
+    u, _, vh = torch.linalg.svd(g, full_matrices=False)
+    torch.testing.assert_close(found.direction, -u @ vh)
 
 
 @SPHERES

@@ -70,7 +70,7 @@ class Bracket:
         if i == 0:
             return self.first.clamp(left, right)
         low, high, second = self.low, self.high, self.second
-        aim = _where_lines_meet(low, high) if i % 3 == 0 else _chord_is_zero(low, high)
+        aim = _where_lines_meet(low, high) if i % 2 == 0 else _chord_is_zero(low, high)
         if i == 1:
             aim = torch.where((left < second) & (second < right), second, aim)
         return aim.clamp(left, right)

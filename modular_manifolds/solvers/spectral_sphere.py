@@ -30,8 +30,9 @@ class SpectralSphereDual(Solver):
     `max over λ of −φ(λ)`, `φ(λ) = ‖T + λN‖_nuc`, convex in one number, with slope `<N, msign(T + λN)>`. Every A in
     the ball bounds φ from below by a line, `φ(λ) ≥ −<T, A> − λ<N, A>`. A = ∓N lies in the ball, because
     `‖N‖₂ ≤ ‖N‖_F = 1`, and `<N, N> = 1`, `<T, N> = 0`: so `φ(λ) ≥ |λ|`, whatever the rank of N. At the minimum
-    `|λ| ≤ φ(λ) ≤ φ(0) ≤ √n`, n the smaller side. These two lines are the first ends of a bracket. A decomposition gives another line, which takes the place of the end on its side. The next λ is where the
-    slopes' chord is zero, every third time where the lines meet, never where one of them exceeds the lowest φ seen.
+    `|λ| ≤ φ(λ) ≤ φ(0) ≤ √n`, n the smaller side. These two lines are the first ends of a bracket. A decomposition
+    gives another line, which takes the place of the end on its side. The next λ is by turns where the slopes' chord
+    is zero and where the lines meet, never where one of them exceeds the lowest φ seen.
     The mix of the two ends' directions with `<N, A> = 0` is feasible exactly, and descends nearly as far as the
     dual allows: its gap against the lowest φ is the certificate.
 
@@ -152,7 +153,7 @@ class ByProducts(Plan):
     floor: float = 1e-3
 
     REACHED: ClassVar[float] = 1e-2
-    """The gap that five rounds reach from a cold start; 2e-3 to 4e-3 from 32 columns on."""
+    """The gap that five rounds reach from a cold start, but for a few small matrices on the sphere."""
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         n = self.manifold.unit_normal(point, by_products=True)
