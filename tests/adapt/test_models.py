@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -59,10 +58,6 @@ def layers(
     prefix: str, of: Mapping[str, Shape], *, numbers: tuple[int, ...] = (0, 1)
 ) -> dict[str, Shape]:
     return {f"{prefix}.{i}.{name}": shape for i in numbers for name, shape in of.items()}
-
-
-def gates(names: str, outputs: int, inputs: int) -> dict[str, Shape]:
-    return {f"[{gate}]": (outputs, inputs) for gate in names.split()}
 
 
 def recurrent(path: str, names: str, outputs: int, sizes: tuple[int, ...]) -> dict[str, Shape]:
@@ -367,7 +362,7 @@ def test_a_plan_is_read_back(name: str) -> None:
     assert dict(again.geometries()) == dict(plan.geometries())
     assert dict(again.pieces()) == dict(plan.pieces())
     assert again.budget(0.1) == plan.budget(0.1)
-    assert not re.search(r"\*\.|default", plan.to_json())
+    assert "*" not in plan.to_json()
     lines = plan.table(full=True).splitlines()
     assert len(lines) == 2 + len(plan.rows)
     assert len(str(plan).splitlines()) <= len(lines) + 4
