@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -170,7 +171,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (
-            each.unflatten(-1, (self.n_head, -1)).mT.mT.transpose(1, 2)
+            each.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
             for each in self.c_attn(x).chunk(3, -1)
         )
         y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -220,7 +221,9 @@ def lora() -> Model:
     config = peft.LoraConfig(
         r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"
     )
-    return peft.get_peft_model(model, config), batch  # pyright: ignore[reportArgumentType]
+    with warnings.catch_warnings(action="ignore"):
+        # peft asks transformers by a name that transformers has deprecated.
+        return peft.get_peft_model(model, config), batch  # pyright: ignore[reportArgumentType]
 
 
 class Reader(nn.Module):
