@@ -1,0 +1,1 @@
+"""Geometry for a model that was not declared: rules, logical matrices, and measured responses."""
