@@ -67,14 +67,6 @@ class Embedding(Atom):
         self.vocabulary = vocabulary
         self.features = features
 
-    def arguments(self) -> dict[str, object]:
-        return {
-            "vocabulary": self.vocabulary,
-            "features": self.features,
-            "manifold": self.geometry.manifold,
-            "mass": self.mass,
-        }
-
     def certified(self) -> float:
         rows = torch.linalg.vector_norm(self.weight.detach().double(), dim=-1)
         rounded_up = 1 + 2.0**-52 * (self.features + 4)

@@ -71,16 +71,6 @@ class Heads(MatrixAtom):
         self.heads = heads
         self.head_features = head_features
 
-    def arguments(self) -> dict[str, object]:
-        return {
-            "features": self.features,
-            "heads": self.heads,
-            "head_features": self.head_features,
-            "manifold": self.geometry.manifold,
-            "norm": self.geometry.norm,
-            "mass": self.mass,
-        }
-
     def describe(self) -> str:
         return f"Heads({self.features}, {self.heads}, {self.head_features})"
 
@@ -112,9 +102,6 @@ class MergeHeads(Bond):
         )
         self.heads = heads
         self.head_features = head_features
-
-    def arguments(self) -> dict[str, object]:
-        return {"heads": self.heads, "head_features": self.head_features}
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
         del radius, dtype

@@ -61,19 +61,10 @@ class Linear(MatrixAtom):
             target=Space(out_features, wanted),
             mass=mass,
         )
+        self.source_norm: VectorNorm = given
+        self.target_norm: VectorNorm = wanted
         self.in_features = in_features
         self.out_features = out_features
-
-    def arguments(self) -> dict[str, object]:
-        return {
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-            "manifold": self.geometry.manifold,
-            "norm": self.geometry.norm,
-            "mass": self.mass,
-            "source_norm": self._from.norm,
-            "target_norm": self._to.norm,
-        }
 
     def matrix(self) -> Tensor:
         return self.weight
