@@ -18,6 +18,7 @@ import torch
 import typer.main
 import yaml
 from modular_manifolds_bench.baselines import BASELINES
+from modular_manifolds_bench.command import app as bench_app
 from typer.core import TyperGroup
 
 import modular_manifolds as mm
@@ -105,7 +106,8 @@ def options_of(subcommand: str) -> set[str]:
     """Every option that may be written after a subcommand; a switch has a second name, such as --no-attack."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
-    known = group.commands[subcommand].params
+    command = group.commands[subcommand]
+    known = (typer.main.get_command(bench_app) if subcommand == "bench" else command).params
     return {"--debug", *(name for each in known for name in (*each.opts, *each.secondary_opts))}
 
 
