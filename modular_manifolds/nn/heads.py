@@ -10,13 +10,11 @@ from torch.nn import functional
 
 from modular_manifolds.arguments import check_count
 from modular_manifolds.composition.space import Space
-from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.manifolds import Manifold, Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Bond
 from modular_manifolds.nn.matrix import MatrixAtom
-from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.rms_operator import RMSOperator
+from modular_manifolds.norms import Norm, RMSOperator
 
 POSITIONS = 5
 """How many positions a trial input has."""

@@ -7,12 +7,10 @@ from torch.nn import functional
 
 from modular_manifolds.arguments import check_count
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm
-from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.manifolds import Manifold, Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.matrix import MatrixAtom
-from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.spectral import Spectral
+from modular_manifolds.norms import Norm, Spectral
 
 
 class Linear(MatrixAtom):

@@ -16,12 +16,7 @@ from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
 from modular_manifolds.manifolds.sphere import Sphere
 from modular_manifolds.manifolds.stiefel import Stiefel
-from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.frobenius import Frobenius
-from modular_manifolds.norms.max import Max
-from modular_manifolds.norms.rms_operator import RMSOperator
-from modular_manifolds.norms.row_rms import RowRMS
-from modular_manifolds.norms.spectral import Spectral
+from modular_manifolds.norms import Frobenius, Max, Norm, RMSOperator, RowRMS, Spectral
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradient, TangentGradient
 from modular_manifolds.solvers.skew_sign import SkewSign
