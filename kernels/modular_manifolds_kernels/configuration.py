@@ -20,7 +20,7 @@ class Configuration:
         target: architecture, one of `TARGETS`.
         constexprs: compile-time arguments, block sizes among them.
         warps, stages: as Triton counts them.
-        signature: type of every argument, in order.
+        signature: type of every argument, in order; of a list of tensors, the type of each.
         divisible: arguments known to be multiples of 16.
         layout: `"rows"` where the long side is contiguous, `"columns"` where the short side is.
     """
@@ -31,7 +31,7 @@ class Configuration:
     constexprs: Mapping[str, int | str | bool]
     warps: int
     stages: int
-    signature: Mapping[str, str]
+    signature: Mapping[str, str | tuple[str, ...]]
     divisible: tuple[str, ...]
     layout: str = "rows"
 
@@ -48,9 +48,39 @@ _MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
     "tiled_retract": ("w", "a", "out", "held"),
     "move": ("w", "a", "out"),
     "pre_step": ("momentum", "gradient", "out"),
+    "overlaps": ("a", "g", "omega", "left", "right"),
+    "certify": ("a",),
+    "descend": ("gradients",),
+    "unit_length": ("x", "out"),
+    "unit_rows": ("x", "out"),
+    "gate": (),
+    "land": ("weights",),
 }
-_FLOATS: Final = ("largest", "squares", "scales", "coefficients", "residual", "lengths")
+_FLOATS: Final = (
+    "largest",
+    "squares",
+    "scales",
+    "coefficients",
+    "residual",
+    "lengths",
+    "sums",
+    "gap",
+)
 _SCALARS: Final = ("a", "b", "c", "eta", "mu")
+_OF_KERNEL: Final[Mapping[str, Mapping[str, str]]] = {
+    "certify": {
+        "info": "*i32",
+        **dict.fromkeys(("share", "squares", "each", "kept", "whole", "rounding", "least"), "fp32"),
+    },
+    "descend": {"momenta": "*fp32", "ok": "*i8", "out": "*fp32"},
+    "gate": {"counts": "*fp32", "ok": "*i8", "reached": "*i8", "bound": "fp32", "weights": "i32"},
+    "land": {"masters": "*fp32", "landed": "*fp32", "start": "*fp32", "moving": "*i8"},
+}
+"""Types that a name has in one kernel only."""
+_LISTS: Final = {"descend": ("gradients", "momenta"), "land": ("weights", "masters")}
+"""Arguments that are lists of tensors."""
+TOGETHER: Final = 48
+"""How many tensors a kernel takes in one of its lists."""
 _ARGUMENTS: Final[Mapping[str, str]] = {
     "gram": "x r largest squares n k x_batch x_row x_column r_batch r_row parts",
     "polynomial": "left right out squares a b c n parts left_batch left_row right_batch right_row"
@@ -72,9 +102,42 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
     "pre_step": "momentum gradient out largest squares mu n k"
     " momentum_batch momentum_row momentum_column gradient_batch gradient_row gradient_column"
     " out_batch out_row out_column",
+    "overlaps": "a g omega left right sums n k side down across parts a_batch a_row a_column g_batch g_row g_column"
+    " omega_batch omega_row omega_column left_batch left_row left_column right_batch right_row right_column",
+    "certify": "a sums scales info gap share squares each kept whole rounding least n k parts"
+    " a_batch a_row a_column",
+    "descend": "gradients momenta ok out largest mu n k matrices weight_row weight_column",
+    "unit_length": "x out largest squares n k parts x_batch x_row x_column out_batch out_row out_column",
+    "unit_rows": "x out n k x_batch x_row x_column out_batch out_row out_column",
+    "gate": "largest counts ok reached bound weights",
+    "land": "weights masters landed start moving n k matrices weight_row weight_column"
+    " landed_batch landed_row landed_column start_batch start_row start_column moving_batch moving_row",
 }
-_LOOSE: Final = ("parts", "tiles", "steps", "together", "corrections", "each", "unit")
-_WITHOUT_PRODUCTS: Final = ("move", "pre_step")
+_LOOSE: Final = (
+    "parts",
+    "tiles",
+    "steps",
+    "together",
+    "corrections",
+    "each",
+    "unit",
+    "matrices",
+    "ok",
+    "moving",
+    "moving_batch",
+    "moving_row",
+)
+_WITHOUT_PRODUCTS: Final = (
+    "move",
+    "pre_step",
+    "overlaps",
+    "certify",
+    "descend",
+    "unit_length",
+    "unit_rows",
+    "gate",
+    "land",
+)
 _FLOAT32_ONLY: Final = ("stiefel_retract", "tiled_msign", "tiled_retract", *_WITHOUT_PRODUCTS)
 """Kernels that are not compiled for operands in half precision."""
 
@@ -100,11 +163,16 @@ def row(
         constexprs["PRECISION"] = "ieee" if target == "gfx942" or dtype == "bf16" else products
     constexprs |= {"BLOCK": block, "BLOCK_K": block_k}
     element = "*bf16" if dtype == "bf16" else "*fp32"
-    signature: dict[str, str] = {}
+    signature: dict[str, str | tuple[str, ...]] = {}
     divisible: list[str] = []
     unit = "_column" if layout == "rows" else "_row"
+    own = _OF_KERNEL.get(kernel, {})
     for name in _ARGUMENTS[kernel].split():
-        if name in _MATRICES[kernel]:
+        if name in own:
+            signature[name] = own[name]
+            if own[name].startswith("*") and name not in _LOOSE:
+                divisible.append(name)
+        elif name in _MATRICES[kernel]:
             signature[name] = element
             divisible.append(name)
         elif name in _FLOATS:
@@ -119,6 +187,8 @@ def row(
             signature[name] = "i32"
             if name not in _LOOSE:
                 divisible.append(name)
+    for name in _LISTS.get(kernel, ()):
+        signature[name] = (str(signature[name]),) * TOGETHER
     for name in constexprs:
         signature.setdefault(name, "constexpr")
     return Configuration(

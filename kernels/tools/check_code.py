@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -113,7 +113,7 @@ def compiled(row: Configuration) -> Code:
             KERNELS[row.kernel],
             signature=dict(row.signature),
             constexprs=dict(row.constexprs),
-            attrs={(places[each],): [["tt.divisibility", 16]] for each in row.divisible},
+            attrs={each: [["tt.divisibility", 16]] for each in _places(row, places)},
         )
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -123,6 +123,16 @@ def compiled(row: Configuration) -> Code:
                 options={"num_warps": row.warps, "num_stages": row.stages},
             )
     return _read(row, kernel, printed.getvalue())
+
+
+def _places(row: Configuration, places: Mapping[str, int]) -> Iterator[tuple[int, ...]]:
+    """Where the arguments are that are multiples of 16; of a list, where each of its members is."""
+    for each in row.divisible:
+        kind = row.signature[each]
+        if isinstance(kind, tuple):
+            yield from ((places[each], member) for member in range(len(kind)))
+        else:
+            yield (places[each],)
 
 
 @contextlib.contextmanager
