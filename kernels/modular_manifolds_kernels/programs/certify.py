@@ -40,10 +40,10 @@ def certify(
     tile = tl.program_id(0) % count
     batch = (tl.program_id(0) // count).to(tl.int64)
     scale = tl.load(scales + batch)
-    nothing = scale <= least
-    failed = False
+    nothing = tl.where(scale <= least, 1.0, 0.0)
+    failed = 0.0
     if FACTORED:
-        failed = tl.load(info + batch) != 0
+        failed = tl.where(tl.load(info + batch) != 0, 1.0, 0.0)
     # Zero, and NaN if the scale is.
     zero = scale * 0.0
     if tile == 0:
@@ -56,17 +56,18 @@ def certify(
         missing = tl.where(missing < 0.0, 0.0, missing)
         missing = tl.where(missing > each, each, missing)
         nuclear = missing * scale + attained
-        found = along * kept / nuclear + whole + rounding / scale
+        found = along * kept / nuclear + whole + rounding / tl.where(scale == 0.0, 1.0, scale)
         found = tl.where(found < 0.0, 0.0, found)
         found = tl.where(found > 1.0, 1.0, found)
         if FACTORED:
-            found = tl.where(failed, zero + 1.0, found)
-        tl.store(gap + batch, tl.where(nothing, 0.0, found))
+            found = tl.where(failed != 0.0, zero + 1.0, found)
+        tl.store(gap + batch, tl.where(nothing != 0.0, 0.0, found))
     top = ((tile // tiles) * BLOCK).to(tl.int64)
     left = ((tile % tiles) * BLOCK_K).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
     columns = tl.arange(0, BLOCK_K)[None, :]
     valid = (rows < n - top) & (columns < k - left)
     a += batch * a_batch + top * a_row + left * a_column
-    value = tl.zeros((BLOCK, BLOCK_K), tl.float32) + tl.where(nothing, 0.0, zero)
-    tl.store(a + rows * a_row + columns * a_column, value, mask=valid & (nothing | failed))
+    wrong = rows * 0.0 + nothing + failed != 0.0
+    value = tl.zeros((BLOCK, BLOCK_K), tl.float32) + tl.where(nothing != 0.0, 0.0, zero)
+    tl.store(a + rows * a_row + columns * a_column, value, mask=valid & wrong)

@@ -42,10 +42,10 @@ def descend(
     block = tl.program_id(0) % blocks
     matrix = tl.program_id(0) // blocks
     gradient = chosen(gradients, matrix // matrices, COUNT)
-    step = tl.load(ok) != 0
     top = (block * BLOCK).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
     strip = tl.arange(0, BLOCK_K)[None, :]
+    step = rows * 0 + tl.load(ok).to(tl.int32) != 0
     size = n.to(tl.int64) * k
     first = (matrix % matrices) * size + top * weight_row
     at = rows * weight_row + strip * weight_column

@@ -23,11 +23,11 @@ def gate(largest, counts, ok, reached, bound, weights, BLOCK: tl.constexpr, BLOC
         tl.store(counts + start + lanes, count + one, mask=inside)
         bad = tl.maximum(bad, one)
     left_out = tl.max(bad, 0)
-    tl.store(ok, (left_out == 0.0).to(tl.int8))
+    tl.store(ok, (1.0 - left_out).to(tl.int8))
     last = counts + weights + 1
     tl.store(last, tl.load(last) + left_out)
     for start in range(0, weights, width):
         inside = lanes < weights - start
         value = tl.load(largest + start + lanes, mask=inside, other=0.0)
-        moves = (value > 0.0) & (left_out == 0.0)
+        moves = (value > 0.0) & (lanes * 0.0 + left_out == 0.0)
         tl.store(reached + start + lanes, moves.to(tl.int8), mask=inside)
