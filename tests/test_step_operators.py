@@ -122,9 +122,10 @@ def _launch(machine: Any, name: str, args: tuple[Any, ...]) -> None:
         x, rows = args
         launches.unit_length(machine, stack(x), torch.empty_like(x), rows=rows)
     elif name == "certify_":
-        a, g, omega, scale, bound, *rest = (*args, *[None] * (8 - len(args)))
-        pair = None if rest[0] is None else (rest[0], rest[1])
-        certificate.certify_(machine, a, g, omega, pair, scale, rest[2], Bound(*bound))
+        a, g, omega, scale, bound, *rest = args
+        left, right, info = rest or (None, None, None)
+        pair = None if left is None or right is None else (left, right)
+        certificate.certify_(machine, a, g, omega, pair, scale, info, Bound(*bound))
     elif name == "descend_":
         momenta, gradients, ok, mu, nesterov, turned = args
         descent.descend_(machine, gradients, momenta, ok, mu, nesterov=nesterov, turned=turned)

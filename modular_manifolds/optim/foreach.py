@@ -18,8 +18,9 @@ def largest_entries(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def largest_numbers(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """`max x` of each tensor, without dimensions; NaN if an entry is."""
-    return list(_TORCH._foreach_max(tensors))
+    """`max |x|` of each tensor in its own dtype, without dimensions; NaN if an entry is."""
+    # torch's compiler does not know its maximum of a list.
+    return list(_TORCH._foreach_norm(tensors, math.inf))
 
 
 def multiplied(tensors: Sequence[Tensor], factor: float) -> list[Tensor]:
