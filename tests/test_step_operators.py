@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 import torch
 from fakes import Counting, NoWaiting, fake_device
+from torch.utils._pytree import tree_map_only
 
 import modular_manifolds as mm
 from modular_manifolds.linalg import backend
@@ -110,7 +111,7 @@ def _launch(machine: Any, name: str, args: tuple[Any, ...]) -> None:
     from modular_manifolds_kernels.launches import Step, stack
     from modular_manifolds_kernels.operators import polynomials
 
-    args = torch.utils._pytree.tree_map_only(torch.Tensor, _without_storage, args)
+    args = tree_map_only(torch.Tensor, _without_storage, args)
     if name == "msign":
         matrix_sign.msign_and_scale(machine, args[0], polynomials(args[1]), args[2])
     elif name == "stiefel_retract":

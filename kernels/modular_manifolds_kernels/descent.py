@@ -86,7 +86,8 @@ def _launches(
         for first in range(whole[0], whole[-1] + 1, TOGETHER):
             taken = slice(first, min(first + TOGETHER, whole[-1] + 1))
             grid = ((taken.stop - first) * matrices * blocks,)
-            yield taken, grid, (n, k, matrices, *((1, n) if turn else (k, 1)))
+            down, across = (1, n) if turn else (k, 1)
+            yield taken, grid, (n, k, matrices, down, across)
 
 
 def _filled(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
