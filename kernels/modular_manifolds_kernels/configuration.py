@@ -32,7 +32,20 @@ class Configuration:
     layout: str = "rows"
 
 
-_WITHOUT_PRODUCTS: Final = ("move", "pre_step")
+TOGETHER: Final = 48
+"""How many tensors a kernel takes in one of its lists."""
+
+_WITHOUT_PRODUCTS: Final = (
+    "move",
+    "pre_step",
+    "overlaps",
+    "certify",
+    "descend",
+    "unit_length",
+    "unit_rows",
+    "gate",
+    "land",
+)
 _FLOAT32_ONLY: Final = ("stiefel_retract", "tiled_msign", "tiled_retract", *_WITHOUT_PRODUCTS)
 """Kernels that are not compiled for operands in half precision."""
 

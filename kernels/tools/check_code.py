@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -110,12 +110,11 @@ def compiled(row: Configuration) -> Code:
 
         target = TARGETS[row.target]
         signature, constexprs, divisible = signature_of(row)
-        places = {argument: i for i, argument in enumerate(signature)}
         source = ASTSource(
             KERNELS[row.kernel],
             signature=signature,
             constexprs=constexprs,
-            attrs={(places[each],): [["tt.divisibility", 16]] for each in divisible},
+            attrs={each: [["tt.divisibility", 16]] for each in _places(signature, divisible)},
         )
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -125,6 +124,19 @@ def compiled(row: Configuration) -> Code:
                 options={"num_warps": row.warps, "num_stages": row.stages},
             )
     return _read(row, kernel, printed.getvalue())
+
+
+def _places(
+    signature: Mapping[str, str | tuple[str, ...]], divisible: Sequence[str]
+) -> Iterator[tuple[int, ...]]:
+    """Where the arguments are that are multiples of 16; of a list, where each of its members is."""
+    places = {argument: i for i, argument in enumerate(signature)}
+    for each in divisible:
+        kind = signature[each]
+        if isinstance(kind, tuple):
+            yield from ((places[each], member) for member in range(len(kind)))
+        else:
+            yield (places[each],)
 
 
 @contextlib.contextmanager

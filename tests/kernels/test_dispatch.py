@@ -12,7 +12,15 @@ import modular_manifolds_kernels as kernels
 import pytest
 import torch
 from kernel_cases import msign, stiefel_retract
-from modular_manifolds_kernels import POLAR_EXPRESS, matrix_sign, retraction
+from modular_manifolds_kernels import (
+    POLAR_EXPRESS,
+    Bound,
+    certificate,
+    descent,
+    launches,
+    matrix_sign,
+    retraction,
+)
 from modular_manifolds_kernels import machine as machines
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.shipped import (
@@ -46,7 +54,7 @@ def test_every_row_fits_its_kernel() -> None:
         flags = tuple(
             (k, v)
             for k, v in row.constexprs.items()
-            if k in ("SCALED", "MOMENTUM", "NESTEROV", "BLOCK")
+            if k in ("SCALED", "MOMENTUM", "NESTEROV", "SPLIT", "FACTORED", "MASTERS", "BLOCK")
         )
         key = (row.kernel, row.dtype, row.target, row.layout, flags)
         assert key not in keys
@@ -142,7 +150,15 @@ def test_a_stack_may_be_deeper_than_a_grid_is_high(monkeypatch: pytest.MonkeyPat
         for n in (9, 65, 129):
             w = torch.empty(deep, n, 200, device="meta")
             stiefel_retract(machine, w, w, 0.1, 1)
-    assert set(grids) == set(KERNELS)
+        x, ok = torch.empty(deep, 9, 8, device="meta"), torch.empty(1, device="meta")
+        descent.descend_(machine, [x], [], ok, 0.0, nesterov=False, turned=[False])
+        descent.land_(machine, [x], [], x, x, x[..., 0], turned=[False])
+        for rows in (False, True):
+            launches.unit_length(machine, x, x, rows=rows)
+        bound = Bound(*[0.0] * 7)
+        certificate.certify_(machine, x, x, x[:, :8], None, x[:, 0, 0], None, bound)
+    # The gate has one program.
+    assert set(grids) == set(KERNELS) - {"gate"}
     assert all(grid >= (deep,) for grid in grids.values())
     with pytest.raises(
         ValueError, match=r"at most 2,147,483,647 programs .* got 2,147,483,648\. Pass"
