@@ -6,6 +6,7 @@ The table of contents below is the public surface, grouped by folder.
 from modular_manifolds import errors as errors
 from modular_manifolds import linalg as linalg
 from modular_manifolds import models as models
+from modular_manifolds import optim as optim
 from modular_manifolds import solvers as solvers
 from modular_manifolds import testing as testing
 from modular_manifolds.adapt import Fallback as Fallback

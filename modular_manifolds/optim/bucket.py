@@ -57,7 +57,7 @@ class Bucket:
             full_dtype(parameter),
             parameter.device,
         )
-        self.as_vectors = parameter.dim() == 1
+        self.as_vectors = len(first.shape) == 1
         self._batch = first.matrix_shape[:-2]
         self._matrices = math.prod(self._batch)
         rows, columns = first.matrix_shape[-2:]
@@ -78,7 +78,7 @@ class Bucket:
         self.shares = self._shares_on(self.device)
 
     def __str__(self) -> str:
-        return f"{len(self.weights)} × {tuple(self.parameters[0].shape)}, {self.geometry.manifold} × {self.geometry.norm}: {self.plan}"
+        return f"{len(self.weights)} × {self.weights[0].shape}, {self.geometry.manifold} × {self.geometry.norm}: {self.plan}"
 
     def plan_for(self, count: int) -> Plan:
         """The plan for a stack of `count` of the weights, or for one alone."""
@@ -182,7 +182,7 @@ class Bucket:
         return shares.reshape((*batch, 1, 1))
 
     def _shares_in(self, group: Mapping[str, Any]) -> list[float]:
-        return [group["shares"][each.place] for each in self.weights]
+        return [each.share_in(group) for each in self.weights]
 
 
 def too_long(name: str, largest_rate: float, *, seen: object) -> ArgumentError:
@@ -207,8 +207,8 @@ def buckets_of(
     alike: dict[Any, list[Weight]] = {}
     for each in weights:
         parameter = each.parameter
-        shape, geometry = tuple(parameter.shape), each.geometry
-        if parameter.dim() > 1 and not parameter.is_cpu and geometry.transposes:
+        shape, geometry = each.shape, each.geometry
+        if len(shape) > 1 and not parameter.is_cpu and geometry.transposes:
             # An accelerator multiplies both orientations alike: they share one stack.
             shape = (*shape[:-2], *sorted(shape[-2:]))
         key = (each.group, geometry, shape, parameter.dtype, parameter.device)

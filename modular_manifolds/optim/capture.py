@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
+from modular_manifolds.optim.groups import is_other
 from modular_manifolds.optim.roster import Roster
 
 ARGUMENT = "SteepestDescent.step() in a captured graph"
@@ -39,16 +40,15 @@ def check_capture(capturable: bool, roster: Roster, groups: Sequence[Mapping[str
                 seen,
                 "Fill the tensor in group['lr'], and leave it in its place.",
             )
-        for name, share, weight in zip(
-            group["param_names"], group["shares"], group["params"], strict=True
-        ):
+        shares = [1.0] * len(group["params"]) if is_other(group) else group["shares"]
+        for name, share, weight in zip(group["param_names"], shares, group["params"], strict=True):
             if weight.is_cpu:
                 _refuse(
                     "needs all weights on the device",
                     f"'{name}' on the CPU",
                     "Move the network before the optimizer is built.",
                 )
-            if weight.grad is None and share > 0:
+            if weight.grad is None and share != 0:
                 _refuse(
                     "needs a gradient of every weight, because replays would never step the weight",
                     f"no gradient of '{name}'",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import divide_safely
+from modular_manifolds.optim.weight import PieceState
 
 AVERAGES: Final = ("power", "seen")
 """The names of the averages in a weight's state: of ‖G‖², and of whether a gradient reached the unit."""
 
 
 def signal(
-    state: dict[str, Any],
+    state: dict[str, Any] | PieceState,
     value: Tensor,
     reached: Tensor | None,
     coupled_dims: tuple[int, ...],
@@ -36,7 +38,7 @@ def signal(
         momentum: μ.
         decay: μ again, or 1 if G is zero because the step is left out.
     """
-    dims = unit_dims(value, coupled_dims)
+    dims = unit_dims(value.dim(), coupled_dims)
     sizes = _length(value, dims)
     reached = torch.ones_like(sizes) if reached is None else reached
     state["power"].mul_(decay).add_(sizes.square(), alpha=1 - momentum)
@@ -45,15 +47,15 @@ def signal(
     return divide_safely(_length(state["momentum"], dims), most).clamp_max(1.0)
 
 
-def unit_shape(weight: Tensor, coupled_dims: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of one number for each unit, which broadcasts over the weight."""
-    dims = unit_dims(weight, coupled_dims)
-    return tuple(1 if d - weight.dim() in dims else n for d, n in enumerate(weight.shape))
+def unit_shape(shape: Sequence[int], coupled_dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one number for each unit, which broadcasts over a weight of this shape."""
+    dims = unit_dims(len(shape), coupled_dims)
+    return tuple(1 if d - len(shape) in dims else n for d, n in enumerate(shape))
 
 
-def unit_dims(weight: Tensor, coupled_dims: tuple[int, ...]) -> tuple[int, ...]:
-    """The dimensions of one unit of a weight. A vector is one column: its rows are its entries."""
-    if weight.dim() > 1:
+def unit_dims(count: int, coupled_dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions of one unit of a weight of `count` dimensions. A vector is one column: its rows are its entries."""
+    if count > 1:
         return coupled_dims
     return (-1,) if len(coupled_dims) == 2 else ()
 

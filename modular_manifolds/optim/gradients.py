@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.matrices import MATRIX, at_least_float32
-from modular_manifolds.optim.weight import Weight
+from modular_manifolds.optim.fallback import Plain
+from modular_manifolds.optim.weight import PieceState, Weight
 
 NONFINITE_REMEDY = (
     "Lower lr, look at the loss, or pass on_nonfinite='skip' to leave such steps out."
@@ -36,7 +38,7 @@ class Gradient:
     """
 
     weight: Weight
-    state: dict[str, Any]
+    state: dict[str, Any] | PieceState
     share: float
     value: Tensor
     sums: Tensor
@@ -70,14 +72,16 @@ def gradient_of(weight: Weight, state: dict[str, Any], share: float) -> Gradient
     """The gradient of a weight that has one."""
     gradient = weight.parameter.grad
     assert gradient is not None
-    value = at_least_float32(gradient)
+    value = at_least_float32(weight.read(gradient))
     # NaN and infinity survive a sum, which is one pass over the memory.
     sums = value.sum(dim=MATRIX) if value.dim() > 2 else value.sum()
-    return Gradient(weight, state, share, value, sums.reshape(-1))
+    return Gradient(weight, weight.held(state), share, value, sums.reshape(-1))
 
 
 def host_sums(gradients: list[Gradient]) -> list[list[float]]:
     """The sums of each gradient on the host."""
+    if not gradients:
+        return []
     if len(gradients) == 1:
         return [gradients[0].sums.tolist()]
     together = torch.cat([each.sums for each in gradients]).tolist()
@@ -97,10 +101,22 @@ def first_error(gradients: list[Gradient], sums: list[list[float]]) -> NonFinite
     for gradient, own in zip(gradients, sums, strict=True):
         if all(map(math.isfinite, own)) or bool(torch.isfinite(gradient.value).all()):
             continue
-        seen = "NaN" if bool(torch.isnan(gradient.value).any()) else "infinity"
-        argument = f"the gradient of '{gradient.weight.name}'"
-        return NonFiniteError(argument, "must be finite", seen, NONFINITE_REMEDY)
+        return _nonfinite(gradient.weight.name, gradient.value)
     return None
+
+
+def first_plain_error(plain: Sequence[Plain]) -> NonFiniteError | None:
+    """The same for gradients of weights that AdamW steps."""
+    for each in plain:
+        value = each.parameter.grad
+        if value is not None and not bool(torch.isfinite(value).all()):
+            return _nonfinite(each.name, value)
+    return None
+
+
+def _nonfinite(name: str, value: Tensor) -> NonFiniteError:
+    seen = "NaN" if bool(torch.isnan(value).any()) else "infinity"
+    return NonFiniteError(f"the gradient of '{name}'", "must be finite", seen, NONFINITE_REMEDY)
 
 
 def reached_units(gradient: Gradient, sums: list[float]) -> Tensor | None:

@@ -6,10 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modular_manifolds.errors import UnconstrainedParameterError
-from modular_manifolds.nn.composed import Weighted
+from modular_manifolds.nn.composed import Adapted, Weighted
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.network import check_network, check_values, check_weights
+from modular_manifolds.nn.piece import Piece, logical_name
 from modular_manifolds.optim.weight import Weight
+
+Group = Mapping[str, Any]
+Values = dict[str, Any]
 
 
 def network_of(net: Weighted) -> Weighted:
@@ -26,16 +30,19 @@ def network_of(net: Weighted) -> Weighted:
 
 
 def geometries_of(net: Weighted) -> dict[str, Geometry]:
-    """The geometry of every parameter of `net`, by path.
+    """The geometry of every logical matrix of `net`, by its name.
 
     Raises:
         ArgumentError: `net` is not `Weighted`. UnconstrainedParameterError: a parameter
-        has no manifold; the message names it.
+        has no manifold and no other optimiser; the message names it.
     """
     net = network_of(net)
     geometries = dict(net.geometries())
+    served = set(geometries)
+    if isinstance(net, Adapted):
+        served |= {path for path, _ in net.pieces().values()} | set(net.fallbacks())
     for path, _ in net.named_parameters():
-        if path not in geometries:
+        if path not in served:
             raise UnconstrainedParameterError(
                 f"parameter '{path}'",
                 "must have a manifold and a norm",
@@ -48,42 +55,110 @@ def geometries_of(net: Weighted) -> dict[str, Geometry]:
 def groups_of(net: Weighted) -> list[dict[str, Any]]:
     """One group a geometry: `params`, `param_names`, `shapes`, `shares`, `manifold` and `norm`.
 
-    Groups stand in the order of their first weight in the budget, and weights inside a group in the budget's order.
+    Groups stand in the order of their first weight in the budget, and weights inside a group in the budget's order. If
+    a parameter holds several logical matrices, `pieces` says where they lie and its entry of `shares` has one for each.
+    Weights of other optimisers stand in groups of their own, the last ones.
     """
     net = network_of(net)
     parameters, geometries = dict(net.named_parameters()), dict(net.geometries())
-    groups: dict[Geometry, dict[str, Any]] = {}
+    pieces = dict(net.pieces()) if isinstance(net, Adapted) else {}
+    held: dict[str, list[tuple[Geometry, Piece | None, float]]] = {}
     for row in net.budget().rows:
-        geometry = geometries[row.path]
-        if geometry not in groups:
-            groups[geometry] = {
+        path, piece = pieces.get(row.path, (row.path, None))
+        held.setdefault(path, []).append((geometries[row.path], piece, row.share))
+    groups: dict[tuple[Geometry, ...], dict[str, Any]] = {}
+    for path, parts in held.items():
+        key = tuple(geometry for geometry, _, _ in parts)
+        key = key[:1] if len(set(key)) == 1 else key
+        if key not in groups:
+            groups[key] = {
                 "params": [],
                 "param_names": [],
                 "shapes": [],
                 "shares": [],
-                **geometry_values(geometry),
+                **geometry_values(key),
             }
-        group, parameter = groups[geometry], parameters[row.path]
+            if pieces:
+                groups[key]["pieces"] = []
+        group, parameter = groups[key], parameters[path]
         group["params"].append(parameter)
-        group["param_names"].append(row.path)
+        group["param_names"].append(path)
         group["shapes"].append(list(parameter.shape))
-        group["shares"].append(row.share)
-    return list(groups.values())
+        shares = [share for _, _, share in parts]
+        group["shares"].append(shares[0] if len(shares) == 1 else shares)
+        if pieces:
+            cut = [piece.values() for _, piece, _ in parts if piece is not None]
+            group["pieces"].append(cut or None)
+    return [*groups.values(), *_others(net, parameters)]
 
 
-def geometry_values(geometry: Geometry) -> dict[str, Any]:
-    """The `manifold` and `norm` of a group, as values that JSON can hold."""
-    return {"manifold": geometry.manifold.values(), "norm": geometry.norm.values()}
+def _others(net: Weighted, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One group for each kind of settings of the weights that another optimiser steps."""
+    groups: list[tuple[Mapping[str, Any], dict[str, Any]]] = []
+    for path, settings in (net.fallbacks() if isinstance(net, Adapted) else {}).items():
+        group = next((group for known, group in groups if known == settings), None)
+        if group is None:
+            group = {"params": [], "param_names": [], "shapes": [], **settings}
+            groups.append((settings, group))
+        group["params"].append(parameters[path])
+        group["param_names"].append(path)
+        group["shapes"].append(list(parameters[path].shape))
+    return [group for _, group in groups]
 
 
-def weights_in(
-    groups: Sequence[Mapping[str, Any]], geometries: Mapping[str, Geometry]
-) -> Iterator[Weight]:
-    """Every weight of the groups, in their order."""
+def geometry_values(geometries: Sequence[Geometry]) -> dict[str, Any]:
+    """The `manifold` and `norm` of a group, as values that JSON can hold: lists of them if pieces differ."""
+    manifolds = [each.manifold.values() for each in geometries]
+    norms = [each.norm.values() for each in geometries]
+    if len(geometries) == 1:
+        return {"manifold": manifolds[0], "norm": norms[0]}
+    return {"manifold": manifolds, "norm": norms}
+
+
+def is_other(group: Group) -> bool:
+    """Whether another optimiser steps the weights of this group."""
+    return "optimizer" in group
+
+
+def pieces_in(group: Group, place: int) -> tuple[Piece | None, ...]:
+    """The pieces of one parameter of a group; None alone for the whole parameter."""
+    pieces = group.get("pieces")
+    if not pieces or not pieces[place]:
+        return (None,)
+    return tuple(Piece.from_values(each) for each in pieces[place])
+
+
+def names_in(group: Group) -> list[str]:
+    """The names of the logical matrices of a group."""
+    if not group.get("pieces"):
+        return list(group["param_names"])
+    return [
+        logical_name(path, piece)
+        for place, path in enumerate(group["param_names"])
+        for piece in pieces_in(group, place)
+    ]
+
+
+def shares_in(group: Group) -> list[Any]:
+    """The shares of the logical matrices of a group."""
+    flat: list[Any] = []
+    for share in group["shares"]:
+        flat.extend(share) if isinstance(share, list | tuple) else flat.append(share)
+    return flat
+
+
+def weights_in(groups: Sequence[Group], geometries: Mapping[str, Geometry]) -> Iterator[Weight]:
+    """Every logical matrix of the groups, in their order."""
     index = 0
     for number, group in enumerate(groups):
-        for place, (name, parameter) in enumerate(
+        if is_other(group):
+            continue
+        for place, (path, parameter) in enumerate(
             zip(group["param_names"], group["params"], strict=True)
         ):
-            yield Weight(name, parameter, geometries[name], number, place, index)
-            index += 1
+            for slot, piece in enumerate(pieces_in(group, place)):
+                name = logical_name(path, piece)
+                yield Weight(
+                    name, parameter, geometries[name], number, place, index, path, piece, slot
+                )
+                index += 1

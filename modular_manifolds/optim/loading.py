@@ -11,10 +11,11 @@ from torch import Tensor
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.optim.damping import AVERAGES, unit_shape
+from modular_manifolds.optim.fallback import MOMENTS, Plain, plain_in
 from modular_manifolds.optim.former import from_one_group_a_weight, is_former
 from modular_manifolds.optim.groups import weights_in
 from modular_manifolds.optim.settings import check_groups
-from modular_manifolds.optim.weight import Weight, dual_shape
+from modular_manifolds.optim.weight import AS_STORED, Weight, dual_shape
 from modular_manifolds.solvers.base import Solver
 
 ARGUMENT = "load_state_dict(state_dict)"
@@ -43,30 +44,35 @@ def checked_state(
     wanted = [_names(group) for group in groups]
     if seen != wanted:
         _refuse(f"must be for the weights {_listed(wanted)}", _listed(seen))
-    places: dict[Any, Weight] = {}
-    weights = iter(weights_in(groups, geometries))
+    places: dict[Any, list[Weight | Plain]] = {}
+    held: dict[Tensor, list[Weight | Plain]] = {}
+    for each in (*weights_in(groups, geometries), *plain_in(groups)):
+        held.setdefault(each.parameter, []).append(each)
     for ours, theirs in zip(groups, saved, strict=True):
         if len(theirs["params"]) != len(ours["params"]):
             _refuse(f"must hold {len(ours['params'])} weights in a group", len(theirs["params"]))
-        for key, place in zip(theirs["params"], range(len(ours["params"])), strict=True):
-            places[key] = weight = next(weights)
+        for place, (key, parameter) in enumerate(
+            zip(theirs["params"], ours["params"], strict=True)
+        ):
+            places[key] = held[parameter]
             shape = theirs["shapes"][place]
             if list(shape) != ours["shapes"][place]:
                 _refuse(
-                    f"must be for '{weight.name}' of shape {tuple(ours['shapes'][place])}",
+                    f"must be for '{ours['param_names'][place]}' of shape {tuple(ours['shapes'][place])}",
                     tuple(shape),
                 )
-        for key in ("manifold", "norm"):
-            if theirs.get(key) != ours[key]:
+        for key in ("manifold", "norm", "pieces", "optimizer"):
+            if theirs.get(key) != ours.get(key):
                 _refuse(
-                    f"must be for the {key} {ours[key]} of '{ours['param_names'][0]}'",
+                    f"must be for the {key} {ours.get(key)} of '{ours['param_names'][0]}'",
                     theirs.get(key),
                 )
     check_groups(saved := [dict(group) for group in saved], geometries)
     for key, entries in given["state"].items():
         if key not in places:
             _refuse("must hold state of weights in its groups only", f"state of {key!r}")
-        _check_entries(entries, places[key], solver)
+        for each in places[key]:
+            _check_entries(entries, each.name, _wanted(each, solver))
     return {**given, "param_groups": saved}
 
 
@@ -126,23 +132,32 @@ def _listed(names: Sequence[Sequence[Any]]) -> str:
     return ", ".join(str(name) for group in names for name in group)
 
 
-def _check_entries(entries: Mapping[str, Any], weight: Weight, solver: str | Solver) -> None:
+def _wanted(weight: Weight | Plain, solver: str | Solver) -> dict[str, tuple[int, ...]]:
+    """The shape of each entry that the state of a weight may have."""
     shape = tuple(weight.parameter.shape)
-    wanted = {"momentum": shape, "master": shape}
+    if isinstance(weight, Plain):
+        return {**dict.fromkeys((*MOMENTS, "master"), shape), "step": ()}
+    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(AS_STORED, shape)
     dual = dual_shape(weight, solver)
     if dual is not None:
-        wanted["dual"] = dual
-    unit = unit_shape(weight.parameter, weight.geometry.coupled_dims)
-    wanted.update(dict.fromkeys(AVERAGES, unit))
+        wanted[weight.key("dual")] = dual
+    unit = unit_shape(weight.shape, weight.geometry.coupled_dims)
+    wanted.update({weight.key(name): unit for name in AVERAGES})
+    return wanted
+
+
+def _check_entries(
+    entries: Mapping[str, Any], name: str, wanted: Mapping[str, tuple[int, ...]]
+) -> None:
     for key, shape in wanted.items():
         value = entries.get(key)
         if value is None:
             continue
         if not isinstance(value, Tensor) or tuple(value.shape) != shape:
             seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            _refuse(f"must have {key} of shape {shape} for '{weight.name}'", seen)
+            _refuse(f"must have {key} of shape {shape} for '{name}'", seen)
         if not bool(torch.isfinite(value).all()):
-            _refuse(f"must have finite {key} for '{weight.name}'", "NaN or infinity")
+            _refuse(f"must have finite {key} for '{name}'", "NaN or infinity")
 
 
 def _refuse(rule: str, seen: object) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.optim.bucket import Bucket
+from modular_manifolds.optim.fallback import Plain
 
 
 class Mailbox:
@@ -61,18 +62,21 @@ class News:
 
 
 class Report:
-    """Counts and gaps of the buckets on one device. A step writes them in place, and only sums are kept.
+    """Counts and gaps of the buckets, and of the weights that AdamW steps, on one device. A step writes them in place, and only sums are kept.
 
     `counts` says for each weight in how many steps its gradient was not finite, then how many steps had a rate beyond
     the plans, and how many steps were left out; `gaps` is the worst gap, in the last step, of each bucket that has deeper
     plans.
     """
 
-    def __init__(self, buckets: Sequence[Bucket]) -> None:
-        device = buckets[0].device
+    def __init__(
+        self, device: torch.device, buckets: Sequence[Bucket], plain: Sequence[Plain] = ()
+    ) -> None:
         self.device = device
         self.buckets = tuple(buckets)
+        self.plain = tuple(plain)
         self.names = [name for bucket in buckets for name in bucket.names]
+        self.names += [each.name for each in plain]
         self.counts = torch.zeros(len(self.names) + 2, dtype=torch.float32, device=device)
         self.nonfinite, self.too_long, self.left_out = self.counts.split([len(self.names), 1, 1])
         """Views of the counts."""

@@ -16,8 +16,10 @@ from modular_manifolds.optim import foreach
 from modular_manifolds.optim.bucket import Bucket
 from modular_manifolds.optim.damping import signal
 from modular_manifolds.optim.diagnosis import Diagnoses
+from modular_manifolds.optim.fallback import step_plain
 from modular_manifolds.optim.mailbox import Report
 from modular_manifolds.optim.step import take_planned
+from modular_manifolds.optim.weight import Weight
 
 Group = Mapping[str, Any]
 States = Mapping[Tensor, dict[str, Any]]
@@ -30,15 +32,17 @@ def step_on_device(
 
     A step that is left out writes to no weight and to no state, and is counted in the reports.
     """
-    largest = [_largest_entries(report.buckets) for report in reports]
+    largest = [_largest_entries(report) for report in reports]
     flags = [
         _usable(report, groups, entries) for report, entries in zip(reports, largest, strict=True)
     ]
-    for report, entries, ok in zip(reports, largest, _agreed(flags), strict=True):
+    agreed = _agreed(flags)
+    for report, entries, ok in zip(reports, largest, agreed, strict=True):
         report.left_out.add_(torch.logical_not(ok))
         decays = _decay_momenta_(report.buckets, groups, state, ok)
         reached = (entries > 0) & ok
-        parts = reached.split([len(bucket.weights) for bucket in report.buckets])
+        counts = [len(bucket.weights) for bucket in report.buckets]
+        parts = reached[: sum(counts)].split(counts) if report.plain else reached.split(counts)
         gaps: list[Tensor] = []
         for bucket, part in zip(report.buckets, parts, strict=True):
             gap = _step_bucket(bucket, groups[bucket.group], state, diagnoses, ok, part, decays)
@@ -46,11 +50,16 @@ def step_on_device(
                 gaps.append(gap.amax().to(torch.float32))
         if gaps:
             torch.stack(gaps, out=report.gaps)
+    plain = [each for report in reports for each in report.plain]
+    if plain:
+        devices = [report.device for report in reports]
+        step_plain(plain, groups, state, dict(zip(devices, agreed, strict=True)))
 
 
-def _largest_entries(buckets: Sequence[Bucket]) -> Tensor:
+def _largest_entries(report: Report) -> Tensor:
     """`max |G_ij|` of each weight's gradient, shape (weights,): finite only if every entry is."""
-    gradients = [_gradient(each) for bucket in buckets for each in bucket.parameters]
+    gradients = [_gradient(each) for bucket in report.buckets for each in bucket.weights]
+    gradients += [each.parameter.grad for each in report.plain if each.parameter.grad is not None]
     double = any(each.dtype is torch.float64 for each in gradients)
     dtype = torch.float64 if double else torch.float32
     return foreach.largest_entries(gradients, dtype)
@@ -119,7 +128,7 @@ def _step_bucket(
 ) -> Tensor:
     """Step one bucket and give back the gaps. `reached` says for each weight whether its gradient is not zero."""
     # Zero if the step is left out, so that no NaN arrives anywhere.
-    gradient = bucket.stack([_gradient(each) for each in bucket.parameters])
+    gradient = bucket.stack([_gradient(each) for each in bucket.weights])
     gradient = torch.where(ok, gradient.to(bucket.full), 0.0)
     moving = _moving_units(bucket, gradient, reached)
     descent = _descended(bucket, group, state, gradient)
@@ -177,7 +186,7 @@ def _descended(bucket: Bucket, group: Group, state: States, gradient: Tensor) ->
     values = bucket.unstack(gradient)
     if mu == 0:
         # A momentum that was switched off follows the gradients. Weights that came later have none.
-        held = [i for i, each in enumerate(bucket.parameters) if "momentum" in state[each]]
+        held = [i for i, each in enumerate(bucket.weights) if "momentum" in state[each.parameter]]
         values = [values[i] for i in held]
     foreach.add_(momenta, values, alpha=1 - mu)
     if mu == 0:
@@ -192,9 +201,9 @@ def _signals(
     """The part of each unit's gradients that is signal, as factors for the stack."""
     dims, mu = bucket.geometry.coupled_dims, group["momentum"]
     parts = [
-        signal(state[parameter], value, reached, dims, momentum=mu, decay=decay)
-        for parameter, value, reached in zip(
-            bucket.parameters, bucket.unstack(gradient), bucket.unstack(moving), strict=True
+        signal(weight.held(state[weight.parameter]), value, reached, dims, momentum=mu, decay=decay)
+        for weight, value, reached in zip(
+            bucket.weights, bucket.unstack(gradient), bucket.unstack(moving), strict=True
         )
     ]
     return bucket.stack(parts).to(bucket.full)
@@ -202,7 +211,7 @@ def _signals(
 
 def _points(bucket: Bucket, state: States) -> Tensor:
     """The weights in at least float32: their master copies, except for entries that somebody has changed since."""
-    weights = bucket.stack(bucket.parameters)
+    weights = bucket.stack([each.read(each.parameter) for each in bucket.weights])
     masters = _held(bucket, state, "master")
     if not masters:
         return weights
@@ -215,15 +224,22 @@ def _write_(bucket: Bucket, state: States, landed: Tensor) -> None:
     masters = _held(bucket, state, "master")
     if masters:
         foreach.copy_(masters, points)
-    foreach.copy_(bucket.parameters, points)
+    targets = [each.target() for each in bucket.weights]
+    if any(each.piece is not None for each in bucket.weights):
+        # A stack that is cut along several stored dimensions has more dimensions than the logical shape.
+        points = [
+            x if x.shape == to.shape else x.reshape(to.shape)
+            for x, to in zip(points, targets, strict=True)
+        ]
+    foreach.copy_(targets, points)
 
 
 def _held(bucket: Bucket, state: States, name: str) -> list[Tensor]:
     """This entry of the weights' state, of those that have it."""
-    entries = [state[each] for each in bucket.parameters]
+    entries = [each.held(state[each.parameter]) for each in bucket.weights]
     return [each[name] for each in entries if name in each]
 
 
-def _gradient(weight: Tensor) -> Tensor:
-    assert weight.grad is not None
-    return weight.grad
+def _gradient(weight: Weight) -> Tensor:
+    assert weight.parameter.grad is not None
+    return weight.read(weight.parameter.grad)

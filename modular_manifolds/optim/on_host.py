@@ -13,9 +13,11 @@ from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.optim.bucket import Bucket
 from modular_manifolds.optim.damping import signal
 from modular_manifolds.optim.diagnosis import Diagnoses
+from modular_manifolds.optim.fallback import Plain, step_plain
 from modular_manifolds.optim.gradients import (
     Gradient,
     first_error,
+    first_plain_error,
     gradient_of,
     host_sums,
     reached_units,
@@ -29,13 +31,17 @@ Group = Mapping[str, Any]
 
 def step_on_host(
     buckets: Sequence[Bucket],
+    plain: Sequence[Plain],
     groups: Sequence[Group],
     state: Mapping[Tensor, dict[str, Any]],
     diagnoses: Diagnoses,
 ) -> NonFiniteError | None:
     """Step every weight; give back an error instead, before anything has changed, if a gradient is not finite."""
+    error = first_plain_error(plain)
+    if error is not None:
+        return error
     gradients = [
-        gradient_of(each, state[each.parameter], groups[each.group]["shares"][each.place])
+        gradient_of(each, state[each.parameter], each.share_in(groups[each.group]))
         for bucket in buckets
         for each in bucket.weights
     ]
@@ -53,6 +59,7 @@ def step_on_host(
         for alike in _by_start(each for each in moving if each is not None):
             _step_bucket(bucket, alike, group, diagnoses)
         start = stop
+    step_plain(plain, groups, state)
     return None
 
 
@@ -83,7 +90,7 @@ def _step_bucket(
 ) -> None:
     count, geometry = len(moving), bucket.geometry
     states = [each.state for each in moving]
-    weights = [each.weight.parameter for each in moving]
+    weights = [each.weight.read(each.weight.parameter) for each in moving]
     starts = [in_full(w, s.get("master")) for w, s in zip(weights, states, strict=True)]
     point = stacked(starts)
     descents = [descended(each, group) for each in moving]
@@ -117,7 +124,7 @@ def _step_bucket(
             kept["dual"].copy_(duals[i])
         if "master" in kept:
             kept["master"].copy_(new)
-        weights[i].copy_(new)
+        each.weight.write_(new)
         if group["tangent_momentum"] and "momentum" in kept:
             kept["momentum"].copy_(geometry.manifold.tangent(new, kept["momentum"]))
     diagnoses.put([each.weight.name for each in moving], found)

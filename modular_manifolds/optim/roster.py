@@ -9,8 +9,9 @@ from torch import Tensor
 
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.optim.bucket import Bucket, buckets_of
+from modular_manifolds.optim.fallback import Plain, plain_in, prepare_plain_
 from modular_manifolds.optim.gradients import check_gradient
-from modular_manifolds.optim.groups import weights_in
+from modular_manifolds.optim.groups import is_other, weights_in
 from modular_manifolds.optim.mailbox import Report
 from modular_manifolds.optim.settings import check_geometry
 from modular_manifolds.optim.state import prepare_
@@ -21,10 +22,10 @@ Group = Mapping[str, Any]
 
 
 class Roster:
-    """The buckets of the weights that are stepped together, and one report a device.
+    """The buckets of the weights that are stepped together, the weights that AdamW steps, and one report a device.
 
     Args:
-        geometries: the geometry of every weight, by path.
+        geometries: the geometry of every weight, by name.
         solver: the optimiser's argument.
         first_rate: the largest learning rate that is known beforehand.
     """
@@ -34,6 +35,7 @@ class Roster:
     ) -> None:
         self._first_rate = first_rate
         self.buckets: list[Bucket] = []
+        self.plain: list[Plain] = []
         self.reports: list[Report] = []
         self.unread = False
         """Whether a step has written reports since they were made."""
@@ -43,7 +45,8 @@ class Roster:
         self._solver: str | Solver = solver
         self._everyone: list[Weight] = []
         self._bucket_of: list[Bucket | None] = []
-        self._declared: list[tuple[Any, Any]] = []
+        self._all_plain: list[Plain] = []
+        self._declared: list[tuple[Any, Any, Any]] = []
         self._dual_shapes: dict[str, tuple[int, ...] | None] = {}
 
     def holds(self, groups: Sequence[Group]) -> bool:
@@ -53,31 +56,52 @@ class Roster:
             ArgumentError: a weight is complex, or a gradient sparse.
         """
         count, known = 0, len(self._everyone)
-        alike = len(self._declared) == len(groups)
+        alike = len(self._declared) == len(groups) and self._holds_plain(groups)
         for index, group in enumerate(groups):
-            alike = alike and (group["manifold"], group["norm"]) == self._declared[index]
-            for name, share, weight in zip(
+            alike = alike and _geometry(group) == self._declared[index]
+            if is_other(group):
+                continue
+            for path, share, parameter in zip(
                 group["param_names"], group["shares"], group["params"], strict=True
             ):
-                moves = weight.grad is not None and share != 0
-                if moves:
-                    check_gradient(name, weight)
-                if alike and count < known:
-                    member, bucket = self._everyone[count], self._bucket_of[count]
-                    alike = (
-                        member.parameter is weight
-                        and member.group == index
-                        and member.name == name
-                        and moves == (bucket is not None)
-                    )
-                    if alike and bucket is not None:
-                        alike = bucket.dtype is weight.dtype and bucket.device == weight.device
-                count += 1
+                has_gradient = parameter.grad is not None
+                several = isinstance(share, list | tuple)
+                if has_gradient and (any(share) if several else share != 0):
+                    check_gradient(path, parameter)
+                for own in share if several else (share,):
+                    if alike and count < known:
+                        member, bucket = self._everyone[count], self._bucket_of[count]
+                        alike = (
+                            member.parameter is parameter
+                            and member.group == index
+                            and member.path == path
+                            and (has_gradient and own != 0) == (bucket is not None)
+                        )
+                        if alike and bucket is not None:
+                            alike = (
+                                bucket.dtype is parameter.dtype
+                                and bucket.device == parameter.device
+                            )
+                    count += 1
         if not alike or count != known:
             return False
         for bucket in self.buckets:
             bucket.follow_shares_(groups[bucket.group])
         return True
+
+    def _holds_plain(self, groups: Sequence[Group]) -> bool:
+        moving = iter(self.plain)
+        for index, group in enumerate(groups):
+            if not is_other(group):
+                continue
+            for path, parameter in zip(group["param_names"], group["params"], strict=True):
+                if parameter.grad is None:
+                    continue
+                check_gradient(path, parameter)
+                held = next(moving, None)
+                if held is None or held.parameter is not parameter or held.group != index:
+                    return False
+        return next(moving, None) is None
 
     def gather(self, groups: Sequence[Group], *, only_with_gradient: bool = True) -> None:
         """Make the buckets anew.
@@ -96,17 +120,30 @@ class Roster:
         members = [
             each
             for each in self._everyone
-            if groups[each.group]["shares"][each.place] > 0
+            if each.share_in(groups[each.group]) > 0
             and each.parameter.is_floating_point()
             and (each.parameter.grad is not None or not only_with_gradient)
         ]
         self.buckets = buckets_of(members, groups, solver=self._solver, first_rate=self._first_rate)
         places = {each.index: bucket for bucket in self.buckets for each in bucket.weights}
         self._bucket_of = [places.get(each.index) for each in self._everyone]
-        self._declared = [(group["manifold"], group["norm"]) for group in groups]
-        devices = dict.fromkeys(bucket.device for bucket in self.buckets)
+        self._declared = [_geometry(group) for group in groups]
+        self._all_plain = plain_in(groups)
+        self.plain = [
+            each
+            for each in self._all_plain
+            if each.parameter.grad is not None or not only_with_gradient
+        ]
+        devices = dict.fromkeys(
+            [bucket.device for bucket in self.buckets]
+            + [each.parameter.device for each in self.plain]
+        )
         self.reports = [
-            Report([bucket for bucket in self.buckets if bucket.device == device])
+            Report(
+                device,
+                [bucket for bucket in self.buckets if bucket.device == device],
+                [each for each in self.plain if each.parameter.device == device],
+            )
             for device in devices
         ]
         self.unread = False
@@ -119,7 +156,7 @@ class Roster:
 
     def prepare_(self, groups: Sequence[Group], state: Mapping[Tensor, dict[str, Any]]) -> None:
         """Make the state of every weight that was gathered, also of those without a gradient: checkpoints of all ranks agree."""
-        if not self._everyone:
+        if not self._declared:
             self.gather(groups, only_with_gradient=False)
         for each in self._everyone:
             if not each.parameter.is_floating_point():
@@ -134,3 +171,9 @@ class Roster:
                 damped=group["noise_damping"],
                 dual_shape=self._dual_shapes[each.name],
             )
+        for each in self._all_plain:
+            prepare_plain_(state[each.parameter], each.parameter)
+
+
+def _geometry(group: Group) -> tuple[Any, Any, Any]:
+    return group.get("manifold"), group.get("norm"), group.get("pieces")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from torch import Tensor
@@ -12,7 +12,15 @@ from modular_manifolds.arguments import NOT_NEGATIVE, Range, check_number
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.optim.groups import geometry_values
+from modular_manifolds.nn.piece import logical_name
+from modular_manifolds.optim.fallback import check_other
+from modular_manifolds.optim.groups import (
+    geometry_values,
+    is_other,
+    names_in,
+    pieces_in,
+    shares_in,
+)
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.select import find_solver
 
@@ -96,16 +104,29 @@ def check_geometry(
     index: int, group: Mapping[str, Any], geometries: Mapping[str, Geometry]
 ) -> None:
     """Refuse a group whose weights are unknown, or whose `manifold` and `norm` are not those of its weights."""
-    for name in group["param_names"]:
-        _check_name(index, name, geometries)
-        for key, value in geometry_values(geometries[name]).items():
+    if is_other(group):
+        return
+    for name, held in _geometries_in(index, group, geometries):
+        for key, value in geometry_values(held).items():
             if group[key] != value:
                 raise ArgumentError(
                     f"param_groups[{index}]: {key}",
-                    f"must be {value}, the {key} of '{name}' in the network",
+                    f"must be {value}, the {key} of '{name}'",
                     group[key],
-                    "The network declares the geometry: build the optimizer on a network that declares another one.",
+                    "The geometry is declared when the optimizer is built: build it anew for another one.",
                 )
+
+
+def _geometries_in(
+    index: int, group: Mapping[str, Any], geometries: Mapping[str, Geometry]
+) -> Iterator[tuple[str, list[Geometry]]]:
+    """The name of each parameter of a group, with the geometries of its pieces: one if they are all the same."""
+    for place, path in enumerate(group["param_names"]):
+        names = [logical_name(path, piece) for piece in pieces_in(group, place)]
+        for name in names:
+            _check_name(index, name, geometries)
+        held = [geometries[name] for name in names]
+        yield path, held[:1] if len(set(held)) == 1 else held
 
 
 def _check_name(index: int, name: Any, geometries: Mapping[str, Geometry]) -> None:
@@ -120,6 +141,8 @@ def _check_name(index: int, name: Any, geometries: Mapping[str, Geometry]) -> No
 
 def _is_usual(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> bool:
     """Whether every setting has its type and lies in its range, so that nothing is to be said or written."""
+    if is_other(group):
+        return False
     try:
         lr, shares, momentum = group["lr"], group["shares"], group["momentum"]
         if isinstance(lr, Tensor) and lr.dim() == 0 and lr.is_floating_point():
@@ -138,8 +161,8 @@ def _is_usual(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> b
         )
         if not usual or lr < 0.0:
             return False
-        if not usual or lr < 0.0:
-            return False
+        if group.get("pieces"):
+            shares = shares_in(group)
         # A rate of NaN fails with every share.
         return all(type(share) is float and 0.0 <= share * lr < LONGEST_STEP for share in shares)
     except (KeyError, TypeError):
@@ -150,7 +173,7 @@ def _may_decay(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> 
     decay = group["weight_decay"]
     return decay == 0.0 or (
         0.0 < decay < math.inf
-        and not any(geometries[name].manifold.fixed_size for name in group["param_names"])
+        and not any(geometries[name].manifold.fixed_size for name in names_in(group))
     )
 
 
@@ -164,12 +187,13 @@ def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geo
                 repr(group[former]),
                 f"Remove it, and write into group['{now}'].",
             )
-    for name in REQUIRED:
+    other = is_other(group)
+    for name in ("lr", "param_names", "shapes") if other else REQUIRED:
         if name not in group:
             raise ArgumentError(
                 f"{prefix}{name}", "must be set", "nothing", "Put back what was removed."
             )
-    for name in LISTS:
+    for name in LISTS[:2] if other else LISTS:
         count = len(group[name]) if isinstance(group[name], list | tuple) else repr(group[name])
         if count != len(group["params"]):
             raise ArgumentError(
@@ -178,20 +202,39 @@ def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geo
                 count,
                 "Put back what was removed.",
             )
-    for name in group["param_names"]:
-        _check_name(index, name, geometries)
     lr = group["lr"] = check_rate(group["lr"], argument=f"{prefix}lr")
+    if other:
+        check_other(group, prefix=prefix)
+        return
+    names = names_in(group)
+    for name in names:
+        _check_name(index, name, geometries)
     for name, (allowed, remedy) in NUMBERS.items():
         group[name] = check_number(group[name], allowed, argument=prefix + name, remedy=remedy)
     for name in FLAGS:
         group[name] = bool(group[name])
     group["shares"] = [
-        _check_share(share, lr, argument=f"param_groups[{index}] of '{name}': ", place=place)
-        for place, (share, name) in enumerate(
-            zip(group["shares"], group["param_names"], strict=True)
-        )
+        _check_shares(share, lr, index, group, place) for place, share in enumerate(group["shares"])
     ]
-    _check_together(group, {name: geometries[name] for name in group["param_names"]}, prefix=prefix)
+    _check_together(group, {name: geometries[name] for name in names}, prefix=prefix)
+
+
+def _check_shares(
+    shares: Any, lr: Tensor | float, index: int, group: Mapping[str, Any], place: int
+) -> float | list[float]:
+    """The share of one parameter, or the list of those of its pieces."""
+    name, count = group["param_names"][place], len(pieces_in(group, place))
+    argument = f"param_groups[{index}] of '{name}': "
+    if count == 1 and not isinstance(shares, list | tuple):
+        return _check_share(shares, lr, argument=argument, place=place)
+    if not isinstance(shares, list | tuple) or len(shares) != count:
+        raise ArgumentError(
+            f"{argument}shares[{place}]",
+            f"must be a list of one share for each of the {count} pieces",
+            repr(shares),
+            "Put back what was removed.",
+        )
+    return [_check_share(each, lr, argument=argument, place=place) for each in shares]
 
 
 def _check_share(share: Any, lr: Tensor | float, *, argument: str, place: int) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modular_manifolds.linalg.matrices import at_least_float32
 from modular_manifolds.optim.damping import AVERAGES, unit_shape
-from modular_manifolds.optim.weight import Weight, full_dtype
+from modular_manifolds.optim.weight import PieceState, Weight, full_dtype
 
 
 def prepare_(
@@ -28,41 +28,44 @@ def prepare_(
     parameter = weight.parameter
     dtype = full_dtype(parameter)
     wanted: dict[str, torch.dtype] = {}
-    if momentum > 0 or "momentum" in state:
+    held = weight.held(state)
+    if momentum > 0 or "momentum" in held:
         wanted["momentum"] = dtype
     if dtype is not parameter.dtype:
         wanted["master"] = dtype
     if dual_shape is not None:
         wanted["dual"] = dtype
-    if damped or AVERAGES[0] in state:
+    if damped or AVERAGES[0] in held:
         wanted.update(dict.fromkeys(AVERAGES, torch.float64))
     for name in ("master", "dual"):
-        if name in state and name not in wanted:
-            del state[name]
+        if name in held and name not in wanted:
+            del state[weight.key(name)]
     for name, kind in wanted.items():
-        held = state.get(name)
-        if held is None:
-            state[name] = _begun(name, weight, kind, dual_shape)
-        elif held.dtype is not kind or held.device != parameter.device:
-            state[name] = held.to(parameter.device, kind)
+        key = weight.key(name)
+        entry = state.get(key)
+        if entry is None:
+            state[key] = _begun(name, weight, kind, dual_shape)
+        elif entry.dtype is not kind or entry.device != parameter.device:
+            state[key] = entry.to(parameter.device, kind)
 
 
 def _begun(
     name: str, weight: Weight, dtype: torch.dtype, dual_shape: tuple[int, ...] | None
 ) -> Tensor:
     parameter = weight.parameter
+    # A whole parameter keeps its layout: the average is taken over memory in the weight's order. Pieces must be views.
+    layout = torch.preserve_format if weight.piece is None else torch.contiguous_format
     if name == "master":
-        return parameter.detach().to(dtype)
+        return parameter.detach().to(dtype, memory_format=layout)
     if name == "momentum":
-        # Preserves the layout: the average is taken over memory in the weight's order.
-        return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
+        return torch.zeros_like(parameter, dtype=dtype, requires_grad=False, memory_format=layout)
     if name == "dual":
         assert dual_shape is not None
         return parameter.new_zeros(dual_shape, dtype=dtype)
-    return parameter.new_zeros(unit_shape(parameter, weight.geometry.coupled_dims), dtype=dtype)
+    return parameter.new_zeros(unit_shape(weight.shape, weight.geometry.coupled_dims), dtype=dtype)
 
 
-def has_dual(state: dict[str, Any]) -> bool:
+def has_dual(state: dict[str, Any] | PieceState) -> bool:
     """Whether an earlier solve left a dual variable to start from."""
     return "dual" in state and bool(state["dual"].any())
 

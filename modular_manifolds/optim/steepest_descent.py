@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.surroundings import full_precision, readable
 from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.optim.bucket import too_long
 from modular_manifolds.optim.capture import capturing, check_capture
 from modular_manifolds.optim.diagnosis import Diagnoses
+from modular_manifolds.optim.doors import added, opened
 from modular_manifolds.optim.gradients import NONFINITE_REMEDY
-from modular_manifolds.optim.groups import geometries_of, geometry_values, groups_of
+from modular_manifolds.optim.groups import is_other
 from modular_manifolds.optim.loading import by_weight, checked_state, keep_places_, keep_rates_
 from modular_manifolds.optim.on_device import step_on_device
 from modular_manifolds.optim.on_host import step_on_host
@@ -42,7 +43,10 @@ class SteepestDescent(Optimizer):
     the whole step there, and the error comes with the next step or from `check()`.
 
     Args:
-        net: a module of this library, all of whose parameters have a manifold.
+        params: a network of this library, a plan of `mm.adapt`, or what other optimisers of torch take: parameters, named
+            parameters, or groups of them. A group has a `manifold` and a `norm`, and, if wanted, `share` (a step is
+            `lr · share` long, 1 by default), `split`, `lr` and the settings below; or it has `optimizer="adamw"` and an
+            `lr` of its own, with AdamW's `betas`, `eps` and `weight_decay`.
         lr: the network's learning rate, finite and at least 0: a number, or a tensor without dimensions, which compiled
             and captured steps read anew each time. `print(mm.budget(net, lr))` says how far a step may move the output,
             and whether `lr` bounds that change.
@@ -62,7 +66,10 @@ class SteepestDescent(Optimizer):
 
     def __init__(
         self,
-        net: Weighted,
+        params: Weighted
+        | Iterable[Tensor]
+        | Iterable[tuple[str, Tensor]]
+        | Iterable[dict[str, Any]],
         lr: Tensor | float,
         *,
         momentum: float = 0.0,
@@ -74,7 +81,8 @@ class SteepestDescent(Optimizer):
         on_nonfinite: Literal["raise", "skip"] = "raise",
         capturable: bool = False,
     ) -> None:
-        self._geometries = geometries_of(net)
+        found = opened(params)
+        self._geometries = found.geometries
         settings: dict[str, Any] = {
             "lr": lr,
             "momentum": momentum,
@@ -85,17 +93,11 @@ class SteepestDescent(Optimizer):
         }
         check_choices(self._geometries, solver=solver, on_nonfinite=on_nonfinite)
         check_settings(settings, self._geometries)
-        groups = groups_of(net)
-        if not groups:
-            raise ArgumentError(
-                "SteepestDescent(net)",
-                "must have a weight",
-                "none",
-                "Add an atom such as mm.Linear.",
-            )
+        groups = found.groups
         self._shares = {
             name: share
             for group in groups
+            if not is_other(group)
             for name, share in zip(group["param_names"], group["shares"], strict=True)
         }
         self._first_rate = float(lr)
@@ -107,7 +109,10 @@ class SteepestDescent(Optimizer):
         """How the last solve of each weight ended, by path; a weight that has not moved yet has none."""
         if capturable and not isinstance(lr, Tensor):
             device = groups[0]["params"][0].device
-            settings["lr"] = torch.full((), self._first_rate, dtype=torch.float64, device=device)
+            settings["lr"] = _rate_on(device, self._first_rate)
+            for group in groups:
+                if "lr" in group and not isinstance(group["lr"], Tensor):
+                    group["lr"] = _rate_on(device, group["lr"])
         super().__init__(groups, settings)
         check_groups(self.param_groups, self._geometries)
         self._roster = self._new_roster()
@@ -157,15 +162,19 @@ class SteepestDescent(Optimizer):
         elif not self._roster.holds(self.param_groups):
             self._roster.gather(self.param_groups)
         roster = self._roster
-        if not roster.buckets:
+        moving = [each.parameters[0] for each in roster.buckets]
+        moving += [each.parameter for each in roster.plain]
+        if not moving:
             return
         roster.prepare_(self.param_groups, self.state)
-        groups, first = self.param_groups, roster.buckets[0]
-        with full_precision(first.device.type):
-            if all(readable(each.parameters[0]) for each in roster.buckets):
+        groups = self.param_groups
+        with full_precision(moving[0].device.type):
+            if all(map(readable, moving)):
                 for bucket in roster.buckets:
                     bucket.check_rate(groups[bucket.group]["lr"])
-                error = step_on_host(roster.buckets, groups, self.state, self.diagnoses)
+                error = step_on_host(
+                    roster.buckets, roster.plain, groups, self.state, self.diagnoses
+                )
                 if error is not None:
                     self._leave_out(error, 1)
                 return
@@ -206,28 +215,21 @@ class SteepestDescent(Optimizer):
         self.skipped += steps
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's, for weights of the network only, which share one geometry. What is not given is the network's own.
+        """As torch's. A group brings its geometry, or AdamW, or it names weights of the network, which have one.
 
         Raises:
-            ArgumentError: the group does not name weights of the network, so they have no manifold.
+            ArgumentError: the group has no geometry, or names no weight of the network.
         """
-        group = param_group
-        for name in group.get("param_names", [None]):
-            if name not in self._geometries:
-                raise ArgumentError(
-                    "add_param_group(param_group)",
-                    f"must have param_names among {', '.join(self._geometries)}",
-                    repr(name),
-                    "Declare the weight in the network and build the optimizer on the whole of it.",
-                )
-        names = list(group["param_names"])
-        tensors = [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
-        group["params"] = list(tensors)
-        group.setdefault("shapes", [list(each.shape) for each in group["params"]])
-        group.setdefault("shares", [self._shares[name] for name in names])
-        for key, value in geometry_values(self._geometries[names[0]]).items():
-            group.setdefault(key, value)
+        if is_other(param_group) and "shapes" in param_group:
+            super().add_param_group(param_group)
+            return
+        group, found = added(
+            param_group, self._geometries, self._shares, index=len(self.param_groups)
+        )
+        self._geometries.update(found)
         super().add_param_group(group)
+        if found or is_other(group):
+            self._roster.gather(self.param_groups, only_with_gradient=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's own keeps three fields by name, and a copy would have no geometry.
@@ -290,3 +292,8 @@ class SteepestDescent(Optimizer):
         self._roster.allow_rate(self._first_rate)
         with torch.inference_mode(False), torch.no_grad():
             self._roster.prepare_(self.param_groups, self.state)
+
+
+def _rate_on(device: torch.device, rate: float) -> Tensor:
+    """A rate that captured steps read anew each time."""
+    return torch.full((), float(rate), dtype=torch.float64, device=device)

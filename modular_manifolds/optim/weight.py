@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.piece import Piece
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.select import find_solver
+
+AS_STORED: Final = ("momentum", "master")
+"""Entries of the state in the shape of the stored parameter, which all pieces of it share."""
 
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A parameter with its geometry.
+    """A logical matrix, or a stack of them, with its geometry: a whole parameter or a piece of one.
 
     Args:
-        name: the path in the network.
-        parameter: the weight itself, shape (n,) or (*batch, m, n).
+        name: the path in the network, with the piece's name in brackets.
+        parameter: the stored tensor that holds the weight.
         geometry: its manifold and norm.
         group, place: `param_groups[group]["params"][place]` is the parameter.
         index: counts the weights of all groups.
+        path: the parameter's name.
+        piece: where the weight lies in the parameter; None if it is the whole.
+        slot: the place of the piece among the parameter's pieces.
     """
 
     name: str
@@ -30,12 +39,71 @@ class Weight:
     group: int
     place: int
     index: int
+    path: str = ""
+    piece: Piece | None = None
+    slot: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The logical shape, (n,) or (*batch, m, n)."""
+        return tuple(self.parameter.shape) if self.piece is None else self.piece.shape
 
     @property
     def matrix_shape(self) -> tuple[int, ...]:
         """The shape as a solver sees it: a vector is one column."""
-        shape = tuple(self.parameter.shape)
+        shape = self.shape
         return (*shape, 1) if len(shape) == 1 else shape
+
+    def read(self, stored: Tensor) -> Tensor:
+        """This weight's part of a tensor of the parameter's shape, in its logical shape."""
+        return stored if self.piece is None else self.piece.read(stored)
+
+    def target(self) -> Tensor:
+        """This weight inside the parameter's memory. Its dimensions may be more than those of the logical shape."""
+        return self.parameter if self.piece is None else self.piece.view(self.parameter)
+
+    def write_(self, values: Tensor) -> None:
+        """Write values of the logical shape into the parameter."""
+        if self.piece is None:
+            self.parameter.copy_(values)
+        else:
+            self.piece.write_(self.parameter, values)
+
+    def share_in(self, group: Mapping[str, Any]) -> Any:
+        """The weight's share in its group: a parameter of several pieces lists one for each."""
+        share = group["shares"][self.place]
+        return share[self.slot] if isinstance(share, list | tuple) else share
+
+    def key(self, entry: str) -> str:
+        """The name of an entry in the parameter's state."""
+        if self.piece is None or entry in AS_STORED or not self.piece.name:
+            return entry
+        return f"{entry}[{self.piece.name}]"
+
+    def held(self, state: dict[str, Any]) -> dict[str, Any] | PieceState:
+        """The weight's own entries of the parameter's state."""
+        return state if self.piece is None else PieceState(self, state)
+
+
+class PieceState:
+    """The entries of a piece in the state of its parameter: views of those in the stored shape, and its own.
+
+    An entry in the stored shape is laid out so that each piece of it is a view.
+    """
+
+    def __init__(self, weight: Weight, state: dict[str, Any]) -> None:
+        self._weight, self._state = weight, state
+
+    def __contains__(self, entry: str) -> bool:
+        return self._weight.key(entry) in self._state
+
+    def __getitem__(self, entry: str) -> Any:
+        value = self._state[self._weight.key(entry)]
+        return self._weight.read(value) if entry in AS_STORED else value
+
+    def get(self, entry: str) -> Any:
+        value = self._state.get(self._weight.key(entry))
+        return value if value is None or entry not in AS_STORED else self._weight.read(value)
 
 
 def dual_shape(weight: Weight, solver: str | Solver) -> tuple[int, ...] | None:
