@@ -223,11 +223,11 @@ MISTAKES: Final[Mapping[str, tuple[Callable[[], object], tuple[str, ...]]]] = {
     "a match that is a module": (
         lambda: mm.Rule(nn.Linear(2, 2)),
         ("Rule(match)", "a module, Linear"),
-    ),  # pyright: ignore[reportArgumentType]
+    ),
     "a class of a manifold": (
-        lambda: mm.Rule("*", manifold=mm.Stiefel),
+        lambda: mm.Rule("*", manifold=mm.Stiefel),  # pyright: ignore[reportArgumentType]
         ("manifold", "mm.Stiefel()"),
-    ),  # pyright: ignore[reportArgumentType]
+    ),
     "a padding row": (
         adapt(mm.Rule(nn.Embedding, manifold=mm.Oblique()), REST, of=padded),
         ("'0.weight'", "Oblique", "padding_idx=0"),

@@ -223,7 +223,7 @@ def lora() -> Model:
     )
     with warnings.catch_warnings(action="ignore"):
         # peft asks transformers by a name that transformers has deprecated.
-        return peft.get_peft_model(model, config), batch  # pyright: ignore[reportArgumentType]
+        return peft.get_peft_model(model, config), batch
 
 
 class Reader(nn.Module):
