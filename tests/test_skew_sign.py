@@ -127,16 +127,16 @@ def test_a_run_goes_on_to_a_lower_floor(accuracy: float, room: Room) -> None:
     assert lowered(run, floor, accuracy, room) == run
 
 
-def test_a_stack_is_looked_at_and_goes_on() -> None:
-    """One matrix of many small singular values sends the whole stack to a lower floor, not to float64."""
-    w = STIEFEL.random((3, 60, 60))
-    g = torch.randn(3, 60, 60)
-    u, _ = torch.linalg.qr(torch.randn(60, 60))
-    middle = torch.block_diag(*(torch.tensor([[0.0, -s], [s, 0.0]]) for s in (1.0, *[1e-3] * 29)))
+def test_one_matrix_of_small_singular_values_lowers_the_floor_of_the_whole_stack() -> None:
+    """Within one solve: it sees them before the last polynomial and goes on from there."""
+    w = STIEFEL.random((3, 120, 120))
+    g = torch.randn(3, 120, 120)
+    u, _ = torch.linalg.qr(torch.randn(120, 120))
+    middle = torch.block_diag(*(torch.tensor([[0.0, -s], [s, 0.0]]) for s in (1.0, *[5e-4] * 59)))
     g[1] = u @ middle @ u.mT @ w[1]
     found = mm.steepest(STIEFEL, SPECTRAL, w, g)
     assert found.status is Status.CONVERGED
-    assert 1 < found.iterations < 6
+    assert found.iterations == 1
     for i in range(3):
         assert 1 + float((g[i] * found.direction[i]).sum()) / value(w[i], g[i]) <= found.gap[i]
 
@@ -164,7 +164,7 @@ def test_one_look_is_honest_about_singular_values_below_the_floor(small: float) 
     g = u @ torch.block_diag(*pairs).double() @ u.mT @ w
     found = mm.steepest(STIEFEL, SPECTRAL, w, g, solver=SkewSign(max_iterations=1))
     short = 1 + float((g * found.direction).sum()) / value(w, g)
-    assert short <= float(found.gap) <= 25 * short + 3e-3
+    assert short <= float(found.gap) <= 3 * short + 2e-3
     assert (found.status is Status.CONVERGED) == (float(found.gap) <= 1e-2)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.backend import skew_msign_by_kernels
 from modular_manifolds.linalg.coefficients import Polynomial
-from modular_manifolds.linalg.matrices import MATRIX
+from modular_manifolds.linalg.matrices import MATRIX, inner
 from modular_manifolds.linalg.products import (
     SYMMETRY_MIN_COLUMNS,
     combined,
@@ -18,6 +18,9 @@ from modular_manifolds.linalg.products import (
     multiply,
 )
 
+Closing = Callable[[Tensor, Tensor], Sequence[Polynomial]]
+"""Chooses the polynomials that end a run from `<X₀, X>` and `‖I − XXᵀ‖_F²`, each of shape (*batch, 1, 1)."""
+
 
 def skew_iterate(
     x: Tensor,
@@ -25,6 +28,7 @@ def skew_iterate(
     *,
     half: bool = False,
     kernels: bool = False,
+    closing: Closing | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Apply odd polynomials to the singular values of the skew `X/s`, `s = ‖X²‖_F^{1/2}`.
 
@@ -36,19 +40,19 @@ def skew_iterate(
         polynomials: in order, at least one.
         half: products in bfloat16; the polynomials must leave room for its rounding.
         kernels: by the Triton kernels; this function without them is their specification.
+        closing: asked before the last polynomial; its answer takes the place of that one. Not for the kernels.
 
     Returns:
         The result, exactly skew and in the dtype of X, and s of shape (*batch, 1, 1). A zero X has s = 0 and no result: NaN,
         but zero by the kernels.
     """
     if x.dim() > 3:
-        result, size = skew_iterate(x.flatten(0, -3), polynomials, half=half, kernels=kernels)
+        result, size = skew_iterate(
+            x.flatten(0, -3), polynomials, half=half, kernels=kernels, closing=closing
+        )
         return result.reshape(x.shape), size.reshape(*x.shape[:-2], 1, 1)
-    # The skew part of 2X is X − Xᵀ: the last polynomial is halved.
-    a, b, c = polynomials[-1]
-    polynomials = (*polynomials[:-1], (a / 2, b / 2, c / 2))
     if kernels:
-        result, size = skew_msign_by_kernels(x, polynomials, half=half)
+        result, size = skew_msign_by_kernels(x, _halved(polynomials), half=half)
         return result - result.mT, size
     dtype = x.dtype
     x = x.to(torch.bfloat16) if half else x
@@ -57,11 +61,28 @@ def skew_iterate(
     root = size.sqrt()
     x, square = x / root.to(x.dtype), square / size.to(x.dtype)
     step = _step_in_half if half else _step
-    x = step(x, square, polynomials[0])
-    for polynomial in polynomials[1:]:
+    first = x
+    for polynomial in polynomials[:-1]:
+        x = step(x, square, polynomial)
+        square = _negative_gram(x)
+    last = polynomials[-1:]
+    if closing is not None:
+        trace = torch.linalg.vector_norm(x, dim=MATRIX, keepdim=True, dtype=dtype).square()
+        size = torch.linalg.vector_norm(square, dim=MATRIX, keepdim=True, dtype=dtype)
+        missing = x.shape[-1] - 2 * trace + size.square()
+        last = closing(inner(first, x).to(dtype), missing)
+    first_of_last, *others = _halved(last)
+    x = step(x, square, first_of_last)
+    for polynomial in others:
         x = step(x, _negative_gram(x), polynomial)
     x = x.to(dtype)
     return x - x.mT, root
+
+
+def _halved(polynomials: Sequence[Polynomial]) -> tuple[Polynomial, ...]:
+    """The same run with half the result: the skew part of 2X is `X − Xᵀ`."""
+    a, b, c = polynomials[-1]
+    return (*polynomials[:-1], (a / 2, b / 2, c / 2))
 
 
 def _negative_gram(x: Tensor) -> Tensor:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
-from modular_manifolds.linalg.newton_schulz import Reach
+from modular_manifolds.linalg.polar_express import mapped
 
 
 @dataclass(frozen=True)
 class SkewGap:
-    """A bound on `‖Γ‖_nuc` if polynomials p were applied to Γ/s, made for singular values from f on.
+    """A bound on `‖Γ‖_nuc` if polynomials p and a cubic step were applied to Γ/s, made for singular values from f on.
 
-    Every `σ ≥ f s` comes within δ of 1, and within `ε = 3δ²/2` after a cubic step. The smaller ones lose at
-    most `c s` each, c the largest `σ (1 − p(σ))` below f; and at most `μ s Σ (1 − p²)` together, μ the largest
-    `σ/(1 + p(σ))`, with `Σ (1 − p²) ≤ k (1 + δ)² − ‖Ω‖_F²` for Γ of rank k. So
-    `‖Γ‖_nuc ≤ (<Γ, Ω> + lost)/(1 − ε)`.
+    The cubic step leaves `σ (1 − p)² (1 + p/2)` of each singular value. Every `σ ≥ f s` comes within δ of 1, and within
+    `ε = δ² (3 + δ)/2` after that step. The smaller ones lose at most `c s` each, c the most that one below f loses; and at
+    most `μ s Σ ((1 + δ)² − p²)` together, μ the largest loss of one over its term, with
+    `Σ ((1 + δ)² − p²) ≤ k (1 + δ)² − ‖Ω‖_F²` for Γ of rank k. So `‖Γ‖_nuc ≤ (<Γ, Ω> + lost)/(1 − ε)`.
 
     Args:
         share, each: μ and c.
@@ -37,6 +39,7 @@ class SkewGap:
     rank: int
 
     @classmethod
+    @functools.cache
     def of(
         cls,
         polynomials: tuple[Polynomial, ...],
@@ -48,13 +51,22 @@ class SkewGap:
         half: bool,
     ) -> SkewGap:
         """For polynomials made for singular values from `floor` on, applied to Γ of shape (columns, columns) in `dtype`."""
-        reach = Reach.of(polynomials, floor)
-        deviation = reach.off + (HALF_DEVIATION if half else 0.0)
+        below, above = np.linspace(0.0, floor, 2001), np.geomspace(floor, 1.0, 4001)
+        rounding = HALF_DEVIATION if half else 0.0
+        deviation = float(np.abs(1.0 - mapped(polynomials, above)).max()) + rounding
         # What Γ does not have is rounding, and p has magnified it.
         noise = 16.0 * torch.finfo(dtype).eps / floor
-        squares = rank * (1 + deviation) ** 2 + (columns - rank) * noise**2
-        turned = HALF_TURNED if half else 0.0
-        return cls(reach.share, reach.each, deviation, turned, squares, rank)
+        # Rounding may leave a singular value below what p makes of it, and then it loses more.
+        reached = np.minimum(mapped(polynomials, below), 1.0 + deviation) - (rounding + noise)
+        lost = below * (1.0 - reached) ** 2 * (1.0 + reached / 2)
+        return cls(
+            share=float((lost / ((1 + deviation) ** 2 - reached**2)).max()),
+            each=float(lost.max()),
+            deviation=deviation,
+            turned=HALF_TURNED if half else 0.0,
+            squares=rank * (1 + deviation) ** 2 + (columns - rank) * noise**2,
+            rank=rank,
+        )
 
     def of_direction(
         self, length: Number, size: Number, along: Number, attained: Number | None
@@ -71,8 +83,20 @@ class SkewGap:
         missing = _subtract(share * self.squares, length * length, share)
         lost = _clip(missing, 0.0, each) * size
         nuclear = lost - along if attained is None else lost + attained
-        kept = 1 - 1.5 * self.deviation**2
+        kept = 1 - self.deviation**2 * (3 + self.deviation) / 2
         return along * kept / nuclear + (1 + self.turned)
+
+    def expected(self, descent: Tensor, missing: Tensor) -> Tensor:
+        """The relative gap that one more polynomial will leave, told from X that it will be applied to.
+
+        The singular values that will come to 1 are near 1 already, so `‖I − XXᵀ‖_F²` counts the others, and a little more.
+
+        Args:
+            descent: `<Γ/s, X>`.
+            missing: `‖I − XXᵀ‖_F²`, of the rank of Γ.
+        """
+        lost = self.share * missing
+        return lost / (descent + lost)
 
 
 Number = TypeVar("Number", float, Tensor)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX, projection_rounding, unit_length
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
+from modular_manifolds.linalg.polar_express import FULL, HALF, lowered
 from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
@@ -36,6 +39,7 @@ class PolynomialPlan(Plan):
         kernels: they run on the Triton kernels.
         accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
         look, looks: which plan this is of how many.
+        start: the polynomials that a run for a higher floor began with.
         polynomials, bound: what follows from these for the iteration and for its gap.
     """
 
@@ -53,13 +57,18 @@ class PolynomialPlan(Plan):
     floor: float
     look: int
     looks: int
+    start: tuple[Polynomial, ...] = ()
     polynomials: tuple[Polynomial, ...] = field(init=False)
     bound: SkewGap = field(init=False)
 
     decides_on_host = True
 
     def __post_init__(self) -> None:
-        polynomials = schedule(self.accuracy, self.floor, half=self.half)
+        if self.start:
+            room = HALF if self.half else FULL
+            polynomials = lowered(self.start, self.floor, self.accuracy, room)
+        else:
+            polynomials = schedule(self.accuracy, self.floor, half=self.half)
         bound = SkewGap.of(
             polynomials,
             self.floor,
@@ -79,20 +88,49 @@ class PolynomialPlan(Plan):
             if self.whole
             else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
         )
+        applied = self
+
+        def closing(descent: Tensor, missing: Tensor) -> Sequence[Polynomial]:
+            nonlocal applied
+            applied = self._reaching(descent, missing)
+            return applied.polynomials[len(self.polynomials) - 1 :]
+
         omega, scale = skew_iterate(
-            lift.gamma, self.polynomials, half=self.half, kernels=self.kernels
+            lift.gamma,
+            self.polynomials,
+            half=self.half,
+            kernels=self.kernels,
+            closing=closing if self._may_reach_lower else None,
         )
         length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
         a, along, attained = lift.direction(omega)
-        certify = self._certify_one if self.on_host and point.dim() == 2 else self._certify
+        certify = applied._certify_one if self.on_host and point.dim() == 2 else applied._certify
         a, gap = certify(a, length, scale, along, attained, lift.failed())
         a = (a.mT if wide else a).to(point.dtype)
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
 
+    @property
+    def _may_reach_lower(self) -> bool:
+        """Whether `solve` looks, before the last polynomial, how many singular values are below the floor."""
+        return self.on_host and not self.kernels and self.floor > self._lowest
+
+    @property
+    def _lowest(self) -> float:
+        return promised(self.tolerance, self.dtype, half=self.half).lowest
+
+    def _reaching(self, descent: Tensor, missing: Tensor) -> PolynomialPlan:
+        """This plan, or the one for a lower floor that goes on from all but the last polynomial."""
+        gap = float(self.bound.expected(descent, missing - (self.columns - self.rank)).amax())
+        times = gap / (self.tolerance or 1.0)
+        if not times > 1:
+            return self
+        floor = max(self.floor / LOWER ** math.ceil(math.log(times, LOWER)), self._lowest)
+        return _going_on(self, floor)
+
     def deeper(self, gap: float | None = None) -> Plan | None:
         """Lower floors, and more care with directions that are hardly there; then float32 for bfloat16; then float64."""
-        lowest = promised(self.tolerance, self.dtype, half=self.half).lowest
+        lowest = self._lowest
         if self.look >= self.looks or (gap is not None and math.isnan(gap)):
             return None
         following = replace(self, look=self.look + 1, double_gram=True)
@@ -183,6 +221,13 @@ class PolynomialPlan(Plan):
         )
 
 
+@functools.lru_cache(maxsize=1024)
+def _going_on(plan: PolynomialPlan, floor: float) -> PolynomialPlan:
+    return replace(plan, floor=floor, start=plan.polynomials[:-1])
+
+
+LOWER = 3.0
+"""How many times lower the floor is that one more polynomial reaches."""
 STRIDE = 4.0
 """How many times lower the floor of a deeper plan is, at least. It starts anew, so it should not be the last but one."""
 LIFT_ROUNDING = 32.0
