@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 import modular_manifolds as mm
-from modular_manifolds.linalg import backend
 from modular_manifolds.linalg.newton_schulz import schedule
 from modular_manifolds.linalg.polar_express import FULL, HALF, Room, lowered, mapped, polar_express
-from modular_manifolds.linalg.products import commuting, gram_product, multiply, plus_product
+from modular_manifolds.linalg.products import (
+    commuting,
+    gram_product,
+    multiply,
+    onednn_product,
+    plus_product,
+)
 from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
 from modular_manifolds.solvers import SkewSign, Status
 
@@ -219,12 +224,12 @@ def assert_product(found: Tensor, a: Tensor, b: Tensor) -> None:
 
 def test_onednn_is_offered_only_where_no_derivative_may_be_recorded() -> None:
     a = torch.randn(128, 128)
-    assert backend.onednn_product(a, a) is None
+    assert onednn_product(a, a) is None
     with torch.no_grad():
-        offered = backend.onednn_product(a, a)
-        assert backend.onednn_product(a[:100], a) is None
-        assert backend.onednn_product(a.double(), a.double()) is None
-        assert backend.onednn_product(a.expand(2, 128, 128), a) is None
+        offered = onednn_product(a, a)
+        assert onednn_product(a[:100], a) is None
+        assert onednn_product(a.double(), a.double()) is None
+        assert onednn_product(a.expand(2, 128, 128), a) is None
     if offered is None:
         pytest.skip("this build of torch has no oneDNN product for float32 on this processor")
     with torch.no_grad():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -15,10 +14,9 @@ from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX, projection_rounding, unit_length
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
 from modular_manifolds.linalg.polar_express import FULL, HALF, lowered
-from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
+from modular_manifolds.linalg.skew_newton_schulz import SkewGap, SkewRun, skew_iterate
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.skew_gap import SkewGap
 from modular_manifolds.solvers.skew_lift import ReducedLift, WholeLift
 from modular_manifolds.solvers.solution import Solution
 
@@ -88,20 +86,7 @@ class PolynomialPlan(Plan):
             if self.whole
             else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
         )
-        applied = self
-
-        def closing(descent: Tensor, missing: Tensor) -> Sequence[Polynomial]:
-            nonlocal applied
-            applied = self._reaching(descent, missing)
-            return applied.polynomials[len(self.polynomials) - 1 :]
-
-        omega, scale = skew_iterate(
-            lift.gamma,
-            self.polynomials,
-            half=self.half,
-            kernels=self.kernels,
-            closing=closing if self._may_reach_lower else None,
-        )
+        applied, omega, scale = self._polynomials_on(lift.gamma)
         length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
         a, along, attained = lift.direction(omega)
         certify = applied._certify_one if self.on_host and point.dim() == 2 else applied._certify
@@ -110,23 +95,28 @@ class PolynomialPlan(Plan):
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
 
-    @property
-    def _may_reach_lower(self) -> bool:
-        """Whether `solve` looks, before the last polynomial, how many singular values are below the floor."""
-        return self.on_host and not self.kernels and self.floor > self._lowest
+    def _polynomials_on(self, gamma: Tensor) -> tuple[PolynomialPlan, Tensor, Tensor]:
+        """Ω and s of 2Γ, and the plan with the polynomials that made it.
+
+        On the host this plan's last polynomial is replaced by those for a lower floor, if Ω would leave too large a gap.
+        """
+        if not self.on_host or self.kernels or self.floor <= self._lowest:
+            omega, scale = skew_iterate(
+                gamma, self.polynomials, half=self.half, kernels=self.kernels
+            )
+            return self, omega, scale
+        run = SkewRun.begin(gamma, self.polynomials[:-1], half=self.half)
+        missing = run.missing() - (self.columns - self.rank)
+        times = float(self.bound.expected(run.descent(), missing).amax()) / (self.tolerance or 1.0)
+        applied = self
+        if times > 1:
+            steps = math.ceil(math.log(times, LOWER))
+            applied = _going_on(self, max(self.floor / LOWER**steps, self._lowest))
+        return applied, run.end(applied.polynomials[len(self.polynomials) - 1 :]), run.size
 
     @property
     def _lowest(self) -> float:
         return promised(self.tolerance, self.dtype, half=self.half).lowest
-
-    def _reaching(self, descent: Tensor, missing: Tensor) -> PolynomialPlan:
-        """This plan, or the one for a lower floor that goes on from all but the last polynomial."""
-        gap = float(self.bound.expected(descent, missing - (self.columns - self.rank)).amax())
-        times = gap / (self.tolerance or 1.0)
-        if not times > 1:
-            return self
-        floor = max(self.floor / LOWER ** math.ceil(math.log(times, LOWER)), self._lowest)
-        return _going_on(self, floor)
 
     def deeper(self, gap: float | None = None) -> Plan | None:
         """Lower floors, and more care with directions that are hardly there; then float32 for bfloat16; then float64."""
@@ -223,6 +213,7 @@ class PolynomialPlan(Plan):
 
 @functools.lru_cache(maxsize=1024)
 def _going_on(plan: PolynomialPlan, floor: float) -> PolynomialPlan:
+    """The plan for a lower floor that begins with all but the last polynomial of `plan`."""
     return replace(plan, floor=floor, start=plan.polynomials[:-1])
 
 
