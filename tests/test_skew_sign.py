@@ -134,10 +134,10 @@ def test_a_run_goes_on_to_a_lower_floor(accuracy: float, room: Room) -> None:
 
 def test_one_matrix_of_small_singular_values_lowers_the_floor_of_the_whole_stack() -> None:
     """Within one solve: it sees them before the last polynomial and goes on from there."""
-    w = STIEFEL.random((3, 120, 120))
-    g = torch.randn(3, 120, 120)
-    u, _ = torch.linalg.qr(torch.randn(120, 120))
-    middle = torch.block_diag(*(torch.tensor([[0.0, -s], [s, 0.0]]) for s in (1.0, *[5e-4] * 59)))
+    w = STIEFEL.random((3, 256, 256))
+    g = torch.randn(3, 256, 256)
+    u, _ = torch.linalg.qr(torch.randn(256, 256))
+    middle = torch.block_diag(*(torch.tensor([[0.0, -s], [s, 0.0]]) for s in (1.0, *[5e-4] * 127)))
     g[1] = u @ middle @ u.mT @ w[1]
     found = mm.steepest(STIEFEL, SPECTRAL, w, g)
     assert found.status is Status.CONVERGED

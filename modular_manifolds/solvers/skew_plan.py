@@ -98,9 +98,10 @@ class PolynomialPlan(Plan):
     def _polynomials_on(self, gamma: Tensor) -> tuple[PolynomialPlan, Tensor, Tensor]:
         """Ω and s of 2Γ, and the plan with the polynomials that made it.
 
-        On the host this plan's last polynomial is replaced by those for a lower floor, if Ω would leave too large a gap.
+        On the host the last polynomial for a large Γ is replaced by those for a lower floor, if Ω would leave too large a gap.
         """
-        if not self.on_host or self.kernels or self.floor <= self._lowest:
+        looks = self.on_host and not self.kernels and self.columns >= LOOK_MIN_COLUMNS
+        if not looks or self.floor <= self._lowest:
             omega, scale = skew_iterate(
                 gamma, self.polynomials, half=self.half, kernels=self.kernels
             )
@@ -217,6 +218,8 @@ def _going_on(plan: PolynomialPlan, floor: float) -> PolynomialPlan:
     return replace(plan, floor=floor, start=plan.polynomials[:-1])
 
 
+LOOK_MIN_COLUMNS = 256
+"""From this many columns of Γ on the numbers that tell the gap before the last polynomial cost less than they save."""
 LOWER = 3.0
 """How many times lower the floor is that one more polynomial reaches."""
 STRIDE = 4.0
