@@ -14,10 +14,11 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 
 LEAST_ASPECT: Final = 2
-"""From this ratio of the sides on a matrix of independent entries is so well conditioned that its Gram matrix tells all."""
+"""From this ratio of the sides on a matrix of independent entries is so well conditioned that float32 holds its Gram matrix;
+others need float64."""
 LEAST_COLUMNS: Final = 16
 """Smaller matrices are decomposed in no time."""
-ACCURATE: Final = 1e-6
+ACCURATE: Final = 4e-6
 """The residual at which a point by the Gram matrix is accepted."""
 MARGINS: Final = (1e-4, 1e-3, 1e-2)
 """By how much an upper bound on `σ_max` may exceed the value of the power iteration; the first that is proved is taken."""
@@ -26,22 +27,22 @@ POWER_STEPS: Final = 40
 
 
 def nearest(manifold: Manifold, value: Tensor) -> Tensor:
-    """The nearest point of the manifold: `W (WᵀW)^{-1/2}` for long Stiefel matrices, by its own projection otherwise."""
-    sides = sorted(value.shape[-2:])
-    long = len(sides) == 2 and sides[1] >= LEAST_ASPECT * sides[0] >= LEAST_ASPECT * LEAST_COLUMNS
-    if not (long and type(manifold) is Stiefel):
+    """The nearest point of the manifold: `W (WᵀW)^{-1/2}` on Stiefel, by its own projection otherwise."""
+    if type(manifold) is not Stiefel or value.dim() < 2 or min(value.shape[-2:]) < LEAST_COLUMNS:
         return manifold.project(value)
     with full_precision(value.device.type):
         wide = value.shape[-2] < value.shape[-1]
-        tall = (value.mT if wide else value).float()
+        tall = value.mT if wide else value
+        long = tall.shape[-2] >= LEAST_ASPECT * tall.shape[-1]
+        tall = tall.float() if long else tall.double()
         squares, vectors = torch.linalg.eigh((tall.mT @ tall).double())
-        root = (
-            vectors * squares.clamp_min(torch.finfo(torch.float64).tiny).rsqrt().unsqueeze(-2)
-        ) @ vectors.mT
-        point = manifold.radius * (tall @ root.float())
-        point = (point.mT if wide else point).contiguous()
-    if bool((manifold.residual(point) <= ACCURATE).all()):
-        return point.to(value.dtype)
+        roots = squares.clamp_min(torch.finfo(torch.float64).tiny).rsqrt().unsqueeze(-2)
+        point = manifold.radius * (tall @ ((vectors * roots) @ vectors.mT).to(tall.dtype))
+        point = (point.mT if wide else point).to(value.dtype).contiguous()
+    # In half precision the point is off the manifold by its own rounding.
+    accurate = max(ACCURATE, 4 * torch.finfo(value.dtype).eps)
+    if bool((manifold.residual(point) <= accurate).all()):
+        return point
     return manifold.project(value)
 
 
