@@ -743,15 +743,15 @@ def test_the_default_for_manifold_muon_is_the_closed_form() -> None:
 def test_a_pair_without_solver_lists_those_with_one() -> None:
     w = mm.Sphere().random((3, 2))
     for call in (
-        lambda: select(mm.Sphere(), mm.Spectral()),
-        lambda: mm.steepest(mm.Sphere(), mm.Spectral(), w, w),
-        lambda: mm.Linear(2, 3, manifold=mm.Sphere(), norm=mm.Spectral()),
+        lambda: select(mm.Sphere(), mm.RowRMS()),
+        lambda: mm.steepest(mm.Sphere(), mm.RowRMS(), w, w),
+        lambda: mm.Linear(2, 3, manifold=mm.Sphere(), norm=mm.RowRMS()),
     ):
         with pytest.raises(UnsupportedPairError) as caught:
             call()
         for manifold, norm in TABLE:
             assert f"{manifold.__name__} × {norm.__name__}" in str(caught.value)
-        assert caught.value.seen == "Sphere × Spectral"
+        assert caught.value.seen == "Sphere × RowRMS"
 
 
 def test_bad_arguments_are_refused_in_words() -> None:

@@ -93,6 +93,20 @@ class Manifold(ABC):
             found = self._tangent(at, v)
             return restore(found if scale is None else found / scale, vector)
 
+    def unit_normal(self, point: Tensor, *, by_products: bool = False) -> Tensor:
+        """N of unit Frobenius length, so that A is tangent at `point` if and only if `<N, A> = 0`.
+
+        Args:
+            point: W, shape (*batch, m, n) or (n,).
+            by_products: compute by matrix products alone and read no number, as an accelerator needs.
+
+        Raises:
+            ArgumentError: the tangent space is not the complement of one matrix.
+        """
+        at = self._matrices(point, "unit_normal(point)")
+        with full_precision(point.device.type):
+            return restore(self._unit_normal(at, by_products=by_products), point)
+
     def retract(self, point: Tensor, step: Tensor, *, length: float | None = None) -> Tensor:
         """A point on the manifold that equals `point + step` to first order in a tangent `step`.
 
@@ -150,6 +164,15 @@ class Manifold(ABC):
 
     @abstractmethod
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor: ...  # shape: (*batch, m, n)
+
+    def _unit_normal(self, point: Tensor, *, by_products: bool) -> Tensor:  # shape: (*batch, m, n)
+        del point, by_products
+        raise ArgumentError(
+            f"{type(self).__name__}.unit_normal(point)",
+            "needs a manifold with one normal at every point",
+            self,
+            "Choose Sphere() or SpectralSphere(), or write its _unit_normal(point, by_products=...).",
+        )
 
     @abstractmethod
     def _retract(self, point: Tensor, step: Tensor) -> Tensor: ...  # shape: (*batch, m, n)

@@ -48,6 +48,9 @@ class SpectralSphere(Manifold):
         pair = top_pair(point, by_products=not readable(point)).to(vector.dtype)
         return vector - pair * inner(pair, vector)
 
+    def _unit_normal(self, point: Tensor, *, by_products: bool) -> Tensor:
+        return top_pair(point, by_products=by_products)
+
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
         return self._retract_within(point, step, math.inf)
 

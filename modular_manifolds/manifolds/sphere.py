@@ -33,6 +33,10 @@ class Sphere(Manifold):
         normal = normalise(point, dim=MATRIX)
         return vector - normal * inner(normal, vector)
 
+    def _unit_normal(self, point: Tensor, *, by_products: bool) -> Tensor:
+        del by_products
+        return normalise(point, dim=MATRIX)
+
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
         return self._project(total(point, step))
 

@@ -90,6 +90,8 @@ _PAIRS: Final[dict[Key, Pair]] = {
         Pair(Euclidean, RowRMS, UNCONSTRAINED, "normalised rows, Modula's embedding"),
         Pair(Sphere, Frobenius, RIEMANNIAN, "hyperspherical descent"),
         Pair(Sphere, Max, (WeightedMedian(),), "the non-Riemannian sphere"),
+        Pair(Sphere, Spectral, ONE_MULTIPLIER, "MuonH (hyperball), made tangent"),
+        Pair(Sphere, RMSOperator, ONE_MULTIPLIER, "MuonH (hyperball), made tangent"),
         Pair(Oblique, Frobenius, RIEMANNIAN, "Riemannian gradient descent"),
         Pair(Oblique, RowRMS, ROW_BY_ROW, "forced weight normalisation (EDM2)"),
         Pair(BalancedRows, Frobenius, RIEMANNIAN, "Riemannian gradient descent"),
