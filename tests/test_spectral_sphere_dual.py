@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import modular_manifolds as mm
+from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.solvers import Solution, SpectralSphereDual
 from modular_manifolds.solvers.solution import Status
 
@@ -132,6 +133,13 @@ def test_a_weight_of_zero_restricts_nothing() -> None:
     found = solve(mm.Sphere(), torch.zeros_like(g), g)
     u, _, vh = torch.linalg.svd(g, full_matrices=False)
     torch.testing.assert_close(found.direction, -u @ vh)
+
+
+@SPHERES
+def test_a_point_of_nan_is_named(sphere: mm.Manifold) -> None:
+    w, g = torch.full((5, 3), torch.nan), torch.randn(5, 3)
+    with pytest.raises(NonFiniteError, match="must be finite, got NaN or infinity"):
+        mm.steepest(sphere, NORM, w, g)
 
 
 @SPHERES

@@ -4,6 +4,7 @@ Tensors on cuda go through the kernels, all others through plain torch. Triton i
 launch, so this imports anywhere.
 """
 
+from modular_manifolds_kernels.certificate import Bound as Bound
 from modular_manifolds_kernels.coefficients import FOUR_STEPS as FOUR_STEPS
 from modular_manifolds_kernels.coefficients import POLAR_EXPRESS as POLAR_EXPRESS
 from modular_manifolds_kernels.functions import PreStep as PreStep
@@ -13,3 +14,8 @@ from modular_manifolds_kernels.functions import pre_step_ as pre_step_
 from modular_manifolds_kernels.functions import stiefel_retract as stiefel_retract
 from modular_manifolds_kernels.machine import why_not as why_not
 from modular_manifolds_kernels.machine import why_not_on as why_not_on
+from modular_manifolds_kernels.step_functions import certify_ as certify_
+from modular_manifolds_kernels.step_functions import descend_ as descend_
+from modular_manifolds_kernels.step_functions import gate_ as gate_
+from modular_manifolds_kernels.step_functions import land_ as land_
+from modular_manifolds_kernels.step_functions import unit_length as unit_length

@@ -65,7 +65,7 @@ def msign_and_scale(
     Raises:
         ValueError: an argument breaks its rule.
     """
-    _check_matrices(x, "msign(x)")
+    check_matrices(x, "msign(x)")
     if not coefficients:
         raise ValueError("coefficients must hold at least one triple, got none. Pass the default.")
     if precision not in PRECISIONS:
@@ -108,7 +108,7 @@ def stiefel_retract(
     Raises:
         ValueError: an argument breaks its rule.
     """
-    _check_matrices(w, "stiefel_retract(w)")
+    check_matrices(w, "stiefel_retract(w)")
     if a.shape != w.shape or a.device != w.device:
         seen = f"{tuple(a.shape)} on {a.device}"
         raise ValueError(f"a must have the shape and device of w, got {seen}. Move or reshape it.")
@@ -167,7 +167,7 @@ def pre_step_(momentum: Tensor, gradient: Tensor, *, mu: float, nesterov: bool =
     Raises:
         ValueError: an argument breaks its rule.
     """
-    _check_matrices(momentum, "pre_step_(momentum)")
+    check_matrices(momentum, "pre_step_(momentum)")
     if gradient.shape != momentum.shape or gradient.device != momentum.device:
         seen = f"{tuple(gradient.shape)} on {gradient.device}"
         raise ValueError(
@@ -179,7 +179,8 @@ def pre_step_(momentum: Tensor, gradient: Tensor, *, mu: float, nesterov: bool =
     return PreStep(out if nesterov else momentum, largest, squares)
 
 
-def _check_matrices(x: Tensor, argument: str) -> None:
+def check_matrices(x: Tensor, argument: str) -> None:
+    """Refuse what is not a stack of matrices."""
     if x.dim() < 2 or not x.is_floating_point():
         raise ValueError(
             f"{argument} must be real and floating-point with shape (*batch, m, n),"

@@ -137,8 +137,32 @@ def _triangle(n: int, block: int | str | bool) -> int:
 
 def largest_entries(machine: Machine, x: Tensor) -> Tensor:
     """`max |x|` of parts of each matrix, shape (batch, parts); X of shape (batch, m, n)."""
+    return _measured(machine, x)[0]
+
+
+def _measured(machine: Machine, x: Tensor) -> tuple[Tensor, Tensor]:
+    """That, and the sums of the squares of each part divided by its maximum."""
     row = _must(choose("pre_step", "fp32", machine.target, MOMENTUM=False, NESTEROV=False))
-    return _pre_step(machine, row, x, x, x, 0.0)[0]
+    return _pre_step(machine, row, x, x, x, 0.0)
+
+
+def unit_length(machine: Machine, x: Tensor, out: Tensor, *, rows: bool) -> None:
+    """Write `X / ‖X‖` of each matrix to `out`, or of each row of it; all of shape (batch, m, n)."""
+    batch, n, k = x.shape
+    if rows:
+        row = _must(choose("unit_rows", "fp32", machine.target))
+        grid = (batch * _tiles(n, row.constexprs["BLOCK"]),)
+        machine.launch(row, grid, x, out, n, k, *x.stride(), *out.stride())
+        return
+    if layout(out) == "columns":
+        # Neighbours in a tile's long side should be neighbours in memory.
+        x, out = x.mT, out.mT
+        _, n, k = x.shape
+    largest, squares = _measured(machine, x)
+    row = _must(choose("unit_length", "fp32", machine.target))
+    grid = (batch * _tiles(n, row.constexprs["BLOCK"]) * _tiles(k, row.constexprs["BLOCK_K"]),)
+    sizes = (n, k, largest.shape[1])
+    machine.launch(row, grid, x, out, largest, squares, *sizes, *x.stride(), *out.stride())
 
 
 def pre_step_(
@@ -251,3 +275,11 @@ def apply(
     grid = (batch * _tiles(n, block) * _tiles(k, block),)
     machine.launch(row, grid, p, x, out, *scalars, a, c, n, k, *counts, *strides)
     return out
+
+
+def gate_(
+    machine: Machine, largest: Tensor, counts: Tensor, ok: Tensor, reached: Tensor, bound: float
+) -> None:
+    """What `naive.gate_` computes: `ok` of one int8 and `reached` of one a weight are written to."""
+    row = _must(choose("gate", "fp32", machine.target))
+    machine.launch(row, (1,), largest, counts, ok, reached, bound, largest.shape[0])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from modular_manifolds_kernels.certificate import Bound
 from modular_manifolds_kernels.coefficients import Polynomial
 
 
@@ -80,3 +81,109 @@ def pre_step(
     """`B ← μB + (1−μ)G`, and what to descend: B, or with Nesterov `μB + (1−μ)G` with the new B."""
     kept = mu * momentum + (1 - mu) * gradient
     return kept, (mu * kept + (1 - mu) * gradient if nesterov else kept)
+
+
+def certify_(
+    a: Tensor,
+    g: Tensor,
+    omega: Tensor,
+    pair: tuple[Tensor, Tensor] | None,
+    scale: Tensor,
+    info: Tensor | None,
+    bound: Bound,
+) -> Tensor:
+    """The gap of A as in `Bound`, and A becomes zero where it is no direction: the gap is 0 there.
+
+    Where `info` is not zero A becomes zero too, and the gap is 1; NaN stays NaN. All of shape (*batch, …), scale, info
+    and gap of shape (*batch,).
+    """
+    along, square = inner(g, a), inner(omega, omega)
+    attained = -along if pair is None else inner(*pair)
+    lost = (bound.share * (bound.squares - square)).clamp(0.0, bound.each) * scale
+    gap = along * bound.kept / (lost + attained) + bound.whole + bound.rounding / scale
+    gap, zero = gap.clamp(0.0, 1.0), scale * 0
+    if info is not None:
+        a.copy_(torch.where((info != 0)[..., None, None], zero[..., None, None], a))
+        gap = torch.where(info != 0, zero + 1, gap)
+    nothing = scale <= bound.least
+    a.masked_fill_(nothing[..., None, None], 0.0)
+    return gap.masked_fill(nothing, 0.0)
+
+
+def inner(x: Tensor, y: Tensor) -> Tensor:
+    """`<X, Y>` of each matrix, shape (*batch,)."""
+    return (x * y).sum(dim=(-2, -1))
+
+
+def descend_(
+    gradients: Sequence[Tensor],
+    momenta: Sequence[Tensor],
+    ok: Tensor,
+    mu: float,
+    *,
+    nesterov: bool,
+    turned: Sequence[bool],
+) -> tuple[Tensor, Tensor]:
+    """`pre_step` of weights that lie apart, into their momenta: what is descended, in one stack of shape (batch, n, k).
+
+    Those that are `turned` are transposed in the stack. Gradients count as zero, and momenta stay as they are, if `ok`
+    is false. Without momenta the gradients are descended. Second, `max |G|` of each row of the stack, shape (batch, n).
+    """
+    found: list[Tensor] = []
+    largest: list[Tensor] = []
+    for place, (given, turn) in enumerate(zip(gradients, turned, strict=True)):
+        gradient = torch.where(ok, given.to(torch.promote_types(given.dtype, torch.float32)), 0.0)
+        value = gradient
+        if momenta:
+            kept, value = pre_step(momenta[place], gradient, mu, nesterov=nesterov)
+            kept = torch.where(ok, kept, momenta[place])
+            value = value if nesterov else kept
+            momenta[place].copy_(kept)
+        shape = (-1, *given.shape[-2:])
+        value, gradient = (x.reshape(shape) for x in (value, gradient))
+        found.append(value.mT if turn else value)
+        largest.append(gradient.abs().amax(dim=-2 if turn else -1))
+    return torch.cat(found), torch.cat(largest)
+
+
+def unit_length(x: Tensor, *, rows: bool) -> Tensor:
+    """`X / ‖X‖_F`, or every row by itself; zero stays zero. Squares are those of entries divided by the largest one."""
+    dim = (-1,) if rows else (-2, -1)
+    numbers = torch.finfo(x.dtype)
+    largest = x.abs().amax(dim=dim, keepdim=True).clamp_min(numbers.tiny)
+    size = largest * (x / largest).square().sum(dim=dim, keepdim=True).sqrt()
+    return x / size.clamp(numbers.tiny, numbers.max)
+
+
+def land_(
+    weights: Sequence[Tensor],
+    masters: Sequence[Tensor],
+    landed: Tensor,
+    start: Tensor,
+    moving: Tensor,
+    *,
+    turned: Sequence[bool],
+) -> None:
+    """Write a stack (batch, n, k) to the weights and, where there are any, to their master copies.
+
+    Rows whose number in `moving`, of shape (batch, n), is false stay at their start.
+    """
+    after = torch.where(moving.unsqueeze(-1), landed, start)
+    for place, part in enumerate(after.chunk(len(weights))):
+        value = (part.mT if turned[place] else part).reshape(weights[place].shape)
+        weights[place].copy_(value)
+        if masters:
+            masters[place].copy_(value)
+
+
+def gate_(largest: Tensor, counts: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Whether every number is below `bound`; and where numbers are positive, if all are.
+
+    `counts` has a number for each of these, one that is left alone, and one for steps: they grow by one where a number is
+    not below the bound, and the last one if any is not.
+    """
+    finite = largest < bound
+    ok, weights = finite.all(), largest.shape[0]
+    counts[:weights].add_(torch.logical_not(finite))
+    counts[weights + 1].add_(torch.logical_not(ok))
+    return ok, (largest > 0) & ok

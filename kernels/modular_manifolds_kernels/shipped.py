@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from modular_manifolds_kernels.configuration import TARGETS as TARGETS
+from modular_manifolds_kernels.configuration import TOGETHER, row
 from modular_manifolds_kernels.configuration import Configuration as Configuration
 from modular_manifolds_kernels.configuration import Precision as Precision
-from modular_manifolds_kernels.configuration import row
 
 
 class _Programs(Mapping[str, Any]):
@@ -27,6 +27,13 @@ class _Programs(Mapping[str, Any]):
         "tiled_retract",
         "move",
         "pre_step",
+        "overlaps",
+        "certify",
+        "descend",
+        "unit_length",
+        "unit_rows",
+        "gate",
+        "land",
     )
 
     def __getitem__(self, name: str) -> Any:
@@ -55,6 +62,30 @@ def _rows_of(target: str) -> Iterator[Configuration]:
             "pre_step", "fp32", target, 16, 256, warps=4, stages=1,
             MOMENTUM=momentum, NESTEROV=nesterov,
         )  # fmt: skip
+    yield from _of_a_step(target)
+
+
+def _of_a_step(target: str) -> Iterator[Configuration]:
+    """What a step asks for beside products."""
+    yield row("unit_length", "fp32", target, 16, 256, warps=4, stages=1)
+    yield row("unit_rows", "fp32", target, 8, 256, warps=4, stages=1)
+    for split in (False, True):
+        yield row("overlaps", "fp32", target, 32, 128, warps=8, stages=1, SPLIT=split)
+        for factored in (False, True):
+            yield row(
+                "certify", "fp32", target, 32, 128, warps=4, stages=1,
+                SPLIT=split, FACTORED=factored,
+            )  # fmt: skip
+    yield row("gate", "fp32", target, 2, 128, warps=4, stages=1)
+    yield row("land", "fp32", target, 8, 256, warps=4, stages=1, MASTERS=False, COUNT=TOGETHER)
+    yield row("land", "bf16", target, 8, 256, warps=4, stages=1, MASTERS=True, COUNT=TOGETHER)
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for dtype in precisions:
+        for momentum, nesterov in ((True, True), (True, False), (False, False)):
+            yield row(
+                "descend", dtype, target, 8, 256, warps=4, stages=1,
+                MOMENTUM=momentum, NESTEROV=nesterov, COUNT=TOGETHER,
+            )  # fmt: skip
 
 
 def _products(target: str) -> Iterator[Configuration]:

@@ -16,11 +16,12 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, Configuration
+from signatures import signature_of
 
 KIB: Final = 1024
 ENVIRONMENT: Final = {
@@ -108,12 +109,12 @@ def compiled(row: Configuration) -> Code:
         from triton.compiler import ASTSource
 
         target = TARGETS[row.target]
-        places = {argument: i for i, argument in enumerate(row.signature)}
+        signature, constexprs, divisible = signature_of(row)
         source = ASTSource(
             KERNELS[row.kernel],
-            signature=dict(row.signature),
-            constexprs=dict(row.constexprs),
-            attrs={(places[each],): [["tt.divisibility", 16]] for each in row.divisible},
+            signature=signature,
+            constexprs=constexprs,
+            attrs={each: [["tt.divisibility", 16]] for each in _places(signature, divisible)},
         )
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -123,6 +124,19 @@ def compiled(row: Configuration) -> Code:
                 options={"num_warps": row.warps, "num_stages": row.stages},
             )
     return _read(row, kernel, printed.getvalue())
+
+
+def _places(
+    signature: Mapping[str, str | tuple[str, ...]], divisible: Sequence[str]
+) -> Iterator[tuple[int, ...]]:
+    """Where the arguments are that are multiples of 16; of a list, where each of its members is."""
+    places = {argument: i for i, argument in enumerate(signature)}
+    for each in divisible:
+        kind = signature[each]
+        if isinstance(kind, tuple):
+            yield from ((places[each], member) for member in range(len(kind)))
+        else:
+            yield (places[each],)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import modular_manifolds_kernels as kernels
 import torch
+from modular_manifolds_kernels import Bound as Bound
 from torch import Tensor
 
 from modular_manifolds.errors import BackendError
@@ -69,7 +70,6 @@ def msign_by_kernels(
     polynomials: Sequence[Polynomial],
     *,
     half: bool,
-    largest: Tensor | None = None,
 ) -> Tensor:
     """`U p(Σ) Vᵀ` for the singular values of `X/s`, `s = ‖XXᵀ‖_F^{1/2}`, if `resolve` gave `triton`.
 
@@ -79,10 +79,9 @@ def msign_by_kernels(
         x: shape (*batch, m, n).
         polynomials: applied in order; with `half` they must leave room for its rounding.
         half: products in bfloat16 with sums in float32, otherwise float32 to rounding.
-        largest: as `momentum_by_kernels_` gave it for the same x; it saves large matrices a pass over memory.
     """
     precision = "bf16" if half else "fp32"
-    return kernels.msign(x, coefficients=polynomials, precision=precision, largest=largest)
+    return kernels.msign(x, coefficients=polynomials, precision=precision)
 
 
 def skew_msign_by_kernels(
@@ -128,28 +127,108 @@ def stiefel_retract_by_kernels(
     return landed
 
 
-def momentum_by_kernels_(
-    momentum: Tensor, gradient: Tensor, mu: float, *, nesterov: bool
-) -> tuple[Tensor, Tensor]:
-    """`B ← μB + (1 − μ)G` in place, in one pass over memory, if `resolve` gave `triton`.
+def certify_by_kernels_(
+    direction: Tensor,
+    gradient: Tensor,
+    omega: Tensor,
+    scale: Tensor,
+    bound: Bound,
+    *,
+    pair: tuple[Tensor, Tensor] | None = None,
+    info: Tensor | None = None,
+) -> Tensor:
+    """The gap of a skew direction in two launches, if `resolve` gave `triton`; what is no direction becomes zero.
 
-    torch's path, and the specification: `momentum.mul_(mu).add_(gradient, alpha=1 - mu)`.
+    torch's path, and the specification: `PolynomialPlan` without kernels. Nothing is read on the host.
 
     Args:
-        momentum: B of shape (*batch, m, n), written to; its batch must be viewable as one dimension.
+        direction: A of shape (*batch, m, n), written to.
         gradient: G, same shape.
-        mu: in [0, 1).
-        nesterov: whether to look ahead.
+        omega: Ω before the cubic step, shape (*batch, k, k).
+        scale: s of 2Γ, shape (*batch, 1, 1).
+        bound: the numbers of the bound.
+        pair: two stacks whose inner products are `<Γ, Ω>` after the cubic step; `−<G, A>` if None.
+        info: how a factorisation ended, shape (*batch); None if there was none.
 
     Returns:
-        What is descended, in the dtype of B: B itself, or with Nesterov a new tensor, `μB + (1 − μ)G` with the new
-        B; and the largest entries of its parts, for `msign_by_kernels`.
+        The gap, shape (*batch).
     """
-    if nesterov:
-        # The kernel rounds what is descended to the dtype of the gradient.
-        gradient = gradient.to(momentum.dtype)
-    found = kernels.pre_step_(momentum, gradient, mu=mu, nesterov=nesterov)
-    return found.direction, found.largest
+    scale = scale.squeeze(-1).squeeze(-1)
+    return kernels.certify_(direction, gradient, omega, scale, bound, pair=pair, info=info)
+
+
+def descend_by_kernels_(
+    gradients: Sequence[Tensor],
+    momenta: Sequence[Tensor],
+    ok: Tensor,
+    mu: float,
+    *,
+    nesterov: bool,
+    turned: Sequence[bool],
+) -> tuple[Tensor, Tensor]:
+    """Stack what is descended and update the momenta in place, in one pass over memory, if `resolve` gave `triton`.
+
+    torch's path, and the specification: the same in `optim.on_device`, by operators on lists. One launch takes 48 weights of one
+    orientation.
+
+    Args:
+        gradients: of the shape of the weights, at least two dimensions; they count as zero if `ok` is false.
+        momenta: float32, contiguous, written to if `ok` is true; or none, and gradients are descended.
+        ok: one bool on the device. Nothing is read on the host.
+        mu: in [0, 1).
+        nesterov: whether to look ahead.
+        turned: for each weight whether it is transposed in the stack.
+
+    Returns:
+        The stack, float32, with one batch dimension; and `max |G|` of each of its rows, shape (batch, rows).
+    """
+    return kernels.descend_(gradients, momenta, ok, mu=mu, nesterov=nesterov, turned=turned)
+
+
+def unit_length_by_kernels(x: Tensor, *, rows: bool) -> Tensor:
+    """`x / ‖x‖` of each matrix, or of each row of it, if `resolve` gave `triton`; zero stays zero. It has no derivative.
+
+    torch's path, and the specification: `matrices.unit_length`.
+
+    Args:
+        x: shape (*batch, m, n).
+        rows: whether each row is divided by its own length.
+    """
+    return kernels.unit_length(x, rows=rows)
+
+
+def land_by_kernels_(
+    weights: Sequence[Tensor],
+    masters: Sequence[Tensor],
+    landed: Tensor,
+    start: Tensor,
+    moving: Tensor,
+    *,
+    turned: Sequence[bool],
+) -> None:
+    """Write a stack back to the weights and their master copies in one pass over memory, if `resolve` gave `triton`.
+
+    torch's path, and the specification: the same in `optim.on_device`, by operators on lists.
+
+    Args:
+        weights, masters, turned: as the momenta in `descend_by_kernels_`, the weights in their dtype; there may be no masters.
+        landed, start: stacks in float32: where rows go that move, and where all others stay.
+        moving: whether a row moves, in a shape that expands to one bool a row.
+    """
+    kernels.land_(weights, landed, start, moving, masters=masters, turned=turned)
+
+
+def gate_by_kernels_(largest: Tensor, counts: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Whether a step can be taken and which weights it reaches, counted in one launch, if `resolve` gave `triton`.
+
+    torch's path, and the specification: the same in `optim.on_device`, by operators.
+
+    Args:
+        largest: the largest entry of each gradient, shape (weights,), float32.
+        counts: one a weight, one that is left alone, and one of steps that are left out; written to.
+        bound: from which on an entry counts as infinite.
+    """
+    return kernels.gate_(largest, counts, bound=bound)
 
 
 def product_settings(device_type: str) -> tuple[Any, ...]:

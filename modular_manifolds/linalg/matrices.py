@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.linalg.backend import unit_length_by_kernels, why_not
 from modular_manifolds.linalg.surroundings import readable
 
 MATRIX = (-2, -1)
@@ -92,6 +93,8 @@ def unit_length(x: Tensor, *, dim: int | tuple[int, int] = MATRIX) -> Tensor:
     The squares are added up in float64, so entries of 1e-30 and of 1e+30 are treated alike. Lengths beyond the normal
     numbers of the dtype count as the nearest one.
     """
+    if not (x.is_cpu or torch.is_grad_enabled()) and why_not(x) is None:
+        return unit_length_by_kernels(x, rows=dim == -1)
     numbers = torch.finfo(x.dtype)
     x = bring_to_one(x, dim=dim) if x.dtype is torch.float64 else x
     size = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float64)

@@ -50,6 +50,14 @@ class Manifold(ABC):
     """Whether tangents and retractions of numbers in the host's memory read them, to decompose for example. In a compiled
     graph each of them is one operator then, with the same result as outside."""
 
+    def __post_init__(self) -> None:
+        radius = getattr(self, "radius", None)
+        if radius is not None:
+            argument = f"{type(self).__name__}(radius)"
+            remedy = "Pass the size of the manifold's points, 1.0 by default."
+            radius = check_number(radius, POSITIVE, argument=argument, remedy=remedy)
+            object.__setattr__(self, "radius", radius)
+
     def check_shape(self, shape: Sequence[int], *, argument: str = "shape") -> None:
         """Refuse a shape that has no point on this manifold."""
         if len(shape) == 0 or any(size < 1 for size in shape):
@@ -263,15 +271,6 @@ def _(point: Tensor, vector: Tensor, number: int, method: str) -> Tensor:
     del number
     like = vector if method == "tangent" else point
     return torch.empty_like(like, memory_format=torch.contiguous_format)
-
-
-def check_radius(radius: float, *, of: Manifold) -> float:
-    """Refuse a radius that is not finite and positive; `of` keeps it as a Python float."""
-    argument = f"{type(of).__name__}(radius)"
-    remedy = "Pass the size of the manifold's points, 1.0 by default."
-    checked = check_number(radius, POSITIVE, argument=argument, remedy=remedy)
-    object.__setattr__(of, "radius", checked)
-    return checked
 
 
 def _matrix_shape(shape: Sequence[int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from modular_manifolds.linalg.spectral_cap import capped_by_products, stated_lar
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
 from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.linalg.top_pair import top_singular_pair
-from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.base import Manifold
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,6 @@ class SpectralSphere(Manifold):
     fixed_size = False
     transposes = True
     decides_on_host = True
-
-    def __post_init__(self) -> None:
-        check_radius(self.radius, of=self)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
         u, sigma, vh, _ = decompose(noise)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import MATRIX, inner, length, normalise, total
-from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.directions import onto_sphere
 
 
@@ -21,9 +21,6 @@ class Sphere(Manifold):
     radius: float = 1.0
 
     transposes = True
-
-    def __post_init__(self) -> None:
-        check_radius(self.radius, of=self)
 
     def _project(self, x: Tensor) -> Tensor:
         flat = x.flatten(-2)

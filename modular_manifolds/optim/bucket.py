@@ -61,7 +61,7 @@ class Bucket:
         self._batch = first.matrix_shape[:-2]
         self._matrices = math.prod(self._batch)
         rows, columns = first.matrix_shape[-2:]
-        self._turned = [each.matrix_shape[-2:] != (rows, columns) for each in weights]
+        self.turned = [each.matrix_shape[-2:] != (rows, columns) for each in weights]
         manifold, norm = self.geometry.manifold, self.geometry.norm
         self._solver = find_solver(manifold, norm, solver)
         self.first_rate = first_rate
@@ -143,8 +143,8 @@ class Bucket:
         A weight alone stays a matrix, without a batch dimension. Without `turn` the tensors are matrices already, in the
         orientation of the stack; with it those that lie across are transposed, and vectors become one column.
         """
-        if turn and any(self._turned):
-            tensors = [x.mT if t else x for x, t in zip(tensors, self._turned, strict=True)]
+        if turn and any(self.turned):
+            tensors = [x.mT if t else x for x, t in zip(tensors, self.turned, strict=True)]
         if self._batch:
             parts = [each.flatten(0, -3) for each in tensors]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -160,8 +160,8 @@ class Bucket:
         else:
             shaped = matrices.squeeze(-1) if turn and self.as_vectors else matrices
             parts = unstacked(shaped, len(self.weights))
-        if turn and any(self._turned):
-            parts = [x.mT if t else x for x, t in zip(parts, self._turned, strict=True)]
+        if turn and any(self.turned):
+            parts = [x.mT if t else x for x, t in zip(parts, self.turned, strict=True)]
         return parts
 
     def by_weight(self, numbers: Tensor) -> Tensor:
@@ -214,6 +214,12 @@ def buckets_of(
         key = (each.group, geometry, shape, parameter.dtype, parameter.device)
         alike.setdefault(key, []).append(each)
     return [
-        Bucket(each, groups[each[0].group], solver=solver, first_rate=first_rate)
+        Bucket(_by_orientation(each), groups[each[0].group], solver=solver, first_rate=first_rate)
         for each in alike.values()
     ]
+
+
+def _by_orientation(weights: Sequence[Weight]) -> list[Weight]:
+    """Those that lie as the first one first: a launch takes weights of one orientation."""
+    rows = weights[0].matrix_shape[-2]
+    return sorted(weights, key=lambda each: each.matrix_shape[-2] != rows)

@@ -17,6 +17,17 @@ def largest_entries(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return torch.stack(list(_TORCH._foreach_norm(tensors, math.inf, dtype=dtype)))
 
 
+def largest_numbers(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """`max |x|` of each tensor in its own dtype, without dimensions; NaN if an entry is."""
+    # torch's compiler does not know its maximum of a list.
+    return list(_TORCH._foreach_norm(tensors, math.inf))
+
+
+def multiplied(tensors: Sequence[Tensor], factor: float) -> list[Tensor]:
+    """Every tensor times one number."""
+    return list(_TORCH._foreach_mul(tensors, factor))
+
+
 def multiply_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     """Multiply every tensor by a factor without dimensions."""
     _TORCH._foreach_mul_(tensors, factor)

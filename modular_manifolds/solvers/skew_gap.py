@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.backend import Bound
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.newton_schulz import Reach
 
@@ -73,6 +74,17 @@ class SkewGap:
         nuclear = lost - along if attained is None else lost + attained
         kept = 1 - 1.5 * self.deviation**2
         return along * kept / nuclear + (1 + self.turned)
+
+    def numbers(self, rounding: float, least: float) -> Bound:
+        """The numbers of `of_direction` for the kernels.
+
+        Args:
+            rounding: `rounding/s` is added to the gap.
+            least: up to this s there is no direction.
+        """
+        share, each = self.share / 2, self.rank * self.each / 2
+        kept = 1 - 1.5 * self.deviation**2
+        return Bound(share, self.squares, each, kept, 1 + self.turned, rounding, least)
 
 
 Number = TypeVar("Number", float, Tensor)

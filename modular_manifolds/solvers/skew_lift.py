@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, inner
+from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.products import (
     combined,
     gram_product,
@@ -32,14 +32,14 @@ class Lift(ABC):
     gamma: Tensor
 
     @abstractmethod
-    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`A = −p(Ω) W` with p the cubic; `<G, A>` and `<Γ, p(Ω)>`, each of shape (*batch, 1, 1).
+    def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """`A = −p(Ω) W` with p the cubic, and two stacks whose inner products are `<Γ, p(Ω)>`.
 
-        These two add up to zero, but for what was added to Γ: None if nothing was.
+        That and `<G, A>` add up to zero, but for what was added to Γ: None if nothing was.
         """
 
-    def failed(self) -> Tensor | None:
-        """The matrices, shape (*batch, 1, 1), without a Γ in that basis; None if that cannot happen."""
+    def outcome(self) -> Tensor | None:
+        """How a factorisation ended, shape (*batch): not zero if there is no Γ in that basis. None if that cannot happen."""
         return None
 
 
@@ -52,9 +52,9 @@ class WholeLift(Lift):
         gamma = multiply(g, w.mT)
         return cls(w, g, gamma - gamma.mT)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def direction(self, omega: Tensor) -> tuple[Tensor, None]:
         a = _cubic(omega, multiply(omega, self.w), sign=-1)
-        return a, inner(self.g, a), None
+        return a, None
 
 
 @dataclass(frozen=True)
@@ -86,36 +86,34 @@ class ReducedLift(Lift):
         if again:
             free = plus_product(free, w, multiply(w.mT, free), factor=-1.0)
         e = gram_product(free.double() if double else free)
-        length = torch.linalg.vector_norm(c, dim=MATRIX, keepdim=True)
         size = torch.linalg.vector_norm(e, dim=MATRIX, keepdim=True)
         # Sums of products are off by about eps ‖E‖_F in the spectral norm, and if W spans the gradient, all that is left
-        # of it is rounding of C.
+        # of it is rounding of C, which is no longer than the gradient.
         share, rounding = SHIFT * torch.finfo(e.dtype).eps, (SPAN_ROUNDING * eps) ** 2 * columns
-        least = torch.finfo(w.dtype).tiny ** 0.5
-        shift = torch.addcmul(size * share + least, length, length, value=rounding)
-        e.diagonal(dim1=-2, dim2=-1).add_(shift.squeeze(-1))
+        shift = size.clamp_min_(rounding / share)
+        e.diagonal(dim1=-2, dim2=-1).add_(shift.squeeze(-1), alpha=share)
         factor, info = torch.linalg.cholesky_ex(e, upper=True)
         stacked = torch.cat((c, factor.to(c.dtype)), dim=-2)
         gamma = torch.nn.functional.pad(stacked, (0, columns))
         return cls(w, g, gamma - gamma.mT, free, stacked, info, factor)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         n = self.w.shape[-1]
         column = _cubic(omega, omega.narrow(-1, 0, n))
         turn, fill = column.split(n, dim=-2)
         fill = fill.to(self.factor.dtype)
         fill = torch.linalg.solve_triangular(self.factor, fill, upper=True).to(turn.dtype)
         a = combined(product(self.normal_free, fill), self.w, turn - turn.mT, beta=-1.0, alpha=-0.5)
-        return a, inner(self.g, a), inner(self.stacked, column)
+        return a, (self.stacked, column)
 
-    def failed(self) -> Tensor | None:
-        return (self.info != 0).reshape(*self.info.shape, 1, 1)
+    def outcome(self) -> Tensor | None:
+        return self.info
 
 
 SHIFT = 4.0
 """How many times eps ‖E‖_F is added to E, so that the factor exists whatever rounding took from it."""
 SPAN_ROUNDING = 16.0
-"""How many times eps √n ‖C‖_F the rounding of G⊥ may be long."""
+"""How many times eps √n the rounding of G⊥ may be long, of a gradient of unit length."""
 
 
 def _cubic(omega: Tensor, once: Tensor, *, sign: int = 1) -> Tensor:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.backend import certify_by_kernels_
 from modular_manifolds.linalg.coefficients import Polynomial
-from modular_manifolds.linalg.matrices import MATRIX, projection_rounding, unit_length
+from modular_manifolds.linalg.matrices import MATRIX, inner, projection_rounding, unit_length
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
 from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
 from modular_manifolds.manifolds.stiefel import Stiefel
@@ -82,10 +83,17 @@ class PolynomialPlan(Plan):
         omega, scale = skew_iterate(
             lift.gamma, self.polynomials, half=self.half, kernels=self.kernels
         )
-        length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
-        a, along, attained = lift.direction(omega)
-        certify = self._certify_one if self.on_host and point.dim() == 2 else self._certify
-        a, gap = certify(a, length, scale, along, attained, lift.failed())
+        a, pair = lift.direction(omega)
+        if self.kernels:
+            bound = self.bound.numbers(2 * self._lift_rounding, 2 * projection_rounding(a))
+            gap = certify_by_kernels_(
+                a, lift.g, omega, scale, bound, pair=pair, info=lift.outcome()
+            )
+        else:
+            length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
+            attained = None if pair is None else inner(*pair)
+            certify = self._certify_one if self.on_host and point.dim() == 2 else self._certify
+            a, gap = certify(a, length, scale, inner(lift.g, a), attained, lift.outcome())
         a = (a.mT if wide else a).to(point.dtype)
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
@@ -133,7 +141,7 @@ class PolynomialPlan(Plan):
         scale: Tensor,
         along: Tensor,
         attained: Tensor | None,
-        failed: Tensor | None,
+        info: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """A, zero if G has no tangent part or Γ could not be written down; and the gap, 0 or 1 then. NaN stays NaN.
 
@@ -142,8 +150,8 @@ class PolynomialPlan(Plan):
         gap = self.bound.of_direction(length, scale, along, attained)
         gap = torch.add(gap, 1 / scale, alpha=2 * self._lift_rounding).clamp_(0.0, 1.0)
         nothing = scale <= 2 * projection_rounding(a)
-        if failed is not None:
-            zero = scale * 0
+        if info is not None:
+            failed, zero = (info != 0).reshape(scale.shape), scale * 0
             gap = torch.where(failed, zero + 1, gap)
             a = torch.where(failed, zero, a)
         return a.masked_fill_(nothing, 0.0), gap.masked_fill_(nothing, 0.0)
@@ -155,13 +163,13 @@ class PolynomialPlan(Plan):
         scale: Tensor,
         along: Tensor,
         attained: Tensor | None,
-        failed: Tensor | None,
+        info: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """`_certify` of one matrix in the host's memory, where plain numbers cost less than calls."""
         size = float(scale)
         if size <= 2 * projection_rounding(a):
             return a.zero_(), torch.zeros_like(scale)
-        if failed is not None and bool(failed) and not math.isnan(size):
+        if info is not None and bool(info) and not math.isnan(size):
             return a.zero_(), torch.ones_like(scale)
         least = None if attained is None else float(attained)
         gap = self.bound.of_direction(float(length), size, float(along), least)

@@ -1,4 +1,4 @@
-"""What the optimiser's step asks of the kernels: the matrix sign of skew Γ, the retraction by its length, momentum."""
+"""What the optimiser's step asks of the kernels: the matrix sign of skew Γ, the retraction by its length, and what lies between."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ from torch._subclasses import FakeTensorMode
 
 from modular_manifolds.linalg import backend
 from modular_manifolds.linalg.backend import (
-    momentum_by_kernels_,
+    Bound,
+    certify_by_kernels_,
+    descend_by_kernels_,
+    gate_by_kernels_,
+    land_by_kernels_,
     msign_by_kernels,
     skew_msign_by_kernels,
     stiefel_retract_by_kernels,
+    unit_length_by_kernels,
 )
 from modular_manifolds.linalg.newton_schulz import schedule
 from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
@@ -188,23 +193,6 @@ def test_the_step_lands_where_its_length_says(shape: tuple[int, ...]) -> None:
             assert error(one, exact) <= FLOAT32
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_momentum_is_torchs(nesterov: bool, dtype: torch.dtype) -> None:
-    """By the operator on a machine without kernels: what is descended has the dtype of the average."""
-    momentum, gradient = torch.randn(3, 5, 4), torch.randn(3, 5, 4).to(dtype)
-    wanted = momentum.clone().mul_(0.9).add_(gradient.float(), alpha=0.1)
-    ahead = gradient.float().mul(0.1).add_(wanted, alpha=0.9) if nesterov else wanted
-    direction, largest = momentum_by_kernels_(momentum, gradient, 0.9, nesterov=nesterov)
-    torch.testing.assert_close(momentum, wanted)
-    torch.testing.assert_close(direction, ahead)
-    torch.testing.assert_close(largest.amax(dim=-1), ahead.abs().amax(dim=(-2, -1)))
-    torch.testing.assert_close(
-        msign_by_kernels(direction, STEPS["fp32"], half=False, largest=largest),
-        msign_by_kernels(ahead, STEPS["fp32"], half=False),
-    )
-
-
 def test_the_doors_read_nothing_on_the_host() -> None:
     """Fakes on cuda raise at any read; lengths and rates may be tensors there."""
     pytest.importorskip("triton")
@@ -215,5 +203,13 @@ def test_the_doors_read_nothing_on_the_host() -> None:
         assert (result.shape, size.shape, size.dtype) == (x.shape, (12, 1, 1), torch.float32)
         for length in (0.1, rate, rate.expand(12), size):
             assert stiefel_retract_by_kernels(x, result, length, 1).shape == x.shape
-        direction, largest = momentum_by_kernels_(x, result, 0.9, nesterov=True)
-        assert msign_by_kernels(direction, STEPS["fp32"], half=False, largest=largest).is_cuda
+        assert msign_by_kernels(x, STEPS["fp32"], half=False).is_cuda
+        ok, moving = torch.ones((), dtype=torch.bool, device="cuda"), size != 0
+        stack, rows = descend_by_kernels_([x], [result], ok, 0.9, nesterov=True, turned=[True])
+        assert (stack.shape, rows.shape) == ((12, 64, 64), (12, 64))
+        land_by_kernels_([x], [], stack, stack, moving, turned=[True])
+        assert unit_length_by_kernels(x, rows=True).shape == x.shape
+        ok, reached = gate_by_kernels_(rows.select(0, 0), torch.empty(66, device="cuda"), 1.0)
+        assert (ok.shape, reached.shape, reached.dtype) == ((), (64,), torch.bool)
+        gap = certify_by_kernels_(stack, x, result, size, Bound(*[0.0] * 7), pair=(x, x))
+        assert gap.shape == (12,)

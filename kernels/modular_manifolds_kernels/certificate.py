@@ -1,0 +1,62 @@
+"""A bound on the gap of a direction by kernels: one launch for all inner products, one for the bound."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import torch
+from torch import Tensor
+
+from modular_manifolds_kernels.machine import Machine
+from modular_manifolds_kernels.shipped import choose
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The numbers of a bound `gap = <G, A> · kept / (lost + attained) + whole + rounding/s`, in this order.
+
+    Here `lost = s · min(max(share · (squares − ‖Ω‖_F²), 0), each)`, and `attained` is `<L, R>`, or `−<G, A>` without
+    those. Where `s ≤ least` there is no direction.
+    """
+
+    share: float
+    squares: float
+    each: float
+    kept: float
+    whole: float
+    rounding: float
+    least: float
+
+
+def certify_(
+    machine: Machine,
+    a: Tensor,
+    g: Tensor,
+    omega: Tensor,
+    pair: tuple[Tensor, Tensor] | None,
+    scale: Tensor,
+    info: Tensor | None,
+    bound: Bound,
+) -> Tensor:
+    """What `naive.certify_` computes, of shape (batch,), for stacks of shape (batch, …) with any strides."""
+    batch, n, k = a.shape
+    side, split = omega.shape[-1], pair is not None
+    # Without a pair the pointers are not read.
+    left, right = (a, a) if pair is None else pair
+    down, across = left.shape[1:]
+    row = choose("overlaps", "fp32", machine.target, SPLIT=split)
+    last = choose("certify", "fp32", machine.target, SPLIT=split, FACTORED=info is not None)
+    assert row is not None
+    assert last is not None
+    block, block_k = int(row.constexprs["BLOCK"]), int(row.constexprs["BLOCK_K"])
+    shapes = [(n, k), (side, side), (down, across)]
+    parts = max(-(-m // block) * -(-c // block_k) for m, c in shapes)
+    sums = torch.empty(batch, 3, parts, dtype=torch.float32, device=a.device)
+    strides = [stride for x in (a, g, omega, left, right) for stride in x.stride()]
+    sizes = (n, k, side, down, across, parts)
+    machine.launch(row, (batch * parts,), a, g, omega, left, right, sums, *sizes, *strides)
+    gap = torch.empty(batch, dtype=torch.float32, device=a.device)
+    tiles = -(-n // int(last.constexprs["BLOCK"])) * -(-k // int(last.constexprs["BLOCK_K"]))
+    results = (a, sums, scale, scale if info is None else info, gap)
+    machine.launch(last, (batch * tiles,), *results, *astuple(bound), n, k, parts, *a.stride())
+    return gap
