@@ -18,8 +18,8 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import modular_manifolds as mm
+from modular_manifolds.linalg.matrices import readable
 from modular_manifolds.linalg.msign_gap import msign_gap
-from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.solvers import TABLE, Solver, SpectralSphereDual
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.testing import MANIFOLD_LAWS, SOLVER_LAWS, Sample

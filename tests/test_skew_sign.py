@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 import modular_manifolds as mm
-from modular_manifolds.linalg import backend
 from modular_manifolds.linalg.newton_schulz import schedule
 from modular_manifolds.linalg.polar_express import FULL, HALF, Room, lowered, mapped, polar_express
-from modular_manifolds.linalg.products import commuting, gram_product, multiply, plus_product
+from modular_manifolds.linalg.products import (
+    commuting,
+    gram_product,
+    multiply,
+    onednn_product,
+    plus_product,
+)
 from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
 from modular_manifolds.solvers import SkewSign, Status
 
@@ -127,16 +132,16 @@ def test_a_run_goes_on_to_a_lower_floor(accuracy: float, room: Room) -> None:
     assert lowered(run, floor, accuracy, room) == run
 
 
-def test_a_stack_is_looked_at_and_goes_on() -> None:
-    """One matrix of many small singular values sends the whole stack to a lower floor, not to float64."""
-    w = STIEFEL.random((3, 60, 60))
-    g = torch.randn(3, 60, 60)
-    u, _ = torch.linalg.qr(torch.randn(60, 60))
-    middle = torch.block_diag(*(torch.tensor([[0.0, -s], [s, 0.0]]) for s in (1.0, *[1e-3] * 29)))
+def test_one_matrix_of_small_singular_values_lowers_the_floor_of_the_whole_stack() -> None:
+    """Within one solve: it sees them before the last polynomial and goes on from there."""
+    w = STIEFEL.random((3, 256, 256))
+    g = torch.randn(3, 256, 256)
+    u, _ = torch.linalg.qr(torch.randn(256, 256))
+    middle = torch.block_diag(*(torch.tensor([[0.0, -s], [s, 0.0]]) for s in (1.0, *[5e-4] * 127)))
     g[1] = u @ middle @ u.mT @ w[1]
     found = mm.steepest(STIEFEL, SPECTRAL, w, g)
     assert found.status is Status.CONVERGED
-    assert 1 < found.iterations < 6
+    assert found.iterations == 1
     for i in range(3):
         assert 1 + float((g[i] * found.direction[i]).sum()) / value(w[i], g[i]) <= found.gap[i]
 
@@ -164,7 +169,7 @@ def test_one_look_is_honest_about_singular_values_below_the_floor(small: float) 
     g = u @ torch.block_diag(*pairs).double() @ u.mT @ w
     found = mm.steepest(STIEFEL, SPECTRAL, w, g, solver=SkewSign(max_iterations=1))
     short = 1 + float((g * found.direction).sum()) / value(w, g)
-    assert short <= float(found.gap) <= 25 * short + 3e-3
+    assert short <= float(found.gap) <= 3 * short + 2e-3
     assert (found.status is Status.CONVERGED) == (float(found.gap) <= 1e-2)
 
 
@@ -219,12 +224,12 @@ def assert_product(found: Tensor, a: Tensor, b: Tensor) -> None:
 
 def test_onednn_is_offered_only_where_no_derivative_may_be_recorded() -> None:
     a = torch.randn(128, 128)
-    assert backend.onednn_product(a, a) is None
+    assert onednn_product(a, a) is None
     with torch.no_grad():
-        offered = backend.onednn_product(a, a)
-        assert backend.onednn_product(a[:100], a) is None
-        assert backend.onednn_product(a.double(), a.double()) is None
-        assert backend.onednn_product(a.expand(2, 128, 128), a) is None
+        offered = onednn_product(a, a)
+        assert onednn_product(a[:100], a) is None
+        assert onednn_product(a.double(), a.double()) is None
+        assert onednn_product(a.expand(2, 128, 128), a) is None
     if offered is None:
         pytest.skip("this build of torch has no oneDNN product for float32 on this processor")
     with torch.no_grad():

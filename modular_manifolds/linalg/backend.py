@@ -266,37 +266,15 @@ def _is_intel() -> bool:
         return "GenuineIntel" in platform.processor()
 
 
-WIDE_ENOUGH = 128
-"""Smallest side from which a product in float32 is quicker by oneDNN."""
-
-
-def onednn_product(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """`(X, Y) ↦ X Yᵀ` by oneDNN where that is the quicker way to `A B`; None elsewhere.
-
-    torch multiplies float32 matrices on a CPU by its BLAS, which is MKL. Measured on AMD processors: with AVX-512 oneDNN
-    does twice as much in a second, at the same accuracy; with AVX2 alone a tenth less. On an Intel Xeon with AVX-512 MKL is
-    1.0 to 2.5 times as quick as oneDNN from 128 to 1536 columns. X must be contiguous, Y or Yᵀ too. It has no derivative: where one may be recorded, it is not offered.
-    """
-    if (
-        a.dtype is not torch.float32
-        or a.dim() != 2
-        or b.dim() != 2
-        or min(a.shape[0], a.shape[1], b.shape[1]) < WIDE_ENOUGH
-        or torch.is_grad_enabled()
-        or a.device.type != "cpu"
-        or b.dtype is not torch.float32
-        or torch.compiler.is_compiling()
-    ):
-        return None
-    return _onednn()
-
-
 @functools.cache
-def _onednn() -> Callable[[Tensor, Tensor], Tensor] | None:
+def onednn_linear() -> Callable[..., Tensor] | None:
+    """oneDNN's `X Yᵀ` if this processor multiplies float32 matrices quicker by it than by torch's BLAS, which is MKL.
+
+    Measured on AMD processors: with AVX-512 oneDNN does twice as much in a second, at the same accuracy; with AVX2 alone a
+    tenth less. On an Intel Xeon with AVX-512 MKL is 1.0 to 2.5 times as quick as oneDNN from 128 to 1536 columns.
+    """
     linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     here = platform.machine().lower() in ("x86_64", "amd64")
     if linear is None or not here or not torch.backends.mkldnn.is_available():
         return None
-    if not _processor_has("avx512_f") or _is_intel():
-        return None
-    return lambda x, y: linear(x, y, None, "none", [], "")
+    return linear if _processor_has("avx512_f") and not _is_intel() else None

@@ -1,4 +1,4 @@
-"""How a tensor is read as matrices, in a precision that is safe to compute in."""
+"""How a tensor is read as matrices, in a precision that is safe to compute in, and whether its numbers may be read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.linalg.backend import unit_length_by_kernels, why_not
-from modular_manifolds.linalg.surroundings import readable
 
 MATRIX = (-2, -1)
 """The dimensions of one matrix; all dimensions before them are batch."""
+
+
+def readable(x: Tensor) -> bool:
+    """Whether numbers of `x` may be read on the host: they lie in its memory, and no compiler is tracing."""
+    return x.is_cpu and not torch.compiler.is_compiling()
+
+
+def compiled_on_host(x: Tensor) -> bool:
+    """Whether a compiler is tracing code for numbers in the host's memory, which may be read when the graph runs."""
+    return x.is_cpu and torch.compiler.is_compiling()
 
 
 def as_matrices(x: Tensor, *, argument: str) -> Tensor:

@@ -22,10 +22,9 @@ from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.compilers import constant, plain
-from modular_manifolds.linalg.matrices import MATRIX, divide_safely, near_one
+from modular_manifolds.linalg.matrices import MATRIX, divide_safely, near_one, readable
 from modular_manifolds.linalg.msign import msign_polynomials
 from modular_manifolds.linalg.polar_express import mapped
-from modular_manifolds.linalg.surroundings import readable
 
 
 def msign_gap(

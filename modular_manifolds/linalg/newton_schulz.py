@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_CUBIC, Polynomial
-from modular_manifolds.linalg.polar_express import FULL, HALF, mapped, polar_express
+from modular_manifolds.linalg.polar_express import FULL, HALF, polar_express
 from modular_manifolds.linalg.symmetric import eye_like, sym
 
 LONGEST = 40
@@ -45,33 +43,6 @@ def schedule(accuracy: float, floor: float, *, half: bool = False) -> tuple[Poly
     while polar_express(floor, steps, room)[1] > accuracy and steps < LONGEST:
         steps += 1
     return polar_express(floor, steps, room)[0]
-
-
-@dataclass(frozen=True)
-class Reach:
-    """What a run of polynomials p does to singular values σ in [0, 1], as plain numbers.
-
-    Args:
-        off: the largest `|1 − p(σ)|` from the floor on.
-        each: the largest `σ (1 − p(σ))` below it: what a small singular value may lose of their sum.
-        share: the largest `σ/(1 + p(σ))` below it: the same for each unit of `Σ (1 − p²)`, which the result shows.
-    """
-
-    off: float
-    each: float
-    share: float
-
-    @classmethod
-    @functools.cache
-    def of(cls, polynomials: tuple[Polynomial, ...], floor: float) -> Reach:
-        below, above = np.linspace(0.0, floor, 2001), np.geomspace(floor, 1.0, 4001)
-        reached = mapped(polynomials, below)
-        lost = below * np.maximum(1.0 - reached, 0.0)
-        return cls(
-            float(np.abs(1.0 - mapped(polynomials, above)).max()),
-            float(lost.max()),
-            float((below / (1.0 + reached)).max()),
-        )
 
 
 def nearly_orthogonal_to_orthogonal(x: Tensor) -> Tensor:

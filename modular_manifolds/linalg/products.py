@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.backend import onednn_product
-from modular_manifolds.linalg.surroundings import readable
+from modular_manifolds.linalg.backend import onednn_linear
+from modular_manifolds.linalg.matrices import readable
 
 SYMMETRY_MIN_COLUMNS: Final = 512
 """From this many columns on a processor saves more by leaving out blocks that symmetry gives than their calls cost."""
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """`A B`; two matrices in float32 go to oneDNN where `linalg.backend` knows it to be quicker."""
+    """`A B`; two matrices in float32 go to oneDNN where that is quicker."""
     if a.dim() == 3 and b.dim() == 3:
         return torch.bmm(a, b)
     through = onednn_product(a, b)
@@ -114,6 +115,30 @@ def _mirror(whole: Tensor, start: int, end: int, sign: int) -> None:
     """Fill the columns below the block from its row of blocks."""
     right = whole[..., start:end, end:].mT
     whole[..., end:, start:end] = right if sign > 0 else -right
+
+
+def onednn_product(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """`(X, Y) ↦ X Yᵀ` by oneDNN where that is the quicker way to `A B`; None elsewhere.
+
+    X must be contiguous, Y or Yᵀ too. It has no derivative: where one may be recorded, it is not offered.
+    """
+    if (
+        a.dtype is not torch.float32
+        or a.dim() != 2
+        or b.dim() != 2
+        or min(a.shape[0], a.shape[1], b.shape[1]) < ONEDNN_MIN_SIDE
+        or torch.is_grad_enabled()
+        or a.device.type != "cpu"
+        or b.dtype is not torch.float32
+        or torch.compiler.is_compiling()
+    ):
+        return None
+    linear = onednn_linear()
+    return None if linear is None else lambda x, y: linear(x, y, None, "none", [], "")
+
+
+ONEDNN_MIN_SIDE: Final = 128
+"""Smallest side from which a product in float32 is quicker by oneDNN."""
 
 
 def _is_turned(x: Tensor) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.backend import product_settings
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def full_precision(device_type: str) -> AbstractContextManager[object]:
@@ -27,14 +31,20 @@ def full_precision(device_type: str) -> AbstractContextManager[object]:
     return _UNCHANGED if _thread.inside else _FullPrecision(device_type)
 
 
-def readable(x: Tensor) -> bool:
-    """Whether numbers of `x` may be read on the host: they lie in its memory, and no compiler is tracing."""
-    return x.is_cpu and not torch.compiler.is_compiling()
+def undisturbed(function: Function) -> Function:
+    """`function` without autocast, reduced precision or recorded derivatives, whoever calls it with tensors of one device."""
 
+    @functools.wraps(function)
+    def run(*arguments: Any, **named: Any) -> Any:
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return run(*arguments, **named)
+        tensors = (*arguments, *named.values())
+        device = next(x.device.type for x in tensors if isinstance(x, Tensor))
+        with full_precision(device):
+            return function(*arguments, **named)
 
-def compiled_on_host(x: Tensor) -> bool:
-    """Whether a compiler is tracing code for numbers in the host's memory, which may be read when the graph runs."""
-    return x.is_cpu and torch.compiler.is_compiling()
+    return run  # pyright: ignore[reportReturnType]
 
 
 _UNCHANGED: Final = nullcontext()

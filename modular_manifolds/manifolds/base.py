@@ -13,8 +13,14 @@ from torch import Tensor
 from modular_manifolds.arguments import POSITIVE, check_number
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.linalg.compilers import constant, number_in
-from modular_manifolds.linalg.matrices import MATRIX, as_matrices, in_range, restore
-from modular_manifolds.linalg.surroundings import compiled_on_host, full_precision
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    as_matrices,
+    compiled_on_host,
+    in_range,
+    restore,
+)
+from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.values import values_of
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.matrices import readable
 from modular_manifolds.linalg.spectral_cap import capped_by_products, stated_largest
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
-from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.manifolds.base import Manifold
 
 

@@ -12,11 +12,11 @@ from modular_manifolds.linalg.matrices import (
     bring_to_one,
     largest_entry,
     normalise,
+    readable,
 )
 from modular_manifolds.linalg.newton_schulz import inverse_root, nearly_orthogonal_to_orthogonal
 from modular_manifolds.linalg.polar_factor import polar_factor, retracted_within
 from modular_manifolds.linalg.products import combined, commuting, gram_product, product
-from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.linalg.symmetric import eye_like, gram, sym
 from modular_manifolds.manifolds.base import Manifold
 

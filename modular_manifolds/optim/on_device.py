@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.backend import gate_by_kernels_, land_by_kernels_, resolve
-from modular_manifolds.linalg.matrices import MATRIX
-from modular_manifolds.linalg.surroundings import readable
+from modular_manifolds.linalg.matrices import MATRIX, readable
 from modular_manifolds.optim import foreach
 from modular_manifolds.optim.bucket import Bucket
 from modular_manifolds.optim.descent import (

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modular_manifolds.arguments import NOT_NEGATIVE, Range, check_number
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.linalg.surroundings import readable
+from modular_manifolds.linalg.matrices import readable
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import logical_name
 from modular_manifolds.optim.fallback import check_other

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from modular_manifolds.errors import NonFiniteError
-from modular_manifolds.linalg.surroundings import full_precision, readable
+from modular_manifolds.linalg.matrices import readable
+from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.optim.bucket import too_long
 from modular_manifolds.optim.capture import capturing, check_capture

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from modular_manifolds.arguments import NOT_NEGATIVE, check_count, check_number
 from modular_manifolds.linalg.compilers import constant
+from modular_manifolds.linalg.surroundings import undisturbed
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.plan import PLANS, Plan, insist, number_of, undisturbed
+from modular_manifolds.solvers.plan import PLANS, Plan, insist, number_of
 from modular_manifolds.solvers.solution import Solution, Status
 
 
@@ -78,6 +79,7 @@ class Solver(ABC):
             raise NotImplementedError(f"{type(self).__name__} answers neither plan nor solve")
         return HostPlan(getattr(self, "tolerance", None), self, manifold, norm)
 
+    @undisturbed
     def solve(
         self,
         manifold: Manifold,

@@ -13,8 +13,8 @@ from modular_manifolds.linalg.matrices import (
     length,
     normalise,
     projection_rounding,
+    readable,
 )
-from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.compilers import constant, number_in
-from modular_manifolds.linalg.surroundings import compiled_on_host, full_precision, readable
+from modular_manifolds.linalg.matrices import compiled_on_host, readable
+from modular_manifolds.linalg.surroundings import undisturbed
 from modular_manifolds.solvers.solution import Solution, Status
-
-Solve = TypeVar("Solve", bound=Callable[..., Solution])
 
 
 @dataclass(frozen=True)
@@ -23,8 +20,8 @@ class Plan(ABC):
     """How a solver computes the direction of weights of one shape on one kind of device; `print` it to read it.
 
     A plan is made from shapes, dtypes, the device's type and settings alone. It is immutable, and equal choices make
-    equal plans. `solve` sees matrices in at least float32, of shape (*batch, m, n); it runs at full precision, whatever
-    autocast and torch's precision settings say, and records no derivatives.
+    equal plans. `solve` sees matrices in at least float32, of shape (*batch, m, n); it runs inside
+    `linalg.surroundings.undisturbed`, which the optimiser, `mm.steepest` and `Solver.solve` enter.
     """
 
     tolerance: float | None
@@ -43,11 +40,6 @@ class Plan(ABC):
     def dual_shape(self) -> tuple[int, ...] | None:
         """The shape of the solution's dual, which is in float64; None if there is none."""
         return None
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "solve" in cls.__dict__:
-            cls.solve = undisturbed(cls.solve)
 
     @abstractmethod
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
@@ -123,7 +115,7 @@ def _insist(
     point: Tensor, gradient: Tensor, dual: Tensor | None, number: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`insist` by the plan with this number: direction, gap, dual (empty if there is none) and iterations."""
-    found = insist(PLANS[number], point, gradient, dual)
+    found = undisturbed(insist)(PLANS[number], point, gradient, dual)
     after = point.new_empty(0) if found.dual is None else found.dual.clone()
     iterations = torch.tensor(int(found.iterations), device=point.device)
     return found.direction.contiguous(), found.gap.contiguous(), after, iterations
@@ -140,19 +132,3 @@ def _(
     shape = (0,) if plan.dual_shape is None else plan.dual_shape
     after = point.new_empty(shape, dtype=point.dtype if plan.dual_shape is None else torch.float64)
     return direction, gap, after, torch.empty((), dtype=torch.int64, device=point.device)
-
-
-def undisturbed(solve: Solve) -> Solve:
-    """`solve(self, …)` without autocast, reduced precision or recorded derivatives, whoever calls it."""
-
-    @functools.wraps(solve)
-    def solve_undisturbed(self: Any, *arguments: Any, **named: Any) -> Solution:
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                return solve_undisturbed(self, *arguments, **named)
-        tensors = (*arguments, *named.values())
-        device = next(x.device.type for x in tensors if isinstance(x, Tensor))
-        with full_precision(device):
-            return solve(self, *arguments, **named)
-
-    return solve_undisturbed  # pyright: ignore[reportReturnType]

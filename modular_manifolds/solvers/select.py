@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.linalg.matrices import as_matrices, restore
+from modular_manifolds.linalg.surroundings import undisturbed
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver, plan_for
@@ -131,9 +132,12 @@ def steepest(
             "Pass the dual of a Solution for the same weight by the same solver, or leave it out.",
         )
     plan = plan_for(chosen, manifold, norm, tuple(w.shape), w.dtype, w.device.type)
-    found = carry_out(plan, w, g, dual)
+    found = _carry_out(plan, w, g, dual)
     direction = restore(found.direction, point)
     return found if direction is found.direction else replace(found, direction=direction)
+
+
+_carry_out = undisturbed(carry_out)
 
 
 def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -> Solver:

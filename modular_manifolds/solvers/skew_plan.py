@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -13,10 +14,10 @@ from modular_manifolds.linalg.backend import certify_by_kernels_
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX, inner, projection_rounding, unit_length
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
-from modular_manifolds.linalg.skew_newton_schulz import skew_iterate
+from modular_manifolds.linalg.polar_express import FULL, HALF, lowered
+from modular_manifolds.linalg.skew_newton_schulz import SkewGap, SkewRun, skew_iterate
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.skew_gap import SkewGap
 from modular_manifolds.solvers.skew_lift import ReducedLift, WholeLift
 from modular_manifolds.solvers.solution import Solution
 
@@ -37,6 +38,7 @@ class PolynomialPlan(Plan):
         kernels: they run on the Triton kernels.
         accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
         look, looks: which plan this is of how many.
+        start: the polynomials that a run for a higher floor began with.
         polynomials, bound: what follows from these for the iteration and for its gap.
     """
 
@@ -54,13 +56,18 @@ class PolynomialPlan(Plan):
     floor: float
     look: int
     looks: int
+    start: tuple[Polynomial, ...] = ()
     polynomials: tuple[Polynomial, ...] = field(init=False)
     bound: SkewGap = field(init=False)
 
     decides_on_host = True
 
     def __post_init__(self) -> None:
-        polynomials = schedule(self.accuracy, self.floor, half=self.half)
+        if self.start:
+            room = HALF if self.half else FULL
+            polynomials = lowered(self.start, self.floor, self.accuracy, room)
+        else:
+            polynomials = schedule(self.accuracy, self.floor, half=self.half)
         bound = SkewGap.of(
             polynomials,
             self.floor,
@@ -80,9 +87,7 @@ class PolynomialPlan(Plan):
             if self.whole
             else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
         )
-        omega, scale = skew_iterate(
-            lift.gamma, self.polynomials, half=self.half, kernels=self.kernels
-        )
+        applied, omega, scale = self._polynomials_on(lift.gamma)
         a, pair = lift.direction(omega)
         if self.kernels:
             bound = self.bound.numbers(2 * self._lift_rounding, 2 * projection_rounding(a))
@@ -92,15 +97,40 @@ class PolynomialPlan(Plan):
         else:
             length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
             attained = None if pair is None else inner(*pair)
-            certify = self._certify_one if self.on_host and point.dim() == 2 else self._certify
+            alone = self.on_host and point.dim() == 2
+            certify = applied._certify_one if alone else applied._certify
             a, gap = certify(a, length, scale, inner(lift.g, a), attained, lift.outcome())
         a = (a.mT if wide else a).to(point.dtype)
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
 
+    def _polynomials_on(self, gamma: Tensor) -> tuple[PolynomialPlan, Tensor, Tensor]:
+        """Ω and s of 2Γ, and the plan with the polynomials that made it.
+
+        On the host the last polynomial for a large Γ is replaced by those for a lower floor, if Ω would leave too large a gap.
+        """
+        looks = self.on_host and not self.kernels and self.columns >= LOOK_MIN_COLUMNS
+        if not looks or self.floor <= self._lowest:
+            omega, scale = skew_iterate(
+                gamma, self.polynomials, half=self.half, kernels=self.kernels
+            )
+            return self, omega, scale
+        run = SkewRun.begin(gamma, self.polynomials[:-1], half=self.half)
+        missing = run.missing() - (self.columns - self.rank)
+        times = float(self.bound.expected(run.descent(), missing).amax()) / (self.tolerance or 1.0)
+        applied = self
+        if times > 1:
+            steps = math.ceil(math.log(times, LOWER))
+            applied = _going_on(self, max(self.floor / LOWER**steps, self._lowest))
+        return applied, run.end(applied.polynomials[len(self.polynomials) - 1 :]), run.size
+
+    @property
+    def _lowest(self) -> float:
+        return promised(self.tolerance, self.dtype, half=self.half).lowest
+
     def deeper(self, gap: float | None = None) -> Plan | None:
         """Lower floors, and more care with directions that are hardly there; then float32 for bfloat16; then float64."""
-        lowest = promised(self.tolerance, self.dtype, half=self.half).lowest
+        lowest = self._lowest
         if self.look >= self.looks or (gap is not None and math.isnan(gap)):
             return None
         following = replace(self, look=self.look + 1, double_gram=True)
@@ -191,6 +221,16 @@ class PolynomialPlan(Plan):
         )
 
 
+@functools.lru_cache(maxsize=1024)
+def _going_on(plan: PolynomialPlan, floor: float) -> PolynomialPlan:
+    """The plan for a lower floor that begins with all but the last polynomial of `plan`."""
+    return replace(plan, floor=floor, start=plan.polynomials[:-1])
+
+
+LOOK_MIN_COLUMNS = 256
+"""From this many columns of Γ on the numbers that tell the gap before the last polynomial cost less than they save."""
+LOWER = 3.0
+"""How many times lower the floor is that one more polynomial reaches."""
 STRIDE = 4.0
 """How many times lower the floor of a deeper plan is, at least. It starts anew, so it should not be the last but one."""
 LIFT_ROUNDING = 32.0

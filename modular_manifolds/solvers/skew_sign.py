@@ -98,7 +98,6 @@ def _plan(
     promise = promised(solver.tolerance, dtype, half=half)
     large = k >= LARGE_MIN_COLUMNS
     double_gram = on_host and not whole and large
-    share = FLOORS[whole, large] if on_host else FLOOR
     plan = PolynomialPlan(
         solver.tolerance,
         manifold,
@@ -112,7 +111,7 @@ def _plan(
         half=half,
         kernels=resolve_on(solver.backend, device_type, dtype) == "triton",
         accuracy=promise.accuracy,
-        floor=max(promise.wanted / share, promise.lowest),
+        floor=max(promise.wanted / FLOOR, promise.lowest),
         look=1,
         looks=max(1, solver.max_iterations),
     )
@@ -126,11 +125,9 @@ DECOMPOSE_MAX_RANK = 32
 WHOLE_MAX_ROWS = 96
 """Up to so many rows one Γ of m×m costs less than the calls that make it smaller."""
 FLOOR = 5
-"""The tolerance over the first floor. On an accelerator a bucket whose gap is too large gets a deeper plan."""
-FLOORS = {(True, False): 5, (False, False): 10, (True, True): 14, (False, True): 33}
-"""The same on a processor, by whether Γ is whole and whether it is large: what mostly suffices for gradients as they come in
-training, whose singular values are mostly small, because a second plan starts anew."""
+"""The tolerance over the first floor. It suffices if few singular values are small. A processor sees in time if they are many; on
+an accelerator a bucket whose gap is too large gets a deeper plan."""
 LARGE_MIN_COLUMNS = 512
-"""From this many columns of Γ on, bfloat16 is the quicker if the machine has hardware for it, and a second plan dear."""
+"""From this many columns of Γ on, bfloat16 is the quicker if the machine has hardware for it."""
 HALF_MIN_TOLERANCE = 1e-2
 """From this tolerance on, bfloat16 is accurate enough."""
