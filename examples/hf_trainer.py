@@ -1,7 +1,7 @@
-"""Hugging Face's Trainer: a vision transformer reads digits; optimiser and schedule are passed in, checkpoints resume exactly.
+"""Hugging Face's Trainer: a residual network reads digits; optimiser and schedule are passed in, checkpoints resume exactly.
 
-    pip install transformers accelerate
-    python examples/hf_trainer.py
+pip install transformers accelerate
+python examples/hf_trainer.py
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
+    ResNetConfig,
+    ResNetForImageClassification,
     Trainer,
     TrainingArguments,
-    ViTConfig,
-    ViTForImageClassification,
     get_cosine_schedule_with_warmup,
     set_seed,
 )
@@ -55,9 +55,13 @@ def run(
     """
     set_seed(0)
     data = load_data("digits")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    images = {"image_size": 8, "patch_size": 2, "num_channels": 1, "num_labels": 10}
-    model = ViTForImageClassification(ViTConfig(**sizes, **images))
+    sizes = {
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32],
+        "depths": [1, 1],
+        "layer_type": "basic",
+    }
+    model = ResNetForImageClassification(ResNetConfig(num_channels=1, num_labels=10, **sizes))
     plan = mm.adapt(model)  # ours
     opt = mm.SteepestDescent(plan, lr, momentum=0.9, nesterov=True)  # ours
     settings: dict[str, Any] = {
@@ -68,7 +72,7 @@ def run(
         "report_to": [],
         "use_cpu": True,
         "disable_tqdm": True,
-        # Gradients are normalised by the optimiser already.
+        # The length of a step does not depend on the size of the gradient, so there is nothing to clip.
         "max_grad_norm": 0.0,
         **more,
     }

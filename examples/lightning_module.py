@@ -1,7 +1,7 @@
 """Lightning: the plan is made with the network, `configure_optimizers` returns the optimiser, and checkpoints resume exactly.
 
-    pip install lightning
-    python examples/lightning_module.py
+pip install lightning
+python examples/lightning_module.py
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ class Digits(LightningModule):
         super().__init__()
         self.lr, self.epochs = lr, epochs
         self.net = nn.Sequential(
-            nn.Linear(64, 64), nn.LayerNorm(64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 10)
+            nn.Linear(64, 64),
+            nn.LayerNorm(64),
+            nn.GELU(),
+            nn.Linear(64, 64),
+            nn.GELU(),
+            nn.Linear(64, 10),
         )
         # Here and not in configure_optimizers, which sees the weights of the checkpoint when a run goes on.
         self.plan = mm.adapt(self.net)

@@ -13,7 +13,9 @@ import modular_manifolds as mm
 
 def mlp() -> nn.Sequential:
     """A perceptron with a matrix, a norm with gain and bias, and a head."""
-    return nn.Sequential(nn.Linear(12, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    return nn.Sequential(
+        nn.Linear(12, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
 
 
 class Attentive(nn.Module):
@@ -31,7 +33,28 @@ class Attentive(nn.Module):
         return self.head(self.attention(x, x, x, need_weights=False)[0].mean(dim=1))
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "attentive": Attentive}
+class Transformer(nn.Module):
+    """GPT-2 of transformers, whose fused weights are stored as (in, out), with a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import GPT2Config, GPT2Model
+
+        sizes = {"n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 12, "vocab_size": 24}
+        quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        self.body = GPT2Model(GPT2Config(**sizes, **quiet, bos_token_id=0, eos_token_id=1))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = 2 * torch.arange(12) + (x > 0)
+        return self.head(self.body(tokens).last_hidden_state.mean(dim=1))
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": mlp,
+    "attentive": Attentive,
+    "transformer": Transformer,
+}
 
 RULES: Sequence[mm.Rule | mm.Fallback] = (mm.Fallback("*bias", lr=1e-2), mm.Rule("*"))
 """Geometry for everything but biases, which AdamW steps: both kinds of groups are in every test."""

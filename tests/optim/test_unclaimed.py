@@ -52,9 +52,7 @@ def test_an_unfrozen_weight_that_the_plan_never_saw_is_refused(how: str) -> None
 
 def test_it_may_join_with_a_geometry_of_its_own() -> None:
     model, opt = half_frozen()
-    opt.add_param_group(
-        {"params": model[0].named_parameters(), "optimizer": "adamw", "lr": 1e-3}
-    )
+    opt.add_param_group({"params": model[0].named_parameters(), "optimizer": "adamw", "lr": 1e-3})
     before = model[0].weight.detach().clone()
     opt.step()
     assert not torch.equal(model[0].weight, before)
