@@ -6,7 +6,7 @@ kept. Then the solver and the baselines of Stiefel × Spectral solve them with a
 stopping rules switched off; a solver without iterations gives one point. Solvers whose published settings
 depend on the size of the gradient race once more with settings that fit these gradients.
 
-    python examples/solver_race.py --data-path DIR
+    PYTHONPATH=benchmarks python examples/solver_race.py --data-path DIR
 
 with DIR a folder with the Parquet files of `uoft-cs/cifar10`; without it the bundled digits are enlarged
 to as many pixels, and the figure says so. Writes `solver_race.png`, and its numbers as JSON beside it.
@@ -32,6 +32,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from modular_manifolds_bench.baselines import ADMM, BASELINES, DualAscent
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -50,8 +51,8 @@ SMALLEST = 1e-8
 LONG = 1.0
 """Seconds after which a solve is not repeated again."""
 FITTED: dict[str, mm.solvers.Solver] = {
-    "dual-ascent, gradient of norm 1": mm.solvers.baselines.DualAscent(normalise=True),
-    "admm, gradient of norm 1, ρ = 20": mm.solvers.baselines.ADMM(rho=20.0, normalise=True),
+    "dual-ascent, gradient of norm 1": DualAscent(normalise=True),
+    "admm, gradient of norm 1, ρ = 20": ADMM(rho=20.0, normalise=True),
 }
 """Beside the table's: the published settings are for gradients of another size than these. Of ρ = 1, 4, 10,
 30, 100, … those between 10 and 30 did best on these networks."""
@@ -139,7 +140,7 @@ def entries(budgets: Iterable[int]) -> list[Entry]:
     """Each solver of the table at each budget, with its stopping rule off; the closed form at each tolerance."""
     found: list[Entry] = []
     pair = mm.solvers.find_pair(mm.Stiefel(), mm.Spectral())
-    methods = {name: pair.solver(name) for name in pair.names} | FITTED
+    methods = {each.name: each for each in (*pair.solvers, *BASELINES)} | FITTED
     for method, solver in methods.items():
         if isinstance(solver, mm.solvers.SkewSign):
             found += [

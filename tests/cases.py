@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from modular_manifolds_bench.baselines import ADMM, BASELINES, DualAscent, LyapunovProducts
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ShapeError
 from modular_manifolds.solvers import NormSteepest, Pair, Solver, pairs
-from modular_manifolds.solvers.baselines import ADMM, DualAscent, LyapunovProducts
 from modular_manifolds.testing import Sample
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (6, 3), (4, 4), (2, 3, 5, 4), (2, 3, 2, 7), (7,)]
@@ -125,7 +125,8 @@ def solver_cases() -> Iterator[SolverCase]:
 
 def solvers(pair: Pair) -> list[Solver]:
     """The solvers of a pair, its default first, and its baselines."""
-    return [pair.solver(name) for name in pair.names]
+    baselines = [each for each in BASELINES if each.serves(pair.manifold(), pair.norm())]
+    return [*pair.solvers, *baselines]
 
 
 def instances(kind: type[mm.Manifold]) -> list[mm.Manifold]:

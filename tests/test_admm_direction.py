@@ -5,12 +5,12 @@ from __future__ import annotations
 import cases
 import pytest
 import torch
+from modular_manifolds_bench.baselines import ADMM
 from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.linalg.matrices import normalise
 from modular_manifolds.linalg.symmetric import sym
-from modular_manifolds.solvers.baselines import ADMM
 from modular_manifolds.testing import Sample, check_solver
 
 STIEFEL, NORM = mm.Stiefel(), mm.Spectral()

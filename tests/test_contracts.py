@@ -143,8 +143,6 @@ PUBLIC = [
     "robustness", "RobustnessReport", "ProjectedGradient", "InputScale", "SteepestDescent",
     "msign", "steepest", "Solution", "Status",
     "solvers.select", "solvers.TABLE", "solvers.Pair", "solvers.pairs", "solvers.find_pair", "solvers.register", "solvers.Solver",
-    "solvers.baselines.Lyapunov", "solvers.baselines.LyapunovProducts", "solvers.baselines.DualAscent",
-    "solvers.baselines.ADMM", "solvers.baselines.SPEL",
     "linalg.backend.why_not", "errors.ArgumentError",
 ]  # fmt: skip
 

@@ -17,6 +17,8 @@ import pytest
 import torch
 import typer.main
 import yaml
+from modular_manifolds_bench.baselines import BASELINES
+from modular_manifolds_bench.command import app as bench_app
 from typer.core import TyperGroup
 
 import modular_manifolds as mm
@@ -104,7 +106,8 @@ def options_of(subcommand: str) -> set[str]:
     """Every option that may be written after a subcommand; a switch has a second name, such as --no-attack."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
-    known = group.commands[subcommand].params
+    command = group.commands[subcommand]
+    known = (typer.main.get_command(bench_app) if subcommand == "bench" else command).params
     return {"--debug", *(name for each in known for name in (*each.opts, *each.secondary_opts))}
 
 
@@ -266,7 +269,7 @@ def test_a_new_row_is_on_the_pages_when_they_are_refreshed() -> None:
 
 def test_baselines_are_on_their_page() -> None:
     rows = rows_below(DOCS / "baselines.md", "| name | class | method |")
-    in_code = [[each.name, type(each).__name__] for each in mm.solvers.baselines.BASELINES]
+    in_code = [[each.name, type(each).__name__] for each in BASELINES]
     assert [row[:2] for row in rows] == in_code
 
 

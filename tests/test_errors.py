@@ -68,7 +68,10 @@ def caused() -> dict[str, tuple[type[errors.ArgumentError], Callable[[], object]
         "space": (errors.SpaceError, lambda: mm.Linear(3, 4) >> mm.Linear(3, 4)),
         "shape": (errors.ShapeError, lambda: mm.Stiefel().project(torch.zeros(0, 3))),
         "shared": (errors.SharedWeightError, lambda: f >> f),
-        "pair": (errors.UnsupportedPairError, lambda: mm.Linear(3, 3, manifold=mm.Sphere())),
+        "pair": (
+            errors.UnsupportedPairError,
+            lambda: mm.Linear(3, 3, manifold=mm.Sphere(), norm=mm.RowRMS()),
+        ),
         "nan": (errors.NonFiniteError, lambda: mm.Stiefel().project(nan)),
         "backend": (errors.BackendError, lambda: mm.msign(torch.eye(3), backend="triton")),
     }

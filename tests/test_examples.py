@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from modular_manifolds_bench.baselines import BASELINES, SPEL, DualAscent, Lyapunov
 
 import modular_manifolds as mm
-from modular_manifolds.solvers.baselines import SPEL, DualAscent, Lyapunov
 from modular_manifolds.training.split import Split
 
 ROOT = Path(__file__).parent.parent
@@ -74,7 +74,8 @@ def test_every_weight_steps_by_the_rate_itself(experiment: ModuleType) -> None:
 
 
 def solvers_of_manifold_muon() -> list[str]:
-    return [*mm.solvers.find_pair(mm.Stiefel(), mm.Spectral()).names]
+    solvers = mm.solvers.find_pair(mm.Stiefel(), mm.Spectral()).solvers
+    return [each.name for each in (*solvers, *BASELINES)]
 
 
 def test_solvers_race_on_gradients_from_training(race: ModuleType, tmp_path: Path) -> None:

@@ -270,6 +270,28 @@ def test_bad_tensors_are_refused_in_words(manifold: mm.Manifold) -> None:
             manifold.project(torch.ones(3, 3, dtype=kind))
 
 
+@pytest.mark.parametrize("manifold", cases.MANIFOLDS, ids=cases.name)
+@pytest.mark.parametrize("by_products", [False, True])
+def test_the_unit_normal_is_all_that_a_tangent_lacks(
+    manifold: mm.Manifold, by_products: bool
+) -> None:
+    w = manifold.random((3, 5, 4), dtype=torch.float64)
+    if not isinstance(manifold, mm.Sphere | mm.SpectralSphere):
+        with pytest.raises(
+            ArgumentError, match=r"unit_normal\(point\) needs a manifold with one normal"
+        ):
+            manifold.unit_normal(w, by_products=by_products)
+        return
+    n, x = manifold.unit_normal(w, by_products=by_products), torch.randn_like(w)
+    along = (n * x).sum(dim=(-2, -1), keepdim=True)
+    ones = torch.ones(3, dtype=torch.float64)
+    torch.testing.assert_close(torch.linalg.matrix_norm(n), ones, rtol=0, atol=1e-12)
+    torch.testing.assert_close(manifold.tangent(w, x), x - along * n, rtol=0, atol=1e-6)
+    vector = manifold.random((5,))
+    assert manifold.unit_normal(vector, by_products=by_products).shape == (5,)
+    assert manifold.unit_normal(vector.bfloat16()).dtype is torch.bfloat16
+
+
 def test_manifolds_are_values() -> None:
     for manifold in cases.MANIFOLDS:
         assert copy.deepcopy(manifold) == manifold == pickle.loads(pickle.dumps(manifold))

@@ -78,6 +78,22 @@ def test_the_non_riemannian_sphere_is_the_sphere_with_the_largest_entry() -> Non
     agree(after_one_step(mm.Sphere(), mm.Max(), w, g), moved / moved.norm())
 
 
+def test_muon_on_the_sphere_is_hyperball_with_a_tangent_direction() -> None:
+    """`−polar(G + λW)`, λ found by bisection: the step of MuonH is that of λ = 0, which is not tangent."""
+    w, g = start(mm.Sphere())
+    low, high = -100.0, 100.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        below = float((w * polar(g + middle * w)).sum()) < 0
+        low, high = (middle, high) if below else (low, middle)
+    a = -polar(g + low * w)
+    assert abs(float((w * a).sum())) <= 1e-12 < abs(float((w * polar(g)).sum()))
+    moved = w + LR * a
+    # A gap of 1e-6 leaves half its digits of the direction.
+    landed = after_one_step(mm.Sphere(), mm.Spectral(), w, g)
+    agree(landed, moved / moved.norm(), accuracy=1e-3 * LR)
+
+
 def test_manifold_muon_is_stiefel_with_the_spectral_norm() -> None:
     """It descends within 1 % as far as a long dual ascent without noise allows, and lands on the manifold."""
     w, g = start(mm.Stiefel())

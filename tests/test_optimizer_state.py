@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import cases
 import pytest
 import torch
+from modular_manifolds_bench.baselines import Lyapunov
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -84,12 +86,12 @@ def test_a_resume_at_another_width_is_refused_with_both_shapes(momentum: float) 
 
 def test_state_of_before_shapes_were_saved_is_refused_by_its_tensors() -> None:
     net, wider = network(8), network(10)
-    opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9, solver="lyapunov")
+    opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9, solver=Lyapunov())
     step(net, opt)
     saved = as_one_group_a_weight(opt.state_dict())
     for group in saved["param_groups"]:
         del group["shape"]
-    resumed = mm.SteepestDescent(wider, lr=0.1, momentum=0.9, solver="lyapunov")
+    resumed = mm.SteepestDescent(wider, lr=0.1, momentum=0.9, solver=Lyapunov())
     message = r"momentum of shape \(10, 12\) for '0\.weight', got \(8, 12\)"
     with pytest.raises(ArgumentError, match=message):
         resumed.load_state_dict(saved)
@@ -99,7 +101,7 @@ def test_state_of_before_shapes_were_saved_is_refused_by_its_tensors() -> None:
         ArgumentError, match=r"dual of shape \(10, 10\) for '0\.weight', got \(8, 8\)"
     ):
         resumed.load_state_dict(saved)
-    twin = mm.SteepestDescent(copy.deepcopy(net), lr=0.1, momentum=0.9, solver="lyapunov")
+    twin = mm.SteepestDescent(copy.deepcopy(net), lr=0.1, momentum=0.9, solver=Lyapunov())
     twin.load_state_dict(saved)
     assert twin.param_groups[0]["shapes"] == [[8, 12], [4, 8]]
 
@@ -263,7 +265,7 @@ def test_the_state_of_every_weight_exists_from_construction_on(
     """So checkpoints of all ranks have the same entries, and none changes its shape or dtype later."""
     for shape in ((5, 3), (2, 3, 4)):
         atom = Weight(manifold(), norm(), shape)
-        for solver in mm.solvers.find_pair(manifold(), norm()).names[:2]:
+        for solver in cases.solvers(mm.solvers.find_pair(manifold(), norm()))[:2]:
             opt = mm.SteepestDescent(atom, lr=0.1, momentum=0.9, solver=solver)
             made = {key: (v.shape, v.dtype) for key, v in opt.state[atom.weight].items()}
             atom.weight.grad = torch.randn(shape)
@@ -281,7 +283,7 @@ def test_distributed_state_dicts_round_trip(
     """Also if a weight never had a gradient, and without moving a weight that is off its manifold."""
     options = StateDictOptions(flatten_optimizer_state_dict=flat)
     net = network().to(dtype)
-    opt = mm.SteepestDescent(net, lr=0.1, momentum=momentum, solver="lyapunov")
+    opt = mm.SteepestDescent(net, lr=0.1, momentum=momentum, solver=Lyapunov())
     generator = torch.Generator().manual_seed(0)
     give_gradient(net.get_submodule("2").weight, generator)  # pyright: ignore[reportArgumentType]
     opt.step()
@@ -290,7 +292,7 @@ def test_distributed_state_dicts_round_trip(
     with torch.no_grad():
         again.get_submodule("0").weight.mul_(1.5)  # pyright: ignore[reportCallIssue]
     before = [p.detach().clone() for p in again.parameters()]
-    resumed = mm.SteepestDescent(again, lr=0.3, momentum=momentum, solver="lyapunov")
+    resumed = mm.SteepestDescent(again, lr=0.3, momentum=momentum, solver=Lyapunov())
     saved = get_optimizer_state_dict(net, opt, options=options)
     set_optimizer_state_dict(again, resumed, saved, options=options)
     for p, weight in zip(again.parameters(), before, strict=True):

@@ -14,6 +14,7 @@ from typing import Any
 import cases
 import pytest
 import torch
+from modular_manifolds_bench.baselines import Lyapunov
 from torch import Tensor
 
 import modular_manifolds as mm
@@ -21,6 +22,7 @@ from modular_manifolds.nn.bonds import GELU_SLOPE
 from modular_manifolds.solvers import Solver, pairs
 
 SOURCE = Path(__file__).parents[1] / "modular_manifolds"
+MANIFOLD_MUON = mm.solvers.find_pair(mm.Stiefel(), mm.Spectral())
 
 
 @pytest.mark.parametrize("shape", [(128, 64), (256, 256), (1024, 256)], ids=cases.name)
@@ -35,8 +37,8 @@ def test_a_tolerance_that_is_never_reached(shape: tuple[int, int]) -> None:
         assert float((off + off.mT).abs().max()) <= 1e-5
 
 
-@pytest.mark.parametrize("solver", mm.solvers.find_pair(mm.Stiefel(), mm.Spectral()).names)
-def test_a_rough_msign_leaves_the_weight_off_its_manifold(solver: str) -> None:
+@pytest.mark.parametrize("solver", cases.solvers(MANIFOLD_MUON), ids=lambda solver: solver.name)
+def test_a_rough_msign_leaves_the_weight_off_its_manifold(solver: Solver) -> None:
     """Also where the solver works in bfloat16: the retraction answers for the weight."""
     net = mm.Linear(64, 128)
     opt = mm.SteepestDescent(net, lr=0.1, solver=solver)
@@ -229,7 +231,7 @@ def test_the_momentum_is_what_the_solver_divided(dtype: torch.dtype) -> None:
 def test_an_argument_was_renamed_and_a_checkpoint_no_longer_resumes() -> None:
     """These names stand in files on users' disks: whoever changes one reads the old name too."""
     net = mm.Linear(4, 3).bfloat16()
-    opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9, solver="lyapunov")
+    opt = mm.SteepestDescent(net, lr=0.1, momentum=0.9, solver=Lyapunov())
     net.weight.grad = torch.ones_like(net.weight)
     opt.step()
     state = opt.state_dict()
@@ -274,11 +276,11 @@ def test_another_algorithm_runs_where_the_matrix_is_not_square(
     for shape in ((6, 3), (4, 4), (3, 6)):
         called.clear()
         point = manifold().random(shape)
-        mm.steepest(manifold(), norm(), point, torch.randn(shape), solver=solver.name)
+        mm.steepest(manifold(), norm(), point, torch.randn(shape), solver=solver)
         assert called == {solver.name}
         called.clear()
         net = mm.Linear(shape[1], shape[0], manifold=manifold(), norm=norm())
-        opt = mm.SteepestDescent(net, lr=0.1, solver=solver.name)
+        opt = mm.SteepestDescent(net, lr=0.1, solver=solver)
         net.weight.grad = torch.randn_like(net.weight)
         opt.step()
         assert called == {solver.name}

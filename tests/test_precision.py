@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 import cases
 import pytest
 import torch
+from modular_manifolds_bench.baselines import SPEL, DualAscent
 from surroundings import SURROUNDINGS
 from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.solvers import SkewSign, Solver, pairs
-from modular_manifolds.solvers.baselines import SPEL, DualAscent
 from modular_manifolds.testing.draws import of_the_size_of
 
 SMALL, LARGE = (5, 4), (200, 256)

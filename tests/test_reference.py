@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from modular_manifolds_bench.baselines import reference
 from torch import Tensor
 
 import modular_manifolds as mm
-from modular_manifolds.solvers import SkewSign, reference
+from modular_manifolds.solvers import SkewSign
 
 STIEFEL = mm.Stiefel()
 EPS = torch.finfo(torch.float64).eps

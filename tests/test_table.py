@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
 import torch
+from modular_manifolds_bench.baselines import BASELINES
 from torch import Tensor
 
 import modular_manifolds as mm
@@ -17,8 +16,6 @@ from modular_manifolds import testing
 from modular_manifolds.errors import ArgumentError, ShapeError, UnsupportedPairError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.solvers import TABLE, NormSteepest, Solver, TangentGradient, find_pair
-from modular_manifolds.solvers import baselines as package
-from modular_manifolds.solvers.baselines import BASELINES
 
 
 @dataclass(frozen=True)
@@ -129,41 +126,22 @@ def test_a_subclass_is_told_which_base_is_listed_and_how_to_register() -> None:
         mm.solvers.select(Rotations(), mm.Max())
 
 
-def test_the_rows_name_every_baseline() -> None:
-    names = tuple(each.name for each in BASELINES)
-    listing = [pair for pair in mm.solvers.pairs() if pair.baselines]
-    assert [str(pair) for pair in listing] == ["Stiefel × Spectral", "Stiefel × RMSOperator"]
-    for pair in listing:
-        assert pair.baselines == names
-        assert tuple(map(pair.solver, names)) == BASELINES
-    written = {each for each in vars(package).values() if isinstance(each, type)} - {Solver}
-    assert written == {type(each) for each in BASELINES}
+@pytest.mark.parametrize("name", ["baselines", "reference", "ADMM", "SPEL", "Lyapunov"])
+def test_a_name_that_left_the_library_says_where_it_is(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"'{name}'.* benchmarks/modular_manifolds_bench/"):
+        getattr(mm.solvers, name)
 
 
-def test_baselines_are_imported_only_if_one_is_asked_for() -> None:
-    script = (
-        "import sys, torch\n"
-        "import modular_manifolds as mm\n"
-        "w, g = mm.Stiefel().random((4, 3)), torch.randn(4, 3)\n"
-        "package = 'modular_manifolds.solvers.baselines'\n"
-        "print(mm.solvers.select(mm.Stiefel(), mm.Spectral()).baselines[0])\n"
-        "mm.steepest(mm.Stiefel(), mm.Spectral(), w, g)\n"
-        "print(package in sys.modules)\n"
-        "found = mm.steepest(mm.Stiefel(), mm.Spectral(), w, g, solver='lyapunov')\n"
-        "print(package in sys.modules, found.status.name)\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == ["lyapunov", "False", "True", "CONVERGED"]
-
-
-@pytest.mark.parametrize("name", ["ADMM", "SPEL", "DualAscent", "Lyapunov", "LyapunovProducts"])
-def test_a_baseline_by_its_old_name_says_where_it_is(name: str) -> None:
-    with pytest.warns(DeprecationWarning, match=rf"moved to .*solvers\.baselines\.{name};"):
-        found = getattr(mm.solvers, name)
-    assert found is getattr(mm.solvers.baselines, name)
+@pytest.mark.parametrize("solver", BASELINES, ids=lambda each: each.name)
+def test_a_baseline_is_taken_as_an_instance_where_it_serves(solver: Solver) -> None:
+    w, g = mm.Stiefel().random((4, 3)), torch.randn(4, 3)
+    for norm in (mm.Spectral(), mm.RMSOperator()):
+        assert mm.solvers.find_solver(mm.Stiefel(), norm, solver) is solver
+        assert mm.steepest(mm.Stiefel(), norm, w, g, solver=solver).direction.isfinite().all()
+        with pytest.raises(ArgumentError, match=r"one of skew-sign .*benchmarks/modular_manifolds"):
+            mm.steepest(mm.Stiefel(), norm, w, g, solver=solver.name)
+    with pytest.raises(ArgumentError, match="must be 'auto' or one of tangent-gradient"):
+        mm.steepest(mm.Stiefel(), mm.Frobenius(), w, g, solver=solver)
 
 
 def test_an_unknown_name_is_no_attribute() -> None:

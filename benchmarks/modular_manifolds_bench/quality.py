@@ -10,10 +10,12 @@ from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.linalg.symmetric import sym
+from modular_manifolds_bench.baselines import DualAscent, Lyapunov
+from modular_manifolds_bench.baselines.baseline import Baseline
 from modular_manifolds_bench.contenders import Stepper
 from modular_manifolds_bench.gradients import MOMENTUM, Moment
 
-TIGHT = mm.solvers.baselines.Lyapunov(tolerance=1e-4, max_iterations=60)
+TIGHT = Lyapunov(tolerance=1e-4, max_iterations=60)
 """Finds the dual objective that a direction is held against."""
 
 
@@ -83,14 +85,14 @@ def true_gap(moment: Moment, direction: Tensor, best: float) -> float:
 
 
 @dataclass(frozen=True)
-class Remembering(mm.solvers.Solver):
+class Remembering(Baseline):
     """Dual ascent that keeps its last direction: a second solve of many seconds is then not needed."""
 
-    inner: mm.solvers.Solver = field(default_factory=mm.solvers.baselines.DualAscent)
+    inner: mm.solvers.Solver = field(default_factory=DualAscent)
     found: list[Tensor] = field(default_factory=list, compare=False)
 
-    name = mm.solvers.baselines.DualAscent.name
-    reason = mm.solvers.baselines.DualAscent.reason
+    name = DualAscent.name
+    reason = DualAscent.reason
 
     def solve(
         self,

@@ -1,4 +1,4 @@
-"""One way to compile one kernel, with the types that Triton must be told of its arguments."""
+"""One way to compile one kernel."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ class Configuration:
         target: architecture, one of `TARGETS`.
         constexprs: compile-time arguments, block sizes among them.
         warps, stages: as Triton counts them.
-        signature: type of every argument, in order.
-        divisible: arguments known to be multiples of 16.
         layout: `"rows"` where the long side is contiguous, `"columns"` where the short side is.
     """
 
@@ -31,49 +29,9 @@ class Configuration:
     constexprs: Mapping[str, int | str | bool]
     warps: int
     stages: int
-    signature: Mapping[str, str]
-    divisible: tuple[str, ...]
     layout: str = "rows"
 
 
-# Pointers that hold matrices in the precision of the products, those that always hold float32, scalars.
-_MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "gram": ("x", "r"),
-    "polynomial": ("left", "right", "out"),
-    "apply": ("p", "x", "out"),
-    "small_msign": ("x", "out"),
-    "narrow_msign": ("x", "out", "held"),
-    "tiled_msign": ("x", "out", "held"),
-    "stiefel_retract": ("w", "a", "out"),
-    "tiled_retract": ("w", "a", "out", "held"),
-    "move": ("w", "a", "out"),
-    "pre_step": ("momentum", "gradient", "out"),
-}
-_FLOATS: Final = ("largest", "squares", "scales", "coefficients", "residual", "lengths")
-_SCALARS: Final = ("a", "b", "c", "eta", "mu")
-_ARGUMENTS: Final[Mapping[str, str]] = {
-    "gram": "x r largest squares n k x_batch x_row x_column r_batch r_row parts",
-    "polynomial": "left right out squares a b c n parts left_batch left_row right_batch right_row"
-    " out_batch out_row",
-    "apply": "p x out largest squares scales a c n k parts tiles p_batch p_row x_batch x_row x_column"
-    " out_batch out_row out_column",
-    "small_msign": "x out scales coefficients n k steps x_batch x_row x_column"
-    " out_batch out_row out_column",
-    "narrow_msign": "x out held scales coefficients n k steps x_batch x_row x_column"
-    " out_batch out_row out_column",
-    "tiled_msign": "x out held scales coefficients n k width steps together x_batch x_row x_column"
-    " out_batch out_row out_column",
-    "stiefel_retract": "w a out residual lengths eta each unit n k corrections w_batch w_row w_column"
-    " a_batch a_row a_column out_batch out_row out_column",
-    "tiled_retract": "w a out held residual lengths eta each unit n k width corrections w_batch w_row w_column"
-    " a_batch a_row a_column out_batch out_row out_column",
-    "move": "w a out lengths eta each unit n k w_batch w_row w_column"
-    " a_batch a_row a_column out_batch out_row out_column",
-    "pre_step": "momentum gradient out largest squares mu n k"
-    " momentum_batch momentum_row momentum_column gradient_batch gradient_row gradient_column"
-    " out_batch out_row out_column",
-}
-_LOOSE: Final = ("parts", "tiles", "steps", "together", "corrections", "each", "unit")
 _WITHOUT_PRODUCTS: Final = ("move", "pre_step")
 _FLOAT32_ONLY: Final = ("stiefel_retract", "tiled_msign", "tiled_retract", *_WITHOUT_PRODUCTS)
 """Kernels that are not compiled for operands in half precision."""
@@ -92,39 +50,11 @@ def row(
     products: str = "tf32x3",
     **flags: bool | int,
 ) -> Configuration:
-    """A row of the table, with the signature that its kernel and layout give."""
+    """A row of the table."""
     constexprs: dict[str, int | str | bool] = dict(flags)
     if kernel not in _FLOAT32_ONLY:
         constexprs["HALF"] = dtype == "bf16"
     if kernel not in _WITHOUT_PRODUCTS:
         constexprs["PRECISION"] = "ieee" if target == "gfx942" or dtype == "bf16" else products
     constexprs |= {"BLOCK": block, "BLOCK_K": block_k}
-    element = "*bf16" if dtype == "bf16" else "*fp32"
-    signature: dict[str, str] = {}
-    divisible: list[str] = []
-    unit = "_column" if layout == "rows" else "_row"
-    for name in _ARGUMENTS[kernel].split():
-        if name in _MATRICES[kernel]:
-            signature[name] = element
-            divisible.append(name)
-        elif name in _FLOATS:
-            signature[name] = "*fp32"
-            divisible.append(name)
-        elif name in _SCALARS:
-            signature[name] = "fp32"
-        elif name.endswith(unit) and name not in _ALWAYS_ROWS:
-            signature[name] = "constexpr"
-            constexprs[name] = 1
-        else:
-            signature[name] = "i32"
-            if name not in _LOOSE:
-                divisible.append(name)
-    for name in constexprs:
-        signature.setdefault(name, "constexpr")
-    return Configuration(
-        kernel, dtype, target, constexprs, warps, stages, signature, tuple(divisible), layout
-    )
-
-
-# Strides of symmetric matrices, whose rows are contiguous.
-_ALWAYS_ROWS: Final = ("r_row", "p_row", "left_row", "right_row")
+    return Configuration(kernel, dtype, target, constexprs, warps, stages, layout)

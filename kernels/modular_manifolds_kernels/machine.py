@@ -47,9 +47,8 @@ class Machine:
                 f"a stack must make at most {MOST_PROGRAMS:,} programs of {row.kernel},"
                 f" got {grid[0]:,}. Pass fewer matrices at a time."
             )
-        compiled = {name: value for name, value in row.constexprs.items() if name.isupper()}
         self.kernels[row.kernel][grid](
-            *arguments, **compiled, num_warps=row.warps, num_stages=row.stages
+            *arguments, **row.constexprs, num_warps=row.warps, num_stages=row.stages
         )
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, Configuration
+from signatures import signature_of
 
 KIB: Final = 1024
 ENVIRONMENT: Final = {
@@ -108,12 +109,13 @@ def compiled(row: Configuration) -> Code:
         from triton.compiler import ASTSource
 
         target = TARGETS[row.target]
-        places = {argument: i for i, argument in enumerate(row.signature)}
+        signature, constexprs, divisible = signature_of(row)
+        places = {argument: i for i, argument in enumerate(signature)}
         source = ASTSource(
             KERNELS[row.kernel],
-            signature=dict(row.signature),
-            constexprs=dict(row.constexprs),
-            attrs={(places[each],): [["tt.divisibility", 16]] for each in row.divisible},
+            signature=signature,
+            constexprs=constexprs,
+            attrs={(places[each],): [["tt.divisibility", 16]] for each in divisible},
         )
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):

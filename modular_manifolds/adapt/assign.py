@@ -111,8 +111,9 @@ def _drafts_of(claim: Claim, outputs: frozenset[int]) -> list[_Draft]:
     drafts: list[_Draft] = []
     for piece in pieces:
         logical = shape if piece is None else piece.shape
+        if rule.manifold is not None:
+            check_fit(rule.manifold, known, logical, where=where, parameter=claim.name)
         geometry = _geometry(rule, known, logical, where=where)
-        check_fit(geometry, known, logical, where=where, parameter=claim.name)
         row = Row(
             parameter=claim.name,
             piece=piece,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modular_manifolds.adapt.assign import assign
 from modular_manifolds.adapt.plan import ModelPlan
+from modular_manifolds.adapt.progress import Progress
 from modular_manifolds.adapt.rules import AnyRule
 from modular_manifolds.adapt.shares import By
 from modular_manifolds.adapt.start import check_finite, keep, project_
@@ -26,11 +27,11 @@ def adapt(
     example_inputs: Any = None,
     start: Start = "project",
     by: By | None = None,
-    loss: Callable[..., Tensor] | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
     probes: int = 16,
     seed: int = 0,
     force: bool = False,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> ModelPlan:
     """Decide a geometry for every trainable weight of a model; `print` the plan to read it.
 
@@ -47,11 +48,11 @@ def adapt(
             `σ_max` by default, and a `SpectralBall`, `SpectralSphere` or `Sphere` of radius 1 in a rule takes the radius of
             the weight.
         by: how the learning rate is split: by `"measured"` responses, the default with example inputs, or by `"mass"`.
-        loss: a loss for models whose outputs say nothing by themselves; see `ModelPlan.measure`.
+        loss: the loss of what the model returns, for measuring; see `ModelPlan.measure`.
         probes: the number of random backward passes that measure.
         seed: the seed of random points and probes.
         force: project trained weights all the same.
-        progress: whether measuring draws a bar.
+        progress: whether measuring draws a bar on a terminal, or a function `(done, total, words)` to call instead.
 
     Raises:
         ArgumentError: the model, a rule or a weight breaks a rule; the message is one line with the remedy.

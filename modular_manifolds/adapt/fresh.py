@@ -12,7 +12,7 @@ EDGE_FACTOR: Final = 1.5
 """How far beyond the edge of random matrices the largest singular value of a fresh weight may lie."""
 ORTHOGONAL_SPREAD: Final = 1e-3
 """The largest relative error of `WᵀW` as a multiple of the identity for an orthogonal initialisation."""
-POWER_STEPS: Final = 12
+POWER_STEPS: Final = 8
 
 
 def is_fresh(matrix: Tensor) -> bool:
@@ -35,13 +35,13 @@ def is_fresh(matrix: Tensor) -> bool:
     return bool(within.all()) or _is_orthogonal(x)
 
 
-def largest_singular_values(x: Tensor) -> Tensor:
+def largest_singular_values(x: Tensor, *, steps: int = POWER_STEPS) -> Tensor:
     """`σ_max` of each matrix of (batch, m, n) by power iteration on four vectors: a bound from below, shape (batch,)."""
     tall = x if x.shape[-2] >= x.shape[-1] else x.mT
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(tall.shape[-1], 4, generator=generator).to(tall)
     v = v.expand(tall.shape[0], -1, -1)
-    for _ in range(POWER_STEPS):
+    for _ in range(steps):
         v = tall.mT @ (tall @ v)
         v = v / v.norm(dim=-2, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
     return (tall @ v).norm(dim=-2).amax(dim=-1)

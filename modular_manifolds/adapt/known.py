@@ -6,7 +6,7 @@ them is imported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from torch import nn
@@ -134,8 +134,11 @@ def _linear(place: Place, outputs: frozenset[int]) -> Known:
     """A matrix that is called `weight`: (out, in), or (in, out) in `Conv1D` of transformers."""
     module, source = place.module, type(place.module).__name__
     transposed = class_path(module) == "transformers.pytorch_utils.Conv1D"
+    # Torch's linear layers are known to store (out, in); of other classes nobody can say that a rule is wrong.
+    stored = True if transposed else False if isinstance(module, nn.Linear) else None
+    whole = Split(transpose=stored)
     if id(module) in outputs:
-        return Known("head", Split(transpose=True) if transposed else None, source)
+        return Known("head", whole, source)
     size = place.parameter.shape[1 if transposed else 0]
     split = projection_split(place.word, place.parent, size)
     if split is not None:
@@ -144,9 +147,7 @@ def _linear(place: Place, outputs: frozenset[int]) -> Known:
             split = _without_heads(split, size)
     elif place.word in GATED and size % 2 == 0:
         split = Split(parts=2, names=("gate", "up"))
-    if transposed:
-        split = Split(transpose=True) if split is None else _transposed(split)
-    return Known("hidden", split, source)
+    return Known("hidden", whole if split is None else replace(split, transpose=stored), source)
 
 
 def _own_attention(own: str, module: nn.MultiheadAttention) -> Split | None:
@@ -199,19 +200,6 @@ def _fixed_rows(module: nn.Embedding | nn.EmbeddingBag) -> str:
     if module.padding_idx is not None:
         return f"padding_idx={module.padding_idx}"
     return f"max_norm={module.max_norm}" if module.max_norm is not None else ""
-
-
-def _transposed(split: Split) -> Split:
-    return Split(
-        split.parts,
-        split.heads,
-        split.sizes,
-        split.experts,
-        split.dim,
-        True,
-        split.names,
-        split.interleaved,
-    )
 
 
 def _without_heads(split: Split, size: int) -> Split | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modular_manifolds.adapt.printed import plan_cells, plan_header
+from modular_manifolds.adapt.progress import Progress, progress_of
 from modular_manifolds.adapt.refusals import check_model
 from modular_manifolds.adapt.row import Row
 from modular_manifolds.adapt.saved import Saved, plan_text, read_plan
@@ -18,7 +18,6 @@ from modular_manifolds.adapt.shares import By, shares_of
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.budget import Budget, BudgetRow
 from modular_manifolds.composition.table import format_table
-from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.nn.projection import project_
@@ -102,19 +101,25 @@ class ModelPlan:
         self,
         batch: Any,
         *,
-        loss: Callable[..., Tensor] | None = None,
+        loss: Callable[[Any], Tensor] | None = None,
         probes: int = 16,
         seed: int = 0,
-        progress: bool = True,
+        progress: bool | Progress = True,
     ) -> ModelPlan:
         """A plan with the responses of this batch: the rms change of the outputs per unit step of each logical matrix.
 
+        The plan that is asked stays as it is.
+
         Args:
-            batch: what the model is called with.
-            loss: a loss for models whose outputs say nothing by themselves.
-            probes: the number of random backward passes; the error falls with its root.
+            batch: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
+            loss: the loss of what the model returns; without it the `loss` of the outputs, if there is one.
+            probes: the number of random backward passes; the relative error is about `1/√(2 · probes)`.
             seed: the seed of the probes.
-            progress: whether a bar is drawn.
+            progress: whether a bar is drawn on a terminal, or a function `(done, total, words)` to call instead.
+
+        Raises:
+            ArgumentError: the model gives nothing to measure, or a weight does not reach its outputs. NonFiniteError: a
+            gradient holds NaN or infinity.
         """
         from modular_manifolds.adapt.measure import responses
 
@@ -129,16 +134,8 @@ class ModelPlan:
             loss=loss,
             probes=probes,
             generator=torch.Generator().manual_seed(seed),
-            progress=progress,
+            progress=progress_of(progress),
         )
-        for name, response in found.items():
-            if not math.isfinite(response):
-                raise ArgumentError(
-                    f"the response of '{name}'",
-                    "must be finite",
-                    response,
-                    "Look for a batch or a weight that makes the outputs infinite.",
-                )
         rows = tuple(replace(row, response=found[row.name]) for row in self.rows)
         return replace(self, rows=rows, by="measured")
 

@@ -15,10 +15,10 @@ from torch.nn.utils.weight_norm import WeightNorm
 from modular_manifolds.adapt.claims import Claim
 from modular_manifolds.adapt.known import Known
 from modular_manifolds.errors import ArgumentError, ShapeError
+from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
 from modular_manifolds.manifolds.stiefel import Stiefel
-from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.module import Module
 from modular_manifolds.nn.sharing import refuse_shared
 from modular_manifolds.nn.tracing import has_values
@@ -92,14 +92,13 @@ def check_storage(claim: Claim) -> None:
 
 
 def check_fit(
-    geometry: Geometry, known: Known, shape: tuple[int, ...], *, where: str, parameter: str
+    manifold: Manifold, known: Known, shape: tuple[int, ...], *, where: str, parameter: str
 ) -> None:
     """Refuse a manifold for vectors that only matrices have, and one that would move rows that must stay.
 
     Raises:
         ArgumentError: the message begins with `where`.
     """
-    manifold = geometry.manifold
     if known.role == "vector" and isinstance(manifold, NEED_MATRICES):
         raise ShapeError(
             f"{where}: {manifold}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from modular_manifolds.adapt.defaults import Role
 from modular_manifolds.nn.geometry import Geometry
@@ -51,12 +51,12 @@ class Row:
         """The radius of the manifold, if it has one."""
         return getattr(self.geometry.manifold, "radius", None)
 
-    def read(self, parameter: nn.Parameter) -> Tensor:
+    def read(self, parameter: Tensor) -> Tensor:
         """The logical matrix inside the stored tensor: a view, or a copy if its memory is not laid out for one."""
         stored = parameter.detach()
         return stored if self.piece is None else self.piece.read(stored)
 
-    def write_(self, parameter: nn.Parameter, values: Tensor) -> None:
+    def write_(self, parameter: Tensor, values: Tensor) -> None:
         """Write values of the logical shape into the stored tensor."""
         stored = parameter.detach()
         if self.piece is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 By: TypeAlias = Literal["mass", "measured"]
 """How a learning rate is split."""
+
+LEAST_RESPONSE: Final = 1e-4
+"""A response below this part of the median is rounding, or a dependence that cancels."""
 
 
 def shares_of(
@@ -15,11 +18,14 @@ def shares_of(
 ) -> tuple[list[float], list[float]]:
     """The shares `(mass / total mass) / response`, and the responses that they divide by.
 
-    A response that was not measured counts as 1. One of zero says nothing of a size, as that of LoRA's A beside a B of
-    zeros: the geometric mean of the positive ones takes its place.
+    A response that was not measured counts as 1. One of next to nothing says nothing of a size, as that of LoRA's A beside a
+    B of zeros or of the bias of attention's keys: the median of the others takes its place.
     """
     positive = [each for each in responses if each]
-    typical = math.exp(sum(map(math.log, positive)) / len(positive)) if positive else 1.0
-    sizes = [1.0 if each is None else each or typical for each in responses]
+    median = statistics.median(positive) if positive else 1.0
+    sizes = [
+        1.0 if each is None else each if each > LEAST_RESPONSE * median else median
+        for each in responses
+    ]
     total = sum(masses)
     return [mass / total / size for mass, size in zip(masses, sizes, strict=True)], sizes

@@ -11,19 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from modular_manifolds.adapt.fresh import is_fresh
+from modular_manifolds.adapt.nearest import largest_rounded_up, nearest
 from modular_manifolds.adapt.row import Row
 from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
 from modular_manifolds.manifolds.sphere import Sphere
+from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 
 ON_MANIFOLD: Final = 1e-5
 """The largest residual of a weight that counts as a point of its manifold."""
-ROUNDED_UP: Final = 1 + 1e-6
-"""What a measured `σ_max` is multiplied by, so that it is no less than the true one in float32."""
 
 
 def check_finite(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter]) -> None:
@@ -33,7 +34,11 @@ def check_finite(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter]) ->
         NonFiniteError: the message names the first one.
     """
     for name in dict.fromkeys(row.parameter for row in rows):
-        finite = torch.isfinite(parameters[name].detach())
+        weight = parameters[name].detach()
+        # One pass: a sum of finite numbers is hardly ever out of range, and a sum with NaN or infinity never in it.
+        if bool(torch.isfinite(weight.sum(dtype=torch.float64))):
+            continue
+        finite = torch.isfinite(weight)
         if not bool(finite.all()):
             raise NonFiniteError(
                 f"the weight '{name}'",
@@ -79,15 +84,15 @@ def _start_point(manifold: Manifold, value: Tensor, generator: torch.Generator) 
     """The nearest point of each matrix; a random one for a matrix of equal entries, which says nothing."""
     matrices = value.reshape(-1, *value.shape[-2:]) if value.dim() > 1 else value[None]
     flat = matrices.flatten(1)
-    empty = (flat == flat[:, :1]).all(dim=1) & (flat.shape[1] > 1)
+    empty = (flat.amax(dim=1) == flat.amin(dim=1)) & (flat.shape[1] > 1)
     if not bool(empty.any()):
-        return manifold.project(value)
+        return nearest(manifold, value)
     shape = tuple(value.shape)
     random = manifold.random(shape, generator=generator, dtype=value.dtype).to(value.device)
     mixed = torch.where(
         empty.reshape(-1, *[1] * (matrices.dim() - 1)), random.reshape(matrices.shape), matrices
     )
-    return manifold.project(mixed.reshape(shape))
+    return nearest(manifold, mixed.reshape(shape))
 
 
 def _refuse_trained(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter]) -> None:
@@ -96,7 +101,7 @@ def _refuse_trained(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter])
         value = row.read(parameters[row.parameter])
         if value.dim() < 2 or is_fresh(value):
             continue
-        point = row.geometry.manifold.project(value)
+        point = nearest(row.geometry.manifold, value)
         trained.append((float((point - value).norm() / value.norm()), row))
     if not trained:
         return
@@ -110,6 +115,12 @@ def _refuse_trained(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter])
 
 
 def _is_on(manifold: Manifold, value: Tensor) -> bool:
+    if type(manifold) is Stiefel and value.dim() > 1:
+        # Every point has this length; to see it costs one pass instead of a product.
+        length = float(value.norm()) / manifold.radius
+        rank = value.numel() / max(value.shape[-2:])
+        if abs(length**2 / rank - 1) > 10 * ON_MANIFOLD:
+            return False
     return bool((manifold.residual(value) <= ON_MANIFOLD).all())
 
 
@@ -141,7 +152,8 @@ def _kept(row: Row, given: Manifold | None, value: Tensor) -> list[Row]:
     if not manifold.compact:
         return [row]
     if given is None:
-        ball = SpectralBall(_largest(value) * ROUNDED_UP or row.radius or 1.0)
+        # A weight of zeros gets the ball of the default size.
+        ball = SpectralBall(largest_rounded_up(value) or row.radius or 1.0)
         return [replace(row, geometry=Geometry(ball, row.geometry.norm))]
     if isinstance(given, SpectralBall | SpectralSphere | Sphere) and given.radius == 1.0:
         if not isinstance(given, SpectralBall) and value.dim() > 2:
@@ -165,8 +177,10 @@ def _through(row: Row, given: Manifold, value: Tensor) -> Row:
     """The row with a manifold of this class whose radius is that of the weight."""
     if isinstance(given, Sphere):
         size = float(value.double().norm())
+    elif isinstance(given, SpectralBall):
+        size = largest_rounded_up(value)
     else:
-        size = _largest(value) * (ROUNDED_UP if isinstance(given, SpectralBall) else 1.0)
+        size = float(singular_values(value).amax())
     if not size:
         raise ArgumentError(
             f"{row.rule} for '{row.name}': {given}",
@@ -175,16 +189,6 @@ def _through(row: Row, given: Manifold, value: Tensor) -> Row:
             "Use Euclidean(), or start='project'.",
         )
     return replace(row, geometry=Geometry(replace(given, radius=size), row.geometry.norm))
-
-
-def _largest(value: Tensor) -> float:
-    matrices = (
-        value.double().reshape(-1, *value.shape[-2:])
-        if value.dim() > 1
-        else value.double()[None, :, None]
-    )
-    tall = matrices if matrices.shape[-2] >= matrices.shape[-1] else matrices.mT
-    return math.sqrt(max(0.0, float(torch.linalg.eigvalsh(tall.mT @ tall)[..., -1].amax())))
 
 
 def _each(piece: Piece | None, shape: Sequence[int]) -> list[Piece]:

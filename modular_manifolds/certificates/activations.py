@@ -19,6 +19,7 @@ from modular_manifolds.certificates.bounds import (
 )
 from modular_manifolds.certificates.empirical import (
     DUALS,
+    as_factors,
     largest_norm,
     points_to_try,
     rounded_down,
@@ -198,7 +199,7 @@ def _measured(
     coordinate = (random == random.amax(dim=-1, keepdim=True)).to(torch.float64)
     for direction in (random, random.sign(), coordinate):
         g = direction.to(output.device)
-        g = g / _dual_norm(g, target).reshape(-1, *[1] * (g.dim() - 1))
+        g = g / as_factors(_dual_norm(g, target), g)
         arriving = iter(
             torch.autograd.grad(output, ends, g, retain_graph=True, materialize_grads=True)
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modular_manifolds.arguments import check_count
+from modular_manifolds.certificates.empirical import as_factors
 from modular_manifolds.linalg.snapshot import plain_surroundings, snapshot
 
 Attack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
@@ -153,10 +154,6 @@ def _slope(values: Tensor, x: Tensor) -> Tensor:
     return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _factors(numbers: Tensor, like: Tensor) -> Tensor:
-    return numbers.reshape(-1, *[1] * (like.dim() - 1))
-
-
 def _lengths(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x.flatten(1), dim=1)
 
@@ -167,11 +164,11 @@ def _unit(gradient: Tensor, generator: torch.Generator) -> Tensor:
     largest = gradient.flatten(1).abs().amax(dim=1)
     # Divided by its largest entry first: the square of a tiny or huge entry would leave the dtype's range.
     direction = torch.where(
-        _factors(largest > 0, gradient),
-        gradient / _factors(torch.where(largest > 0, largest, 1.0), gradient),
+        as_factors(largest > 0, gradient),
+        gradient / as_factors(torch.where(largest > 0, largest, 1.0), gradient),
         noise,
     )
-    return direction / _factors(_lengths(direction), direction)
+    return direction / as_factors(_lengths(direction), direction)
 
 
 def _in_the_ball(like: Tensor, radius: float, generator: torch.Generator) -> Tensor:
@@ -179,7 +176,7 @@ def _in_the_ball(like: Tensor, radius: float, generator: torch.Generator) -> Ten
     direction = _unit(torch.zeros_like(like), generator)
     share = torch.rand(len(like), generator=generator, dtype=torch.float64, device="cpu")
     sizes = radius * share ** (1 / max(like[0].numel(), 1))
-    return direction * _factors(sizes.to(like), like)
+    return direction * as_factors(sizes.to(like), like)
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -191,4 +188,4 @@ def _no_longer_than(moved: Tensor, radius: float) -> Tensor:
     # Inside by more than a length is rounded.
     inside = radius * (1 - 8 * torch.finfo(moved.dtype).eps)
     shrink = inside / _lengths(moved).clamp_min(torch.finfo(moved.dtype).tiny)
-    return moved * _factors(shrink.clamp(max=1.0), moved)
+    return moved * as_factors(shrink.clamp(max=1.0), moved)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from modular_manifolds.composition.table import format_table
 from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.linalg.snapshot import device_of, plain_surroundings, snapshot
-from modular_manifolds.nn.composed import Adapted, Weighted
-from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn import Geometry, Weighted
+from modular_manifolds.nn.composed import Adapted
 from modular_manifolds.nn.network import check_network, check_values
 
 

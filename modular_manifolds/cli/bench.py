@@ -1,79 +1,19 @@
-"""`modular-manifolds bench`: every promise about speed, memory and drift, measured here.
-
-The benchmarks come with the repository and not with the installed package: they are tools of its development.
-"""
+"""`modular-manifolds bench`: hands over to the benchmarks, which come with the repository and not with the package."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-from modular_manifolds.cli.console import open_console
-
-if TYPE_CHECKING:
-    from modular_manifolds_bench import Report
 
 
-def bench(
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="manifold-muon, dual-ascent, plain-muon, whole-step, memory, drift or gpt-forward; repeatable.",
-        ),
-    ] = None,
-    data_path: Annotated[
-        Path | None,
-        typer.Option(help="A folder with CIFAR-10's Parquet files; enlarged digits without it."),
-    ] = None,
-    threads: Annotated[int, typer.Option(help="Threads that torch computes with.")] = 2,
-    rounds: Annotated[int, typer.Option(help="Rounds of a comparison, at most.")] = 30,
-    drift_steps: Annotated[int, typer.Option(help="Steps of the drift benchmark.")] = 10_000,
-    json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the report as JSON too.")
-    ] = None,
-) -> None:
-    """Measure steps, memory and drift beside torch's and geoopt's optimisers.
-
-    The gradients are recorded from trainings that run first. Without --data-path nothing is downloaded.
-    """
+def bench(context: typer.Context) -> None:
+    """Measure steps, memory and drift beside torch's and geoopt's optimisers, in a checkout of the repository."""
     _find_benchmarks()
-    from modular_manifolds_bench import Settings, run
+    from modular_manifolds_bench.command import app
 
-    console = open_console()
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("starting", total=None)
-        seen: list[str] = []
-
-        def watch(what: str) -> None:
-            progress.update(task, description=what)
-            topic = what.partition(":")[0]
-            # Where there is no terminal: a line for each topic, not for each step of a training.
-            if not console.is_terminal and seen[-1:] != [topic]:
-                seen.append(topic)
-                console.print(topic, soft_wrap=True)
-
-        settings = Settings(
-            data_path=data_path, rounds=rounds, drift_steps=drift_steps, watch=watch
-        )
-        report = run(settings, only=only or (), threads=threads)
-    if json is not None:
-        report.write(json)
-    _show(console, report)
-    if json is not None:
-        console.print(f"report    {json}", soft_wrap=True)
+    app(context.args, prog_name=context.command_path)
 
 
 def _find_benchmarks() -> None:
@@ -94,21 +34,3 @@ def _find_benchmarks() -> None:
         )
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-
-
-def _show(console: Console, report: Report) -> None:
-    from modular_manifolds_bench.report import HEADER, cells
-
-    from modular_manifolds.cli.tables import show_table
-
-    show_table(console, "Benchmarks", HEADER, cells(report.rows))
-    here = report.environment
-    for line in (
-        f"data      {report.data}",
-        f"machine   {here.cpu}, {here.threads} threads, torch {here.torch}, Python {here.python}",
-        f"took      {report.seconds:.0f} s",
-        f"missed    {len(report.missed)} of {sum(row.met is not None for row in report.rows)} bars",
-    ):
-        console.print(line, soft_wrap=True)
-    for row in report.missed:
-        console.print(f"  {row.what}", soft_wrap=True)

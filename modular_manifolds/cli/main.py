@@ -40,7 +40,14 @@ app.command()(sweep)
 app.command()(budget)
 app.command()(lipschitz)
 app.command()(schema)
-app.command()(bench)
+# Every option is the benchmarks' own, `--help` too.
+app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)(bench)
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX
-from modular_manifolds.linalg.newton_schulz import schedule
 from modular_manifolds.linalg.products import commuting, gram_product, product
 
 TOGETHER: Final = {torch.bfloat16: 1, torch.float32: 4, torch.float64: 4}
@@ -56,30 +55,6 @@ def gram_iterate(
             q = even_steps(r, chosen)
         x = product(x, q)
     return x, root
-
-
-def inverse_root_by_products(
-    m: Tensor, *, accuracy: float, least: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`P ≈ N^{-1/2}` for `N = M + δI`, M symmetric and positive semidefinite, without a decomposition.
-
-    `δ = least² ‖M‖_F` keeps N away from singular. P is a polynomial in N, and every eigenvalue of
-    `P N^{1/2}` is within `accuracy` of 1.
-
-    Args:
-        m: shape (*batch, n, n), float64; zero is allowed.
-        accuracy, least: as above; the smaller, the more products.
-
-    Returns:
-        P, N, and `‖M‖_F` of shape (*batch, 1, 1).
-    """
-    size = m.square().sum(dim=MATRIX, keepdim=True).sqrt().clamp_min(torch.finfo(m.dtype).tiny)
-    r = m / size
-    r.diagonal(dim1=-2, dim2=-1).add_(least**2)
-    # The largest eigenvalue of r is at most 1 + least², hardly more than 1.
-    q = even_steps(r / (1 + least**2), schedule(accuracy, least / (1 + least**2) ** 0.5))
-    scale = size * (1 + least**2)
-    return q * scale.rsqrt(), r * size, size
 
 
 def even_steps(r: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Symmetric and skew parts, and functions of symmetric matrices."""
+"""The symmetric part, and functions of symmetric matrices."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ from torch import Tensor
 def sym(x: Tensor) -> Tensor:
     """`(X + Xᵀ)/2`."""
     return (x + x.mT) / 2
-
-
-def skew(x: Tensor) -> Tensor:
-    """`(X − Xᵀ)/2`."""
-    return (x - x.mT).mul_(0.5)
 
 
 def gram(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modular_manifolds.errors import ShapeError
 from modular_manifolds.linalg.matrices import divide_safely, length, normalise, total
-from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.base import Manifold
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,6 @@ class BalancedRows(Manifold):
     radius: float = 1.0
 
     coupled_dims = (-1,)
-
-    def __post_init__(self) -> None:
-        check_radius(self.radius, of=self)
 
     def check_shape(self, shape: Sequence[int], *, argument: str = "shape") -> None:
         super().check_shape(shape, argument=argument)

@@ -50,6 +50,14 @@ class Manifold(ABC):
     """Whether tangents and retractions of numbers in the host's memory read them, to decompose for example. In a compiled
     graph each of them is one operator then, with the same result as outside."""
 
+    def __post_init__(self) -> None:
+        radius = getattr(self, "radius", None)
+        if radius is not None:
+            argument = f"{type(self).__name__}(radius)"
+            remedy = "Pass the size of the manifold's points, 1.0 by default."
+            radius = check_number(radius, POSITIVE, argument=argument, remedy=remedy)
+            object.__setattr__(self, "radius", radius)
+
     def check_shape(self, shape: Sequence[int], *, argument: str = "shape") -> None:
         """Refuse a shape that has no point on this manifold."""
         if len(shape) == 0 or any(size < 1 for size in shape):
@@ -92,6 +100,20 @@ class Manifold(ABC):
             v, scale = in_range(v)
             found = self._tangent(at, v)
             return restore(found if scale is None else found / scale, vector)
+
+    def unit_normal(self, point: Tensor, *, by_products: bool = False) -> Tensor:
+        """N of unit Frobenius length, so that A is tangent at `point` if and only if `<N, A> = 0`.
+
+        Args:
+            point: W, shape (*batch, m, n) or (n,).
+            by_products: compute by matrix products alone and read no number, as an accelerator needs.
+
+        Raises:
+            ArgumentError: the tangent space is not the complement of one matrix.
+        """
+        at = self._matrices(point, "unit_normal(point)")
+        with full_precision(point.device.type):
+            return restore(self._unit_normal(at, by_products=by_products), point)
 
     def retract(self, point: Tensor, step: Tensor, *, length: float | None = None) -> Tensor:
         """A point on the manifold that equals `point + step` to first order in a tangent `step`.
@@ -150,6 +172,15 @@ class Manifold(ABC):
 
     @abstractmethod
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor: ...  # shape: (*batch, m, n)
+
+    def _unit_normal(self, point: Tensor, *, by_products: bool) -> Tensor:  # shape: (*batch, m, n)
+        del point, by_products
+        raise ArgumentError(
+            f"{type(self).__name__}.unit_normal(point)",
+            "needs a manifold with one normal at every point",
+            self,
+            "Choose Sphere() or SpectralSphere(), or write its _unit_normal(point, by_products=...).",
+        )
 
     @abstractmethod
     def _retract(self, point: Tensor, step: Tensor) -> Tensor: ...  # shape: (*batch, m, n)
@@ -240,15 +271,6 @@ def _(point: Tensor, vector: Tensor, number: int, method: str) -> Tensor:
     del number
     like = vector if method == "tangent" else point
     return torch.empty_like(like, memory_format=torch.contiguous_format)
-
-
-def check_radius(radius: float, *, of: Manifold) -> float:
-    """Refuse a radius that is not finite and positive; `of` keeps it as a Python float."""
-    argument = f"{type(of).__name__}(radius)"
-    remedy = "Pass the size of the manifold's points, 1.0 by default."
-    checked = check_number(radius, POSITIVE, argument=argument, remedy=remedy)
-    object.__setattr__(of, "radius", checked)
-    return checked
 
 
 def _matrix_shape(shape: Sequence[int]) -> tuple[int, int]:

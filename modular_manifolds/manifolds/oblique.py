@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import length, normalise, total
-from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.directions import onto_sphere
 
 
@@ -22,9 +22,6 @@ class Oblique(Manifold):
     radius: float = 1.0
 
     coupled_dims = (-1,)
-
-    def __post_init__(self) -> None:
-        check_radius(self.radius, of=self)
 
     def _project(self, x: Tensor) -> Tensor:
         return self.radius * onto_sphere(x)

@@ -9,7 +9,7 @@ from torch import Tensor
 from modular_manifolds.linalg.spectral_cap import capped_by_products, stated_largest
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
 from modular_manifolds.linalg.surroundings import readable
-from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.base import Manifold
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,6 @@ class SpectralBall(Manifold):
     transposes = True
     decides_on_host = True
     has_boundary = True
-
-    def __post_init__(self) -> None:
-        check_radius(self.radius, of=self)
 
     def _project(self, x: Tensor) -> Tensor:
         return _capped(x, self.radius)

@@ -11,7 +11,7 @@ from modular_manifolds.linalg.spectral_cap import capped_by_products, stated_lar
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
 from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.linalg.top_pair import top_singular_pair
-from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.base import Manifold
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,6 @@ class SpectralSphere(Manifold):
     transposes = True
     decides_on_host = True
 
-    def __post_init__(self) -> None:
-        check_radius(self.radius, of=self)
-
     def _from_noise(self, noise: Tensor) -> Tensor:
         u, sigma, vh, _ = decompose(noise)
         # Scaled and not projected, which would cap nearly all singular values at the radius.
@@ -47,6 +44,9 @@ class SpectralSphere(Manifold):
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
         pair = top_pair(point, by_products=not readable(point)).to(vector.dtype)
         return vector - pair * inner(pair, vector)
+
+    def _unit_normal(self, point: Tensor, *, by_products: bool) -> Tensor:
+        return top_pair(point, by_products=by_products)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
         return self._retract_within(point, step, math.inf)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import MATRIX, inner, length, normalise, total
-from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.directions import onto_sphere
 
 
@@ -22,9 +22,6 @@ class Sphere(Manifold):
 
     transposes = True
 
-    def __post_init__(self) -> None:
-        check_radius(self.radius, of=self)
-
     def _project(self, x: Tensor) -> Tensor:
         flat = x.flatten(-2)
         return (self.radius * onto_sphere(flat)).reshape(x.shape)
@@ -32,6 +29,10 @@ class Sphere(Manifold):
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
         normal = normalise(point, dim=MATRIX)
         return vector - normal * inner(normal, vector)
+
+    def _unit_normal(self, point: Tensor, *, by_products: bool) -> Tensor:
+        del by_products
+        return normalise(point, dim=MATRIX)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
         return self._project(total(point, step))

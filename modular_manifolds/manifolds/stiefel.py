@@ -18,7 +18,7 @@ from modular_manifolds.linalg.polar_factor import polar_factor, retracted_within
 from modular_manifolds.linalg.products import combined, commuting, gram_product, product
 from modular_manifolds.linalg.surroundings import readable
 from modular_manifolds.linalg.symmetric import eye_like, gram, sym
-from modular_manifolds.manifolds.base import Manifold, check_radius
+from modular_manifolds.manifolds.base import Manifold
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,6 @@ class Stiefel(Manifold):
     radius: float = 1.0
 
     transposes = True
-
-    def __post_init__(self) -> None:
-        check_radius(self.radius, of=self)
 
     def _project(self, x: Tensor) -> Tensor:
         tall, wide = _tall(x)

@@ -34,9 +34,6 @@ class Amplify(Bond):
         self.factor = factor
         self.typical = typical
 
-    def arguments(self) -> dict[str, object]:
-        return {"factor": self.factor, "typical": self.typical}
-
     def lipschitz_within(self, radius: float) -> float:
         del radius
         return abs(self.factor)

@@ -70,13 +70,6 @@ class CausalAttention(Bond):
         self.scale = scale
         self.typical = typical
 
-    def arguments(self) -> dict[str, object]:
-        return {
-            "head_features": self.head_features,
-            "scale": self.scale,
-            "typical": self.typical,
-        }
-
     def lipschitz_within(self, radius: Radius) -> float:
         query, key, value = (total(each) for each in each_of(radius, 3))
         return max(1.0, times(self.scale, times(max(query, key), value)))

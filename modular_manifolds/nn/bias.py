@@ -67,14 +67,6 @@ class Bias(Atom):
         self.radius = ball.radius
         self.vector_norm: VectorNorm = vector_norm
 
-    def arguments(self) -> dict[str, object]:
-        return {
-            "features": self.features,
-            "radius": self.radius,
-            "vector_norm": self.vector_norm,
-            "mass": self.mass,
-        }
-
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(shape, dtype=dtype)
 

@@ -13,13 +13,12 @@ from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.linalg.convolution import convolution_norm
 from modular_manifolds.linalg.rounding import largest_singular_value
-from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.manifolds import Manifold, Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
+from modular_manifolds.nn.matrix import product_rounding
 from modular_manifolds.nn.windows import Pair, Windows
-from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.spectral import Spectral
+from modular_manifolds.norms import Norm, Spectral
 
 
 class Conv2d(Atom):
@@ -133,15 +132,7 @@ class Conv2d(Atom):
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
         # Each entry is a sum of products with a scaled weight, itself rounded twice: within γ (|W| * |x|),
         # in any order of summation, but not by Winograd's or Fourier's method.
-        # Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).
-        terms = (self.weight.shape[-1] + 2) * torch.finfo(dtype).eps
-        if terms >= 1:
-            return math.inf
-        # As for Linear: ‖|W|‖₂ ≤ √(‖W‖₁ ‖W‖∞), here of each group.
-        sizes = self.weight.detach().to(torch.float64).abs()
-        columns, rows = sizes.sum(dim=-2).amax(dim=-1), sizes.sum(dim=-1).amax(dim=-1)
-        rounded_up = 1 + 2.0**-52 * sum(sizes.shape[-2:])
-        return terms / (1 - terms) * float((columns * rows).sqrt().amax()) * rounded_up * radius
+        return product_rounding(self.weight, self.weight.shape[-1] + 2, dtype) * radius
 
     def describe(self) -> str:
         return f"Conv2d({self.in_channels}, {self.out_channels}, {self.windows.kernel})"

@@ -37,9 +37,6 @@ class Dropout(Bond):
         """The largest factor of an entry in the present mode."""
         return 1 / (1 - self.p) if self.training else 1.0
 
-    def arguments(self) -> dict[str, object]:
-        return {"p": self.p}
-
     def lipschitz_within(self, radius: float) -> float:
         del radius
         return self.factor

@@ -11,8 +11,7 @@ from torch.nn import functional
 from modular_manifolds.arguments import check_count
 from modular_manifolds.composition.space import Space
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.manifolds.oblique import Oblique
+from modular_manifolds.manifolds import Manifold, Oblique
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
 from modular_manifolds.nn.tracing import has_sizes
@@ -66,14 +65,6 @@ class Embedding(Atom):
         )
         self.vocabulary = vocabulary
         self.features = features
-
-    def arguments(self) -> dict[str, object]:
-        return {
-            "vocabulary": self.vocabulary,
-            "features": self.features,
-            "manifold": self.geometry.manifold,
-            "mass": self.mass,
-        }
 
     def certified(self) -> float:
         rows = torch.linalg.vector_norm(self.weight.detach().double(), dim=-1)

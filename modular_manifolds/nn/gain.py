@@ -56,14 +56,6 @@ class Gain(Atom):
         self.radius = ball.radius
         self.vector_norm: VectorNorm = vector_norm
 
-    def arguments(self) -> dict[str, object]:
-        return {
-            "features": self.features,
-            "radius": self.radius,
-            "vector_norm": self.vector_norm,
-            "mass": self.mass,
-        }
-
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         return self.geometry.manifold.project(torch.ones(shape, dtype=dtype))
 

@@ -10,13 +10,11 @@ from torch.nn import functional
 
 from modular_manifolds.arguments import check_count
 from modular_manifolds.composition.space import Space
-from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.manifolds import Manifold, Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Bond
 from modular_manifolds.nn.matrix import MatrixAtom
-from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.rms_operator import RMSOperator
+from modular_manifolds.norms import Norm, RMSOperator
 
 POSITIONS = 5
 """How many positions a trial input has."""
@@ -71,16 +69,6 @@ class Heads(MatrixAtom):
         self.heads = heads
         self.head_features = head_features
 
-    def arguments(self) -> dict[str, object]:
-        return {
-            "features": self.features,
-            "heads": self.heads,
-            "head_features": self.head_features,
-            "manifold": self.geometry.manifold,
-            "norm": self.geometry.norm,
-            "mass": self.mass,
-        }
-
     def describe(self) -> str:
         return f"Heads({self.features}, {self.heads}, {self.head_features})"
 
@@ -112,9 +100,6 @@ class MergeHeads(Bond):
         )
         self.heads = heads
         self.head_features = head_features
-
-    def arguments(self) -> dict[str, object]:
-        return {"heads": self.heads, "head_features": self.head_features}
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
         del radius, dtype

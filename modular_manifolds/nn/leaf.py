@@ -6,6 +6,7 @@ here, because a subclass may widen the type of an argument and never narrow it: 
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -31,8 +32,7 @@ from modular_manifolds.nn.tracing import has_values
 class Atom(Module):
     """A module with one weight on a manifold, measured by a norm.
 
-    To write one: call `super().__init__` with the geometry and the numbers, set `self.weight`, and
-    write `forward`, `describe` and `arguments`.
+    To write one: call `super().__init__` with the geometry and the numbers, and write `forward` and `describe`.
 
     Args:
         geometry: manifold and norm of the weight.
@@ -162,6 +162,12 @@ class Atom(Module):
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
         yield joined(path, "weight"), self._geometry
 
+    def arguments(self) -> dict[str, object]:
+        # The attribute `manifold` of an atom is the product over its weights, as of any module.
+        geometry = {"manifold": self._geometry.manifold, "norm": self._geometry.norm}
+        names = inspect.signature(type(self)).parameters
+        return {name: geometry.get(name) or getattr(self, name) for name in names}
+
     def reset_parameters(self) -> None:
         weight = self.weight
         if not has_values(weight):
@@ -289,7 +295,8 @@ class Bond(Module):
         return iter(())
 
     def arguments(self) -> dict[str, object]:
-        return {}
+        # A bond without a constructor of its own has its numbers fixed by its class.
+        return {} if type(self).__init__ is Bond.__init__ else super().arguments()
 
     @abstractmethod
     def forward(self, x: Any) -> Any:

@@ -7,12 +7,10 @@ from torch.nn import functional
 
 from modular_manifolds.arguments import check_count
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm
-from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.manifolds import Manifold, Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.matrix import MatrixAtom
-from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.spectral import Spectral
+from modular_manifolds.norms import Norm, Spectral
 
 
 class Linear(MatrixAtom):
@@ -61,19 +59,10 @@ class Linear(MatrixAtom):
             target=Space(out_features, wanted),
             mass=mass,
         )
+        self.source_norm: VectorNorm = given
+        self.target_norm: VectorNorm = wanted
         self.in_features = in_features
         self.out_features = out_features
-
-    def arguments(self) -> dict[str, object]:
-        return {
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-            "manifold": self.geometry.manifold,
-            "norm": self.geometry.norm,
-            "mass": self.mass,
-            "source_norm": self._from.norm,
-            "target_norm": self._to.norm,
-        }
 
     def matrix(self) -> Tensor:
         return self.weight

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from modular_manifolds.composition.space import Space
 from modular_manifolds.nn.geometry import Geometry, through_l2
@@ -49,15 +50,21 @@ class MatrixAtom(Atom):
         return largest_singular_value * through_l2(shape, self._from.norm, self._to.norm)
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        # |fl(Wx) − Wx| ≤ γ |W||x| in any order of summation; eps is twice the unit roundoff.
-        # Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).
-        terms = self._from.size * torch.finfo(dtype).eps
-        if terms >= 1:
-            return math.inf
-        # ‖|W|‖₂ ≤ √(‖W‖₁ ‖W‖∞), close to equality for a nonnegative matrix, and no decomposition.
-        sizes = self.weight.detach().to(torch.float64).abs()
-        columns, rows = sizes.sum(dim=-2).amax(dim=-1), sizes.sum(dim=-1).amax(dim=-1)
-        largest = math.sqrt(float((columns * rows).amax()))
-        rounded_up = 1 + 2.0**-52 * (self._from.size + self._to.size)
-        gamma = terms / (1 - terms)
-        return gamma * self.lipschitz_at(largest * rounded_up) * radius
+        return self.lipschitz_at(product_rounding(self.weight, self._from.size, dtype)) * radius
+
+
+def product_rounding(weight: Tensor, operations: int, dtype: torch.dtype) -> float:
+    """A bound on `‖fl(Wx) − Wx‖₂/‖x‖₂` for each matrix of a stack, an entry taking so many operations in `dtype`.
+
+    `|fl(Wx) − Wx| ≤ γ |W||x|` in any order of summation; eps is twice the unit roundoff. `‖|W|‖₂ ≤ √(‖W‖₁ ‖W‖∞)`, close
+    to equality for a nonnegative matrix, and no decomposition.
+
+    Source: Higham, "Accuracy and Stability of Numerical Algorithms" (2002), equation (3.5).
+    """
+    terms = operations * torch.finfo(dtype).eps
+    if terms >= 1:
+        return math.inf
+    sizes = weight.detach().to(torch.float64).abs()
+    columns, rows = sizes.sum(dim=-2).amax(dim=-1), sizes.sum(dim=-1).amax(dim=-1)
+    rounded_up = 1 + 2.0**-52 * sum(sizes.shape[-2:])
+    return terms / (1 - terms) * math.sqrt(float((columns * rows).amax())) * rounded_up

@@ -6,7 +6,7 @@ A module makes compositions and every composition is a module, so both stand in 
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
+import inspect
 from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
@@ -40,9 +40,13 @@ class Module(Derived):
         """Whether the module takes a tuple part by part."""
         return False
 
-    @abstractmethod
     def arguments(self) -> dict[str, object]:
-        """The constructor's arguments by name: what it takes to build a module like this one."""
+        """The constructor's arguments by name: what it takes to build a module like this one.
+
+        Each is the attribute of its name. A class with an argument that is no attribute overrides this.
+        """
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names}
 
     def reset_parameters(self) -> None:
         """Draw every weight afresh, from torch's global generator."""
@@ -196,9 +200,6 @@ class Scale(Module):
 
     def forward(self, x: Any) -> Any:
         return scaled(self.factor, applied(self.module, x))
-
-    def arguments(self) -> dict[str, object]:
-        return {"module": self.module, "factor": self.factor}
 
     def extra_repr(self) -> str:
         return f"factor={self.factor:g}"

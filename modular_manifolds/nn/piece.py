@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -32,21 +32,22 @@ class Piece:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The logical shape (*batch, m, n)."""
+    shape: tuple[int, ...] = field(init=False)
+    """The logical shape (*batch, m, n)."""
+
+    def __post_init__(self) -> None:
         sizes = list(self.unflattened)
         for dim, _, length in self.narrowed:
             sizes[dim] = length
         rows, columns = (math.prod(sizes[d] for d in dims) for dims in (self.rows, self.columns))
-        return (*(sizes[d] for d in self.batch), rows, columns)
+        object.__setattr__(self, "shape", (*(sizes[d] for d in self.batch), rows, columns))
 
     def view(self, stored: Tensor) -> Tensor:
         """The piece inside the memory of `stored`, one dimension for each of `batch`, `rows` and `columns`."""
         found = stored.view(self.unflattened)
         for dim, start, length in self.narrowed:
             found = found.narrow(dim, start, length)
-        return found.permute(*self.batch, *self.rows, *self.columns)
+        return found.permute(self.batch + self.rows + self.columns)
 
     def read(self, stored: Tensor) -> Tensor:
         """The piece in its logical shape: a view of `stored`, or a copy if its memory is not laid out for one."""

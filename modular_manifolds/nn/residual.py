@@ -58,9 +58,6 @@ class Residual(Module):
     def forward(self, x: Any) -> Any:
         return between(x, applied(self.block, x), 1.0 / self.depth)
 
-    def arguments(self) -> dict[str, object]:
-        return {"block": self.block, "depth": self.depth}
-
     def extra_repr(self) -> str:
         return f"depth={self.depth}"
 

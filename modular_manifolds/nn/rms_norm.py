@@ -50,9 +50,6 @@ class RMSNorm(Bond):
         self.eps = eps
         self.vector_norm: VectorNorm = vector_norm
 
-    def arguments(self) -> dict[str, object]:
-        return {"features": self.features, "eps": self.eps, "vector_norm": self.vector_norm}
-
     def output_within(self, radius: float) -> float:
         """A bound on `‖f(x)‖` for `‖x‖ ≤ radius`: `r/√(r² + ε)` in rms, never above 1; √d times as much in l2."""
         unit = 1.0 if self.vector_norm == "rms" else math.sqrt(self.features)

@@ -50,9 +50,6 @@ class Rotary(Bond):
         # Not buffers: a cast of the network would round them twice, and a turn would no longer keep lengths.
         self._tables: tuple[Tensor, Tensor] | None = None
 
-    def arguments(self) -> dict[str, object]:
-        return {"head_features": self.head_features, "base": self.base}
-
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
         # An entry is |x_i||cos| + |x_j||sin| at most, with a rounding each of table, product and sum: 2 eps
         # of |x_i| + |x_j|, for both entries √2 times that, and |x_i| + |x_j| is √2 of the pair's length.

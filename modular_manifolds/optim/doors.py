@@ -15,7 +15,13 @@ from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece, logical_name
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.optim.groups import geometries_of, geometry_values, groups_of, is_other
+from modular_manifolds.optim.groups import (
+    geometries_of,
+    geometry_values,
+    groups_of,
+    is_other,
+    names_in,
+)
 from modular_manifolds.wrappers import unwrapped
 
 ARGUMENT: Final = "SteepestDescent(params)"
@@ -30,12 +36,10 @@ class Opened:
     Args:
         groups: parameter groups, with the geometry as JSON-able values.
         geometries: the geometry of each logical matrix, by name.
-        by_network: whether a network or a plan has said which weights there are.
     """
 
     groups: list[dict[str, Any]]
     geometries: dict[str, Geometry]
-    by_network: bool
 
 
 def opened(params: Any) -> Opened:
@@ -53,7 +57,15 @@ def opened(params: Any) -> Opened:
                 type(inside).__name__,
                 "Call mm.SteepestDescent(mm.adapt(model), lr=0.1): a plan says which geometry each weight has.",
             )
-        return Opened(groups_of(params), geometries_of(params), by_network=True)
+        groups, geometries = groups_of(params), geometries_of(params)
+        if not groups:
+            raise ArgumentError(
+                "SteepestDescent(net)",
+                "must have a weight",
+                "none",
+                "Add an atom such as mm.Linear.",
+            )
+        return Opened(groups, geometries)
     groups: list[dict[str, Any]] = []
     geometries: dict[str, Geometry] = {}
     for index, group in enumerate(as_groups(params)):
@@ -61,7 +73,7 @@ def opened(params: Any) -> Opened:
         _refuse_twice(geometries, found)
         groups.append(made)
         geometries.update(found)
-    return Opened(groups, geometries, by_network=False)
+    return Opened(groups, geometries)
 
 
 def geometric(
@@ -115,6 +127,39 @@ def geometric(
             _check_point(geometry, tensor.detach(), piece, f"{where}: '{logical}'")
             found[logical] = geometry
     return made, found
+
+
+def added(
+    group: dict[str, Any],
+    geometries: Mapping[str, Geometry],
+    shares: Mapping[str, Any],
+    *,
+    index: int,
+) -> tuple[dict[str, Any], dict[str, Geometry]]:
+    """A group that comes later, and the geometries of its new weights; it may name weights that the optimiser knows.
+
+    Raises:
+        ArgumentError: the group has no geometry and names no weight that has one.
+    """
+    argument = "add_param_group(param_group)"
+    if is_other(group) or isinstance(group.get("manifold"), Manifold):
+        return geometric(group, index=index, argument=argument)
+    for name in names_in(group) if "param_names" in group else [None]:
+        if name not in geometries:
+            raise ArgumentError(
+                argument,
+                f"must have a manifold and a norm, or param_names among {', '.join(geometries)}",
+                repr(name),
+                "Declare the weight in the network and build the optimizer on the whole of it.",
+            )
+    names, known = list(group["param_names"]), names_in(group)
+    tensors = [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
+    group["params"] = list(tensors)
+    group.setdefault("shapes", [list(each.shape) for each in group["params"]])
+    group.setdefault("shares", [shares[name] for name in names])
+    for key, value in geometry_values([geometries[known[0]]]).items():
+        group.setdefault(key, value)
+    return group, {}
 
 
 def as_groups(params: Any, *, argument: str = ARGUMENT) -> list[dict[str, Any]]:
@@ -234,9 +279,7 @@ def _check_point(geometry: Geometry, stored: Tensor, piece: Piece | None, where:
             ) from None
     point = stored if piece is None else piece.read(stored)
     geometry.manifold.check_shape(tuple(point.shape), argument=where)
-    if not point.is_floating_point():
-        return
-    if not geometry.manifold.compact:
+    if not (point.is_floating_point() and geometry.manifold.compact):
         return
     residual = float(geometry.manifold.residual(point).amax())
     if not residual <= FAR:

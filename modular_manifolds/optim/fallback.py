@@ -21,6 +21,7 @@ DEFAULTS: Final[dict[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_d
 
 BETA: Final = Range("must lie in [0, 1)", lambda x: 0 <= x < 1)
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+CHANGED: Final = (*MOMENTS, "step")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,11 @@ def step_plain(
             _followed(entries["master"], each.parameter) if coarse else each.parameter
             for entries, each in zip(held, weights, strict=True)
         ]
-        fused = ok is not None
+        # torch's fused step leaves itself out by a flag, and a compiler cannot look into it.
+        compiled = torch.compiler.is_compiling()
+        kept = [*points, *(entries[key] for entries in held for key in CHANGED)]
+        before = [each.clone() for each in kept] if ok is not None and compiled else []
+        fused = ok is not None and not compiled
         adamw(
             points,
             gradients,
@@ -140,8 +145,9 @@ def step_plain(
             [],
             [entries["step"] for entries in held],
             fused=True if fused else None,
-            # torch's flag is one where a step is to be left out.
-            found_inf=None if ok is None else torch.logical_not(ok[device]).to(torch.float32),
+            capturable=compiled and not points[0].is_cpu,
+            # torch's flag is one if the step is to be left out.
+            found_inf=torch.logical_not(ok[device]).to(torch.float32) if fused and ok else None,
             grad_scale=None,
             amsgrad=False,
             beta1=group["betas"][0],
@@ -151,6 +157,9 @@ def step_plain(
             eps=group["eps"],
             maximize=False,
         )
+        if ok is not None and compiled:
+            for now, old in zip(kept, before, strict=True):
+                now.copy_(torch.where(ok[device], now, old))
         if coarse:
             for point, each in zip(points, weights, strict=True):
                 each.parameter.copy_(point)

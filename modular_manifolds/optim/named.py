@@ -98,7 +98,8 @@ class ManifoldMuon(SteepestDescent):
 class MuonSphere(SteepestDescent):
     """Muon on the sphere of the weight's own Frobenius norm, with the exact tangent direction.
 
-    Public ablations know it as MuonH, which projects Muon's direction after the fact.
+    Public ablations know the sphere without the tangent direction as MuonH. The method that arXiv 2601.08393 calls
+    MuonSphere lives on the spectral sphere instead.
 
     Args:
         params: matrices, none of them zero, as in `Muon`.

@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.surroundings import full_precision, readable
-from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.optim.bucket import too_long
 from modular_manifolds.optim.capture import capturing, check_capture
 from modular_manifolds.optim.diagnosis import Diagnoses
-from modular_manifolds.optim.doors import geometric, opened
+from modular_manifolds.optim.doors import added, opened
 from modular_manifolds.optim.gradients import NONFINITE_REMEDY
-from modular_manifolds.optim.groups import geometry_values, is_other, names_in
+from modular_manifolds.optim.groups import is_other
 from modular_manifolds.optim.loading import by_weight, checked_state, keep_places_, keep_rates_
 from modular_manifolds.optim.on_device import step_on_device
 from modular_manifolds.optim.on_host import step_on_host
@@ -85,7 +84,6 @@ class SteepestDescent(Optimizer):
     ) -> None:
         found = opened(params)
         self._geometries = found.geometries
-        self._by_network = found.by_network
         settings: dict[str, Any] = {
             "lr": lr,
             "momentum": momentum,
@@ -97,13 +95,6 @@ class SteepestDescent(Optimizer):
         check_choices(self._geometries, solver=solver, on_nonfinite=on_nonfinite)
         check_settings(settings, self._geometries)
         groups = found.groups
-        if not groups:
-            raise ArgumentError(
-                "SteepestDescent(net)",
-                "must have a weight",
-                "none",
-                "Add an atom such as mm.Linear.",
-            )
         self._shares = {
             name: share
             for group in groups
@@ -232,47 +223,27 @@ class SteepestDescent(Optimizer):
         self.skipped += steps
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's, for weights of the network only, which share one geometry. What is not given is the network's own.
+        """As torch's. A group brings its geometry, or AdamW, or it names weights of the network, which have one.
 
         Raises:
-            ArgumentError: the group does not name weights of the network, so they have no manifold.
+            ArgumentError: the group has no geometry, or names no weight of the network.
         """
-        group = param_group
-        if is_other(group) and "shapes" in group:
-            super().add_param_group(group)
+        if is_other(param_group) and "shapes" in param_group:
+            super().add_param_group(param_group)
             return
-        if is_other(group) or isinstance(group.get("manifold"), Manifold):
-            group, found = geometric(
-                group, index=len(self.param_groups), argument="add_param_group(param_group)"
-            )
-            self._geometries.update(found)
-            super().add_param_group(group)
-            self._roster.gather(self.param_groups, only_with_gradient=False)
-            return
-        for name in names_in(group) if "param_names" in group else [None]:
-            if name not in self._geometries:
-                raise ArgumentError(
-                    "add_param_group(param_group)",
-                    f"must have param_names among {', '.join(self._geometries)}",
-                    repr(name),
-                    "Declare the weight in the network and build the optimizer on the whole of it.",
-                )
-        names = list(group["param_names"])
-        logical = names_in(group)
-        tensors = [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
-        group["params"] = list(tensors)
-        group.setdefault("shapes", [list(each.shape) for each in group["params"]])
-        group.setdefault("shares", [self._shares[name] for name in names])
-        for key, value in geometry_values([self._geometries[logical[0]]]).items():
-            group.setdefault(key, value)
+        group, found = added(
+            param_group, self._geometries, self._shares, index=len(self.param_groups)
+        )
+        self._geometries.update(found)
         super().add_param_group(group)
+        if found or is_other(group):
+            self._roster.gather(self.param_groups, only_with_gradient=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's own keeps three fields by name, and a copy would have no geometry.
         own = (
             "_geometries",
             "_shares",
-            "_by_network",
             "_unclaimed",
             "_first_rate",
             "_solver",

@@ -1,8 +1,6 @@
 """Steepest directions: one interface, one file a method, one table of pairs."""
 
-import importlib
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modular_manifolds.solvers.base import Solver as Solver
 from modular_manifolds.solvers.closed_form import NormSteepest as NormSteepest
@@ -17,6 +15,7 @@ from modular_manifolds.solvers.skew_sign import SkewSign as SkewSign
 from modular_manifolds.solvers.solution import Solution as Solution
 from modular_manifolds.solvers.solution import Status as Status
 from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual as SpectralSphereDual
+from modular_manifolds.solvers.table import BASELINES_MOVED
 from modular_manifolds.solvers.table import TABLE as TABLE
 from modular_manifolds.solvers.table import Pair as Pair
 from modular_manifolds.solvers.table import find_pair as find_pair
@@ -24,22 +23,17 @@ from modular_manifolds.solvers.table import pairs as pairs
 from modular_manifolds.solvers.table import register as register
 from modular_manifolds.solvers.weighted_median import WeightedMedian as WeightedMedian
 
-if TYPE_CHECKING:
-    from modular_manifolds.solvers import baselines as baselines
-    from modular_manifolds.solvers import reference as reference
-
-_ON_DEMAND = ("baselines", "reference")
-_MOVED = ("ADMM", "SPEL", "DualAscent", "Lyapunov", "LyapunovProducts")
-
 
 def __getattr__(name: str) -> Any:
-    if name not in (*_ON_DEMAND, *_MOVED):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _ON_DEMAND:
-        return importlib.import_module(f"{__name__}.{name}")
-    warnings.warn(
-        f"{__name__}.{name} has moved to {__name__}.baselines.{name}; the old name goes in version 0.2.",
-        DeprecationWarning,
-        stacklevel=2,
-    )
-    return getattr(importlib.import_module(f"{__name__}.baselines"), name)
+    moved = ""
+    if name in (
+        "baselines",
+        "reference",
+        "ADMM",
+        "SPEL",
+        "DualAscent",
+        "Lyapunov",
+        "LyapunovProducts",
+    ):
+        moved = f": {BASELINES_MOVED}"
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{moved}")

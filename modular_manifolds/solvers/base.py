@@ -54,6 +54,11 @@ class Solver(ABC):
                     value = check_number(value, NOT_NEGATIVE, argument=argument, remedy=remedy)
             object.__setattr__(self, field.name, value)
 
+    def serves(self, manifold: Manifold, norm: Norm) -> bool:
+        """Whether an instance may be passed for this pair although the table does not list it there."""
+        del manifold, norm
+        return False
+
     def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The shape of the `dual` in solutions for weights of `shape`; None if the solver has none to start from."""
         del shape

@@ -23,7 +23,6 @@ class Choice:
 
     Args:
         others: names of the pair's other solvers.
-        baselines: names of solvers that are kept to compare with.
         place: the shape and the device that the plan is for, in words.
         plan: how the solver will compute there; None if `select` was given no shape.
     """
@@ -32,7 +31,6 @@ class Choice:
     norm: Norm
     solver: Solver
     others: tuple[str, ...] = ()
-    baselines: tuple[str, ...] = ()
     place: str = ""
     plan: Plan | None = None
 
@@ -44,8 +42,6 @@ class Choice:
             sentences.append(f"Plan for {self.place}: {self.plan}.")
         if self.others:
             sentences.append(f"Also available: {', '.join(self.others)}.")
-        if self.baselines:
-            sentences.append(f"Baselines by name: {', '.join(self.baselines)}.")
         return " ".join(sentences)
 
 
@@ -72,7 +68,7 @@ def select(
     device_type = _device_type(device)
     pair = find_pair(manifold, norm)
     solver, *others = pair.solvers
-    choice = Choice(manifold, norm, solver, tuple(each.name for each in others), pair.baselines)
+    choice = Choice(manifold, norm, solver, tuple(each.name for each in others))
     if shape is None:
         return choice
     manifold.check_shape(shape)
@@ -150,10 +146,11 @@ def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -
     pair = find_pair(manifold, norm)
     if solver == "auto":
         return pair.solvers[0]
-    if isinstance(solver, Solver):
+    if not isinstance(solver, Solver):
+        return pair.solver(solver)
+    if not solver.serves(manifold, norm):
         pair.solver(solver.name)
-        return solver
-    return pair.solver(solver)
+    return solver
 
 
 def _device_type(device: torch.device | str) -> str:

@@ -16,12 +16,7 @@ from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
 from modular_manifolds.manifolds.sphere import Sphere
 from modular_manifolds.manifolds.stiefel import Stiefel
-from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.frobenius import Frobenius
-from modular_manifolds.norms.max import Max
-from modular_manifolds.norms.rms_operator import RMSOperator
-from modular_manifolds.norms.row_rms import RowRMS
-from modular_manifolds.norms.spectral import Spectral
+from modular_manifolds.norms import Frobenius, Max, Norm, RMSOperator, RowRMS, Spectral
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradient, TangentGradient
 from modular_manifolds.solvers.skew_sign import SkewSign
@@ -29,6 +24,12 @@ from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual
 from modular_manifolds.solvers.weighted_median import WeightedMedian
 
 Key = tuple[type[Manifold], type[Norm]]
+
+FORMER_BASELINES: Final = ("lyapunov", "lyapunov-products", "dual-ascent", "admm", "spel")
+BASELINES_MOVED: Final = (
+    "The published solvers of manifold Muon are in the repository, in benchmarks/modular_manifolds_bench/baselines. "
+    "Put benchmarks/ on the path and pass an instance: solver=modular_manifolds_bench.baselines.Lyapunov()."
+)
 
 
 @dataclass(frozen=True)
@@ -39,35 +40,29 @@ class Pair:
         manifold, norm: the classes; weights of their subclasses are other pairs.
         solvers: the solvers of the pair, its default first.
         method: the name by which the literature knows steepest descent on this pair.
-        baselines: names of solvers in `modular_manifolds.solvers.baselines` that serve the pair too.
     """
 
     manifold: type[Manifold]
     norm: type[Norm]
     solvers: tuple[Solver, ...]
     method: str
-    baselines: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names that `steepest(solver=...)` takes for this pair, besides "auto"."""
-        return (*(each.name for each in self.solvers), *self.baselines)
+        return tuple(each.name for each in self.solvers)
 
     def solver(self, name: str) -> Solver:
-        """The solver of this name. A baseline is imported only here."""
-        found = next((each for each in self.solvers if each.name == name), None)
-        if found is None and name in self.baselines:
-            from modular_manifolds.solvers.baselines import BASELINES
-
-            found = next(each for each in BASELINES if each.name == name)
-        if found is None:
-            raise ArgumentError(
-                "solver",
-                f"must be 'auto' or one of {', '.join(self.names)} for {self}",
-                repr(name),
-                "Leave it at 'auto'.",
-            )
-        return found
+        """The solver of this name."""
+        for each in self.solvers:
+            if each.name == name:
+                return each
+        raise ArgumentError(
+            "solver",
+            f"must be 'auto' or one of {', '.join(self.names)} for {self}",
+            repr(name),
+            BASELINES_MOVED if name in FORMER_BASELINES else "Leave it at 'auto'.",
+        )
 
     def __str__(self) -> str:
         return f"{self.manifold.__name__} × {self.norm.__name__}"
@@ -78,7 +73,6 @@ RIEMANNIAN: Final = (TangentGradient(),)
 UNCONSTRAINED: Final = (NormSteepest(),)
 CLOSED_FORM: Final = (SkewSign(),)
 ONE_MULTIPLIER: Final = (SpectralSphereDual(),)
-TO_COMPARE: Final = ("lyapunov", "lyapunov-products", "dual-ascent", "admm", "spel")
 
 _PAIRS: Final[dict[Key, Pair]] = {
     (pair.manifold, pair.norm): pair
@@ -90,13 +84,15 @@ _PAIRS: Final[dict[Key, Pair]] = {
         Pair(Euclidean, RowRMS, UNCONSTRAINED, "normalised rows, Modula's embedding"),
         Pair(Sphere, Frobenius, RIEMANNIAN, "hyperspherical descent"),
         Pair(Sphere, Max, (WeightedMedian(),), "the non-Riemannian sphere"),
+        Pair(Sphere, Spectral, ONE_MULTIPLIER, "MuonH (hyperball), made tangent"),
+        Pair(Sphere, RMSOperator, ONE_MULTIPLIER, "MuonH (hyperball), made tangent"),
         Pair(Oblique, Frobenius, RIEMANNIAN, "Riemannian gradient descent"),
         Pair(Oblique, RowRMS, ROW_BY_ROW, "forced weight normalisation (EDM2)"),
         Pair(BalancedRows, Frobenius, RIEMANNIAN, "Riemannian gradient descent"),
         Pair(BalancedRows, RowRMS, ROW_BY_ROW, "weight standardisation (BiT), Nero"),
         Pair(Stiefel, Frobenius, RIEMANNIAN, "Riemannian gradient descent"),
-        Pair(Stiefel, Spectral, CLOSED_FORM, "manifold Muon", TO_COMPARE),
-        Pair(Stiefel, RMSOperator, CLOSED_FORM, "manifold Muon", TO_COMPARE),
+        Pair(Stiefel, Spectral, CLOSED_FORM, "manifold Muon"),
+        Pair(Stiefel, RMSOperator, CLOSED_FORM, "manifold Muon"),
         Pair(SpectralBall, Frobenius, UNCONSTRAINED, "gradient descent, singular values capped"),
         Pair(SpectralBall, Spectral, UNCONSTRAINED, "spectral normalisation: Muon, capped"),
         Pair(SpectralBall, RMSOperator, UNCONSTRAINED, "spectral normalisation: Muon, capped"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from modular_manifolds.errors import SpecError
@@ -28,41 +27,8 @@ def check_extent(data: object) -> None:
     Raises:
         SpecError: the message names the place.
     """
-    known: dict[int, _Extent] = {}
     # In a list of its own, so that data which are a single number are looked at too.
-    path = [_Container([data], "")]
-    while path:
-        inner = path[-1]
-        for key, part in inner.rest:
-            if isinstance(part, int) and not -LARGEST < part < LARGEST:
-                raise SpecError(
-                    _place(path, key),
-                    "must be a number below 2^64",
-                    f"one of {part.bit_length()} bits",
-                    "Write a smaller number.",
-                )
-            if not isinstance(part, dict | list | tuple):
-                inner.values += 1
-            elif (extent := known.get(id(part))) is not None:
-                inner.add(extent)
-                _check_levels(path, extent.levels + 1)
-            elif not any(part is each.value for each in path):
-                # A container that holds itself is refused by the model, which has the right words.
-                path.append(_Container(part, str(key)))
-                _check_levels(path, 0)
-                break
-        else:
-            path.pop()
-            known[id(inner.value)] = found = _Extent(inner.values, inner.levels)
-            if path:
-                path[-1].add(found)
-        if inner.values > MOST_VALUES:
-            raise SpecError(
-                "the specification",
-                f"must hold at most {MOST_VALUES:,} values, aliases written out",
-                "more",
-                "Write a repeated module as a power.",
-            )
+    _extent_of([data], [], {})
 
 
 class _Extent(NamedTuple):
@@ -72,32 +38,46 @@ class _Extent(NamedTuple):
     levels: int
 
 
-class _Container:
-    """A list or a mapping whose parts are being counted."""
-
-    def __init__(self, value: Any, key: str) -> None:
-        self.value, self.key = value, key
-        self.values, self.levels = 1, 0
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        self.rest: Iterator[tuple[object, object]] = iter(parts)
-
-    def add(self, part: _Extent) -> None:
-        self.values += part.values
-        self.levels = max(self.levels, part.levels + 1)
+Place = tuple[object, object]
+"""A container, and the key that leads from the container around it to it."""
 
 
-def _check_levels(path: list[_Container], below: int) -> None:
-    # The list around the data is no level of theirs.
-    if len(path) - 1 + below > MOST_LEVELS:
-        raise SpecError(
-            _place(path[:8], "…"),
-            f"must be at most {MOST_LEVELS} lists and mappings deep",
-            "more",
-            "Put modules in a row instead of inside one another.",
-        )
+def _extent_of(container: Any, around: list[Place], known: dict[int, _Extent]) -> _Extent:
+    values, levels = 1, 0
+    for key, part in container.items() if isinstance(container, dict) else enumerate(container):
+        path = [*around, (part, key)]
+        if isinstance(part, int) and not -LARGEST < part < LARGEST:
+            raise SpecError(
+                _written(path),
+                "must be a number below 2^64",
+                f"one of {part.bit_length()} bits",
+                "Write a smaller number.",
+            )
+        if not isinstance(part, dict | list | tuple):
+            values += 1
+        elif not any(part is each for each, _ in around):
+            # A container that holds itself is refused by the model, which has the right words.
+            extent = known.get(id(part))
+            if len(path) + (extent.levels if extent else 0) > MOST_LEVELS:
+                raise SpecError(
+                    _written([*path[:7], (None, "…")]),
+                    f"must be at most {MOST_LEVELS} lists and mappings deep",
+                    "more",
+                    "Put modules in a row instead of inside one another.",
+                )
+            if extent is None:
+                extent = known[id(part)] = _extent_of(part, path, known)
+            values, levels = values + extent.values, max(levels, extent.levels + 1)
+        if values > MOST_VALUES:
+            raise SpecError(
+                "the specification",
+                f"must hold at most {MOST_VALUES:,} values, aliases written out",
+                "more",
+                "Write a repeated module as a power.",
+            )
+    return _Extent(values, levels)
 
 
-def _place(above: list[_Container], key: object) -> str:
-    # The first is the list around the data, and the key in it is none of theirs.
-    keys = [*(each.key for each in above[1:]), str(key)][1:]
-    return ".".join(keys) or "the specification"
+def _written(path: list[Place]) -> str:
+    # The first key is the place in the list around the data.
+    return ".".join(str(key) for _, key in path[1:]) or "the specification"

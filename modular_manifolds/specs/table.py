@@ -5,8 +5,7 @@ A new atom or bond is one row here. Manifolds and norms are those of the table o
 
 from __future__ import annotations
 
-import re
-from typing import Final, TypeVar
+from typing import Final
 
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.nn import (
@@ -40,18 +39,12 @@ from modular_manifolds.nn import (
 )
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers import pairs
+from modular_manifolds.values import name_of
 
-Kind = TypeVar("Kind", bound=type)
-
-
-def _by_name(kinds: list[Kind]) -> dict[str, Kind]:
-    """`BalancedRows` is `balanced_rows`, and `RMSOperator` is `rms_operator`."""
-    word = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-    return {word.sub("_", kind.__name__).lower(): kind for kind in kinds}
-
-
-MANIFOLDS: Final[dict[str, type[Manifold]]] = _by_name([pair.manifold for pair in pairs()])
-NORMS: Final[dict[str, type[Norm]]] = _by_name([pair.norm for pair in pairs()])
+MANIFOLDS: Final[dict[str, type[Manifold]]] = {
+    name_of(pair.manifold): pair.manifold for pair in pairs()
+}
+NORMS: Final[dict[str, type[Norm]]] = {name_of(pair.norm): pair.norm for pair in pairs()}
 
 MODULES: Final[dict[str, type[Module]]] = {
     "linear": Linear,

@@ -19,8 +19,7 @@ from modular_manifolds.composition.sizes import reach, slope
 from modular_manifolds.composition.tree import leaves
 from modular_manifolds.linalg.ascent import climb
 from modular_manifolds.linalg.snapshot import plain_surroundings, snapshot
-from modular_manifolds.nn.composed import Composed
-from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn import Composed, Geometry
 from modular_manifolds.nn.network import check_composed
 from modular_manifolds.testing.check import at_most, equal, untouched
 from modular_manifolds.testing.sample import Sample

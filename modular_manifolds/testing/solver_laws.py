@@ -11,9 +11,7 @@ from torch import Tensor
 
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.closed_form import NormSteepest
-from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds.solvers import NormSteepest, Solution, Solver, Status
 from modular_manifolds.testing.check import (
     apart,
     at_least,

@@ -48,42 +48,17 @@ def learning(metrics: Sequence[dict[str, Any]]) -> str:
     epochs = [row for row in metrics if "test_accuracy" in row]
     with rc_context(STYLE):
         figure, (left, right) = panels(2)
-        left.plot(
-            [row["step"] for row in steps],
-            [row["loss"] for row in steps],
-            color=COLOURS[0],
-            lw=1.2,
-            label="training",
-        )
-        left.plot(
-            [row["step"] for row in epochs],
-            [row["test_loss"] for row in epochs],
-            "o-",
-            ms=3,
-            lw=1.2,
-            color=COLOURS[1],
-            label="test",
-        )
+        left.plot(*_columns(steps, "step", "loss"), color=COLOURS[0], lw=1.2, label="training")
+        test = _columns(epochs, "step", "test_loss")
+        left.plot(*test, "o-", ms=3, lw=1.2, color=COLOURS[1], label="test")
         left.legend(loc="upper right")
-        left.set(
-            xlabel="step",
-            ylabel="loss",
-            title="Loss, batch by batch and on the test part",
-            ylim=(0, None),
-        )
-        for key, label, colour in (
-            ("train_accuracy", "training", COLOURS[0]),
-            ("test_accuracy", "test", COLOURS[1]),
-        ):
-            right.plot(
-                [row["epoch"] for row in epochs],
-                [100 * row[key] for row in epochs],
-                "o-",
-                ms=3,
-                lw=1.2,
-                color=colour,
-                label=label,
-            )
+        title = "Loss, batch by batch and on the test part"
+        left.set(xlabel="step", ylabel="loss", title=title, ylim=(0, None))
+        for part, colour in (("train", COLOURS[0]), ("test", COLOURS[1])):
+            epoch, accuracy = _columns(epochs, "epoch", f"{part}_accuracy")
+            label = part.replace("train", "training")
+            percent = [100 * each for each in accuracy]
+            right.plot(epoch, percent, "o-", ms=3, lw=1.2, color=colour, label=label)
         right.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy after each epoch")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(loc="lower right")
@@ -182,6 +157,10 @@ def bounds(slopes: LipschitzReport, sizes: ActivationReport) -> str:
         )
         left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
         return as_svg(figure)
+
+
+def _columns(rows: Sequence[dict[str, Any]], *keys: str) -> list[list[Any]]:
+    return [[row[key] for row in rows] for key in keys]
 
 
 def _spectra(net: Module) -> dict[str, list[float]]:

@@ -18,21 +18,39 @@ except ImportError:  # Windows has none
     fcntl = None
 
 
-def is_free(path: Path) -> bool:
-    """Whether `path` is no file and no folder yet, or an empty folder."""
-    if not path.exists():
-        return True
-    return path.is_dir() and all(TEMPORARY.fullmatch(each.name) for each in path.iterdir())
-
-
 def claim(path: Path, name: str, text: str) -> None:
     """Make the folder `path` with the file `name` in it; of several processes exactly one succeeds.
 
     A new folder appears with its file in it: no moment shows it without. An empty folder is taken too.
 
     Raises:
-        FileExistsError: another process has the folder. OSError: the folder cannot be made or written.
+        FileExistsError: the folder is in use. DataError: it cannot be made or written.
     """
+    try:
+        # On its own, because a file in the place of a parent is no folder in use.
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(error.errno, "A file has the name of its parent") from None
+        if not _is_free(path):
+            raise FileExistsError
+        _make(path, name, text)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise DataError(
+            "--out", "must be a folder that can be written", str(path), f"{error.strerror}."
+        ) from None
+
+
+def _is_free(path: Path) -> bool:
+    """Whether `path` is no file and no folder yet, or an empty folder."""
+    if not path.exists():
+        return True
+    return path.is_dir() and all(TEMPORARY.fullmatch(each.name) for each in path.iterdir())
+
+
+def _make(path: Path, name: str, text: str) -> None:
     if path.is_dir():
         _create(path / name, text)
         return

@@ -15,7 +15,7 @@ from modular_manifolds.errors import CheckpointError, DataError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.whole import flush, remove_temporaries, write_whole
 from modular_manifolds.training.files import as_json
-from modular_manifolds.training.folder import claim, held, is_free
+from modular_manifolds.training.folder import claim, held
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
     """
     for path in _names(spec) if out is None else [out]:
         try:
-            _claim(path, spec.to_yaml())
+            claim(path, RunDirectory(path).run.name, spec.to_yaml())
         except FileExistsError:
             # Another run has this folder, maybe since a moment ago.
             continue
@@ -152,22 +152,3 @@ def _names(spec: RunSpec) -> Iterator[Path]:
     yield Path("runs") / name
     for number in itertools.count(2):
         yield Path("runs") / f"{name}-{number}"
-
-
-def _claim(path: Path, text: str) -> None:
-    """Make the folder with its `run.yaml`, or raise FileExistsError if it is in use."""
-    try:
-        # On its own, because a file in the place of a parent is no folder in use.
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            raise NotADirectoryError(error.errno, "A file has the name of its parent") from None
-        if not is_free(path):
-            raise FileExistsError
-        claim(path, RunDirectory(path).run.name, text)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise DataError(
-            "--out", "must be a folder that can be written", str(path), f"{error.strerror}."
-        ) from None

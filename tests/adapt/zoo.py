@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -72,7 +73,12 @@ def vit() -> Model:
 
 
 def resnet() -> Model:
-    settings = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    settings = {
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 1],
+        "layer_type": "basic",
+    }
     import transformers
 
     model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**settings))
@@ -89,7 +95,9 @@ def t5() -> Model:
         "num_heads": 4,
         "decoder_start_token_id": 0,
     }
-    return hugging_face("T5ForConditionalGeneration", "T5Config", settings), text(decoder_input_ids=tokens(5))
+    return hugging_face("T5ForConditionalGeneration", "T5Config", settings), text(
+        decoder_input_ids=tokens(5)
+    )
 
 
 def neox() -> Model:
@@ -102,7 +110,12 @@ def bloom() -> Model:
 
 
 def falcon(**more: Any) -> Model:
-    settings = {"vocab_size": TOKENS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    settings = {
+        "vocab_size": TOKENS,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     return hugging_face("FalconForCausalLM", "FalconConfig", {**settings, **more}), text()
 
 
@@ -136,7 +149,13 @@ def gpt_oss() -> Model:
 
 def transformer() -> Model:
     model = nn.Transformer(
-        32, 4, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=48, batch_first=True, dropout=0.0
+        32,
+        4,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        dim_feedforward=48,
+        batch_first=True,
+        dropout=0.0,
     )
     return model, {"src": torch.randn(2, 6, 32), "tgt": torch.randn(2, 5, 32)}
 
@@ -151,7 +170,10 @@ class Attention(nn.Module):
         self.n_head = heads
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (each.unflatten(-1, (self.n_head, -1)).mT.mT.transpose(1, 2) for each in self.c_attn(x).chunk(3, -1))
+        q, k, v = (
+            each.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+            for each in self.c_attn(x).chunk(3, -1)
+        )
         y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.c_proj(y.transpose(1, 2).flatten(-2))
 
@@ -161,7 +183,9 @@ class Block(nn.Module):
         super().__init__()
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = Attention(width, heads)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.ln_1(x))
@@ -194,8 +218,12 @@ def lora() -> Model:
     import peft
 
     model, batch = llama()
-    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
-    return peft.get_peft_model(model, config), batch  # pyright: ignore[reportArgumentType]
+    config = peft.LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"
+    )
+    with warnings.catch_warnings(action="ignore"):
+        # peft asks transformers by a name that transformers has deprecated.
+        return peft.get_peft_model(model, config), batch
 
 
 class Reader(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modular_manifolds_kernels.shipped import SHIPPED, TARGETS, Configuration
+from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, TARGETS, Configuration
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +23,17 @@ def script() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "kernels/tools")
         yield importlib.import_module("check_code")
+
+
+def test_a_signature_names_the_arguments_of_the_kernel(script: Any) -> None:
+    for row in SHIPPED:
+        arguments = list(inspect.signature(KERNELS[row.kernel].fn).parameters)
+        signature, constexprs, divisible = script.signature_of(row)
+        assert list(signature) == arguments, row.kernel
+        assert set(divisible) <= set(arguments)
+        for name, value in constexprs.items():
+            assert signature[name] == "constexpr"
+            assert name in row.constexprs or value == 1
 
 
 Compile = Callable[[Configuration], Any]

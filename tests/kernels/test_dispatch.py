@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,16 +39,9 @@ def test_both_tables_of_coefficients_are_one() -> None:
 
 
 def test_every_row_fits_its_kernel() -> None:
-    """A signature names the kernel's arguments; no two rows could be chosen for the same launch."""
-    pytest.importorskip("triton")
+    """No two rows could be chosen for the same launch."""
     keys = set()
     for row in SHIPPED:
-        arguments = list(inspect.signature(KERNELS[row.kernel].fn).parameters)
-        assert list(row.signature) == arguments, row.kernel
-        assert set(row.divisible) <= set(arguments)
-        for name, value in row.constexprs.items():
-            assert row.signature[name] == "constexpr"
-            assert name.isupper() or value == 1
         assert row.target in TARGETS
         flags = tuple(
             (k, v)

@@ -137,7 +137,7 @@ class TestNamed:
             opt.step()
         assert float(mm.Stiefel(2.0).residual(weight.detach())) < 1e-5
 
-    @pytest.mark.parametrize("method", [mm.optim.HypersphericalDescent])
+    @pytest.mark.parametrize("method", [mm.optim.HypersphericalDescent, mm.optim.MuonSphere])
     def test_spheres_go_through_the_weights_as_they_are(self, method: Any) -> None:
         first, second = matrix(8, 5), matrix(4, 3, seed=1)
         before = [each.detach().clone() for each in (first, second)]

@@ -273,3 +273,18 @@ def test_schedulers_move_every_group() -> None:
 def test_a_captured_step_needs_gradients_of_adamws_weights_too() -> None:
     opt = optimiser(Fused(mm.Stiefel(), mm.Spectral()), capturable=True)
     assert all(isinstance(group["lr"], Tensor) for group in opt.param_groups)
+
+
+def test_a_compiled_step_of_pieces_is_one_graph() -> None:
+    torch.manual_seed(0)
+    net = Fused(mm.Stiefel(), mm.Spectral())
+    twin = copy.deepcopy(net)
+    opts = [mm.SteepestDescent(each, torch.tensor(0.1), momentum=0.9) for each in (net, twin)]
+    step = torch.compile(opts[0].step, fullgraph=True, backend="aot_eager")
+    for seed in range(3):
+        give_gradients(net, {}, seed)
+        give_gradients(twin, {}, seed)
+        step()
+        opts[1].step()
+    for path, parameter in net.parameters.items():
+        torch.testing.assert_close(parameter, twin.parameters[path], atol=1e-6, rtol=0)

@@ -14,7 +14,7 @@ from modular_manifolds.errors import DataError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.whole import remove_temporaries, write_whole
 from modular_manifolds.training.environment import Environment
-from modular_manifolds.training.folder import claim, held, is_free
+from modular_manifolds.training.folder import claim, held
 from modular_manifolds.training.sweep.outcome import Outcome
 from modular_manifolds.training.sweep.plan import Point
 
@@ -73,9 +73,6 @@ class Results:
 
     def _begin(self, run: RunSpec) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if not is_free(self.path):
-                raise FileExistsError
             claim(self.path, self.run.name, run.to_yaml())
         except FileExistsError:
             # If another process has begun a sweep here meanwhile, `open` compares the two.
@@ -86,13 +83,6 @@ class Results:
                     str(self.path),
                     "Choose another.",
                 ) from None
-        except OSError as error:
-            raise DataError(
-                "--out",
-                "must be a folder that can be written",
-                str(self.path),
-                f"{error.strerror}.",
-            ) from None
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from modular_manifolds.linalg.matrices import inner
 from modular_manifolds.linalg.products import plus_product, product
-from modular_manifolds.linalg.symmetric import gram, skew
-from modular_manifolds.solvers.baselines.stiefel_dual import StiefelDual, inverse_root
+from modular_manifolds.linalg.symmetric import gram
+from modular_manifolds_bench.baselines.stiefel_dual import StiefelDual, inverse_root, skew
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from modular_manifolds.linalg.msign import msign
 from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.baselines.stiefel_dual import StiefelDual
 from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds_bench.baselines.baseline import Baseline
+from modular_manifolds_bench.baselines.stiefel_dual import StiefelDual
 
 
 @dataclass(frozen=True)
-class SPEL(Solver):
+class SPEL(Baseline):
     """For Stiefel × Spectral the msign of the Riemannian gradient: `A = −msign(G − W sym(WᵀG))`.
 
     This is the direction at `Λ = −½ sym(WᵀG)`, where the other solvers start. It is tangent for a square

@@ -26,7 +26,7 @@ from modular_manifolds.linalg.matrices import (
     projection_rounding,
 )
 from modular_manifolds.linalg.products import plus_product
-from modular_manifolds.linalg.symmetric import gram, skew, sym
+from modular_manifolds.linalg.symmetric import gram, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
@@ -131,6 +131,11 @@ class StiefelDual:
         """
         primal = -inner(self.gradient, a).double()
         return torch.where(primal < 0, 0.0, a), relative_gap(primal, self.objective(multiplier))
+
+
+def skew(x: Tensor) -> Tensor:
+    """`(X − Xᵀ)/2`."""
+    return (x - x.mT).mul_(0.5)
 
 
 def inverse_root(eigenvalues: Tensor, least: float) -> Tensor:

@@ -8,26 +8,27 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import MATRIX
-from modular_manifolds.linalg.symmetric import skew, sym
+from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.baselines.completion import (
+from modular_manifolds.solvers.solution import Solution, relative_gap
+from modular_manifolds_bench.baselines.baseline import Baseline
+from modular_manifolds_bench.baselines.completion import (
     Completion,
     complete,
     complete_softly,
     direction,
 )
-from modular_manifolds.solvers.baselines.stiefel_dual import (
+from modular_manifolds_bench.baselines.stiefel_dual import (
     StiefelDual,
     inverse_root,
     multiplier_shape,
+    skew,
 )
-from modular_manifolds.solvers.solution import Solution, relative_gap
 
 
 @dataclass(frozen=True)
-class Lyapunov(Solver):
+class Lyapunov(Baseline):
     """Majorise and minimise the dual of Stiefel × Spectral (see `stiefel_dual` for the letters).
 
     `tr M^{1/2} = min over P ≻ 0 of ½ tr(P M) + ½ tr(P^{-1})`, attained at `P = M^{-1/2}`. For fixed P

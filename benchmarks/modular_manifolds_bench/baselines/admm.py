@@ -12,13 +12,13 @@ from modular_manifolds.linalg.matrices import MATRIX, divide_safely, length
 from modular_manifolds.linalg.symmetric import eye_like, gram, sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.baselines.stiefel_dual import StiefelDual, multiplier_shape
 from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds_bench.baselines.baseline import Baseline
+from modular_manifolds_bench.baselines.stiefel_dual import StiefelDual, multiplier_shape
 
 
 @dataclass(frozen=True)
-class ADMM(Solver):
+class ADMM(Baseline):
     """Split the dual of Stiefel × Spectral: `min ‖X‖_nuc` subject to `X = G + 2WΛ`, Λ symmetric.
 
     With the scaled multiplier U of the constraint, each step is three closed forms:

@@ -13,13 +13,13 @@ from modular_manifolds.linalg.newton_schulz import iterate
 from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.baselines.stiefel_dual import StiefelDual, multiplier_shape
 from modular_manifolds.solvers.solution import Solution, Status
+from modular_manifolds_bench.baselines.baseline import Baseline
+from modular_manifolds_bench.baselines.stiefel_dual import StiefelDual, multiplier_shape
 
 
 @dataclass(frozen=True)
-class DualAscent(Solver):
+class DualAscent(Baseline):
     """Ascend the dual of Stiefel × Spectral: `Λ ← Λ − α (1 − k/steps) (WᵀA + AᵀW)`, `A = msign(G + 2WΛ)`.
 
     Starts at `Λ = −½ sym(WᵀG)` and stops when `‖WᵀA + AᵀW‖_F / n < tolerance` or after `steps`. The

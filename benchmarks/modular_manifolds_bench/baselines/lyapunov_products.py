@@ -7,19 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.gram_newton_schulz import inverse_root_by_products
-from modular_manifolds.linalg.matrices import inner
-from modular_manifolds.linalg.symmetric import skew, sym
+from modular_manifolds.linalg.gram_newton_schulz import even_steps
+from modular_manifolds.linalg.matrices import MATRIX, inner
+from modular_manifolds.linalg.newton_schulz import schedule
+from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.baselines.completion import Completion, bend, direction
-from modular_manifolds.solvers.baselines.stiefel_dual import StiefelDual, multiplier_shape
 from modular_manifolds.solvers.solution import SMALLEST_DIVISOR, Solution, relative_gap
+from modular_manifolds_bench.baselines.baseline import Baseline
+from modular_manifolds_bench.baselines.completion import Completion, bend, direction
+from modular_manifolds_bench.baselines.stiefel_dual import StiefelDual, multiplier_shape, skew
 
 
 @dataclass(frozen=True)
-class LyapunovProducts(Solver):
+class LyapunovProducts(Baseline):
     """The fixed point of `Lyapunov` where an eigendecomposition would be slow (see there and `stiefel_dual`).
 
     `P = M^{-1/2}` comes from Polar Express on the Gram matrix M, and the correction D of
@@ -119,6 +120,30 @@ class LyapunovProducts(Solver):
         largest = 1 / (LEAST * size.clamp_min(SMALLEST_DIVISOR).sqrt())
         steepest = torch.where(size > noise, largest, 0.0)[..., 0, 0]
         return Completion(t, fill, inner(problem.e, fill) - inner(problem.k, t), steepest)
+
+
+def inverse_root_by_products(
+    m: Tensor, *, accuracy: float, least: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`P ≈ N^{-1/2}` for `N = M + δI`, M symmetric and positive semidefinite, without a decomposition.
+
+    `δ = least² ‖M‖_F` keeps N away from singular. P is a polynomial in N, and every eigenvalue of
+    `P N^{1/2}` is within `accuracy` of 1.
+
+    Args:
+        m: shape (*batch, n, n), float64; zero is allowed.
+        accuracy, least: as above; the smaller, the more products.
+
+    Returns:
+        P, N, and `‖M‖_F` of shape (*batch, 1, 1).
+    """
+    size = m.square().sum(dim=MATRIX, keepdim=True).sqrt().clamp_min(torch.finfo(m.dtype).tiny)
+    r = m / size
+    r.diagonal(dim1=-2, dim2=-1).add_(least**2)
+    # The largest eigenvalue of r is at most 1 + least², hardly more than 1.
+    q = even_steps(r / (1 + least**2), schedule(accuracy, least / (1 + least**2) ** 0.5))
+    scale = size * (1 + least**2)
+    return q * scale.rsqrt(), r * size, size
 
 
 LEAST = 3e-4
