@@ -41,6 +41,11 @@ class Images(Dataset[dict[str, Tensor]]):
         return {"pixel_values": image.reshape(1, 8, 8), "labels": label}
 
 
+def accuracy(found: Any) -> dict[str, float]:
+    """The part of the predictions that is right."""
+    return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
+
+
 def run(
     folder: Path, *, steps: int = 120, stop_after: int | None = None, lr: float = 0.5, **more: Any
 ) -> tuple[Trainer, float]:
@@ -55,13 +60,11 @@ def run(
     """
     set_seed(0)
     data = load_data("digits")
-    sizes = {
-        "embedding_size": 16,
-        "hidden_sizes": [16, 32],
-        "depths": [1, 1],
-        "layer_type": "basic",
-    }
-    model = ResNetForImageClassification(ResNetConfig(num_channels=1, num_labels=10, **sizes))
+    config = ResNetConfig(
+        1, embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic"
+    )
+    config.num_labels = 10
+    model = ResNetForImageClassification(config)
     plan = mm.adapt(model)  # ours
     opt = mm.SteepestDescent(plan, lr, momentum=0.9, nesterov=True)  # ours
     settings: dict[str, Any] = {
@@ -82,9 +85,7 @@ def run(
         train_dataset=Images(data.train),
         eval_dataset=Images(data.test),
         optimizers=(opt, get_cosine_schedule_with_warmup(opt, 10, steps)),
-        compute_metrics=lambda found: {
-            "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())
-        },
+        compute_metrics=accuracy,
     )
     trainer.add_callback(GeometryCallback(plan, trainer, every=20))
     trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")))

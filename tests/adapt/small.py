@@ -40,9 +40,9 @@ class Transformer(nn.Module):
         super().__init__()
         from transformers import GPT2Config, GPT2Model
 
-        sizes = {"n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 12, "vocab_size": 24}
-        quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        self.body = GPT2Model(GPT2Config(**sizes, **quiet, bos_token_id=0, eos_token_id=1))
+        sizes = GPT2Config(vocab_size=24, n_positions=12, n_embd=8, n_head=2, n_layer=1)
+        sizes.resid_pdrop = sizes.embd_pdrop = sizes.attn_pdrop = 0.0
+        self.body = GPT2Model(sizes)
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-import torch.distributed.checkpoint as dcp
 from small import MODELS, adapted, same_bits, train
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -21,6 +21,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
     set_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 import modular_manifolds as mm
 
@@ -51,6 +53,8 @@ def through_safetensors(given: Both, taken: Both, folder: Path) -> None:
         tensors.update({f"state.{place}.{key}": value for key, value in entries.items()})
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
     safetensors.torch.save_file(contiguous, folder / "run.safetensors")
+    # A rate may be a tensor.
+    groups = json.loads(json.dumps(saved["param_groups"], default=float))
     found = safetensors.torch.load_file(folder / "run.safetensors")
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in found.items():
@@ -59,7 +63,7 @@ def through_safetensors(given: Both, taken: Both, folder: Path) -> None:
             place, _, key = rest.partition(".")
             state.setdefault(int(place), {})[key] = value
     taken[0].load_state_dict({n[6:]: v for n, v in found.items() if n.startswith("model.")})
-    taken[1].load_state_dict({"state": state, "param_groups": saved["param_groups"]})
+    taken[1].load_state_dict({"state": state, "param_groups": groups})
 
 
 def through_checkpoints(flatten: bool) -> Callable[[Both, Both, Path], None]:
@@ -67,9 +71,9 @@ def through_checkpoints(flatten: bool) -> Callable[[Both, Both, Path], None]:
 
     def go(given: Both, taken: Both, folder: Path) -> None:
         weights, state = get_state_dict(*given, options=options)
-        dcp.save({"model": weights, "opt": state}, checkpoint_id=folder / "dcp", no_dist=True)
+        save({"model": weights, "opt": state}, checkpoint_id=folder / "dcp", no_dist=True)
         weights, state = get_state_dict(*taken, options=options)
-        dcp.load({"model": weights, "opt": state}, checkpoint_id=folder / "dcp", no_dist=True)
+        load({"model": weights, "opt": state}, checkpoint_id=folder / "dcp", no_dist=True)
         set_state_dict(*taken, model_state_dict=weights, optim_state_dict=state, options=options)
 
     return go

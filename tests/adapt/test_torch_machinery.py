@@ -51,7 +51,7 @@ class TestCompilers:
         model = MODELS["attentive"]()
         twin = copy.deepcopy(model)
         opt, other = adapted(model, lr=torch.tensor(0.1)), adapted(twin, lr=torch.tensor(0.1))
-        step = torch.compile(opt.step, backend="eager")
+        step = torch.compile(opt.step, fullgraph=True, backend="eager")
         for number in range(2):
             for net, stepper, take in ((model, opt, step), (twin, other, other.step)):
                 stepper.zero_grad()
