@@ -61,7 +61,11 @@ def run(
     set_seed(0)
     data = load_data("digits")
     config = ResNetConfig(
-        1, embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic"
+        num_channels=1,
+        embedding_size=16,
+        hidden_sizes=[16, 32],
+        depths=[1, 1],
+        layer_type="basic",
     )
     config.num_labels = 10
     model = ResNetForImageClassification(config)

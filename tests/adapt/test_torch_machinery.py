@@ -47,6 +47,13 @@ class TestCompilers:
         assert opt.param_groups[0]["param_names"][0] in dict(model.named_parameters())
         assert train(compiled, opt, range(4)) == pytest.approx(losses, rel=1e-4)
 
+    def test_the_default_compiler_trains(self) -> None:
+        model = mlp()
+        twin = copy.deepcopy(model)
+        losses = train(twin, adapted(twin), range(3))
+        compiled: Any = torch.compile(model)
+        assert train(compiled, adapted(compiled), range(3)) == pytest.approx(losses, rel=1e-4)
+
     def test_a_step_may_be_compiled(self) -> None:
         model = MODELS["attentive"]()
         twin = copy.deepcopy(model)
