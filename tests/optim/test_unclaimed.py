@@ -103,4 +103,5 @@ def test_looking_for_them_costs_microseconds() -> None:
     opt = mm.SteepestDescent(mm.adapt(model), lr=0.1)
     unclaimed = opt._unclaimed  # pyright: ignore[reportPrivateUsage]
     best = min(timeit.repeat(lambda: unclaimed.check(opt.param_groups), number=20, repeat=20)) / 20
-    assert best < 30e-6 * 10, "a machine that is ten times slower than ours has failed too"
+    # Ten times what was measured, for a busy machine.
+    assert best < 150e-6
