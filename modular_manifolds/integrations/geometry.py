@@ -18,7 +18,7 @@ from modular_manifolds.optim import SteepestDescent
 
 
 class GeometryMonitor:
-    """Geometry and responses of an adapted model as numbers by name; `print` of floats, TensorBoard and others take them.
+    """Geometry and responses of an adapted model as numbers by name, as loggers take them.
 
     Nothing is written to the model, and no random number of the training is drawn: a run with a monitor has the same bits
     as one without.
