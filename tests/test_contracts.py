@@ -35,7 +35,7 @@ def test_the_contracts_say_what_the_design_says() -> None:
     contracts = read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
     layers = next(each["layers"] for each in contracts if each["type"] == "layers")
     assert [layer.replace("modular_manifolds.", "") for layer in layers] == [
-        "cli",
+        "cli | integrations",
         "training",
         "specs",
         "models | adapt | optim | certificates",
@@ -57,6 +57,9 @@ def test_the_contracts_say_what_the_design_says() -> None:
     }
     for pair in (
         ("modular_manifolds.composition", "torch"),
+        ("modular_manifolds", "lightning"),
+        ("modular_manifolds", "transformers"),
+        ("modular_manifolds", "accelerate"),
         ("modular_manifolds", "modular_manifolds_kernels"),
         ("modular_manifolds", "pytest"),
         ("modular_manifolds", "hypothesis"),

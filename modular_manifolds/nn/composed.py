@@ -50,6 +50,21 @@ class Adapted(Weighted, Protocol):
 
 
 @runtime_checkable
+class Attached(Adapted, Protocol):
+    """An adapted model that can be asked for all of its weights, those without a row too."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, without wrappers."""
+        ...
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Names of trainable parameters that nobody is to step."""
+        ...
+
+
+@runtime_checkable
 class Composed(Weighted, Protocol):
     """A weighted network with the tree of its composition, from which bounds on its function follow.
 

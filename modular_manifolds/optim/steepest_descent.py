@@ -24,6 +24,7 @@ from modular_manifolds.optim.on_device import step_on_device
 from modular_manifolds.optim.on_host import step_on_host
 from modular_manifolds.optim.roster import Roster
 from modular_manifolds.optim.settings import check_choices, check_groups, check_settings
+from modular_manifolds.optim.unclaimed import Unclaimed
 from modular_manifolds.solvers.base import Solver
 
 
@@ -116,6 +117,8 @@ class SteepestDescent(Optimizer):
                     group["lr"] = _rate_on(device, group["lr"])
         super().__init__(groups, settings)
         check_groups(self.param_groups, self._geometries)
+        self._unclaimed = Unclaimed(params)
+        self._unclaimed.look_again(self.param_groups)
         self._roster = self._new_roster()
         with torch.inference_mode(False), torch.no_grad():
             self._roster.prepare_(self.param_groups, self.state)
@@ -130,7 +133,8 @@ class SteepestDescent(Optimizer):
 
         Raises:
             NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`; on an accelerator, a gradient of
-            the step before. No weight, no momentum and no dual has changed by it.
+            the step before. No weight, no momentum and no dual has changed by it. UnconstrainedParameterError: a weight of an
+            adapted model has a gradient, and the plan has not claimed it.
         """
         loss = None
         if closure is not None:
@@ -156,12 +160,16 @@ class SteepestDescent(Optimizer):
         captured = capturing()
         if not torch.compiler.is_compiling() and not captured:
             self._hear(wait=self._roster.was_captured)
+            self._unclaimed.check(self.param_groups)
         check_groups(self.param_groups, self._geometries)
         if captured:
             check_capture(self._capturable, self._roster, self.param_groups)
             self._roster.was_captured = True
         elif not self._roster.holds(self.param_groups):
             self._roster.gather(self.param_groups)
+            if not torch.compiler.is_compiling():
+                self._unclaimed.look_again(self.param_groups)
+                self._unclaimed.check(self.param_groups)
         roster = self._roster
         moving = [each.parameters[0] for each in roster.buckets]
         moving += [each.parameter for each in roster.plain]
@@ -237,6 +245,7 @@ class SteepestDescent(Optimizer):
         own = (
             "_geometries",
             "_shares",
+            "_unclaimed",
             "_first_rate",
             "_solver",
             "_on_nonfinite",

@@ -1,0 +1,58 @@
+"""A callback for Hugging Face's `Trainer` that logs geometry and responses through `Trainer.log`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from modular_manifolds.integrations.geometry import GeometryMonitor, Schedule
+from modular_manifolds.nn.composed import Weighted
+
+
+class GeometryCallback(TrainerCallback):
+    """Log how the geometry of a model's weights fares; see `GeometryMonitor` for the numbers.
+
+    They go wherever the trainer reports to, such as TensorBoard or W&B, and into `trainer.state.log_history`. Add it by
+    `trainer.add_callback(GeometryCallback(plan, trainer))`.
+
+    Args:
+        plan: the plan of the model, or a declared network.
+        trainer: the trainer, through whose `log` everything goes: a callback is not told of it.
+        every: the number of the optimiser's steps between two looks at the geometry.
+        batch: a batch to measure responses on; None for geometry alone.
+        measure_every: the number of steps between two measurements, ten times `every` by default. The first is after step 1.
+        loss, probes, each: as in `GeometryMonitor`.
+
+    Raises:
+        ArgumentError: as `GeometryMonitor`, or a number of steps is not above zero.
+    """
+
+    def __init__(
+        self,
+        plan: Weighted,
+        trainer: Trainer,
+        *,
+        every: int = 50,
+        batch: Any = None,
+        measure_every: int | None = None,
+        loss: Callable[..., Tensor] | None = None,
+        probes: int = 16,
+        each: bool = False,
+    ) -> None:
+        self._trainer = trainer
+        monitor = GeometryMonitor(plan, batch, loss=loss, probes=probes, each=each)
+        self._schedule = Schedule(monitor, every=every, measure_every=measure_every)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> None:
+        numbers = self._schedule.numbers(state.global_step, kwargs.get("optimizer"))
+        if numbers:
+            self._trainer.log(dict(numbers))
