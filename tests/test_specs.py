@@ -524,8 +524,8 @@ RUN_ERRORS = [
     (
         {"optimizer": {"name": "steepest-descent", "solver": "skew-sing"}},
         "optimizer.solver must be a known solver, got 'skew-sing'. Did you mean 'skew-sign'? Known here: "
-        "auto, norm-steepest, tangent-gradient, weighted-median, row-tangent-gradient, "
-        "skew-sign, spectral-sphere-dual.",
+        "auto, norm-steepest, tangent-gradient, weighted-median, spectral-sphere-dual, "
+        "row-tangent-gradient, skew-sign.",
     ),
     (
         {"optimizer": {"name": "adamw", "momentum": 0.9}},

@@ -155,14 +155,10 @@ def test_the_librarys_promise_holds_by_kernels(
     """`mm.msign` brings singular values of a thousandth of the largest within its accuracy of one."""
 
     def by_interpreter(
-        x: Tensor,
-        *,
-        coefficients: Sequence[Polynomial],
-        precision: Precision,
-        largest: Tensor | None,
+        x: Tensor, *, coefficients: Sequence[Polynomial], precision: Precision
     ) -> Tensor:
         asked.append(precision)
-        return msign(machine, x, coefficients, precision, largest)
+        return msign(machine, x, coefficients, precision)
 
     asked: list[Precision] = []
     monkeypatch.setattr(backend.kernels, "msign", by_interpreter)
