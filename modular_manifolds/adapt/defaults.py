@@ -11,7 +11,6 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.euclidean import Euclidean
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.norms.max import Max
 from modular_manifolds.norms.rms_operator import RMSOperator
 from modular_manifolds.norms.row_rms import RowRMS
 
@@ -40,13 +39,13 @@ DEFAULTS: Final[Mapping[Role, Default]] = MappingProxyType(
         "hidden": Default(Stiefel(), RMSOperator(), 3.0),
         "increment": Default(Euclidean(), RMSOperator(), 1.0),
         "head": Default(Euclidean(), RMSOperator(), 0.3),
-        "vector": Default(Euclidean(), Max(), 0.3),
+        "vector": Default(Euclidean(), RMSOperator(), 1.0),
     }
 )
 """Hidden matrices keep rms norms, embeddings move by rows, the head is free.
 
 An `increment` is a matrix that starts at zero and is added to a frozen one, as LoRA's B: a manifold would move it away from
-zero. Masses of embedding, hidden and head come from a GPT on text.
+zero. The masses come from a small GPT on text: docs/experiments.md has the table and its command.
 """
 
 PER_HEAD: Final = True

@@ -12,7 +12,7 @@ EDGE_FACTOR: Final = 1.5
 """How far beyond the edge of random matrices the largest singular value of a fresh weight may lie."""
 ORTHOGONAL_SPREAD: Final = 1e-3
 """The largest relative error of `WᵀW` as a multiple of the identity for an orthogonal initialisation."""
-POWER_STEPS: Final = 8
+POWER_STEPS: Final = 4
 
 
 def is_fresh(matrix: Tensor) -> bool:

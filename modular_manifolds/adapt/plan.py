@@ -69,8 +69,9 @@ class ModelPlan:
     def budget(self, lr: float = 1.0) -> Budget:
         """The split of one learning rate over the logical matrices.
 
-        `share = (mass / total mass) / response`; by mass alone every response counts as 1. With measured responses a step of
-        rate `lr` moves the outputs by about `lr` (rms), to first order.
+        `share = (mass / total mass) / max(response, 1)`; by mass alone every response counts as 1. So a step of rate `lr`
+        moves no weight by more than its part of `lr` in its own norm, and with measured responses it moves the outputs by
+        at most about `lr` (rms), to first order.
 
         Raises:
             ArgumentError: `lr` is not finite or is negative.
@@ -91,9 +92,9 @@ class ModelPlan:
                 radius=1.0,
                 share=share,
                 step=rate * share,
-                slope=size,
+                slope=size if response is None else response,
             )
-            for row, share, size in zip(self.rows, shares, sizes, strict=True)
+            for row, response, share, size in zip(self.rows, responses, shares, sizes, strict=True)
         )
         return Budget(rate, rows, by=self.by)
 

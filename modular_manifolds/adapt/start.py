@@ -74,8 +74,8 @@ def project_(
         parameter = parameters[row.parameter]
         value = row.read(parameter)
         point = _start_point(row.geometry.manifold, value, generator)
-        size = float(value.double().norm())
-        moved[row.name] = float((point - value).double().norm()) / size if size else math.inf
+        size = float(value.float().norm())
+        moved[row.name] = float((point - value).float().norm()) / size if size else math.inf
         row.write_(parameter, point)
     return tuple(replace(row, moved=moved.get(row.name)) for row in rows)
 
@@ -83,6 +83,9 @@ def project_(
 def _start_point(manifold: Manifold, value: Tensor, generator: torch.Generator) -> Tensor:
     """The nearest point of each matrix; a random one for a matrix of equal entries, which says nothing."""
     matrices = value.reshape(-1, *value.shape[-2:]) if value.dim() > 1 else value[None]
+    if not bool((matrices[..., 0, :1] == matrices[..., -1, -1:]).any()):
+        # The corners differ, and to look at them costs nothing.
+        return nearest(manifold, value)
     flat = matrices.flatten(1)
     empty = (flat.amax(dim=1) == flat.amin(dim=1)) & (flat.shape[1] > 1)
     if not bool(empty.any()):

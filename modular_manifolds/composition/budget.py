@@ -113,8 +113,8 @@ class Budget:
         """One line: how far a step may move the output, and whether the learning rate bounds that change."""
         if self.by == "measured":
             return (
-                f"lr={self.lr:g}: one step moves the outputs by about {self.lr:.4g} (rms) to first order, on the data "
-                "that measured the responses; the learning rate is an expectation, not a bound"
+                f"lr={self.lr:g}: one step moves the outputs by about {times(self.first_order, self.lr):.4g} (rms) at "
+                "most to first order, on the data that measured the responses; the learning rate is an expectation, not a bound"
             )
         if self.by == "mass":
             return f"lr={self.lr:g}: split by mass alone; how far a step moves the outputs is not known"

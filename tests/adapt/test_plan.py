@@ -44,7 +44,7 @@ def test_the_first_match_wins() -> None:
     assert rows["h.0.attn.c_attn.weight[0]"].geometry.manifold == mm.SpectralBall()
     assert rows["h.1.attn.c_attn.weight[q]"].geometry == mm.Geometry(mm.Euclidean(), mm.Spectral())
     assert rows["h.1.attn.c_attn.weight[q]"].mass == 0.5
-    assert rows["h.1.attn.c_attn.bias"].geometry.norm == mm.Max()
+    assert rows["h.1.attn.c_attn.bias"].geometry.norm == mm.RMSOperator()
     assert rows["wpe.weight"].geometry.norm == mm.Frobenius()
     assert set(plan.fallbacks()) == {
         f"h.{i}.ln_{j}.{each}" for i in (0, 1) for j in (1, 2) for each in ("weight", "bias")
@@ -61,12 +61,12 @@ def test_masses() -> None:
     for row in rows.values():
         roles[row.role] = roles.get(row.role, 0.0) + row.mass
     # The tied head adds its mass to the embedding.
-    assert roles == pytest.approx({"embedding": 1.3, "hidden": 3.0, "vector": 0.3})
+    assert roles == pytest.approx({"embedding": 1.3, "hidden": 3.0, "vector": 1.0})
     assert rows["wte.weight"].mass == pytest.approx(0.8)
 
 
 def test_shares() -> None:
-    shares, sizes = shares_of([1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 1.0, 1e-9])
+    shares, sizes = shares_of([1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 1.0, 0.3])
     assert sizes == [4.0, 1.0, 1.0, 1.0]
     assert shares == [1 / 16, 1 / 4, 1 / 4, 1 / 4]
     assert shares_of([1.0, 3.0], [None, None])[0] == [0.25, 0.75]
@@ -233,14 +233,12 @@ def test_measured_shares() -> None:
     assert seen[-1] == 6
     assert plan.by == "measured"
     budget = mm.budget(plan, 0.1)
-    assert budget.first_order == pytest.approx(1)
-    assert "about 0.1 (rms)" in budget.verdict
+    assert 0.1 < budget.first_order < 1
+    assert f"about {0.1 * budget.first_order:.4g} (rms)" in budget.verdict
     for row, line in zip(plan.rows, budget.rows, strict=True):
         assert row.response is not None
-        if row.response > 1e-3:
-            assert line.share * row.response == pytest.approx(
-                row.mass / sum(r.mass for r in plan.rows)
-            )
+        part = row.mass / sum(r.mass for r in plan.rows)
+        assert line.share * max(row.response, 1.0) == pytest.approx(part)
     later = plan.measure(batch, probes=4, seed=1, progress=False)
     assert later.rows != plan.rows
     assert [row.name for row in later.rows] == [row.name for row in plan.rows]
