@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import modular_manifolds as mm
 
-RATES = {"ours": 2**-3, "adamw": 2**-8, "muon": 2**-4}
+RATES = {"ours": 1.0, "adamw": 2**-8, "muon": 2**-4}
 """The default rate of each optimiser: the best of a grid of factors of two on tiny Shakespeare."""
 
 ADAMW_BESIDE_MUON = 2**-5
