@@ -63,17 +63,26 @@ def commuting(a: Tensor, b: Tensor, *, sign: int = 1) -> Tensor:
     if not _saves_by_symmetry(a):
         return multiply(a, b)
     whole = torch.empty_like(a)
-    for start, end in _blocks(a.shape[-1]):
+    for start, end in _blocks(a, b):
         _multiply_into(whole[..., start:end, start:], a[..., start:end, :], b[..., start:])
         _mirror(whole, start, end, sign)
     return whole
 
 
 def commuting_combined(x: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> Tensor:
-    """`beta · X + alpha · A B` of square matrices if `A B` is known to be symmetric."""
+    """`beta · X + alpha · A B` of square matrices if X and `A B` are known to be symmetric."""
     if not _saves_by_symmetry(a):
         return combined(x, a, b, beta=beta, alpha=alpha)
-    return commuting(a, b).mul_(alpha).add_(x, alpha=beta)
+    if a.dim() != 2 or torch.is_grad_enabled() or onednn_product(a, b) is not None:
+        return commuting(a, b).mul_(alpha).add_(x, alpha=beta)
+    whole = torch.empty_like(a)
+    for start, end in _blocks(a, b):
+        part = whole[start:end, start:]
+        torch.addmm(
+            x[start:end, start:], a[start:end], b[:, start:], beta=beta, alpha=alpha, out=part
+        )
+        _mirror(whole, start, end, 1)
+    return whole
 
 
 def gram_product(x: Tensor) -> Tensor:
@@ -82,8 +91,8 @@ def gram_product(x: Tensor) -> Tensor:
     if not _saves_by_symmetry(x):
         return multiply(x.mT, x)
     whole = x.new_empty((*x.shape[:-2], columns, columns))
-    for start, end in _blocks(columns):
-        whole[..., start:end, start:] = multiply(x[..., start:end].mT, x[..., start:])
+    for start, end in _blocks(x.mT, x):
+        _multiply_into(whole[..., start:end, start:], x[..., start:end].mT, x[..., start:])
         _mirror(whole, start, end, 1)
     return whole
 
@@ -92,14 +101,17 @@ def _saves_by_symmetry(x: Tensor) -> bool:
     return x.shape[-1] >= SYMMETRY_MIN_COLUMNS and readable(x)
 
 
-def _blocks(columns: int) -> list[tuple[int, int]]:
-    """Rows of blocks of at least `BLOCK_MIN_ROWS` rows: more blocks leave out more, and are slower to multiply."""
-    count = max(2, min(BLOCKS, columns // BLOCK_MIN_ROWS))
+def _blocks(a: Tensor, b: Tensor) -> list[tuple[int, int]]:
+    """Rows of blocks of `A B` of at least `BLOCK_MIN_ROWS` rows: more blocks leave out more, and are slower to multiply."""
+    columns, most = b.shape[-1], BLOCKS if onednn_product(a, b) is None else ONEDNN_BLOCKS
+    count = max(2, min(most, columns // BLOCK_MIN_ROWS))
     edges = [columns * i // count for i in range(count + 1)]
     return list(itertools.pairwise(edges))
 
 
-BLOCKS: Final = 4
+BLOCKS: Final = 8
+ONEDNN_BLOCKS: Final = 4
+"""oneDNN multiplies thin blocks more slowly, and their products are copied."""
 BLOCK_MIN_ROWS: Final = 128
 
 
@@ -113,8 +125,13 @@ def _multiply_into(out: Tensor, a: Tensor, b: Tensor) -> None:
 
 def _mirror(whole: Tensor, start: int, end: int, sign: int) -> None:
     """Fill the columns below the block from its row of blocks."""
-    right = whole[..., start:end, end:].mT
-    whole[..., end:, start:end] = right if sign > 0 else -right
+    right, below = whole[..., start:end, end:].mT, whole[..., end:, start:end]
+    if sign > 0:
+        below.copy_(right)
+    elif torch.is_grad_enabled():
+        below.copy_(-right)
+    else:
+        torch.neg(right, out=below)
 
 
 def onednn_product(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
