@@ -93,7 +93,7 @@ class Fallback:
 
     Args:
         match: as for `Rule`.
-        lr: AdamW's learning rate; None for the learning rate of the optimiser.
+        lr: AdamW's learning rate, which must be stated: it has another unit than the optimiser's.
         betas, eps, weight_decay: as in `torch.optim.AdamW`.
         optional: whether it may match nothing.
     """
@@ -107,8 +107,15 @@ class Fallback:
 
     def __post_init__(self) -> None:
         _check_match(self.match, of="Fallback")
+        if self.lr is None:
+            raise ArgumentError(
+                f"{self}(lr)",
+                "must be stated, because AdamW's rate has another unit than the optimiser's",
+                "nothing",
+                "Write mm.Fallback(..., lr=3e-4), say.",
+            )
         for name, value in (
-            ("lr", 0.0 if self.lr is None else self.lr),
+            ("lr", self.lr),
             ("eps", self.eps),
             ("weight_decay", self.weight_decay),
         ):

@@ -98,9 +98,7 @@ def _others(net: Weighted, parameters: Mapping[str, Any]) -> list[dict[str, Any]
     for path, settings in (net.fallbacks() if isinstance(net, Adapted) else {}).items():
         group = next((group for known, group in groups if known == settings), None)
         if group is None:
-            # A rate of None is the optimiser's own.
-            stated = {key: value for key, value in settings.items() if value is not None}
-            group = {"params": [], "param_names": [], "shapes": [], **stated}
+            group = {"params": [], "param_names": [], "shapes": [], **settings}
             groups.append((settings, group))
         group["params"].append(parameters[path])
         group["param_names"].append(path)

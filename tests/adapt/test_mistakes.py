@@ -244,7 +244,11 @@ MISTAKES: Final[Mapping[str, tuple[Callable[[], object], tuple[str, ...]]]] = {
     "unknown split of the rate": (adapt(by="size"), ("adapt(by)", "'size'")),
     "bounds": (adapt(by="bound"), ("adapt(by)", "declare the network")),
     "measured on nothing": (adapt(by="measured"), ("adapt(by)", "example_inputs=batch")),
-    "bad betas": (lambda: mm.Fallback("*", betas=(0.9, 1.0)), ("Fallback('*')(betas)", "[0, 1)")),
+    "no rate": (lambda: mm.Fallback("*"), ("Fallback('*')(lr)", "lr=3e-4")),
+    "bad betas": (
+        lambda: mm.Fallback("*", lr=1e-3, betas=(0.9, 1.0)),
+        ("Fallback('*')(betas)", "[0, 1)"),
+    ),
     "names twice in the text": (twice_in_text, ("from_json(text)", "'by' twice")),
     "a row twice": (
         loaded(lambda values: values["rows"].append(values["rows"][0])),

@@ -111,7 +111,8 @@ def test_a_scheduler_moves_every_group_and_resumes(name: str, tensor: bool) -> N
 
 
 @pytest.mark.parametrize("capturable", [False, True])
-def test_a_fallback_without_a_rate_takes_the_optimisers(capturable: bool) -> None:
-    plan = mm.adapt(mlp(), [mm.Fallback("*bias"), mm.Rule("*")])
+def test_a_fallback_keeps_its_own_rate(capturable: bool) -> None:
+    plan = mm.adapt(mlp(), [mm.Fallback("*bias", lr=1e-3), mm.Rule("*")])
     opt = mm.SteepestDescent(plan, 0.01, capturable=capturable)
-    assert {float(group["lr"]) for group in opt.param_groups} == {0.01}
+    assert [float(group["lr"]) for group in opt.param_groups][-1] == pytest.approx(1e-3)
+    assert float(opt.param_groups[0]["lr"]) == pytest.approx(0.01)
