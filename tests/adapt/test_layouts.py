@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_models import output
 from torch import Tensor
-from zoo import MODELS
+from zoo import MODELS, output
 
 import modular_manifolds as mm
 

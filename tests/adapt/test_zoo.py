@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import pytest
 import torch
-from torch import Tensor, nn
-from zoo import MODELS
+from torch import nn
+from zoo import MODELS, output
 
 import modular_manifolds as mm
 
@@ -297,13 +297,6 @@ MATRICES: Final[Mapping[str, Mapping[str, Shape]]] = {
     },
 }
 """The logical shape (*stack, out, in) of every logical matrix; what is not listed is a vector."""
-
-
-def output(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    model.eval()
-    with torch.no_grad():
-        found = model(**batch)
-    return found if isinstance(found, Tensor) else found.logits
 
 
 def attributes(model: nn.Module) -> list[tuple[type, list[str]]]:

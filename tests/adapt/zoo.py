@@ -276,3 +276,10 @@ MODELS: Final[Mapping[str, Callable[[], Model]]] = {
     "gpt_oss": gpt_oss,
     "reader": reader,
 }
+
+
+def output(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    model.eval()
+    with torch.no_grad():
+        found = model(**batch)
+    return found if isinstance(found, Tensor) else found.logits
