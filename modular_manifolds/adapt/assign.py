@@ -26,7 +26,7 @@ from modular_manifolds.nn.piece import Piece
 
 @dataclass(frozen=True)
 class Assignment:
-    """What happens to each trainable parameter.
+    """The treatment of each trainable parameter.
 
     Args:
         rows: the logical matrices with a geometry.
@@ -130,7 +130,7 @@ def _drafts_of(claim: Claim, outputs: frozenset[int]) -> list[_Draft]:
 
 
 def _one_of(found: list[Known | None]) -> Known | None:
-    """What is known of a tied weight: an embedding before a head, and anything before nothing."""
+    """The knowledge that counts for a tied weight: an embedding before a head, and anything before nothing."""
     order: list[Role] = ["embedding", "hidden", "head", "increment", "position", "vector"]
     known = [each for each in found if each is not None]
     return min(known, key=lambda each: order.index(each.role), default=None)

@@ -39,7 +39,7 @@ TRANSPOSED_EXPERTS: Final = ("Llama4", "Aria", "GptOss", "OpenAIPrivacyFilter")
 
 @dataclass(frozen=True)
 class Known:
-    """What the library knows of a parameter.
+    """The facts that the library knows about a parameter.
 
     Args:
         role: the role, from which the defaults follow.
@@ -57,10 +57,10 @@ class Known:
 
 
 def recognise(place: Place, *, outputs: frozenset[int]) -> Known | None:
-    """What is known of a parameter; None if nothing is.
+    """Look up the facts about a parameter; None if the library knows nothing about it.
 
     Args:
-        place: the parameter and what surrounds it.
+        place: the parameter and the modules around it.
         outputs: the ids of the modules that compute the model's outputs.
     """
     module, source = place.module, type(place.module).__name__

@@ -20,7 +20,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 
 LEAST_ASPECT: Final = 2
-"""From this ratio of the sides on the singular values of independent entries lie close together."""
+"""The ratio of the sides from which on the singular values of independent entries lie close together."""
 LEAST_COLUMNS: Final = 16
 """Smaller matrices are decomposed in no time."""
 ACCURATE: Final = 4e-6

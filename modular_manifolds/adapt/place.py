@@ -1,4 +1,4 @@
-"""Places: where each parameter of a model stands, and what surrounds it."""
+"""Places: the position of each parameter in a model, and the modules around it."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def check_fit(
 
 
 def _computed(module: nn.Module, own: str, parents: tuple[nn.Module, ...]) -> str:
-    """What computes a weight from this parameter; empty if nothing does."""
+    """The name of the mechanism that computes a weight from this parameter; empty if there is none."""
     if isinstance(module, parametrize.ParametrizationList) or any(
         isinstance(each, parametrize.ParametrizationList) for each in parents
     ):

@@ -69,7 +69,7 @@ values for spectral norms, and one with equal entries for `Max`; on spectral bal
 
 
 def in_units(manifold: Manifold, norm: Norm, shape: Shape) -> Manifold:
-    """The manifold, scaled so that its points of this shape (out, in) have norm 1 where they had radius 1.
+    """The manifold, scaled so that its points of this shape (out, in) have norm 1 instead of radius 1.
 
     A manifold or a norm of your own is scaled by the norm of a random point.
     """

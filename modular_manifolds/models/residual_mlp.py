@@ -21,7 +21,7 @@ def ResidualMLP(
     """`logit_scale · (input >> Residual(block, depth=L) ** L >> output)` with `block = Linear >> Abs`.
 
     Every weight is measured from rms to rms, so without `logit_scale` the network has sensitivity 1
-    at every width and depth. A block's output has the size of its input: Abs changes no size, where ReLU
+    at every width and depth. A block's output has the size of its input: Abs changes no size, whereas ReLU
     would halve the power. The blocks share one mass: depth takes nothing from input and output.
 
     Args:

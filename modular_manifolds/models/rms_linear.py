@@ -20,8 +20,8 @@ def rms_linear(
 
     Args:
         in_features, out_features: the sizes.
-        manifold: Stiefel(), SpectralBall() or SpectralSphere(), scaled as said, or Euclidean(), where
-            the weight starts with RMS operator norm 1; Stiefel() by default.
+        manifold: Stiefel(), SpectralBall() or SpectralSphere(), scaled as said, or Euclidean(), in
+            which the weight starts with RMS operator norm 1; Stiefel() by default.
         mass: the share of the learning.
 
     Raises:

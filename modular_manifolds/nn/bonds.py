@@ -90,7 +90,7 @@ class SiLU(FixedBond):
     """`x σ(x) / 1.0998394`, σ the logistic function; sensitivity 1 in rms, l2, l1 and linf.
 
     With `t = tanh(x/2)` the slope is `σ (1 + x (1 − σ)) = (1 + t)(2 + x (1 − t))/4`. Its derivative,
-    `σ (1 − σ)(2 − x t)`, is zero where x t = 2; there the slope is (2 + x)/4, and no slope is larger in size, as the slopes
+    `σ (1 − σ)(2 − x t)`, is zero at x t = 2; there the slope is (2 + x)/4, and no slope is larger in size, as the slopes
     at x and −x add to 1. So no entry moves more than its input did.
     """
 

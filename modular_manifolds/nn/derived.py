@@ -54,7 +54,7 @@ class Derived(nn.Module, ABC):
 
     @property
     def source(self) -> AnySpace | None:
-        """The space this module takes; None where it takes any."""
+        """The space this module takes; None if it takes any."""
         return self.tree().signature.source
 
     @property

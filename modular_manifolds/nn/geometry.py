@@ -53,7 +53,7 @@ class Geometry:
         return self.manifold.transposes and self.norm.transposes
 
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
-        """A random starting point; in unbounded space one of unit norm, where sensitivities hold."""
+        """A random starting point; in unbounded space one of unit norm, at which sensitivities hold."""
         if self.manifold.compact:
             return self.manifold.random(shape, dtype=dtype)
         dtype = dtype or torch.get_default_dtype()
@@ -67,7 +67,7 @@ class Geometry:
     def operator_bound(
         self, shape: tuple[int, int], source: VectorNorm, target: VectorNorm
     ) -> float:
-        """A bound on `‖Wx‖_target/‖x‖_source` over the whole manifold; infinite where there is none."""
+        """A bound on `‖Wx‖_target/‖x‖_source` over the whole manifold; infinite if there is none."""
         return self.manifold.largest_singular_value(shape) * through_l2(shape, source, target)
 
     def norm_constant(

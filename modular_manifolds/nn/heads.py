@@ -24,7 +24,7 @@ class Heads(MatrixAtom):
     """`W_h x` for every head h: (…, positions, features) to (…, heads, positions, head_features).
 
     The weight is a stack of shape (heads, head_features, features), and every matrix of it is a point of the
-    manifold: by default Stiefel of radius `√(head_features/features)`, where
+    manifold: by default Stiefel of radius `√(head_features/features)`, so that
     `‖W_h x‖_rms = ‖W_h x‖₂/√head_features ≤ √(head_features/features) ‖x‖₂/√head_features = ‖x‖_rms`. The
     output's norm is the largest over heads and positions, a step's the largest over heads; sensitivity and
     norm constant are 1.
@@ -81,7 +81,7 @@ class MergeHeads(Bond):
     """The heads side by side: (…, heads, positions, head_features) to (…, positions, heads · head_features).
 
     Sensitivity 1 from the largest rms over heads: `‖(x_1, …, x_H)‖_rms² = Σ_h ‖x_h‖_rms²/H ≤ max_h ‖x_h‖_rms²`.
-    A `Linear` behind it mixes the heads, and on the Stiefel manifold it loses none of their size, where the
+    A `Linear` behind it mixes the heads, and on the Stiefel manifold it loses none of their size, whereas the
     average of a matrix a head would shrink H unrelated heads by √H.
 
     Raises:

@@ -44,7 +44,7 @@ class Atom(Module):
         norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs.
         mass: the share of the learning; 0 freezes the weight.
         offset: a bound on `‖f(0)‖`.
-        largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        largest: a bound on `‖f(x)‖` for every x; infinite if there is none.
         leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
             dimensions between batch and features to draw a trial input with.
         rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity.
@@ -98,7 +98,7 @@ class Atom(Module):
     def certified(self) -> float | None:
         """A Lipschitz bound for the weight as it is, in float64 and rounded up.
 
-        None, the default, where `lipschitz_at` its `σ_max` says all that is known.
+        None, the default, if `lipschitz_at` its `σ_max` says all that is known.
         """
         return None
 
@@ -125,7 +125,7 @@ class Atom(Module):
         return self.lipschitz_at(largest_singular_value)
 
     def matrix(self) -> Tensor | None:
-        """W with `f(x) = W x` for every x, in the weight's dtype; None, the default, where f is not linear."""
+        """W with `f(x) = W x` for every x, in the weight's dtype; None, the default, if f is not linear."""
         return None
 
     def rounding_within(self, radius: Any, dtype: torch.dtype) -> float:
@@ -172,7 +172,7 @@ class Atom(Module):
         weight = self.weight
         if not has_values(weight):
             return
-        # Under `torch.device("meta")` a weight with values is drawn where it lives.
+        # Under `torch.device("meta")` a weight with values is drawn on its own device.
         with nullcontext() if _makes_values() else torch.device(weight.device):
             weight.data.copy_(self.initial(tuple(weight.shape), weight.dtype))
 
@@ -219,7 +219,7 @@ class Bond(Module):
         source: the space it takes; None for any.
         target: the space it gives; SAME for the one that came in.
         offset: a bound on `‖f(0)‖`.
-        largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        largest: a bound on `‖f(x)‖` for every x; infinite if there is none.
         leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
             dimensions between batch and features to draw a trial input with.
         rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity: one that
@@ -255,7 +255,7 @@ class Bond(Module):
 
         The sensitivity by default. A bond whose bound grows with its input overrides this; its
         sensitivity is then this bound at radius 1. A bond that takes a tuple is given a tuple of radii, one
-        for each part, or one number where only the sum is known.
+        for each part, or one number if only the sum is known.
         """
         del radius
         return self._own.sensitivity

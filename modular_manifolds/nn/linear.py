@@ -18,7 +18,7 @@ class Linear(MatrixAtom):
 
     The norm brings its vector norms along (Spectral: l2 to l2; RMSOperator: rms to rms; Max: l1 to
     linf; …); `source_norm` and `target_norm` name others, and the constants are converted. Sensitivity is the
-    largest operator norm on the manifold; in Euclidean space, where there is none, it is that of a
+    largest operator norm on the manifold; in Euclidean space, which has none, it is that of a
     weight of unit norm.
 
     Args:

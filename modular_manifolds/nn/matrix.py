@@ -1,4 +1,4 @@
-"""What atoms have in common that multiply by a matrix, or by each matrix of a stack."""
+"""The common base of atoms that multiply by a matrix, or by each matrix of a stack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modular_manifolds.nn.leaf import Atom
 class MatrixAtom(Atom):
     """`W x` for every matrix W of the weight, of shape (*stack, out, in): an interface.
 
-    Sensitivity is the largest operator norm on the manifold; in Euclidean space, where there is none, it is
+    Sensitivity is the largest operator norm on the manifold; in Euclidean space, which has none, it is
     that of a weight of unit norm. The output's norm is the largest over the stack, and so are the bounds.
     """
 

@@ -41,7 +41,7 @@ class Residual(Module):
         block = self.block.tree(joined(path, "block"))
         skip = identity(joined(path, "skip"))
         if self.depth == 1:
-            trees.Sum(path, (skip, block))  # raises where the block does not give what it takes
+            trees.Sum(path, (skip, block))  # raises if the block does not give what it takes
             return block
         part = 1.0 / self.depth
         return trees.Sum(

@@ -19,7 +19,7 @@ class RMSNorm(Bond):
 
     With `r² = mean(x²)` over d features and `s = √(r² + ε)` the Jacobian is `(I − x xᵀ/(d s²))/s`. It is symmetric,
     with eigenvalues 1/s and, along x, `(1 − r²/s²)/s`; all are at most 1/√ε, and 1/√ε is reached at x = 0. So the
-    constant holds where input and output are both in rms or both in l2. In linf and l1 it would be larger by a factor
+    constant holds if input and output are both in rms or both in l2. In linf and l1 it would be larger by a factor
     that grows with √d: these spaces are refused. An input of rms norm r gives one of `r/√(r² + ε)`.
 
     With the default ε = 1 the sensitivity is 1. The customary 1e-6 makes it 1000.

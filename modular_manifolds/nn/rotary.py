@@ -63,7 +63,7 @@ class Rotary(Bond):
         )
 
     def _turns(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of shape (positions, d/2), computed anew where none are long enough or of x's kind."""
+        """Cosines and sines of shape (positions, d/2), computed anew if none are long enough or of x's kind."""
         positions, tables = x.shape[-2], self._tables
         if is_traced(x):
             # A traced program is one for any number of positions, and what it computes is kept nowhere.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether the entries of `x` exist: not on the meta device, and not where torch only makes believe."""
+    """Whether the entries of `x` exist: not on the meta device, and not in a fake tensor of torch."""
     return not x.is_meta and type(x).__name__ != "FakeTensor"
 
 

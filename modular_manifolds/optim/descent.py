@@ -1,4 +1,4 @@
-"""What a bucket descends on a device: by operators on lists of tensors, or in one pass over memory by the Triton kernels."""
+"""The gradients, or their averages, that a bucket descends on a device: by operators on lists, or in one Triton pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Decays = Mapping[tuple[float, torch.dtype], Tensor]
 
 @dataclass(frozen=True)
 class Descent:
-    """What the solver descends.
+    """The gradients, or their averages, that the solver descends.
 
     Args:
         stack: gradients or their averages, in the stack of the bucket.
@@ -44,7 +44,7 @@ def takes_one_pass(bucket: Bucket, group: Group, state: States) -> bool:
     if bucket.as_vectors or not couples_rows or group["noise_damping"]:
         return False
     if any(each.piece is not None for each in bucket.weights):
-        # The kernels write where whole parameters lie.
+        # The kernels write to the memory of whole parameters only.
         return False
     gradients = {gradient_of(each).dtype for each in bucket.weights}
     if gradients != {bucket.dtype} or resolve("auto", bucket.parameters[0]) != "triton":

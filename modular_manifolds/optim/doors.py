@@ -31,7 +31,7 @@ FAR: Final = 1e-3
 
 @dataclass(frozen=True)
 class Opened:
-    """What an optimiser is built on.
+    """The groups and geometries that an optimiser is built on.
 
     Args:
         groups: parameter groups, with the geometry as JSON-able values.

@@ -56,7 +56,7 @@ def groups_of(net: Weighted) -> list[dict[str, Any]]:
     """One group a geometry: `params`, `param_names`, `shapes`, `shares`, `manifold` and `norm`.
 
     Groups stand in the order of their first weight in the budget, and weights inside a group in the budget's order. If
-    a parameter holds several logical matrices, `pieces` says where they lie and its entry of `shares` has one for each.
+    a parameter holds several logical matrices, `pieces` gives their places and its entry of `shares` has one for each.
     Weights of other optimisers stand in groups of their own, the last ones.
     """
     net = network_of(net)

@@ -81,7 +81,7 @@ def keep_places_(
     before: Mapping[Tensor, Mapping[str, Any]],
     loaded: Mapping[Tensor, Mapping[str, Any]],
 ) -> None:
-    """Put loaded state where state was before, if shape, dtype and device agree; else it keeps the dtype it was saved in.
+    """Put loaded state into the tensors of the state before, if shape, dtype and device agree; else it keeps its saved dtype.
 
     torch casts state to the parameter's dtype, which would round a master copy to bfloat16. Captured graphs hold the
     addresses of the tensors that were there before.

@@ -218,7 +218,7 @@ def _points(bucket: Bucket, state: States) -> Tensor:
 def _write_(
     bucket: Bucket, state: States, landed: Tensor, start: Tensor, moving: Tensor, *, one: bool
 ) -> None:
-    """Write to the weights and their master copies where units have landed, or the start of those that rest."""
+    """Write the points at which units have landed, or the start of those that rest, to the weights and their master copies."""
     masters = held(bucket, state, "master")
     if one and len(masters) in (0, len(bucket.weights)):
         if bucket.shares.dim() == 2:

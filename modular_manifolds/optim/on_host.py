@@ -138,7 +138,7 @@ def descended(gradient: Gradient, group: Group) -> tuple[Tensor, Tensor | None]:
     The momentum of every unit is the average over steps, and decays in a step that does not reach the unit. Such a
     unit must not move: a direction does not depend on how small the momentum has become, so a unit that was reached
     once would go on at full length in that one direction. When a unit is reached again after a long time, its new
-    gradient outweighs the old ones, which were taken where the network no longer is.
+    gradient outweighs the old ones, which were taken at points that the network has left.
     """
     mu, state = group["momentum"], gradient.state
     buffer: Tensor | None = state.get("momentum")

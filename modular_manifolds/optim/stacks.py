@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """One tensor with a batch dimension, or the tensor itself where there is but one."""
+    """One tensor with a batch dimension, or the tensor itself if there is but one."""
     return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
 
 
 def factors(values: list[float], like: Tensor) -> Tensor | float:
-    """One number for each tensor of a stack, or the number itself where there is but one."""
+    """One number for each tensor of a stack, or the number itself if there is but one."""
     return values[0] if len(values) == 1 else like.new_tensor(values)
 
 

@@ -77,9 +77,9 @@ def in_full(weight: Tensor, master: Tensor | None) -> Tensor:
 
 
 def at_rest(point: Tensor, landed: Tensor, reached: Tensor) -> Tensor:
-    """`landed`, with units that are not reached where they were, bit for bit, if only rounding has moved them.
+    """`landed`, but a unit that is not reached keeps its place, bit for bit, if only rounding has moved it.
 
-    A unit that was off its manifold has moved further, and stays where it landed.
+    A unit that was off its manifold has moved further, and keeps the place at which it landed.
     """
     within_unit = tuple(d for d in range(reached.dim()) if reached.shape[d] == 1)
     moved, size = (landed - point).abs(), landed.abs()

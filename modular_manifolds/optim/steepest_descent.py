@@ -31,7 +31,7 @@ from modular_manifolds.solvers.base import Solver
 class SteepestDescent(Optimizer):
     """Every weight steps `lr · share` along the steepest tangent direction, then back onto its manifold.
 
-    `W ← retract(W, −lr · share · A)`, where `−A` is steepest for the momentum
+    `W ← retract(W, −lr · share · A)`, in which `−A` is steepest for the momentum
     `B ← μ B + (1 − μ) G` (Nesterov: `μ B + (1 − μ) G` after the update). Momentum lives in the ambient
     space, as in Muon; `tangent_momentum=True` projects it to the tangent space at the new point after
     every step. The step of the whole network has modular norm `lr`, or less with `noise_damping`. A unit of a weight that
@@ -56,7 +56,7 @@ class SteepestDescent(Optimizer):
         nesterov: needs momentum.
         tangent_momentum: keep the momentum tangent.
         noise_damping: step each unit of a weight by the part of its gradients that is signal; needs momentum.
-        weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused where points have a fixed size.
+        weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused if points have a fixed size.
         solver: `"auto"`, or a solver's name or `Solver` that is listed for every weight's pair.
         on_nonfinite: `"raise"`, or `"skip"` to leave out the whole step and count it in `skipped`.
         capturable: allow `torch.cuda.CUDAGraph` to capture `step()`; `lr` becomes a tensor.

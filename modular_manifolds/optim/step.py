@@ -17,7 +17,7 @@ from modular_manifolds.solvers.solution import Solution
 
 @dataclass(frozen=True)
 class Step:
-    """Where the weights land, and the solution that led there, its direction at the length of the step."""
+    """The point at which the weights land, and the solution that led there, its direction at the length of the step."""
 
     point: Tensor
     solution: Solution

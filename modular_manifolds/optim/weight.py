@@ -29,7 +29,7 @@ class Weight:
         group, place: `param_groups[group]["params"][place]` is the parameter.
         index: counts the weights of all groups.
         path: the parameter's name.
-        piece: where the weight lies in the parameter; None if it is the whole.
+        piece: the place of the weight in the parameter; None if it is the whole.
         slot: the place of the piece among the parameter's pieces.
     """
 

@@ -10,7 +10,7 @@ runner. One call tries them all:
     testing.check_solver(MySolver(), MyManifold(), MyNorm(), testing.Sample(shape=(6, 3)))
     testing.check_module(MyBond())
 
-A Sample is a shape, a dtype, a seed and the accuracy to ask for where something is approximate by
+A Sample is a shape, a dtype, a seed and the accuracy to ask for if something is approximate by
 design. Take several: a single entry, a row, a column, tall, wide, square, a stack of matrices, a
 vector. `MANIFOLD_LAWS`, `NORM_LAWS`, `SOLVER_LAWS` and `MODULE_LAWS` hold the laws one by one, for
 pytest to parametrise over:

@@ -24,7 +24,7 @@ def at_least(measured: Tensor | float, required: Tensor | float, law: str) -> No
 
 
 def _worst_excess(smaller: Tensor | float, larger: Tensor | float) -> tuple[float, float] | None:
-    """The pair of entries that breaks `smaller ≤ larger` most; None where none does."""
+    """The pair of entries that breaks `smaller ≤ larger` most; None if none does."""
     left = torch.as_tensor(smaller, dtype=torch.float64).detach().cpu()
     right = torch.as_tensor(larger, dtype=torch.float64).detach().cpu()
     if bool((left <= right).all()):

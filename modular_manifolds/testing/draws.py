@@ -22,7 +22,7 @@ def draw_point(manifold: Manifold, sample: Sample, shape: tuple[int, ...] | None
 
 
 def draw_inner_point(manifold: Manifold, sample: Sample) -> Tensor:
-    """The point of the sample; where the manifold has a boundary, one well inside it."""
+    """The point of the sample; if the manifold has a boundary, one well inside it."""
     point = draw_point(manifold, sample)
     return point / 2 if manifold.has_boundary else point
 
@@ -35,7 +35,7 @@ def of_the_size_of(point: Tensor, x: Tensor) -> Tensor:
 def tangent_of_size(manifold: Manifold, point: Tensor, x: Tensor) -> Tensor:
     """The tangent part of `x` brought to the size of `point`.
 
-    Not normalised after the projection: where the tangent space is only zero, that would be noise.
+    Not normalised after the projection: if the tangent space is only zero, that would be noise.
     """
     return manifold.tangent(point, of_the_size_of(point, x))
 

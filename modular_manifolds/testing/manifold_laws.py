@@ -146,7 +146,7 @@ def half_precision_stays_half_precision(manifold: Manifold, sample: Sample) -> N
 
 
 def declared_bound_holds(manifold: Manifold, sample: Sample) -> None:
-    """No point has a singular value above `largest_singular_value`; it is infinite where there is none."""
+    """No point has a singular value above `largest_singular_value`; it is infinite if there is none."""
     bound = manifold.largest_singular_value(sample.shape)
     equal(bound < float("inf"), manifold.compact, f"{manifold}: bounded, and compact")
     for i in range(8):
@@ -161,7 +161,7 @@ def declared_bound_holds(manifold: Manifold, sample: Sample) -> None:
 
 
 def declared_row_bound_holds(manifold: Manifold, sample: Sample) -> None:
-    """No row of a point is longer than `largest_row_norm`; it is infinite where there is no bound."""
+    """No row of a point is longer than `largest_row_norm`; it is infinite if there is no bound."""
     bound = manifold.largest_row_norm(sample.shape)
     equal(bound < float("inf"), manifold.compact, f"{manifold}: bounded rows, and compact")
     largest_value = manifold.largest_singular_value(sample.shape)

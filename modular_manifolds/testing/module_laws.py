@@ -85,14 +85,14 @@ def sensitivity_holds_in_the_unit_ball(module: Composed, sample: Sample) -> None
 
 
 def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
-    """`‖f(x + d) − f(x)‖ ≤ sensitivity · ‖d‖` where gradient ascent leads, the lengths of d being kept.
+    """`‖f(x + d) − f(x)‖ ≤ sensitivity · ‖d‖` at the pairs that gradient ascent finds, with the length of each d kept.
 
     The point x climbs within twice its norm, and the direction of d turns, one after the other. In float64
     the nearest pairs see a slope to about 1e-8: enough for GELU divided by 1.1289, off by 3.7e-6.
     """
     generator = sample.generator("ascent")
     for trial in trials(module, sample):
-        # Other rows of each kind: those of one kind begin where those of another do.
+        # Different rows for each kind, because the same row of two kinds may begin at the same point.
         rows = [slice(i * ASCENTS % DRAWN, i * ASCENTS % DRAWN + ASCENTS) for i in range(DRAWN)]
         begun = [
             (

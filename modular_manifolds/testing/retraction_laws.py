@@ -20,7 +20,7 @@ from modular_manifolds.testing.sample import Sample
 def retraction_is_first_order(manifold: Manifold, sample: Sample) -> None:
     """`‖retract(W, tA) − (W + tA)‖` falls as t²: at t/10 it is a fiftieth at most.
 
-    Where the manifold has a boundary, well inside it.
+    If the manifold has a boundary, the point is well inside it.
     """
     point = draw_inner_point(manifold, sample)
     a = tangent_of_size(manifold, point, sample.normal("a"))

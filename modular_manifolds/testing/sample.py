@@ -1,4 +1,4 @@
-"""What a law is tried on: shapes and random numbers that are the same at every run."""
+"""The samples that a law is tried on: shapes and random numbers that are the same at every run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sample:
         seed: another seed is another draw.
         accuracy: the relative error allowed on top of rounding, for what is approximate by design
             (`msign` at its default: 1e-3).
-        device: where the tensors live.
+        device: the device of the tensors.
     """
 
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class Sample:
         return torch.Generator(device=self.device).manual_seed(seed)
 
     def normal(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
-        """Standard normal entries, of the sample's shape where no other is given."""
+        """Standard normal entries, of the sample's shape if no other is given."""
         size = self.shape if shape is None else shape
         generator = self.generator(name)
         return torch.randn(size, generator=generator, dtype=self.dtype, device=self.device)

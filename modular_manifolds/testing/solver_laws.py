@@ -29,7 +29,7 @@ SolverLaw = Callable[[Solver, Manifold, Norm, Sample], None]
 
 
 def direction_is_tangent(solver: Solver, manifold: Manifold, norm: Norm, sample: Sample) -> None:
-    """`P(A) = A`, up to rounding of a direction of unit length; half the digits where the solver says so.
+    """`P(A) = A`, up to rounding of a direction of unit length; half the digits if the solver says so.
 
     A tangent part that is small beside the gradient carries the rounding of the whole gradient.
     """
@@ -44,7 +44,7 @@ def direction_is_tangent(solver: Solver, manifold: Manifold, norm: Norm, sample:
 def direction_has_at_most_unit_length(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """`‖A‖ ≤ 1`, up to rounding; half the digits where the solver says so."""
+    """`‖A‖ ≤ 1`, up to rounding; half the digits if the solver says so."""
     for kind, (w, g) in _problems(manifold, sample).items():
         a = _solve(solver, manifold, norm, w, g).direction
         law = f"{_name(solver, manifold, norm)}: length of the direction ({kind} gradient)"
@@ -145,7 +145,7 @@ def normal_gradient_gives_no_length(
     normal = normal - manifold.tangent(w, normal)
     # Again, because the rounding of a large tangent part is large beside a small normal one.
     normal = normal - manifold.tangent(w, normal)
-    # Where every direction is tangent, nothing but zero is normal.
+    # If every direction is tangent, nothing but zero is normal.
     normal = torch.where(size(normal)[..., None, None] > sample.rounding, normal, 0.0)
     found = _solve(solver, manifold, norm, w, normal)
     law = f"{_name(solver, manifold, norm)}: direction for a gradient without a tangent part"
@@ -178,7 +178,7 @@ def batched_equals_looped(solver: Solver, manifold: Manifold, norm: Norm, sample
 def warm_start_does_not_worsen(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """From the dual of its own solution a solver that reached its gap reaches it in no more rounds.
+    """A solver that reached its gap reaches it in no more rounds from the dual of its own solution.
 
     From the dual of another gradient any solver gives a feasible direction with a sound certificate.
     """
@@ -279,7 +279,7 @@ def _solve(solver: Solver, manifold: Manifold, norm: Norm, w: Tensor, g: Tensor)
 
 
 def _to_unit(manifold: Manifold, norm: Norm, w: Tensor, x: Tensor) -> Tensor:
-    """The tangent part of `x` at unit length; zero where nothing but rounding is left of it."""
+    """The tangent part of `x` at unit length; zero if nothing but rounding is left of it."""
     tangent = manifold.tangent(w, x)
     length, whole = norm.value(tangent), norm.value(x)
     kept = length > 1e-4 * whole

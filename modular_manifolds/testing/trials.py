@@ -86,7 +86,7 @@ def output_rounding(trial: Trial, sample: Sample) -> float:
     """How far rounding may move the difference of two outputs, relative to the bound on the outputs.
 
     A sum of n products is off by at most `nε/2` times the sum of their sizes. That sum is within √n of the bound on
-    the output, also where the output itself cancels. The factor 16 leaves room for √n and for several such sums.
+    the output, also if the output itself cancels. The factor 16 leaves room for √n and for several such sums.
     """
     return 16 * (_entries(trial.source) + _entries(trial.target)) * sample.eps
 
@@ -146,7 +146,7 @@ def pairs(trial: Trial, sample: Sample) -> Iterator[tuple[Any, Any]]:
 
 
 def _coordinate(x: Tensor) -> Tensor:
-    """One where an entry is the largest of its vector, and zero elsewhere."""
+    """One at each entry that is the largest of its vector, and zero elsewhere."""
     return torch.zeros_like(x).scatter(-1, x.abs().argmax(dim=-1, keepdim=True), 1.0)
 
 
@@ -173,7 +173,7 @@ def flat(x: Any) -> Tensor:
 
 
 def shaped_like(x: Any) -> Callable[[Tensor], Any]:
-    """What undoes `flat` of an input like `x`."""
+    """The inverse of `flat` for an input like `x`."""
     widths = [part[0].numel() for part in vectors(x)]
 
     def shaped(rows: Tensor) -> Any:
