@@ -103,7 +103,7 @@ class Budget:
 
         True if `first_order` is at most 1 and no weight that counts is unbounded. The promise then holds for every
         input in the unit ball and every point of the weights' manifolds. If it is False, η is an expectation: the
-        change that the step is meant to make, where slopes are typical and sizes are at most 1.
+        change that the step is meant to make if slopes are typical and sizes are at most 1.
         """
         bounded = self.by == "bound" and not self.unbounded
         return bounded and self.first_order <= 1 + BUDGET_ROUNDING

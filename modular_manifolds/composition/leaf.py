@@ -26,7 +26,7 @@ class Leaf:
     The callables speak of the live module: a certified bound is that of the weight at the first call.
 
     Args:
-        path: where the module stands in the network, in PyTorch's dotted names.
+        path: the module's place in the network, in PyTorch's dotted names.
         label: how the module reads in tables, such as `Linear(64, 10)`.
         signature: mass, sensitivity, rate scale and spaces.
         lipschitz: the slope bound that holds at *every* point of the weight's manifold, for inputs of any size;
@@ -40,7 +40,7 @@ class Leaf:
         kind: the module's function, if reports know it by name.
         additive: whether the weight is added to the input: then a step of it moves the output by the same
             amount at every input, also at those smaller than 1.
-        largest: a bound on `‖f(x)‖` for every x; infinite where there is none.
+        largest: a bound on `‖f(x)‖` for every x; infinite if there is none.
         output_within: a bound on `‖f(x)‖` for inputs of norm at most r, as a function of r, for what the
             slope does not tell; `largest` for every r without it. It does not count when trees are compared.
         leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the

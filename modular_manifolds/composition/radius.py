@@ -28,7 +28,7 @@ def scaled(factor: float, radius: Radius) -> Radius:
 
 
 def added(radii: Sequence[Radius]) -> Radius:
-    """A bound on `x + y + …`: part by part where all are known part by part, else on the whole."""
+    """A bound on `x + y + …`: part by part if all are known part by part, else on the whole."""
     tuples = [radius for radius in radii if isinstance(radius, tuple)]
     if len(tuples) < len(radii):
         return plus(total(radius) for radius in radii)
@@ -49,5 +49,5 @@ def plus(sizes: Iterable[float]) -> float:
 
 
 def times(bound: float, size: float) -> float:
-    """`bound · size`, where nothing times without bound is nothing."""
+    """`bound · size`, with `0 · ∞ = 0`."""
     return 0.0 if bound == 0 or size == 0 else bound * size

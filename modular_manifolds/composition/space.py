@@ -91,7 +91,7 @@ class MismatchError(Exception):
 
 
 def unify(offered: AnySpace, required: AnySpace) -> AnySpace | None:
-    """What SAME must be for `offered` to equal `required`; None where it does not matter.
+    """The space that SAME must stand for if `offered` is to equal `required`; None if it does not matter.
 
     Raises:
         MismatchError: no value of SAME makes them equal.

@@ -1,4 +1,4 @@
-"""Gradient ascent from many starts at once: where a largest value is looked for, not proved."""
+"""Gradient ascent from many starts at once, which looks for a largest value and proves nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def climb(
 ) -> tuple[Tensor, Tensor]:
     """Move every row uphill on `value`; no row ends lower than it began.
 
-    `x ← keep(x + step · ∇value/‖∇value‖)` where that is higher. Where the gradient is zero, as that of
+    `x ← keep(x + step · ∇value/‖∇value‖)` if that is higher. If the gradient is zero, as that of
     the slope of a piecewise linear function, the direction is random. No row may look at another.
 
     Args:

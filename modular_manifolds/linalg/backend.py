@@ -212,7 +212,7 @@ def land_by_kernels_(
 
     Args:
         weights, masters, turned: as the momenta in `descend_by_kernels_`, the weights in their dtype; there may be no masters.
-        landed, start: stacks in float32: where rows go that move, and where all others stay.
+        landed, start: stacks in float32: the new rows of those that move, and the rows of all others, which stay.
         moving: whether a row moves, in a shape that expands to one bool a row.
     """
     kernels.land_(weights, landed, start, moving, masters=masters, turned=turned)

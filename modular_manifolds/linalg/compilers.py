@@ -1,4 +1,4 @@
-"""What `torch.compile` must know of functions of plain numbers to make one graph of the code that calls them."""
+"""Helpers with which `torch.compile` makes one graph of code that calls functions of plain numbers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def constant(function: Function) -> Function:
     """Mark a function whose result depends on nothing but its arguments: it is called once, and not traced.
 
-    Where it is compiled its arguments must be plain: no tensor, no symbolic size.
+    In compiled code its arguments must be plain: no tensor, no symbolic size.
     """
-    # What torch.compiler.assume_constant_result does. To call that imports the compiler, which takes as long as
-    # importing torch.
+    # This is all that torch.compiler.assume_constant_result does. To call that imports the compiler, which takes as long
+    # as importing torch.
     function.__dict__["_dynamo_marked_constant"] = True
     return function
 
 
 def plain(number: float) -> float:
-    """The number itself; where a compiler has made it symbolic, its value, for which alone the code is compiled."""
+    """The number itself; if a compiler has made it symbolic, its value, for which alone the code is compiled."""
     # To read the digits of a symbolic float is to ask for its value.
     return float.fromhex(number.hex())
 

@@ -15,18 +15,19 @@ from modular_manifolds.linalg.products import commuting, gram_product, product
 TOGETHER: Final = {torch.bfloat16: 1, torch.float32: 4, torch.float64: 4}
 """How many steps are made on one Gram matrix. It holds squares of singular values: those below the root of
 rounding are noise, which every step multiplies, so from time to time it is made anew from X. In bfloat16 after every
-step: the second polynomial is steep where the first left the large singular values, and of a Gram matrix that
-was rounded on the way they came out at 1.1 to 17 (singular values k^-0.5, columns 128 and 256), beyond where it returns."""
+step: the second polynomial is steep at the values to which the first brought the large singular values. With a Gram
+matrix that was rounded on the way they came out at 1.1 to 17 (singular values k^-0.5, columns 128 and 256), beyond the
+range that the polynomials bring back."""
 
 
 def gram_iterate(
     x: Tensor, polynomials: Sequence[Polynomial], *, together: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What `iterate` makes of `X/s`, `s = ‖XᵀX‖_F^{1/2}`, in the dtype of X of shape (*batch, m, n), m ≥ n; and s.
+    """The result of `iterate` for `X/s`, `s = ‖XᵀX‖_F^{1/2}`, in the dtype of X of shape (*batch, m, n), m ≥ n; and s.
 
-    Where X is less than half again as tall as wide, one step is made on each R, which is `iterate`. With
+    If X is less than half again as tall as wide, one step is made on each R, which is `iterate`. With
     `R = XᵀX`: `T = aI + R(bI + cR)`, `R ← T R T`, `Q ← Q T`, and after a few steps `X ← X Q`. Two steps
-    cost two products with X and five of n×n, where `iterate` needs four and two. s is at least the
+    cost two products with X and five of n×n; `iterate` needs four and two. s is at least the
     largest singular value and at most `n^{1/4}` times that: closer than `‖X‖_F`, and no pass over X. It
     has shape (*batch, 1, 1). The entries of X should be of size 1, so that squares neither overflow nor vanish.
 
@@ -48,7 +49,7 @@ def gram_iterate(
             # the range of the polynomials.
             size = size.clamp_min(torch.finfo(wide).tiny)
             root = size.sqrt()
-            # Where a derivative may be asked for, the norm's needs R as it was.
+            # If a derivative may be asked for, the norm's needs R as it was.
             r = (r / size).to(dtype) if torch.is_grad_enabled() else r.div_(size)
             q = even_steps(r, chosen).div_(root)
         else:

@@ -48,7 +48,7 @@ def as_matrices(x: Tensor, *, argument: str) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32 where its dtype is coarser."""
+    """`x` in float32 if its dtype is coarser."""
     if x.dtype is torch.float32 or x.dtype is torch.float64:
         return x
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -131,7 +131,7 @@ FAR_OUT = {torch.float32: 2.0**60, torch.float64: 2.0**500}
 
 
 def in_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """X at a size where sums of products with numbers of size 1 do not overflow, and the factor; None for X itself.
+    """X at a size at which sums of products with numbers of size 1 do not overflow, and the factor; None for X itself.
 
     In the host's memory a matrix is multiplied only if it must be. Elsewhere to ask would be to wait.
     """
@@ -153,7 +153,7 @@ def total(point: Tensor, step: Tensor) -> Tensor:
 
 
 def divide_safely(x: Tensor, size: Tensor) -> Tensor:
-    """`x / size`, and zero where `size` is zero; NaN stays NaN."""
+    """`x / size`, or zero if `size` is zero; NaN stays NaN."""
     zero = size == 0
     return torch.where(zero, 0.0, x / torch.where(zero, 1.0, size))
 

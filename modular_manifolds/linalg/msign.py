@@ -22,7 +22,7 @@ FLOOR = 1e-3
 FINE = 1e-5
 """Below this accuracy rounding in float32 is too coarse: it turns singular vectors by up to 1e-5."""
 SEVERAL = 1e-3
-"""From this accuracy on several steps may be made on one Gram matrix, whose rounding moves singular values by 1e-4."""
+"""The finest accuracy at which several steps may be made on one Gram matrix, whose rounding moves singular values by 1e-4."""
 ACCURACIES = Range("must be 'exact' or lie in [1e-15, 1)", lambda x: 1e-15 <= x < 1)
 FLOORS = Range("must lie in [1e-8, 1]", lambda x: 1e-8 <= x <= 1)
 
@@ -34,7 +34,7 @@ def msign(
     floor: float = FLOOR,
     backend: Backend = "auto",
 ) -> Tensor:
-    """The nearest matrix with orthonormal columns (rows, where X is wide).
+    """The nearest matrix with orthonormal columns (rows, if X is wide).
 
     `msign(X) = U Vᵀ` with `X = U Σ Vᵀ`, also called the polar factor or the orthogonalisation of X. By polynomials
     it is one graph to `torch.compile`, made anew for another accuracy, floor or smaller side.
@@ -101,7 +101,7 @@ def _by_polynomials(
 def msign_polynomials(
     accuracy: float, floor: float, columns: int, device_type: str
 ) -> tuple[tuple[Polynomial, ...], bool]:
-    """The polynomials that `msign` takes where the smaller side has `columns`, and whether in bfloat16.
+    """The polynomials that `msign` takes if the smaller side has `columns`, and whether in bfloat16.
 
     After the normalisation by `‖XᵀX‖_F^{1/2}` the largest singular value is at least `columns^{-1/4}`.
     """
@@ -112,11 +112,11 @@ def msign_polynomials(
 
 
 HALF = 0.05
-"""From this accuracy on, bfloat16 is accurate enough, where the machine is fast in it."""
+"""The finest accuracy for which bfloat16 is accurate enough. It is used if the machine is fast in it."""
 HALF_FLOOR = 0.01
-"""And from this floor on: polynomials for lower ones are so steep that rounding throws singular values out of range."""
+"""The lowest floor for bfloat16: polynomials for lower ones are so steep that rounding throws singular values out of range."""
 WIDE = 256
-"""From this many columns on products in bfloat16 are the quicker ones."""
+"""The fewest columns at which products in bfloat16 are quicker."""
 LEFT = 0.5
 """The part of the accuracy that polynomials may use up in bfloat16; the rest is its rounding's."""
 

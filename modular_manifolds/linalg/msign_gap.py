@@ -1,13 +1,13 @@
 """How much steeper than `−msign(G)` a direction can be, from what its polynomials promise.
 
-A is what odd polynomials p make of `G/s`, with s at least the largest singular value, so `<G, A>` is the sum of
+A is the result of odd polynomials p for `G/s`, with s at least the largest singular value, so `<G, A>` is the sum of
 `σ p(σ/s)` and `‖A‖_F²` that of `p(σ/s)²`. They bring every `σ ≥ f s`, f the floor, within ε of 1. Below, with
 `x = σ/s`, a singular value loses `x (1 − p(x))`, a bump that returns to zero at zero. For γ ≥ 0 let `δ(γ)` be the largest
 `x (1 − p(x)) − γ p(x)²` on [0, f]. Summed over n singular values,
 
     ‖G‖_nuc ≤ (<G, A> + s (γ ‖A‖_F² + n δ(γ)))/(1 − ε).
 
-γ = 0 takes the top of the bump n times. Where A has a low rank, `‖A‖_F²` says so, and a larger γ is nearer.
+γ = 0 takes the top of the bump n times. If A has a low rank, `‖A‖_F²` says so, and a larger γ is nearer.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def nuclear_bounds(
 
 
 SAFE: Final = 1e-12
-"""Of a length between this and its inverse the squares of all entries that matter are in range."""
+"""The least length at which the squares of all entries that matter are in range; the largest is its inverse."""
 
 SLOPES: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """The γ that are tried, in units of 4 δ(0), which is about one over the slope of p at zero. For rank one the best

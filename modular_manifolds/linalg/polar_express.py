@@ -15,7 +15,7 @@ from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_QUINTIC, Polynom
 
 @dataclass(frozen=True)
 class Room:
-    """What a run of polynomials leaves for rounding.
+    """The margins that a run of polynomials leaves for rounding.
 
     Args:
         cushion: every range but the first is made this much wider at both ends. The upper end is a fixed point
@@ -68,9 +68,9 @@ def polar_express(
 def lowered(
     run: tuple[Polynomial, ...], floor: float, accuracy: float, room: Room
 ) -> tuple[Polynomial, ...]:
-    """`run` and what it takes after it to bring all of [floor, 1] within `accuracy` of 1.
+    """`run` and the polynomials that must follow it to bring all of [floor, 1] within `accuracy` of 1.
 
-    Each polynomial is the best one for what those before it made of the range.
+    Each polynomial is the best one for the range that those before it left.
     """
     reached = mapped(run, np.geomspace(floor, 1.0, 4001))
     low, high = float(reached.min()), float(reached.max())
@@ -86,7 +86,7 @@ def lowered(
 
 
 def mapped(run: tuple[Polynomial, ...], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the run makes of these singular values."""
+    """These singular values after the run."""
     for a, b, c in run:
         values = a * values + b * values**3 + c * values**5
     return values

@@ -13,11 +13,11 @@ from modular_manifolds.linalg.backend import onednn_linear
 from modular_manifolds.linalg.matrices import readable
 
 SYMMETRY_MIN_COLUMNS: Final = 512
-"""From this many columns on a processor saves more by leaving out blocks that symmetry gives than their calls cost."""
+"""The fewest columns at which a processor saves more by leaving out blocks that symmetry gives than their calls cost."""
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """`A B`; two matrices in float32 go to oneDNN where that is quicker."""
+    """`A B`; two matrices in float32 go to oneDNN if that is quicker."""
     if a.dim() == 3 and b.dim() == 3:
         return torch.bmm(a, b)
     through = onednn_product(a, b)
@@ -135,9 +135,9 @@ def _mirror(whole: Tensor, start: int, end: int, sign: int) -> None:
 
 
 def onednn_product(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """`(X, Y) ↦ X Yᵀ` by oneDNN where that is the quicker way to `A B`; None elsewhere.
+    """`(X, Y) ↦ X Yᵀ` by oneDNN if that is the quicker way to `A B`; None otherwise.
 
-    X must be contiguous, Y or Yᵀ too. It has no derivative: where one may be recorded, it is not offered.
+    X must be contiguous, Y or Yᵀ too. It has no derivative, so it is not offered if one may be recorded.
     """
     if (
         a.dtype is not torch.float32

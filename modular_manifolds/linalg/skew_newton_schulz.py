@@ -258,7 +258,7 @@ def _clip(x: Number, low: float, high: float) -> Number:
 
 
 HALF_DEVIATION = 0.02
-"""What rounding in bfloat16 may add to the distance of a singular value from 1; the cubic step squares that."""
+"""The most that rounding in bfloat16 may add to the distance of a singular value from 1; the cubic step squares that."""
 HALF_TURNED = 2e-3
-"""What it may cost of the descent. Seen on matrices of low rank, of singular values that fall evenly or by a
+"""The part of the descent that it may cost. Seen on matrices of low rank, of singular values that fall evenly or by a
 power, and Gaussian ones: at most 1e-3."""

@@ -38,7 +38,7 @@ def plain_surroundings(device: torch.device) -> Iterator[None]:
     The caller's global generator stays as it was.
 
     Args:
-        device: where the network lives.
+        device: the network's device.
 
     Raises:
         ArgumentError: a transform of `torch.func`, such as `vmap`, is under way.
@@ -64,7 +64,7 @@ def plain_surroundings(device: torch.device) -> Iterator[None]:
 
 
 def device_of(net: nn.Module) -> torch.device:
-    """Where the first weight lives, or the first buffer; the CPU without either."""
+    """The device of the first weight, or of the first buffer; the CPU without either."""
     tensors = (each.device for part in (net.parameters(), net.buffers()) for each in part)
     return next(tensors, torch.device("cpu"))
 

@@ -23,7 +23,7 @@ def full_precision(device_type: str) -> AbstractContextManager[object]:
     hundred nanoseconds. The caller's settings are back when the context ends.
 
     Args:
-        device_type: where the tensors live, such as `"cpu"`. The settings of the CPU are taken care of as well.
+        device_type: the type of the tensors' device, such as `"cpu"`. The settings of the CPU are taken care of as well.
     """
     if torch.compiler.is_compiling():
         # A graph is compiled for one state of autocast.

@@ -15,7 +15,7 @@ SQUARINGS = 14
 def top_singular_pair(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """u, σ and v of the largest singular value, by squaring `XᵀX` over and over.
 
-    Where other singular values equal σ to some 1e-4, v is a combination of their vectors, and `σ = ‖Xv‖`
+    If other singular values equal σ to some 1e-4, v is a combination of their vectors, and `σ = ‖Xv‖`
     lies between them. The column of the power with the largest diagonal entry cannot be orthogonal to the top vector.
 
     Args:

@@ -40,7 +40,7 @@ class Manifold(ABC):
     """Whether weights on it are bounded."""
 
     fixed_size: ClassVar[bool] = True
-    """Whether weight decay would be normal to it and do nothing, as where every point has one length."""
+    """Whether weight decay would be normal to it and do nothing, as when every point has one length."""
 
     coupled_dims: ClassVar[tuple[int, ...]] = MATRIX
     """The dimensions over which the constraint ties entries together: `(-2, -1)` the whole matrix, `(-1,)` each row
@@ -82,7 +82,7 @@ class Manifold(ABC):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """A random point: invariant under the manifold's own rotations where it has them."""
+        """A random point: invariant under the manifold's own rotations if it has them."""
         self.check_shape(shape)
         dtype = dtype or torch.get_default_dtype()
         wide_enough = torch.promote_types(dtype, torch.float32)
@@ -91,7 +91,7 @@ class Manifold(ABC):
             return restore(self._from_noise(as_matrices(noise, argument="random")), noise).to(dtype)
 
     def project(self, x: Tensor) -> Tensor:
-        """The nearest point of the manifold in Euclidean distance (one of them where there are several)."""
+        """The nearest point of the manifold in Euclidean distance (one of them if there are several)."""
         matrices = self._matrices(x, "project(x)")
         with full_precision(x.device.type):
             return restore(self._project(matrices), x)
@@ -145,12 +145,12 @@ class Manifold(ABC):
             return self._residual(matrices)
 
     def largest_singular_value(self, shape: Sequence[int]) -> float:
-        """A bound on `σ_max` that holds at every point of this shape; infinite where there is none."""
+        """A bound on `σ_max` that holds at every point of this shape; infinite if there is none."""
         self.check_shape(shape)
         return self._largest_singular_value(_matrix_shape(shape))
 
     def largest_row_norm(self, shape: Sequence[int]) -> float:
-        """Bound the l2 norm of every row at every point of this shape; infinite where there is no bound."""
+        """Bound the l2 norm of every row at every point of this shape; infinite if there is no bound."""
         self.check_shape(shape)
         return self._largest_row_norm(_matrix_shape(shape))
 

@@ -75,7 +75,7 @@ def retract_by_products(point: Tensor, step: Tensor, radius: float, length: floa
 
 def _capped(x: Tensor, radius: float) -> Tensor:
     u, sigma, vh, size = decompose(x)
-    # In radii: infinite where that is out of range, and capped all the same.
+    # In radii: infinite if that is out of range, and capped all the same.
     radii = sigma * size[..., 0] / radius
     inside = radii[..., :1].unsqueeze(-1) <= 1
     # A point inside stays as it is, to the bit.

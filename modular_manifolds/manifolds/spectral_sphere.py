@@ -69,7 +69,7 @@ class SpectralSphere(Manifold):
 
 def _raised_or_capped(x: Tensor, radius: float) -> Tensor:
     u, sigma, vh, size = decompose(x)
-    # In radii: infinite where that is out of range, and capped all the same.
+    # In radii: infinite if that is out of range, and capped all the same.
     radii = (sigma * size[..., 0] / radius).clamp_max(1)
     first = torch.ones_like(radii[..., :1])
     return recompose(u, torch.cat((first, radii[..., 1:]), dim=-1), vh, radius, x)

@@ -1,4 +1,4 @@
-"""Orthonormal columns (rows, where the matrix is wide): all singular values equal."""
+"""Orthonormal columns (rows, if the matrix is wide): all singular values equal."""
 
 from dataclasses import dataclass
 
@@ -186,7 +186,7 @@ SMALL = 128 * 128
 
 
 def _land_in_few_calls(x: Tensor, r: Tensor) -> Tensor | None:
-    """The same with `R = XᵀX` where three terms of the root are enough; None where they are not."""
+    """The same with `R = XᵀX` if three terms of the root are enough; None if they are not."""
     mean = r.trace().item() / r.shape[-1]
     if not 1 / MODERATE**2 < mean < MODERATE**2:
         return None

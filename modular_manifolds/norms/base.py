@@ -48,7 +48,7 @@ class Norm(ABC):
 
     accuracy: ClassVar[float] = 0.0
     """How far the length of `steepest` may be from one. Its descent falls short of the dual by about as much,
-    and by more where singular values too small for it carry much of the dual."""
+    and by more if singular values too small for it carry much of the dual."""
 
     def value(self, x: Tensor) -> Tensor:
         """`‖X‖`, shape (*batch), in at least float32."""

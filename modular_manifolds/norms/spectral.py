@@ -11,13 +11,13 @@ from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.norms.base import Norm
 
 MSIGN_FLOOR = 0.01
-"""Of the largest singular value: what is below counts little in the descent."""
+"""The floor of `msign`, as a part of the largest singular value: smaller ones count little in the descent."""
 
 
 def msign_accuracy(shape: tuple[int, ...]) -> float:
-    """How far from 1 singular values of the steepest direction may be: 0.02, or 0.1 where both sides are long.
+    """How far from 1 singular values of the steepest direction may be: 0.02, or 0.1 if both sides are long.
 
-    Five steps reach either, the latter in bfloat16 too, where a sixth would cost what it gains. Five of Muon's
+    Five steps reach either, the latter in bfloat16 too, in which a sixth would cost what it gains. Five of Muon's
     usual ones reach 0.3.
     """
     return 0.1 if min(shape[-2:]) >= WIDE else 0.02
@@ -49,7 +49,7 @@ class Spectral(Norm):
 
     The steepest direction is `msign` with an accuracy of 0.02, of 0.1 for matrices of 256 rows and columns or more:
     singular values of at least a hundredth of the largest become 1 to within that, smaller ones lie
-    between 0 and that much above 1. Where many of those carry much of the dual, the descent falls short of it by more.
+    between 0 and that much above 1. If many of those carry much of the dual, the descent falls short of it by more.
     """
 
     transposes = True

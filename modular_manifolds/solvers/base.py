@@ -34,7 +34,7 @@ class Solver(ABC):
 
     half_the_digits: ClassVar[bool] = False
     """Whether directions are tangent and of at most unit length to half the digits of the dtype only, not to
-    rounding: where what a gradient hardly has is magnified."""
+    rounding, because directions that a gradient hardly has are magnified."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -16,7 +16,7 @@ from modular_manifolds.linalg.matrices import inner
 
 @dataclass(frozen=True)
 class Line:
-    """`start + slope · λ ≤ φ(λ)`: what one direction in the ball says of φ; `multiplier` is where it was made.
+    """`start + slope · λ ≤ φ(λ)`: the bound on φ by one direction in the ball; `multiplier` is the λ that gave it.
 
     Direction of shape (*batch, m, n), the others (*batch, 1, 1).
     """
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bracket:
-    """The two lines between which the minimum of φ lies, the lowest φ seen, and where a warm start looks first.
+    """The two lines between which the minimum of φ lies, the lowest φ seen, and the λ that a warm start tries first.
 
     Directions of shape (*batch, m, n), numbers (*batch, 1, 1) in float64.
     """
@@ -69,8 +69,8 @@ class Bracket:
 
         Args:
             i: the number of the round, from 0 on.
-            meet_every: every how many rounds λ is where the two lines meet; in the others the chord of their slopes is
-                zero. The former needs fewer rounds for a gap of 1e-2, the latter for 1e-6.
+            meet_every: every how many rounds the two lines meet at λ; in the others the chord of their slopes is zero
+                there. The former needs fewer rounds for a gap of 1e-2, the latter for 1e-6.
         """
         left, right = _limits(self.low, self.high, self.best)
         if i == 0:
@@ -98,7 +98,7 @@ class Bracket:
         return share * low.direction + (1 - share) * high.direction
 
     def ends(self) -> Tensor:
-        """The two λ, shape (*batch, 1, 2), first the one where φ is flatter."""
+        """The two λ, shape (*batch, 1, 2), first the one at which φ is flatter."""
         low_first = self.low.slope.abs() <= self.high.slope.abs()
         first = torch.where(low_first, self.low.multiplier, self.high.multiplier)
         second = torch.where(low_first, self.high.multiplier, self.low.multiplier)
@@ -106,14 +106,14 @@ class Bracket:
 
 
 def _limits(low: Line, high: Line, best: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the minimum of φ can be: between the two λ, and where neither line is above `best`."""
+    """The ends of the range of the minimum of φ: between the two λ, with neither line above `best`."""
     left = _safely(best - low.start, low.slope, -torch.inf)
     right = _safely(best - high.start, high.slope, torch.inf)
     return left.maximum(low.multiplier), right.minimum(high.multiplier)
 
 
 def _chord_is_zero(low: Line, high: Line) -> Tensor:
-    """Where the slope would be zero if it rose evenly from the one λ to the other."""
+    """The λ at which the slope would be zero if it rose evenly from the one λ to the other."""
     ahead = high.slope * low.multiplier - low.slope * high.multiplier
     return _safely(ahead, high.slope - low.slope, (low.multiplier + high.multiplier) / 2)
 
@@ -130,5 +130,5 @@ def _number(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _safely(x: Tensor, by: Tensor, otherwise: Tensor | float) -> Tensor:
-    """`x / by`, and `otherwise` where `by` is zero."""
+    """`x / by`, or `otherwise` if `by` is zero."""
     return torch.where(by == 0, otherwise, x / torch.where(by == 0, 1.0, by))

@@ -29,13 +29,13 @@ class NormSteepest(Solver):
     Gradient descent (Frobenius), sign descent (Max), Muon (Spectral, RMSOperator), Modula's embedding
     (RowRMS).
 
-    The gap is 0 where the norm's direction is exact. Where it is an `msign` by polynomials, the gap is bounded
-    without singular values: it is at least the norm's accuracy, and more where many singular values too small for
-    the polynomials may carry much of the dual. What this leaves above the tolerance is NOT_CERTIFIED, as nothing
+    The gap is 0 if the norm's direction is exact. If it is an `msign` by polynomials, the gap is bounded
+    without singular values: it is at least the norm's accuracy, and more if many singular values too small for
+    the polynomials may carry much of the dual. A gap above the tolerance is NOT_CERTIFIED, as nothing
     here is iterated. A direction by polynomials may be longer than one by the norm's accuracy.
 
     Args:
-        tolerance: on the gap, where the norm's direction is approximate.
+        tolerance: on the gap, if the norm's direction is approximate.
     """
 
     tolerance: float = 0.2
@@ -130,7 +130,7 @@ class TangentPlan(Plan):
 
     Args:
         dim: the dimensions that norm and constraint couple: the whole matrix, or each row by itself.
-        on_host: whether numbers may be looked at where they can be read.
+        on_host: whether numbers may be looked at if they can be read.
     """
 
     manifold: Manifold

@@ -51,7 +51,7 @@ class DecomposedPlan(Plan):
 def by_decomposition(w: Tensor, g: Tensor, *, size: float) -> tuple[Tensor, float]:
     """`A = −msign(G Wᵀ − W Gᵀ) W` of one tall matrix, and a bound on its relative duality gap.
 
-    Singular values that may be rounding give no direction: the gap is what they may add up to. Where m > 2n
+    Singular values that may be rounding give no direction: the gap is the most they may add up to. If m > 2n
     it is found in an orthonormal basis of the columns of W and G, whatever the rank of G.
 
     Args:

@@ -195,7 +195,7 @@ class PolynomialPlan(Plan):
         attained: Tensor | None,
         info: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """`_certify` of one matrix in the host's memory, where plain numbers cost less than calls."""
+        """`_certify` of one matrix in the host's memory, for which plain numbers cost less than calls."""
         size = float(scale)
         if size <= 2 * projection_rounding(a):
             return a.zero_(), torch.zeros_like(scale)
@@ -228,7 +228,7 @@ def _going_on(plan: PolynomialPlan, floor: float) -> PolynomialPlan:
 
 
 LOOK_MIN_COLUMNS = 256
-"""From this many columns of Γ on the numbers that tell the gap before the last polynomial cost less than they save."""
+"""The fewest columns of Γ at which the numbers that tell the gap before the last polynomial cost less than they save."""
 LOWER = 3.0
 """How many times lower the floor is that one more polynomial reaches."""
 STRIDE = 4.0

@@ -23,11 +23,10 @@ class SkewSign(Solver):
     """`A = −msign(G Wᵀ − W Gᵀ) W` for a tall W of any shape; a wide one is handled as its transpose.
 
     Every tangent A is `Ω W` with Ω skew, of shape m×m; and by Parrott's theorem Ω can be chosen with
-    `‖Ω‖₂ = ‖A‖₂`. So the unit ball of the tangent space is the image of the unit ball of the skew matrices, where
-    `<G, ΩW> = <Γ, Ω>` with `Γ = ½(G Wᵀ − W Gᵀ)`, which the skew `−msign(Γ)` minimises: the value is
-    `−‖Γ‖_nuc`.
+    `‖Ω‖₂ = ‖A‖₂`. So the unit ball of the tangent space is the image of the unit ball of the skew matrices. There
+    `<G, ΩW> = <Γ, Ω>` with `Γ = ½(G Wᵀ − W Gᵀ)`, which the skew `−msign(Γ)` minimises: the value is `−‖Γ‖_nuc`.
 
-    Γ has rank 2n at most. Where m > 2n it is written in the orthonormal columns of `[W, G⊥ R⁻¹]`, with
+    Γ has rank 2n at most. If m > 2n it is written in the orthonormal columns of `[W, G⊥ R⁻¹]`, with
     `C = WᵀG`, `G⊥ = G − WC` and `RᵀR = G⊥ᵀG⊥`:
 
         Γ = [[skew(C), −½Rᵀ], [½R, 0]]    of shape 2n×2n,    A = −(W Ω₁₁ + G⊥ R⁻¹ Ω₂₁).
@@ -128,6 +127,6 @@ FLOOR = 5
 """The tolerance over the first floor. It suffices if few singular values are small. A processor sees in time if they are many; on
 an accelerator a bucket whose gap is too large gets a deeper plan."""
 LARGE_MIN_COLUMNS = 512
-"""From this many columns of Γ on, bfloat16 is the quicker if the machine has hardware for it."""
+"""The fewest columns of Γ at which bfloat16 is quicker, if the machine has hardware for it."""
 HALF_MIN_TOLERANCE = 1e-2
-"""From this tolerance on, bfloat16 is accurate enough."""
+"""The lowest tolerance for which bfloat16 is accurate enough."""

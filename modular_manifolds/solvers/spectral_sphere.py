@@ -31,8 +31,8 @@ class SpectralSphereDual(Solver):
     the ball bounds φ from below by a line, `φ(λ) ≥ −<T, A> − λ<N, A>`. A = ∓N lies in the ball, because
     `‖N‖₂ ≤ ‖N‖_F = 1`, and `<N, N> = 1`, `<T, N> = 0`: so `φ(λ) ≥ |λ|`, whatever the rank of N. At the minimum
     `|λ| ≤ φ(λ) ≤ φ(0) ≤ √n`, n the smaller side. These two lines are the first ends of a bracket. A decomposition
-    gives another line, which takes the place of the end on its side. The next λ is where the
-    slopes' chord is zero, every third time where the lines meet, never where one of them exceeds the lowest φ seen.
+    gives another line, which takes the place of the end on its side. At the next λ
+    the slopes' chord is zero, or every third time the lines meet, and neither of them exceeds the lowest φ seen.
     The mix of the two ends' directions with `<N, A> = 0` is feasible exactly, and descends nearly as far as the
     dual allows: its gap against the lowest φ is the certificate.
 
@@ -40,7 +40,7 @@ class SpectralSphereDual(Solver):
     it, then the other if that is still inside: for the same gradient the bracket is back in two decompositions.
 
     On an accelerator the bracket is closed by products alone, in a number of rounds that is fixed beforehand, and the
-    tolerance is 1e-2 at least. The next λ is always where the lines meet.
+    tolerance is 1e-2 at least. The lines always meet at the next λ.
 
     Args:
         tolerance: stop when the relative duality gap is at most this.
@@ -199,7 +199,7 @@ class ByProducts(Plan):
 def _touching(tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
     """The line of `A = −msign(T + λN)`, which touches φ at λ, and φ(λ)."""
     u, sigma, vh = torch.linalg.svd(tangent + multiplier * n, full_matrices=False)
-    # Where T has no direction of its own, msign has none either.
+    # If T has no direction of its own, msign has none either.
     kept = (sigma > 1e-14 * sigma[..., :1]).to(u.dtype).unsqueeze(-2)
     line = Line.of(-((u * kept) @ vh), tangent, n, multiplier)
     return line, sigma.sum(dim=-1)[..., None, None]

@@ -20,7 +20,7 @@ class WeightedMedian(Solver):
     """Sphere × Max: `min <g, a>` subject to `max |a_i| ≤ 1` and `<w, a> = 0`, entries of W in a row.
 
     The dual is `max over λ of −Σ |g_i − λ w_i|`, solved by λ, the median of `g_i/w_i` with weights `|w_i|`.
-    Then `a_i = −sign(g_i − λ w_i)`, where the entries that λ stands at share one fraction between −1 and 1
+    Then `a_i = −sign(g_i − λ w_i)`, but the entries that λ stands at share one fraction between −1 and 1
     that makes `<w, a>` zero. Sorted once, so n log n operations.
 
     Source: Bernstein, "Modular Manifolds" (2025), which names the non-Riemannian sphere.
