@@ -52,7 +52,7 @@ class RunSpec(Document, Spec):
     optimizer: OptimizerSpec = SteepestDescentSpec(name="steepest-descent")
     """How it learns."""
     loss: LossSpec = CrossEntropySpec(name="cross-entropy")
-    """The loss that it lowers: plain cross entropy, or one with a margin for certified accuracy."""
+    """The loss that the run lowers: plain cross entropy, or one with a margin for certified accuracy."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate changes over the run: linear and cosine fall to zero."""
     epochs: Annotated[int, Field(ge=1)] = 20
@@ -72,7 +72,7 @@ class RunSpec(Document, Spec):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = 1
     """Threads of torch on the CPU; null for torch's own number. Another number rounds differently."""
     device: str = "cpu"
-    """The device that the run computes on: cpu, cuda, cuda:1, …. It repeats bit for bit on the CPU only."""
+    """The device that the run computes on: cpu, cuda, cuda:1, …. The run repeats bit for bit on the CPU only."""
 
     @field_validator("format", mode="before")
     @classmethod
