@@ -185,7 +185,7 @@ def _measured(
     at: Tensor,
     generator: torch.Generator,
 ) -> dict[str, tuple[float | None, float | None, float | None]]:
-    """The largest input, output and gradient of each leaf at the points; empty where none can be traced."""
+    """The largest input, output and gradient of each leaf at the points; empty if none can be traced."""
     if not at.numel():
         return {}
     try:

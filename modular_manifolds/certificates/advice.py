@@ -1,4 +1,4 @@
-"""What to do about a module that makes a bound infinite."""
+"""Remedies for a module that makes a bound infinite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNBOUNDED_WEIGHT = "put its weight on Stiefel, Sphere or Oblique to get one"
 
 
 def remedy(leaf: Leaf, arriving: float, radius: float | None) -> str:
-    """What to do about a leaf without a finite bound.
+    """The remedy for a leaf without a finite bound.
 
     Args:
         leaf: the leaf.
@@ -37,7 +37,7 @@ def remedy(leaf: Leaf, arriving: float, radius: float | None) -> str:
 
 
 def remedy_for(promised: Passage, proved: Passage, radius: float | None) -> str:
-    """The remedy for one leaf, declared and certified; nothing where both bounds are finite."""
+    """The remedy for one leaf, declared and certified; empty if both bounds are finite."""
     worse = proved if math.isinf(proved.slope) else promised
     return remedy(worse.leaf, worse.arriving, radius) if math.isinf(worse.slope) else ""
 

@@ -41,7 +41,7 @@ def steeper_points(
 
     Args:
         function: from inputs to outputs, without a look from one input of the batch to another.
-        at: (batch, features), or (batch, …, features) where norms are the largest over the vectors of an
+        at: (batch, features), or (batch, …, features) if norms are the largest over the vectors of an
             input; in float64.
         iterations: steps of each kind; with 0 the points are `at`.
     """
@@ -95,7 +95,7 @@ def steeper_points(
         at.device
     )
     slopes, v, _ = turned(found, v)
-    # One point a start goes on: where it is large, a network's derivatives are what the search costs.
+    # One point a start goes on: for a large network, most of the search's cost is its derivatives.
     steepest = slopes.reshape(4, -1).argmax(dim=0), torch.arange(len(rows), device=at.device)
     points, v = found.unflatten(0, (4, -1))[steepest], v.unflatten(0, (4, -1))[steepest]
     step = size / 4

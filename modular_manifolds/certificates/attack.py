@@ -1,4 +1,4 @@
-"""Attacks: where a neighbour of another class is looked for, to set beside what is certified."""
+"""Attacks: the search for a neighbour of another class, to set beside the certified radius."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modular_manifolds.certificates.empirical import as_factors
 from modular_manifolds.linalg.snapshot import plain_surroundings, snapshot
 
 Attack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
-"""From a model, points, their labels and an l2 radius to points nearby that it may get wrong."""
+"""A map from a model, points, their labels and an l2 radius to points nearby that the model may get wrong."""
 
 PATH: Final = 2.5
 """The length of all steps of one start together, in radii: enough to cross the ball and to correct the course."""

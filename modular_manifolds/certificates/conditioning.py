@@ -34,7 +34,7 @@ class ConditioningRow:
     def condition(self) -> float | None:
         """`largest / smallest`; infinite for a weight that is not of full rank, None for a vector.
 
-        A vector's ratio would be 1 at every length but zero, where a bias starts and there is none.
+        A vector's ratio would be 1 at every length but zero. A bias starts at length zero and has no ratio there.
         """
         if self.vector:
             return None
@@ -52,7 +52,7 @@ class ConditioningReport:
         return ["weight", "manifold", "largest σ", "smallest σ", "condition", "off manifold"]
 
     def cells(self) -> list[list[float | str | None]]:
-        """The rows as text and numbers, for a table; None where a vector has no condition number."""
+        """The rows as text and numbers, for a table; None for a vector, which has no condition number."""
         return [
             [r.path, r.manifold, r.largest, r.smallest, r.condition, r.residual] for r in self.rows
         ]

@@ -97,7 +97,7 @@ def power_step(
 
     `‖J(x) ·‖` is convex, so it grows at least as its linear part at v does, `<u, J ·>` with `<u, J v> = ‖J v‖`:
     the next v is the one of unit norm along which that grows most. In l2 this is power iteration on
-    `JᵀJ`. A direction stays where its slope is zero.
+    `JᵀJ`. A direction whose slope is zero stays as it is.
 
     Returns:
         the slopes, the next v, and u up to a factor.
@@ -127,13 +127,13 @@ def as_factors(numbers: Tensor, like: Tensor) -> Tensor:
 
 
 def _the_largest(x: Tensor, norm: VectorNorm) -> Tensor:
-    """Which vectors have the norm of their input: (batch, …, 1)."""
+    """A mask of the vectors that have the norm of their input: (batch, …, 1)."""
     norms = vector_norm(x, norm).unsqueeze(-1)
     return norms >= as_factors(largest_norm(x, norm), norms)
 
 
 def pulled_back(y: Tensor, x: Tensor, u: Tensor) -> Tensor:
-    """`Jᵀu` of y as a function of x, differentiable; zero where y does not depend on x."""
+    """`Jᵀu` of y as a function of x, differentiable; zero if y does not depend on x."""
     if not y.requires_grad:
         return torch.zeros_like(x)
     return torch.autograd.grad(y, x, u, create_graph=True, materialize_grads=True)[0]
@@ -161,7 +161,7 @@ def largest_slope(
 ) -> float:
     """The largest `‖J(x) v‖_out / ‖v‖_in` found at the points `at` in float64, rounded down.
 
-    `at` is of shape (batch, features), or (batch, …, features) where norms are the largest over the vectors
+    `at` is of shape (batch, features), or (batch, …, features) if norms are the largest over the vectors
     of an input. At each point the direction v is improved by `power_step`. Whatever v comes out, the quotient is a
     slope that the function really has at x.
     """
@@ -211,7 +211,7 @@ def slopes_of_leaves(
 ) -> dict[str, float]:
     """The largest slope found of each leaf, at what arrives there from the points `at`; some may be missing.
 
-    A leaf that is given a tuple is searched part by part where it takes any space, and not otherwise.
+    A leaf that is given a tuple is searched part by part if it takes any space, and not otherwise.
     """
     found: dict[str, float] = {}
     if not iterations or not at.numel():
@@ -243,7 +243,7 @@ def slopes_of_leaves(
 def _vectors(
     leaf: Leaf, x: Any, source: AnySpace, target: AnySpace
 ) -> list[tuple[Tensor, Space, Space]]:
-    """The vectors of `x` with the spaces before and after; none where parts do not map to parts."""
+    """The vectors of `x` with the spaces before and after; none if parts do not map to parts."""
     if isinstance(source, Space) and isinstance(target, Space):
         return [(x.detach(), source, target)]
     if isinstance(source, ProductSpace) and source == target and leaf.signature.source is None:

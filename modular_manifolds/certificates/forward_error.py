@@ -115,7 +115,7 @@ def _side_by_side(parts: Sequence[Computed]) -> Computed:
 
 
 def _underflow(source: AnySpace, target: AnySpace, dtype: torch.dtype) -> float:
-    """What underflow may cost a module whose outputs each take a product an input, and a few more."""
+    """The error that underflow may cause in a module whose outputs each take a product an input, and a few more."""
     return (_features(source) + 8) * torch.finfo(dtype).tiny * _norm_of_ones(target)
 
 

@@ -18,7 +18,7 @@ class InputScale:
         mean, std: shaped to broadcast with one example; std positive.
         unit: what u is measured in, as it reads after "a radius in".
         slack: how much the data's scaling may be off, relatively: a millionth is more than float32's own
-            rounding; 0 where the scaling is exact.
+            rounding; 0 if the scaling is exact.
 
     Raises:
         ArgumentError: an entry of `std` is not positive and finite, or one of `mean` not finite.

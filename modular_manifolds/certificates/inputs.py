@@ -100,7 +100,7 @@ def as_vectors(points: Any, tree: Tree, *, argument: str) -> Tensor:
     assert isinstance(source, Space)
     size, inner = source.size, len(leading(tree))
     if x.dim() and x.shape[-1] == size:
-        # A batch of one where positions come without a batch.
+        # Positions without a batch become a batch of one.
         x = x.reshape(-1, *x.shape[-1 - inner :]) if x.dim() > inner else x
         if x.dim() == inner + 2:
             return x
@@ -111,7 +111,7 @@ def as_vectors(points: Any, tree: Tree, *, argument: str) -> Tensor:
 
 
 def item_dims(shape: tuple[int, ...], size: int) -> int | None:
-    """How many last dimensions make one input of `size` entries; None where none do."""
+    """The number of last dimensions that make one input of `size` entries; None if none do."""
     for dims in range(1, len(shape) + 1):
         if math.prod(shape[-dims:]) == size:
             return dims

@@ -36,8 +36,8 @@ class LipschitzRow:
     """One atom or bond, in the norms of its own spaces.
 
     `declared`, `certified` and `empirical` are as in the report, the last at what arrives at the module
-    from the points that are searched; None where it takes or gives tuples, which are not searched.
-    `remedy` says what to do where there is no finite bound. `rounding` bounds how far the module alone, as
+    from the points that are searched; None if it takes or gives tuples, which are not searched.
+    `remedy` says what to do if there is no finite bound. `rounding` bounds how far the module alone, as
     torch computes it, is from the exact one for what arrives there; None without a radius.
     """
 
@@ -54,13 +54,13 @@ class LipschitzRow:
 class LipschitzReport:
     """Three numbers for `‖f(x) − f(y)‖_output ≤ L ‖x − y‖_input`, and a row a module; `print` it.
 
-    `declared` holds at every point of the product manifold; infinite where a manifold is unbounded.
+    `declared` holds at every point of the product manifold; infinite if a manifold is unbounded.
     `certified` holds for the weights as they are now, in exact arithmetic.
     `empirical` is the largest slope found: no true bound lies below it. It is 0 if no slope was found at the `searched`
     points, or if nothing was searched; `advice` says which.
     `rounding` closes the gap to the network f̂ that torch computes in its weights' dtype:
     `‖f̂(x) − f̂(y)‖ ≤ certified · ‖x − y‖ + rounding` for inputs of norm at most `radius`. It grows with
-    the radius, so it is None where none was given; infinite where a module does not bound its rounding.
+    the radius, so it is None if none was given; infinite if a module does not bound its rounding.
     `merged` names the modules that were multiplied out to one matrix, a tuple a matrix: there the
     certified bound is below the product of the rows.
     """
@@ -88,7 +88,7 @@ class LipschitzReport:
         return ["module", "kind", "declared", "certified", "empirical"]
 
     def cells(self) -> list[list[float | str]]:
-        """The rows as text and numbers, for a table; a dash where nothing was searched."""
+        """The rows as text and numbers, for a table; a dash if nothing was searched."""
         return [
             [
                 row.path or "(whole)",
@@ -158,7 +158,7 @@ def lipschitz(
     The bound of a series is the product of the bounds of its parts, of a parallel or a sum their sum,
     of a scale |c| times; norms are converted at the two ends only. Certified: each weight's operator
     norm through `σ_max` in float64, rounded up; linear maps with nothing nonlinear between them, in
-    series or in a sum, are multiplied out first where that gives less. It is no larger than the declared
+    series or in a sum, are multiplied out first if that gives less. It is no larger than the declared
     bound only if the weights are on their manifolds.
 
     The bounds are those of the network in the mode it is in, with the values that its forward pass uses: call

@@ -22,7 +22,7 @@ MOST_UNITS: Final = 256
 
 
 class LocalStatus(Enum):
-    """Where a local bound comes from. The value is the sentence a user needs."""
+    """The origin of a local bound. The value is the sentence a user needs."""
 
     LINEAR = "No unit that counts changes its sign within the radius: the network is linear there."
     SOLVED = "The semidefinite program was solved, and its certificate checked in float64."

@@ -1,4 +1,4 @@
-"""From logits to radii: how far an input can move before another class wins."""
+"""Radii from logits: how far an input can move before another class wins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPERATIONS_A_LEAF = 16
 def pair_bounds(tree: Tree, bound: float, classes: int) -> tuple[Tensor, bool]:
     """K with `|(f_c − f_j)(x) − (f_c − f_j)(y)| ≤ K[c, j] ‖x − y‖₂`, and whether the last weight was used.
 
-    `K = √2 L`, because `f_c − f_j` is an inner product of f with a vector of length √2. Where the last
+    `K = √2 L`, because `f_c − f_j` is an inner product of f with a vector of length √2. If the last
     module is a matrix W after a map of bound B, also `K[c, j] = ‖w_c − w_j‖₂ B`, and the smaller counts.
 
     Args:
@@ -57,7 +57,7 @@ def pair_bounds(tree: Tree, bound: float, classes: int) -> tuple[Tensor, bool]:
 def rounding_of_outputs(tree: Tree, radius: float) -> float:
     """An e with `‖f̂(x) − f(x)‖₂ ≤ e` for `‖x‖₂ ≤ radius`, f̂ being the forward pass in float64.
 
-    By `forward_error`, where every module bounds its rounding. Where one does not, a module of n weights
+    By `forward_error`, if every module bounds its rounding. If one does not, a module of n weights
     is taken to round like `n + 16` operations on a number as large as its output, `s r + ‖f(0)‖`: a
     product with W of shape (m, n) errs by at most `n eps ‖|W| |x|‖₂ ≤ n √min(m, n) eps ‖W‖₂ ‖x‖₂`, and
     `n √min(m, n) ≤ m n`. What follows stretches that by its slopes. Doubled.
@@ -78,7 +78,7 @@ def rounding_of_outputs(tree: Tree, radius: float) -> float:
 def certified_radii(outputs: Tensor, labels: Tensor, pairs: Tensor, error: float) -> Tensor:
     """For each point the l2 radius below which its label stays the largest output.
 
-    `min_j (f_c − f_j − 2 error)/K[c, j]` over `j ≠ c`, rounded down; 0 where that is not positive, and so
+    `min_j (f_c − f_j − 2 error)/K[c, j]` over `j ≠ c`, rounded down; 0 if that is not positive, and so
     for ties and for wrong predictions.
 
     Args:

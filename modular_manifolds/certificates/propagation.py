@@ -66,7 +66,7 @@ def propagate(
     A leaf of slope bound L gives outputs of norm at most `L · radius + ‖f(0)‖`, and no larger than it says
     itself; the sizes of a tuple's parts are carried one by one. The slope of a series is
     the product of its parts' slopes, that of a parallel or a sum their sum, that of a scale |c| times.
-    With `matrix_of`, maximal linear parts are multiplied out, and their σ_max serves where it is less.
+    With `matrix_of`, maximal linear parts are multiplied out, and their σ_max serves if it is less.
     """
     known = matrix_of or nothing
     walk = _Walk(slope_of, paired(linear(known), multiplied_out(known)))
@@ -210,7 +210,7 @@ class _Walk:
         return _Part(self, by_rule, *maps, paths, flat)
 
     def as_one_map(self, part: _Part, source: AnySpace, radius: Radius, by_rule: _Bound) -> _Bound:
-        """The part's bounds through its one matrix, where they are smaller than those of the rules."""
+        """The part's bounds through its one matrix, if they are smaller than those of the rules."""
         if not isinstance(source, Space) or not isinstance(by_rule.target, Space):
             return by_rule
         one = part.matrix(source.size)

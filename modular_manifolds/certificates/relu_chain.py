@@ -42,7 +42,7 @@ class Region:
         output_error, before_error: bounds on the Frobenius norm of what rounding did to the two.
         inputs, units, undecided: how many there are.
         slope: a Lipschitz bound in the ball, by norms: the product over the units that can be on, or the
-            norm of the one matrix where none is undecided.
+            norm of the one matrix if none is undecided.
         reach: G with `‖u‖₂ ≤ G ‖Δx‖₂`.
     """
 
@@ -93,8 +93,8 @@ def near(layers: list[Layer], point: Tensor, radius: float) -> Region:
     """The chain within the l2 distance `radius` of `point`, (features,) in float64.
 
     The centre is carried with a bound on its rounding, `|fl(Wh) − Wh| ≤ γ |W||h|`. A unit's input moves by
-    at most `‖w_i‖₂ B r` with B a Lipschitz bound of what is in front, by at most `Σ_j |w_ij| d_j` where the
-    units in front move by at most d, and by `‖p_i‖₂ r` where all in front is one matrix of rows p; the
+    at most `‖w_i‖₂ B r` with B a Lipschitz bound of what is in front, by at most `Σ_j |w_ij| d_j` if the
+    units in front move by at most d, and by `‖p_i‖₂ r` if all in front is one matrix of rows p; the
     smallest counts.
 
     Source: for γ, N. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.5; for

@@ -41,7 +41,7 @@ def robustness(
 ) -> RobustnessReport:
     """Certify predictions: class c at x stays the largest output within `min_j (f_c − f_j)(x)/K[c, j]`.
 
-    K is √2 times the certified bound of the network from l2 to l2, or, where the last module is a
+    K is √2 times the certified bound of the network from l2 to l2, or, if the last module is a
     Linear W after a map of bound B and it is smaller, `‖w_c − w_j‖₂ B`. The network runs in float64; margins
     are lowered by a bound on its rounding, and the radius is rounded down. Ties and wrong predictions
     are certified at no radius. In float32 a network computes a slightly different function, of which

@@ -1,4 +1,4 @@
-"""What is known about predictions: clean and certified accuracy, and what an attack left."""
+"""A report on a network's predictions: clean and certified accuracy, and the accuracy that an attack left."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RobustnessReport:
         return cells
 
     def notes(self) -> list[str]:
-        """What the numbers mean, and what to do where nothing is certified."""
+        """The meaning of the numbers, and what to do if nothing is certified."""
         lines = [
             f"{len(self.radii)} points; radii in {self.unit}; a step of 1 in the network's input is at least "
             f"{self.shortest:.4g} of them; certified Lipschitz bound {self.lipschitz:.6g}",
@@ -78,7 +78,7 @@ class RobustnessReport:
 
 
 def radius_text(radius: float) -> str:
-    """A radius as people write it: 36/255 where that is shorter than its decimals."""
+    """A radius as people write it: 36/255 if that is shorter than its decimals."""
     short = f"{radius:.4g}"
     levels = radius * 255
     if float(short) != radius and abs(levels - round(levels)) < 1e-9:

@@ -15,11 +15,11 @@ from modular_manifolds.errors import ArgumentError
 DENSE = 80
 """Up to this size of the matrix an interior point method is the faster one."""
 LONGER = (0.0, 1e-6, 1e-4, 1e-2, 1e-1)
-"""By how much multipliers are raised, where those of a solver miss the constraint by its tolerance."""
+"""The amounts by which multipliers are raised if those of a solver miss the constraint by its tolerance."""
 
 
 def multipliers(region: Region) -> tuple[Tensor, bool] | None:
-    """Weights `t ≥ 0` of the undecided units that make `checked_bound` small; None where the solver has none.
+    """Weights `t ≥ 0` of the undecided units that make `checked_bound` small; None if the solver has none.
 
     Minimise ρ subject to `M(ρ, t) ⪰ 0` of `form`: the program LipSDP-Neuron, one number a unit. The
     second result says whether the solver reached its tolerance.
@@ -76,7 +76,7 @@ def form(region: Region, rho: float, t: Tensor) -> Tensor:
     """`M = ρ EᵀE − FᵀF − UᵀTC − CᵀTU + 2 UᵀTU`, F over the slope bound; E picks Δx of ξ, and U picks u.
 
     `ξᵀMξ = ρ‖Δx‖² − ‖FΔ‖² − 2 Σ t_i u_i (c_i ξ − u_i)`, and each `u_i (c_i ξ − u_i) ≥ 0`, as u_i lies between
-    0 and `c_i ξ`. So where `M ⪰ 0` the output changes by at most `√ρ ‖Δx‖`, times that slope bound.
+    0 and `c_i ξ`. So if `M ⪰ 0`, the output changes by at most `√ρ ‖Δx‖`, times that slope bound.
     """
     n = region.inputs
     F = region.output / region.slope
@@ -90,9 +90,9 @@ def form(region: Region, rho: float, t: Tensor) -> Tensor:
 
 
 def _bound(region: Region, t: Tensor) -> float:
-    """From the smallest ρ that these multipliers allow, by the Schur complement, to a bound that holds.
+    """A bound that holds, from the smallest ρ that these multipliers allow, by the Schur complement.
 
-    The ρ that is computed may miss by rounding: `M ⪰ −δ` is what is shown. Where `‖u‖ ≤ G ‖Δx‖`, as
+    The ρ that is computed may miss by rounding: `M ⪰ −δ` is what is shown. If `‖u‖ ≤ G ‖Δx‖`, as
     certified norms say, `‖F ξ‖² ≤ ρ‖Δx‖² + δ‖ξ‖² ≤ (ρ + δ(1 + G²)) ‖Δx‖²`.
     """
     n = region.inputs

@@ -153,7 +153,7 @@ def _write(file: Path, option: str, text: str) -> None:
 
 
 def _radius(given: float | None, run: RunSpec) -> float | None:
-    """What was asked for; on text 1, for a token is a vector with a single 1: of norm 1 in every norm but rms."""
+    """The radius that was asked for; on text 1, since a token is a vector with a single 1: of norm 1 in every norm but rms."""
     from modular_manifolds.specs.data import TextSpec
 
     return 1.0 if given is None and isinstance(run.data, TextSpec) else given

@@ -1,4 +1,4 @@
-"""The command line: one app, one place where errors become a line and an exit code."""
+"""The command line: one app, one place in which errors become a line and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several subcommands share: the arguments, whose default None is the subcommand's own, and an exit code."""
+"""The parts that several subcommands share: the arguments, whose default None is the subcommand's own, and an exit code."""
 
 from __future__ import annotations
 

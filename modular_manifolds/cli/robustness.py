@@ -23,7 +23,7 @@ POINTS = 1000
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked about predictions. `attack` None means that nothing was said of it: then there is one."""
+    """The question that was asked about predictions. `attack` None means that nothing was said of it: then there is one."""
 
     data: str | None
     path: Path | None

@@ -1,4 +1,4 @@
-"""From the arguments of a command to the run they mean."""
+"""The run that the arguments of a command mean."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def asked_for(file: Path | None, assignments: Sequence[str]) -> RunSpec:
 
 
 def changed(named: Mapping[str, object], assignments: Sequence[str] | None) -> list[str]:
-    """What options of their own say, by key, as assignments, and then those written out, which win."""
+    """The values of options of their own, by key, as assignments, and then those written out, which win."""
     options = [f"{key}={value}" for key, value in named.items() if value is not None]
     return [*options, *(assignments or ())]

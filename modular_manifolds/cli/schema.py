@@ -10,7 +10,7 @@ import typer
 
 
 class Kind(Enum):
-    """What can be written in a file."""
+    """The kinds of specification that a file can hold."""
 
     run = "run"
     network = "network"

@@ -1,4 +1,4 @@
-"""`modular-manifolds train`: a run from its first step, or on from where it stopped."""
+"""`modular-manifolds train`: a run from its first step, or on from its last checkpoint."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from modular_manifolds.specs.whole import written_whole
 
 FORMAT: Final = 1
 KEY: Final = "modular_manifolds"
-"""Where in the metadata of the safetensors file our part stands."""
+"""The key of our part in the metadata of the safetensors file."""
 
 
 def write_archive(

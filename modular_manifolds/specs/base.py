@@ -1,4 +1,4 @@
-"""What every part of a specification keeps to: frozen, typed, and no key that is not known."""
+"""The rules of every part of a specification: frozen, typed, and no key that is not known."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def _plain(value: Any) -> Any:
 
 
 def refused(rule: str, remedy: str) -> PydanticCustomError:
-    """What a validator raises for a value that breaks `rule`, in this library's words."""
+    """The error that a validator raises for a value that breaks `rule`, in this library's words."""
     return PydanticCustomError("refused", "{rule}", {"rule": rule, "remedy": remedy})

@@ -1,4 +1,4 @@
-"""Which data sets a run can name, and the size of their inputs and outputs."""
+"""The data sets that a run can name, and the size of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Sizes(NamedTuple):
     in_features: int
     classes: int
     image: tuple[int, int, int] | None = None
-    """Channels, height, width; None where an example is no image."""
+    """Channels, height, width; None if an example is no image."""
 
 
 SIZES: Final[dict[ImagesName, Sizes]] = {
@@ -54,7 +54,7 @@ class TextSpec(Spec):
 
     @property
     def sizes(self) -> Sizes | None:
-        """Vocabulary and vocabulary, where the characters are written down."""
+        """Vocabulary and vocabulary, if the characters are written down."""
         if self.characters is None:
             return None
         return Sizes(in_features=len(self.characters), classes=len(self.characters))

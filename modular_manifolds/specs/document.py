@@ -45,7 +45,7 @@ class Document(BaseModel):
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read a file: JSON where its name ends in `.json`, YAML otherwise.
+        """Read a file: JSON if its name ends in `.json`, YAML otherwise.
 
         Raises:
             SpecError: the file cannot be read or says something that is not known; the message names

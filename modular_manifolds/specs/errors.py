@@ -1,4 +1,4 @@
-"""From pydantic's findings to one line: where, rule, value seen, remedy."""
+"""One line for each of pydantic's findings: place, rule, value seen, remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a misspelt name may have meant."""
+"""Suggestions for a misspelt name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LONGEST: Final = 100
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`Did you mean 'lr'? Known here: lr, momentum.`; the question only where a name is near."""
+    """`Did you mean 'lr'? Known here: lr, momentum.`; the question only if a name is near."""
     names = list(known)
     # A name of a thousand letters is near to none, and to compare it takes long.
     near = (

@@ -27,7 +27,7 @@ from modular_manifolds.specs.table import COMPOUNDS, MANIFOLDS, MODULES, NORMS
 
 
 class NetworkSpec(Document, RootModel[ModuleNode]):
-    """What it takes to build a network like this one, without its weights.
+    """The description needed to build a network like this one, without its weights.
 
     Modules are mappings with a `type`; a type that needs no arguments may be written as its name alone.
     `NetworkSpec.from_module(spec.build())` is a normal form: powers expanded, defaults written out; it
@@ -62,7 +62,7 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
 
         Raises:
             ArgumentError: an argument is out of range, or two modules do not fit; the message says
-            where in the specification. SpecError: the network is larger than allowed. Nothing is made then.
+            at which place in the specification. SpecError: the network is larger than allowed. Nothing is made then.
         """
         self.check_size(Limits(max_modules, max_weights), where, bytes_each=TO_BUILD)
         return self.root.build(where)
@@ -139,7 +139,7 @@ def _dumped(value: object, where: str) -> object:
 
 
 def _in_a_row(kind: str, named: dict[str, object]) -> object:
-    """A list where it builds the same names, else a mapping.
+    """A list if it builds the same names, else a mapping.
 
     A list of modules flattens the unnamed series in it, as `mm.Series(f, g)` does; a mapping does not.
     """

@@ -1,4 +1,4 @@
-"""The optimizers a run can name: steepest descent of this library, and torch's own as baselines."""
+"""The optimisers a run can name: steepest descent of this library, and torch's own as baselines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOLVERS: Final = ("auto", *dict.fromkeys(name for pair in pairs() for name in pa
 
 
 class SteepestDescentSpec(Spec):
-    """Steepest descent in the modular norm: manifold Muon where weights are Stiefel × Spectral."""
+    """Steepest descent in the modular norm: manifold Muon if weights are Stiefel × Spectral."""
 
     name: Literal["steepest-descent"]
     lr: Positive = 0.1

@@ -28,7 +28,7 @@ USUAL: Final[dict[DataName, ModelSpec]] = {
     "cifar10": SPECS["mlp"](name="mlp"),
     "text": SPECS["gpt"](name="gpt"),
 }
-"""The model of each data set, where a run names none."""
+"""The model of each data set, if a run names none."""
 DEVICE: Final = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
@@ -44,21 +44,21 @@ class RunSpec(Document, Spec):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     """Seeds the weights and the order of the examples."""
     data: DataSpec = ImagesSpec(name="digits")
-    """What the run learns from."""
+    """The data that the run learns from."""
     model: AnyModel | None = None
-    """What learns, by the name of a model; null for what `network` says, or for `mlp` on images and `gpt` on text."""
+    """The network, by the name of a model; null for what `network` says, or for `mlp` on images and `gpt` on text."""
     network: NetworkSpec | None = None
-    """What learns, written out; null for what `model` says. A resolved run has it."""
+    """The network, written out; null for what `model` says. A resolved run has it."""
     optimizer: OptimizerSpec = SteepestDescentSpec(name="steepest-descent")
     """How it learns."""
     loss: LossSpec = CrossEntropySpec(name="cross-entropy")
-    """What it lowers: plain cross entropy, or one with a margin for certified accuracy."""
+    """The loss that the run lowers: plain cross entropy, or one with a margin for certified accuracy."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate changes over the run: linear and cosine fall to zero."""
     epochs: Annotated[int, Field(ge=1)] = 20
     """How many times the run sees every example."""
     steps: Annotated[int, Field(ge=1)] | None = None
-    """How many steps the run takes; overrides `epochs` where given."""
+    """How many steps the run takes; overrides `epochs` if given."""
     batch_size: Annotated[int, Field(ge=1)] = 128
     """Examples a step."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
@@ -72,7 +72,7 @@ class RunSpec(Document, Spec):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = 1
     """Threads of torch on the CPU; null for torch's own number. Another number rounds differently."""
     device: str = "cpu"
-    """Where the run computes: cpu, cuda, cuda:1, …. It repeats bit for bit on the CPU only."""
+    """The device that the run computes on: cpu, cuda, cuda:1, …. The run repeats bit for bit on the CPU only."""
 
     @field_validator("format", mode="before")
     @classmethod
@@ -166,9 +166,9 @@ class RunSpec(Document, Spec):
     def override(self, assignments: Sequence[str]) -> Self:
         """This run with `key=value` assignments applied, such as `optimizer.lr=0.3`.
 
-        Keys are dotted, lists by index; values are YAML. Naming another optimizer, model or type first
+        Keys are dotted, lists by index; values are YAML. Naming another optimiser, model or type first
         drops what the old one had, so that the new one starts from its own defaults. A key below `model`
-        starts from the data set's own model where none was given, one below `network` from the model's network.
+        starts from the data set's own model if none was given, one below `network` from the model's network.
 
         Raises:
             SpecError: a key is not known, or a value is out of range.
@@ -180,7 +180,7 @@ class RunSpec(Document, Spec):
             start = start.model_copy(update={"model": USUAL[start.data.name]})
         into_network = [each for each in steps if each.below("network") and each not in first]
         others = [each for each in steps if each not in first and each not in into_network]
-        # Validated in between: a new optimizer fills in its own defaults, which later keys may lead through.
+        # Validated in between: a new optimiser fills in its own defaults, which later keys may lead through.
         named = start._assigned(first)._assigned(others)
         if into_network and named.network is None:
             named = named.resolved()

@@ -45,7 +45,7 @@ class Node(Spec):
     type: str
 
     def build(self, where: str = "") -> Any:
-        """The live object; an error of its constructor says `where` it stands in the specification."""
+        """The live object; an error of its constructor names its place in the specification."""
         arguments = {
             name: value.build(below(where, name)) if isinstance(value, Node) else value
             for name, value in self
@@ -143,7 +143,7 @@ class CompoundNode(Node):
             return type(self).constructs(*built.values())
 
     def parts(self) -> list[tuple[str, Node]]:
-        """The modules by their names, or by their positions where they have none."""
+        """The modules by their names, or by their positions if they have none."""
         if isinstance(self.modules, dict):
             return list(self.modules.items())
         return [(str(i), part) for i, part in enumerate(self.modules)]
@@ -219,7 +219,7 @@ def _written_out(value: object, by: str) -> object:
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Say in an error of what is built inside `where` it stands in the specification."""
+    """Add the place in the specification to the message of an error raised inside."""
     try:
         yield
     except ArgumentError as error:

@@ -105,7 +105,7 @@ def size_of(node: Node, where: str = "") -> Size:
     """Modules and weights of what `node` stands for. No weight is made, and of equal modules one is looked at.
 
     Raises:
-        ArgumentError: an argument of a module is out of range; the message says `where`.
+        ArgumentError: an argument of a module is out of range; the message names the place.
     """
     return _Counted().size(node, where)
 

@@ -78,4 +78,4 @@ COMPOUNDS: Final[dict[str, type[Series] | type[Parallel] | type[Sum]]] = {
     "parallel": Parallel,
     "sum": Sum,
 }
-"""What takes modules in a row, with names or without."""
+"""The types that take modules in a row, with names or without."""

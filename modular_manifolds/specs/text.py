@@ -27,7 +27,7 @@ RESOLVERS: Final[tuple[tuple[str, re.Pattern[str], list[str]], ...]] = (
     ("int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")),
     ("float", FLOAT, list("-+0123456789.")),
 )
-"""Which plain scalars are not text: tag, pattern, possible first characters."""
+"""The plain scalars that are not text: tag, pattern, possible first characters."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -90,7 +90,7 @@ def parse_json(text: str, *, name: str = "the JSON text") -> Any:
     """The data that `text` writes.
 
     Raises:
-        SpecError: it is not JSON, or a key stands twice; the message gives line and column where known.
+        SpecError: it is not JSON, or a key stands twice; the message gives line and column if known.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates)
@@ -101,7 +101,7 @@ def parse_json(text: str, *, name: str = "the JSON text") -> Any:
 
 
 def read(path: str | Path) -> Any:
-    """The data in a file: JSON where its name ends in `.json`, YAML otherwise.
+    """The data in a file: JSON if its name ends in `.json`, YAML otherwise.
 
     Raises:
         SpecError: the file cannot be read, or is not what its name says.

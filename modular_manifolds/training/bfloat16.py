@@ -38,5 +38,5 @@ class ThroughFloat32(TorchDispatchMode):
 
 
 def products() -> AbstractContextManager[object]:
-    """A context in which products of bfloat16 matrices are quick; nothing where the processor makes them so."""
+    """A context in which products of bfloat16 matrices are quick; it does nothing if the processor makes them so."""
     return nullcontext() if half_is_fast("cpu") else ThroughFloat32()

@@ -20,10 +20,10 @@ KIND: Final = "checkpoint"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights, optimizer and schedule after `step` steps.
+    """Weights, optimiser and schedule after `step` steps.
 
     `tensors` holds `net.*`, `optimizer.<index>.<key>` and the state of torch's generator; `content` the
-    parts of the optimizer's and the schedule's state that JSON can hold.
+    parts of the optimiser's and the schedule's state that JSON can hold.
     """
 
     step: int
@@ -87,10 +87,10 @@ def restore_(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """Bring net, optimizer, schedule and torch's generator to where the checkpoint was written.
+    """Restore net, optimiser, schedule and torch's generator to their states when the checkpoint was written.
 
     Raises:
-        CheckpointError: it belongs to another network or optimizer.
+        CheckpointError: it belongs to another network or optimiser.
     """
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in checkpoint.content["values"].items()

@@ -16,10 +16,10 @@ from modular_manifolds.training.split import Split
 NAME = "uoft-cs/cifar10"
 MEAN = (0.49139968, 0.48215827, 0.44653124)
 STD = (0.24703233, 0.24348505, 0.26158768)
-"""Of the training images, channel by channel; the numbers the post's code uses."""
+"""Mean and standard deviation of the training images, channel by channel: the numbers the post's code uses."""
 SIDE = 32
 BYTES_A_NUMBER = 10
-"""Of memory while images are read: as a byte, twice, and as two numbers in float32."""
+"""Bytes of memory for each number while images are read: as a byte, twice, and as two numbers in float32."""
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""The device that a run computes on."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def device_of(name: str) -> torch.device:
 
 
 def gpu_name(name: str) -> str | None:
-    """What the GPU is called that a run names; None for a run on the CPU."""
+    """The name of the GPU that a run asks for; None for a run on the CPU."""
     device = torch.device(name)
     return None if device.type == "cpu" else torch.cuda.get_device_name(device)

@@ -128,7 +128,7 @@ def certified(report: RobustnessReport) -> str:
 
 
 def bounds(slopes: LipschitzReport, sizes: ActivationReport) -> str:
-    """Which module spends the bound: its slope, certified and found, and the size of what it gives."""
+    """A figure that shows which module spends the bound: its slope, certified and found, and the size of its output."""
     names = [f"{row.path or '(whole)'} {row.label}" for row in slopes.rows]
     places = range(len(names))
     with rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""What a run ends with: the budget, the bounds, and the health of every weight."""
+"""The end of a run: the budget, the bounds, and the health of every weight."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Guarantees:
 
     @property
     def off_manifold(self) -> list[str]:
-        """The weights that have left their manifold, as those of an optimizer that knows none do."""
+        """The weights that have left their manifold, as those of an optimiser that knows none do."""
         return [row.path for row in self.conditioning.rows if not row.residual <= ON_MANIFOLD]
 
     @property

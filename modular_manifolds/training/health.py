@@ -18,7 +18,7 @@ class WeightHealth:
 
     `largest` and `smallest` singular value and their ratio `condition` (infinite without full rank, None for a vector);
     `stable_rank = ‖W‖_F² / σ_max²`; `off_manifold`, the manifold's residual relative to its radius; `update =
-    ‖ΔW‖_F / ‖W‖_F` of the epoch's last step, None where that is not known.
+    ‖ΔW‖_F / ‖W‖_F` of the epoch's last step, None if that is not known.
     """
 
     largest: float

@@ -1,4 +1,4 @@
-"""The training loop of a run directory: metrics, checkpoints, and on from where it stopped."""
+"""The training loop of a run directory: metrics, checkpoints, and how it goes on after a stop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Trainer:
     directory: RunDirectory
     initial: Module
     stop: Callable[[], bool] = field(default=lambda: False)
-    """Asked between steps; the run writes a checkpoint and returns where it says yes."""
+    """Asked between steps; if it says yes, the run writes a checkpoint and returns."""
 
     def run(self, observer: Observer) -> bool:
         """Train to the end, or until `stop` says so; whether the end was reached.

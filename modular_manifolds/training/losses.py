@@ -1,4 +1,4 @@
-"""From the loss that a run names to a function of outputs and labels."""
+"""The loss that a run names, as a function of outputs and labels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from modular_manifolds.nn import Module
 from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec, MarginSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From outputs (batch, classes) or (batch, positions, classes) and a label for each to their mean."""
+"""A map from outputs (batch, classes) or (batch, positions, classes) and a label for each to their mean loss."""
 
 
 def build_loss(spec: LossSpec, net: Module, scale: InputScale | None) -> Loss:
-    """The loss of `spec` for `net` on data scaled by `scale`; None where inputs have no distance.
+    """The loss of `spec` for `net` on data scaled by `scale`; None if inputs have no distance.
 
     Raises:
         SpecError: a margin is asked for, and the inputs have no distance to measure it in, or the

@@ -1,4 +1,4 @@
-"""Muon as it is used in practice: matrices by Muon, everything else by AdamW, and both as one optimizer."""
+"""Muon as it is used in practice: matrices by Muon, everything else by AdamW, and both as one optimiser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the optimizer that a run names to a live one, and its learning-rate schedule."""
+"""The live optimiser that a run names, and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from modular_manifolds.training.muon import Muon, MuonWithAdamW, all_muon
 
 
 def build_optimizer(spec: OptimizerSpec, net: Module) -> torch.optim.Optimizer:
-    """The optimizer of `spec` on the weights of `net`; AdamW and Muon are torch's own.
+    """The optimiser of `spec` on the weights of `net`; AdamW and Muon are torch's own.
 
-    Muon takes all weights where all are single matrices; elsewhere see `MuonWithAdamW`.
+    Muon takes all weights if all are single matrices; otherwise see `MuonWithAdamW`.
     """
     settings = spec.model_dump(exclude={"name"})
     match spec:

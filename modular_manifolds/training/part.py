@@ -1,4 +1,4 @@
-"""What a run needs to know of a data set: its two parts, and how examples are taken from one."""
+"""The interface between a run and a data set: its two parts, and how examples are taken from one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Data(Protocol):
 
     @property
     def spec(self) -> DataSpec:
-        """What a run writes down to read it again."""
+        """The entry that a run writes down to read the data again."""
         ...
 
     @property
@@ -59,7 +59,7 @@ class Data(Protocol):
 
     @property
     def scale(self) -> InputScale | None:
-        """The unit that distances of inputs are measured in; None where inputs have no distance."""
+        """The unit that distances of inputs are measured in; None if inputs have no distance."""
         ...
 
     def to(self, device: torch.device) -> Self:

@@ -48,7 +48,7 @@ class RunDirectory:
 
     @property
     def tensorboard(self) -> Path:
-        """The event files, where the run asks for them."""
+        """The event files, if the run asks for them."""
         return self.path / "tensorboard"
 
     @property
@@ -57,7 +57,7 @@ class RunDirectory:
 
     @property
     def sample(self) -> Path:
-        """What the network writes, where it learned from text."""
+        """The text that the network writes, if it learned from text."""
         return self.path / "sample.txt"
 
     @property

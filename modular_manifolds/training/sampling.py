@@ -78,7 +78,7 @@ def write(
     temperature: float = TEMPERATURE,
     seed: int = 0,
 ) -> str:
-    """What `net`, trained on `text`, writes behind `prompt`; the prompt is not repeated.
+    """The text that `net`, trained on `text`, writes behind `prompt`; the prompt is not repeated.
 
     Args:
         net: the network of a session, or `trained(directory)` of a run directory.

@@ -21,7 +21,7 @@ from modular_manifolds.training.optimizers import build_optimizer, build_schedul
 from modular_manifolds.training.part import Data, Part, order
 
 MEASURED = 512
-"""Examples in one forward pass where a whole part is measured."""
+"""Examples in one forward pass when a whole part is measured."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class Session:
     """A run in progress: `finished` steps of `steps` are done.
 
     A step depends on the seed, the data and the state only, so a run that goes on from the state of net,
-    optimizer and schedule goes on bit for bit (on the same machine and number of threads, on the CPU). The
+    optimiser and schedule goes on bit for bit (on the same machine and number of threads, on the CPU). The
     first weights and the order of the examples are the same on every device.
 
     Args:
         spec: the run; its network is written out (`resolved`).
-        data: moved to the run's device, and not copied where it is there.
+        data: moved to the run's device, and not copied if it is already there.
         net: the network; drawn from the run's seed, through torch's global generator, without it.
 
     Raises:
@@ -109,7 +109,7 @@ class Session:
 
     @property
     def left_in_epoch(self) -> int:
-        """Steps to the next end of an epoch or of the run; 0 where the run is done."""
+        """Steps to the next end of an epoch or of the run; 0 if the run is done."""
         within = self.steps_per_epoch - self.finished % self.steps_per_epoch
         return max(0, min(within, self.steps - self.finished))
 

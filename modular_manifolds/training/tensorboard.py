@@ -1,4 +1,4 @@
-"""A run for TensorBoard: the numbers of `metrics.jsonl` as event files, where the run asks for them."""
+"""A run for TensorBoard: the numbers of `metrics.jsonl` as event files, if the run asks for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Refuse a run that asks for TensorBoard where it is not installed.
+    """Refuse a run that asks for TensorBoard if it is not installed.
 
     Raises:
         SpecError: it is not.

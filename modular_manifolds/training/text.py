@@ -18,7 +18,7 @@ from modular_manifolds.specs.memory import check_memory
 from modular_manifolds.specs.text import decoded
 
 BYTES_A_CHARACTER: Final = 17
-"""Of memory while a text is read: the text itself, its code points twice, its tokens."""
+"""Bytes of memory for each character while a text is read: the text itself, its code points twice, its tokens."""
 HELD_BACK: Final = 10
 """The last tenth of a text is its test part, which training never sees."""
 

@@ -20,7 +20,7 @@ class Outcome:
     Args:
         validation_loss: the mean loss over the test part after the last step.
         training_loss: the mean loss of the last tenth of the steps.
-        diverged: why the run counts as diverged; None where it does not. It has no losses then.
+        diverged: why the run counts as diverged; None if it does not. A diverged run has no losses.
         seconds: of the steps, without the measurement at the end.
     """
 

@@ -1,4 +1,4 @@
-"""What a sweep asks for: sizes, arms, learning rates and seeds, and the run at each of their points."""
+"""The plan of a sweep: sizes, arms, learning rates and seeds, and the run at each of their points."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Grid = Literal["full", "coarse", "refined"]
 
 @dataclass(frozen=True)
 class Size:
-    """What is changed in the run to make it of one size, as `model.width=64`; nothing for the run as it is."""
+    """The changes to the run that make it of one size, as `model.width=64`; nothing for the run as it is."""
 
     assignments: tuple[str, ...] = ()
 
@@ -35,7 +35,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Arm:
-    """An optimizer, and what else is changed for it, as `adamw,optimizer.weight_decay=0.1`."""
+    """An optimiser, and what else is changed for it, as `adamw,optimizer.weight_decay=0.1`."""
 
     text: str
 

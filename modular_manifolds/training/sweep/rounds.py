@@ -60,7 +60,7 @@ def conduct(
 
     Args:
         plan: what is asked for. Every size and arm is checked before the first run starts.
-        kept: where results lie and go.
+        kept: the place that results are read from and written to.
         jobs: processes; each reads the data once.
         watch: told of each result, of those that lay there already too.
         prepared: what `prepare(plan)` gave; it is called here without it.
@@ -139,7 +139,7 @@ def _runner(run: RunSpec, data: Data, jobs: int) -> Iterator[Runner]:
 
 
 _DATA: list[Data] = []
-"""What a worker process has read, for all its runs."""
+"""The data that a worker process has read, for all its runs."""
 
 
 def _read(spec: DataSpec, device: str) -> None:

@@ -14,20 +14,20 @@ from modular_manifolds.training.sweep.results import Result
 
 @dataclass(frozen=True)
 class Curve:
-    """Validation loss by notch, the mean over seeds; infinite where a run diverged."""
+    """Validation loss by notch, the mean over seeds; infinite if a run diverged."""
 
     size: Size
     losses: dict[int, float]
 
     @property
     def best(self) -> int | None:
-        """The notch of the lowest loss, the lower one of equals; None where every run diverged."""
+        """The notch of the lowest loss, the lower one of equals; None if every run diverged."""
         best = min(sorted(self.losses), key=self.losses.__getitem__, default=None)
         return None if best is None or math.isinf(self.losses[best]) else best
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
-        """Which end of the grid the best rate is at: a better one may lie beyond."""
+        """The end of the grid that the best rate is at, if any: a better one may lie beyond."""
         if self.best == min(self.losses):
             return "lowest"
         return "highest" if self.best == max(self.losses) else None
@@ -42,7 +42,7 @@ class Summary:
 
     @property
     def moved(self) -> int | None:
-        """Between the lowest and the highest best rate of all sizes, in notches of √2; None where a size has none."""
+        """The distance between the lowest and the highest best rate of all sizes, in notches of √2; None if a size has none."""
         best = [curve.best for curve in self.curves]
         known = [notch for notch in best if notch is not None]
         return max(known) - min(known) if len(known) == len(best) else None
@@ -51,7 +51,7 @@ class Summary:
     def carried(self) -> float | None:
         """How much higher, in per cent, the largest size's loss is at the smallest size's best rate than at its own.
 
-        Infinite where it diverged there; None where it was not tried there.
+        Infinite if it diverged there; None if it was not tried there.
         """
         first, last = self.curves[0], self.curves[-1]
         if first.best is None or last.best is None or first.best not in last.losses:
