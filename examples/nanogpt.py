@@ -9,7 +9,7 @@ in UTF-8, with our optimiser, with AdamW, or with torch's Muon for hidden matric
 
 `--lr` takes several rates and prints one line for each. The layout follows A. Karpathy's nanoGPT
 (https://github.com/karpathy/nanoGPT): fused queries, keys and values, learned positions, LayerNorm, no biases. One
-thing differs: the head has a weight of its own, where nanoGPT shares the embedding's.
+thing differs: the head has a weight of its own, while nanoGPT shares the embedding's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ADAMW_BESIDE_MUON = 2**-5
 """The rate of what Muon leaves to AdamW, tuned with Muon's."""
 
 WEIGHT_DECAY = 0.1
-"""Of AdamW and Muon, on matrices."""
+"""The weight decay of AdamW and Muon, on matrices."""
 
 
 class CausalSelfAttention(nn.Module):

@@ -8,7 +8,7 @@ and AdamW, each over a grid of learning rates and three seeds.
     python examples/seed_experiment.py --data-path DIR
 
 with DIR a folder with the Parquet files of `uoft-cs/cifar10`; without it they are downloaded. Every
-finished run is a small JSON file under --out, so that an interrupted experiment goes on where it was.
+finished run is a small JSON file under --out, so that an interrupted experiment goes on after them.
 """
 
 from __future__ import annotations

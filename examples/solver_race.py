@@ -84,7 +84,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Race:
-    """What was measured, and where."""
+    """The measurements, and the data, threads and version of torch they were made with."""
 
     data: str
     threads: int
@@ -97,7 +97,7 @@ Entry = tuple[str, int | None, mm.solvers.Solver]
 
 
 TOLERANCES = (0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-"""What the closed form is asked for in turn: it has no iterations to count."""
+"""The tolerances that the closed form is asked for in turn: it has no iterations to count."""
 
 
 def digits() -> Split:
@@ -202,7 +202,7 @@ def _shape(weight: Tensor) -> tuple[int, int]:
 
 
 def draw(race: Race) -> Figure:
-    """A panel a weight, a curve a solver; dashed where it has other settings than its defaults."""
+    """A panel a weight, a curve a solver; dashed if it has other settings than its defaults."""
     methods = list(dict.fromkeys(point.method for point in race.points))
     names = list(dict.fromkeys(method.split(",")[0] for method in methods))
     weights = list(dict.fromkeys((point.weight, point.shape) for point in race.points))

@@ -31,7 +31,7 @@ NO_TREND = 1.5
 ROUNDING = 1.05
 """A step's small bookkeeping tensors beside the stack itself."""
 SLOW = 768 * 768
-"""From this many entries on dual ascent takes many seconds a step, and is timed in one round."""
+"""The number of entries from which dual ascent takes many seconds a step, and is timed in one round."""
 
 
 def manifold_muon(recordings: Recordings) -> Iterator[Row]:
@@ -78,7 +78,7 @@ def step_rows(problem: Problem, best: float, settings: Settings) -> Iterator[Row
 
 
 def gaps(problem: Problem, best: float, stepper: contenders.Stepper) -> tuple[float, float]:
-    """Our relative gap at the first moment, true and as the optimizer certifies it."""
+    """Our relative gap at the first moment, true and as the optimiser certifies it."""
     stepper.restore(problem.moments[0])
     stepper.optimizer.step()
     assert isinstance(stepper.optimizer, mm.SteepestDescent)
@@ -171,7 +171,7 @@ def whole_row(problem: Problem, settings: Settings) -> Row:
 
 
 def memory(recordings: Recordings) -> Iterator[Row]:
-    """What the optimizer holds between steps, and what it needs during one."""
+    """The memory that the optimiser holds between steps, and the memory that it needs during one."""
     deep = contenders.ours(recordings.deep)
     deep.restore(recordings.deep.moments[0])
     recordings.settings.watch("memory: 64 of 64×64")

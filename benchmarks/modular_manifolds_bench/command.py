@@ -61,7 +61,7 @@ def bench(
         def watch(what: str) -> None:
             progress.update(task, description=what)
             topic = what.partition(":")[0]
-            # Where there is no terminal: a line for each topic, not for each step of a training.
+            # If there is no terminal: a line for each topic, not for each step of a training.
             if not console.is_terminal and seen[-1:] != [topic]:
                 seen.append(topic)
                 console.print(topic, soft_wrap=True)

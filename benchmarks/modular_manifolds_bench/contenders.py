@@ -113,7 +113,7 @@ def torch_adamw(problem: Problem) -> Stepper:
 
 
 def riemannian_sgd(problem: Problem) -> Stepper | None:
-    """geoopt's RiemannianSGD on its Stiefel manifold (Euclidean metric, QR); None where it is missing.
+    """geoopt's RiemannianSGD on its Stiefel manifold (Euclidean metric, QR); None if it is missing.
 
     geoopt's Stiefel manifold holds tall matrices only: a wide weight is given to it transposed.
     """
@@ -165,7 +165,7 @@ def _restore(
     moment: Moment,
     state: Callable[[Tensor], dict[str, Any]],
 ) -> None:
-    """As another optimizer would stand there: the same momentum under its own name."""
+    """As another optimiser would stand there: the same momentum under its own name."""
     _restore_weights(weights, moment)
     for weight, recorded in zip(weights, moment.states, strict=True):
         optimizer.state[weight] = state(recorded["momentum"].clone())

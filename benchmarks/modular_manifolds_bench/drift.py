@@ -27,7 +27,7 @@ class Drift:
 
     @property
     def growth(self) -> float:
-        """The last tenth over the first; 1 where both are zero."""
+        """The last tenth over the first; 1 if both are zero."""
         return self.last / self.first if self.first > 0 else 1.0
 
 

@@ -20,7 +20,7 @@ VOCABULARY, WIDTH, DEPTH, HEADS = 65, 128, 4, 4
 BATCH, CONTEXT = 16, 128
 Scales = tuple[float, float, float]
 SCALES: Final[Scales] = (128.0, 8.0, 4.0)
-"""Of attention, of the logits, and of the branches."""
+"""The scales of attention, of the logits, and of the branches."""
 PLAIN: Final = "torch.nn"
 
 

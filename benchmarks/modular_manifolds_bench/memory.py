@@ -28,7 +28,7 @@ class Use:
 
 
 def measure(run: Callable[[], object], *, prepare: Callable[[], object] = lambda: None) -> Use:
-    """What `run` allocates on the CPU, from the allocator's events in the order they came.
+    """The memory that `run` allocates on the CPU, from the allocator's events in the order they came.
 
     Every allocation of torch counts, also the work space of a decomposition; what other libraries
     allocate for themselves does not. What `run` frees must have been allocated by it or by `prepare`,
@@ -55,7 +55,7 @@ def measure(run: Callable[[], object], *, prepare: Callable[[], object] = lambda
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of an optimizer beyond weights and gradients, between steps and during one.
+    """Bytes of an optimiser beyond weights and gradients, between steps and during one.
 
     `largest` is the transient peak of a step of its hungriest bucket alone: the weights of one shape.
     """
@@ -68,7 +68,7 @@ class StepMemory:
 
 
 def of_steps(optimizer: torch.optim.Optimizer) -> StepMemory:
-    """Measure an optimizer that has gradients and its state: what it holds, what a step needs on top.
+    """Measure an optimiser that has gradients and its state: what it holds, what a step needs on top.
 
     `allowed_state` is momentum and one n×n dual a weight, n the shorter side, both as wide as the
     weights.
@@ -86,7 +86,7 @@ def of_steps(optimizer: torch.optim.Optimizer) -> StepMemory:
 
     def prepare() -> None:
         copy_state()
-        # What an optimizer makes once, for the weights that have gradients, is no part of a step.
+        # What an optimiser makes once, for the weights that have gradients, is no part of a step.
         optimizer.step()
         copy_state()
 
@@ -111,7 +111,7 @@ def of_steps(optimizer: torch.optim.Optimizer) -> StepMemory:
 
 
 def _own_values(optimizer: torch.optim.Optimizer) -> list[dict[object, object]]:
-    """The values that an optimizer's mappings and objects hold now."""
+    """The values that an optimiser's mappings and objects hold now."""
     values = vars(optimizer).values()
     mappings: list[dict[object, object]] = [dict(v) for v in values if isinstance(v, Mapping)]
     return mappings + [dict(vars(v)) for v in values if hasattr(v, "__dict__")]

@@ -21,7 +21,7 @@ TIGHT = Lyapunov(tolerance=1e-4, max_iterations=60)
 
 @dataclass(frozen=True)
 class TallStep:
-    """What a step must descend, in float64 and tall: W with orthonormal columns and G of unit length."""
+    """The problem that a step must descend, in float64 and tall: W with orthonormal columns and G of unit length."""
 
     w: Tensor
     g: Tensor
@@ -47,7 +47,7 @@ class TallStep:
 
 
 def descended(moment: Moment, index: int) -> Tensor:
-    """What the step with Nesterov momentum descends: `μ B + (1 − μ) G` after B took G in."""
+    """The combination that the step with Nesterov momentum descends: `μ B + (1 − μ) G` after B took G in."""
     gradient = moment.gradients[index]
     momentum = moment.states[index]["momentum"].lerp(gradient, 1 - MOMENTUM)
     return gradient.lerp(momentum, MOMENTUM)
@@ -113,7 +113,7 @@ def orthogonality(stepper: Stepper, moment: Moment) -> float:
     """Root mean square of `|σ − 1|` over the singular values of the directions that a step takes.
 
     The weights are put at zero, so that a step lands on its direction times its length; the length is
-    divided out as each optimizer defines it. For plain Muon only: zero is on no other manifold.
+    divided out as each optimiser defines it. For plain Muon only: zero is on no other manifold.
     """
     stepper.restore(moment)
     for group in stepper.optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""What a run is told, and the problems that its benchmarks share, each recorded once."""
+"""The settings of a run, and the problems that its benchmarks share, each recorded once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from modular_manifolds_bench.gradients import (
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is told.
+    """The settings of a run.
 
     Args:
         data_path: the folder with CIFAR-10's Parquet files; the bundled digits without it.
@@ -48,7 +48,7 @@ class Recordings:
 
     @property
     def source(self) -> str:
-        """What the images of 3072 numbers are, in words."""
+        """The name of the images of 3072 numbers, in words."""
         return ENLARGED if self.settings.data_path is None else CIFAR10
 
     @cached_property

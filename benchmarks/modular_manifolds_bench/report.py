@@ -1,4 +1,4 @@
-"""What a benchmark found: frozen rows, and the JSON they are kept in."""
+"""The findings of a benchmark: frozen rows, and the JSON they are kept in."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Row:
     Args:
         bench: the name of the benchmark, as `--only` takes it.
         what: what is compared.
-        ours, theirs: the two numbers, in `unit`; None where there is none.
-        ratio, low, high: the ratio that the bar is about and the quartiles over rounds; None where there
+        ours, theirs: the two numbers, in `unit`; None if there is none.
+        ratio, low, high: the ratio that the bar is about and the quartiles over rounds; None if there
             is none.
         bar: what must hold, in words; empty for a row that is for orientation only.
-        met: whether it holds; None where there is no bar or nothing could be measured.
+        met: whether it holds; None if there is no bar or nothing could be measured.
         note: what else is to know.
     """
 
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of a run, the data they were measured on and where."""
+    """All rows of a run, the data they were measured on and the environment."""
 
     environment: Environment
     data: str

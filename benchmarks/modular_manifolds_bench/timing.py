@@ -22,7 +22,7 @@ class Contender:
     """Something to time. `prepare(round)` brings back its start, outside the clock; `run` is timed.
 
     Args:
-        most: takes part in at most so many rounds, and is not warmed up where that is one: for what takes
+        most: takes part in at most so many rounds, and is not warmed up if that is one: for work that takes
             many seconds.
     """
 

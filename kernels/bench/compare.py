@@ -22,7 +22,7 @@ from timings import Timed, timings
 
 
 def environment(device: torch.device) -> dict[str, str | None]:
-    """What the numbers depend on."""
+    """The device and the versions that the numbers depend on."""
     cuda = device.type == "cuda"
     triton = importlib.util.find_spec("triton") is not None
     return {
@@ -39,7 +39,7 @@ def environment(device: torch.device) -> dict[str, str | None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check, time where there is a GPU, print, write; 1 where a check failed."""
+    """Check, time if there is a GPU, print, write; 1 if a check failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="write the results here too")
     parser.add_argument("--budget", type=float, default=1.0, help="seconds of each timing, at most")

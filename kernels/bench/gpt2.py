@@ -52,7 +52,7 @@ class Matrix(mm.Atom):
         )
 
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
-        """Nothing: `fill_` writes the numbers, where there are any."""
+        """Nothing: `fill_` writes the numbers, if there are any."""
         return torch.empty(shape, dtype=dtype)
 
     def describe(self) -> str:

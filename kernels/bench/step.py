@@ -50,7 +50,7 @@ def _cell(number: Any, form: str) -> str:
 
 
 def in_words(found: Found) -> str:
-    """What a section found, in one line."""
+    """The findings of a section, in one line."""
     numbers = ((name, f"{x:.3g}" if isinstance(x, float) else x) for name, x in found.items())
     return ", ".join(f"{name} {x}" for name, x in numbers)
 

@@ -24,7 +24,7 @@ from modular_manifolds.solvers import skew_sign
 ROOT: Final = Path(__file__).parents[2]
 RATE: Final = 0.02
 Found = dict[str, Any]
-"""What a section found, by name, as JSON-able values."""
+"""The findings of a section, by name, as JSON-able values."""
 
 
 def prepared(
@@ -186,7 +186,7 @@ def times() -> Found:
 
 
 def launches() -> Found:
-    """What the device does in a step of every optimiser: kernels, copies and fills."""
+    """The work of the device in a step of every optimiser: kernels, copies and fills."""
     runs, _ = contenders()
     return {name: launches_of(run) for name, run in runs.items()}
 

@@ -28,7 +28,7 @@ class Timed:
 
     @property
     def ratio(self) -> float:
-        """Above one where ours is faster."""
+        """Above one if ours is faster."""
         return self.others / self.ours
 
 

@@ -16,7 +16,7 @@ class Bound:
     """The numbers of a bound `gap = <G, A> · kept / (lost + attained) + whole + rounding/s`, in this order.
 
     Here `lost = s · min(max(share · (squares − ‖Ω‖_F²), 0), each)`, and `attained` is `<L, R>`, or `−<G, A>` without
-    those. Where `s ≤ least` there is no direction.
+    those. If `s ≤ least` there is no direction.
     """
 
     share: float
@@ -38,7 +38,7 @@ def certify_(
     info: Tensor | None,
     bound: Bound,
 ) -> Tensor:
-    """What `naive.certify_` computes, of shape (batch,), for stacks of shape (batch, …) with any strides."""
+    """`naive.certify_` by kernels: the gap of shape (batch,), for stacks of shape (batch, …) with any strides."""
     batch, n, k = a.shape
     side, split = omega.shape[-1], pair is not None
     # Without a pair the pointers are not read.

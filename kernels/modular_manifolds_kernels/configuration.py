@@ -20,7 +20,7 @@ class Configuration:
         target: architecture, one of `TARGETS`.
         constexprs: compile-time arguments, block sizes among them.
         warps, stages: as Triton counts them.
-        layout: `"rows"` where the long side is contiguous, `"columns"` where the short side is.
+        layout: `"rows"` if the long side is contiguous, `"columns"` if the short side is.
     """
 
     kernel: str

@@ -1,4 +1,4 @@
-"""The derivative of the polar factor, by a Sylvester equation in the basis where it is diagonal."""
+"""The derivative of the polar factor, by a Sylvester equation in the basis in which it is diagonal."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def polar_gradient(x: Tensor, u: Tensor, gradient: Tensor) -> Tensor:
-    """What `gradient`, of the result U = msign(X), becomes for X.
+    """The gradient for X that belongs to `gradient`, of the result U = msign(X).
 
-    For tall X = U H with `H = UᵀX`, differentiating gives `dU = U Ω + (I − U Uᵀ) dX H⁻¹`, where Ω is
+    For tall X = U H with `H = UᵀX`, differentiating gives `dU = U Ω + (I − U Uᵀ) dX H⁻¹` with Ω
     skew and `H Ω + Ω H = Uᵀ dX − dXᵀ U`. That equation is its own adjoint, so with
     `H Y + Y H = UᵀG − GᵀU` the answer is `U Y + (G − U UᵀG) H⁻¹`. In the eigenbasis `H = V diag(h) Vᵀ` it is a
     division by `h_i + h_j`. Directions that X does not have (h = 0) get none of the gradient.
@@ -40,7 +40,7 @@ def polar_gradient(x: Tensor, u: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _or_zero(values: Tensor, h: Tensor) -> Tensor:
-    """One over each value, and zero where it is rounding beside the largest of `h`."""
+    """One over each value, and zero if the value is rounding beside the largest of `h`."""
     least = torch.finfo(h.dtype).eps * h.shape[-1] * h.amax(dim=-1).clamp_min(0)
     kept = values > least.reshape(*least.shape, *(1,) * (values.dim() - least.dim()))
     return torch.where(kept, 1.0 / torch.where(kept, values, 1.0), 0.0)

@@ -27,7 +27,7 @@ def descend_(
     nesterov: bool,
     turned: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
-    """What `naive.descend_` computes: a stack (batch, n, k), and the largest entry of each of its rows, (batch, n)."""
+    """`naive.descend_` by kernels: a stack (batch, n, k), and the largest entry of each of its rows, (batch, n)."""
     device, held = gradients[0].device, len(momenta) > 0
     batch, n, k = stack_shape(gradients, turned)
     out = torch.empty(batch, n, k, dtype=torch.float32, device=device)
@@ -51,7 +51,7 @@ def land_(
     *,
     turned: Sequence[bool],
 ) -> None:
-    """What `naive.land_` computes; the stacks of shape (batch, n, k), `moving` int8 of shape (batch, n)."""
+    """`naive.land_` by kernels; the stacks of shape (batch, n, k), `moving` int8 of shape (batch, n)."""
     batch, n, k = landed.shape
     row = _row(machine, "land", torch.bfloat16 if masters else torch.float32)
     matrices = batch // len(weights)

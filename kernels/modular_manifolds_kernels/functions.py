@@ -1,4 +1,4 @@
-"""What is called: the matrix sign, the retraction and the pre-step, checked and given their defaults."""
+"""The functions to call: the matrix sign, the retraction and the pre-step, checked and given their defaults."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def msign(
     precision: Literal["auto", "bf16", "fp32"] = "auto",
     largest: Tensor | None = None,
 ) -> Tensor:
-    """The nearest matrix with orthonormal columns (rows, where X is wide), by polynomials.
+    """The nearest matrix with orthonormal columns (rows, if X is wide), by polynomials.
 
-    `U p(Σ) Vᵀ` for `X = U Σ Vᵀ`, where p applies the `coefficients` in order to singular values that
+    `U p(Σ) Vᵀ` for `X = U Σ Vᵀ`: p applies the `coefficients` in order to singular values that
     were divided by `‖X Xᵀ‖_F^{1/2}`. Zero gives zero, NaN gives NaN; entries of 1e-30 and 1e+30 give the
     same. The same input gives the same bits. Differentiable: the derivative is that of `U Vᵀ`.
 
@@ -94,7 +94,7 @@ def stiefel_retract(
     stored. Not differentiable.
 
     Args:
-        w: shape (*batch, m, n), a point: orthonormal columns (rows, where wide).
+        w: shape (*batch, m, n), a point: orthonormal columns (rows, if wide).
         a: same shape, a direction, or without `unit` the whole step.
         eta: length of the step: a number, or a tensor on the device of w that expands to (*batch,), one number a
             matrix. A kernel reads it there, nothing waits.
@@ -134,7 +134,7 @@ def _one_a_matrix(eta: Tensor, w: Tensor) -> Tensor:
 
 
 class PreStep(NamedTuple):
-    """What the pre-step gives.
+    """The result of the pre-step.
 
     Args:
         direction: what is descended: the momentum itself, or with Nesterov a new tensor.

@@ -32,7 +32,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Step:
-    """How long a step is, in numbers that a kernel reads where it needs them.
+    """How long a step is, in numbers that a kernel reads when it needs them.
 
     Args:
         eta: a factor of every length.
@@ -92,7 +92,7 @@ def wide(x: Tensor) -> Tensor:
 
 
 def layout(x: Tensor) -> str:
-    """Which rows of the table are made for `x`: its short side is contiguous, or its long side."""
+    """The name of the rows of the table made for `x`: its short side is contiguous, or its long side."""
     return "columns" if x.stride(-2) == 1 and x.stride(-1) != 1 else "rows"
 
 
@@ -110,7 +110,7 @@ def storage(precision: Precision) -> torch.dtype:
 
 
 def scratch(row: Configuration, x: Tensor, *, squares: int) -> tuple[Tensor, int]:
-    """What a program in tiles works on: X of whole tiles and a few square matrices, of each in the stack.
+    """The room that a program in tiles works in: X of whole tiles and a few square matrices, of each in the stack.
 
     Returns the room, and how wide X is in it.
     """
@@ -168,7 +168,7 @@ def unit_length(machine: Machine, x: Tensor, out: Tensor, *, rows: bool) -> None
 def pre_step_(
     machine: Machine, momentum: Tensor, gradient: Tensor, out: Tensor | None, mu: float
 ) -> tuple[Tensor, Tensor]:
-    """Update `momentum` in place; write Nesterov's combination to `out` where there is one.
+    """Update `momentum` in place; write Nesterov's combination to `out` if there is one.
 
     All of shape (batch, m, n). Returns `max |·|` of parts of what is descended, and the sums of the
     squares of each part divided by its maximum, each of shape (batch, parts).
@@ -238,12 +238,12 @@ def polynomial(
     sizes: Sizes | None = None,
     scaled: int = 0,
 ) -> Tensor:
-    """`a I + b A + c A B`; A is divided by its length where `scaled` is 1, A and B where it is 2."""
+    """`a I + b A + c A B`; A is divided by its length if `scaled` is 1, A and B if it is 2."""
     batch, n, _ = left.shape
     row = _must(choose("polynomial", precision, machine.target, SCALED=scaled))
     out = torch.empty(batch, n, n, dtype=storage(precision), device=left.device)
     grid = (batch * _triangle(n, row.constexprs["BLOCK"]),)
-    # Where nothing is scaled the pointer is not read.
+    # If nothing is scaled the pointer is not read.
     squares = out if sizes is None else sizes.squares
     parts = 0 if sizes is None else sizes.squares.shape[1]
     strides = (*left.stride()[:2], *right.stride()[:2], *out.stride()[:2])
@@ -280,6 +280,6 @@ def apply(
 def gate_(
     machine: Machine, largest: Tensor, counts: Tensor, ok: Tensor, reached: Tensor, bound: float
 ) -> None:
-    """What `naive.gate_` computes: `ok` of one int8 and `reached` of one a weight are written to."""
+    """`naive.gate_` by kernels: `ok` of one int8 and `reached` of one a weight are written to."""
     row = _must(choose("gate", "fp32", machine.target))
     machine.launch(row, (1,), largest, counts, ok, reached, bound, largest.shape[0])

@@ -1,4 +1,4 @@
-"""Which machine runs the kernels, and how one is launched from its row of the table."""
+"""The machine that runs the kernels, and the launch of a kernel from its row of the table."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def machine_of(index: int) -> Machine:
 def why_not(x: Tensor) -> str | None:
     """Why the kernels cannot be used for `x`, in a sentence; None when they can.
 
-    Where torch sees no device at all, a tensor on one is a fake that only has a shape: it may pass.
+    If torch sees no device at all, a tensor on one is a fake that only has a shape: it may pass.
     """
     return why_not_on(x.device.type, x.dtype, index=x.device.index)
 

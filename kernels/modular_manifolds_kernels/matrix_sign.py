@@ -1,4 +1,4 @@
-"""The matrix sign by kernels: one launch where a matrix fits on the chip, else a few launches a step."""
+"""The matrix sign by kernels: one launch if a matrix fits on the chip, else a few launches a step."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TOGETHER: Final = 4
 """How many steps are made on one Gram matrix of a long X in float32. It holds squares of singular values: those
 below the root of rounding are noise, which every step multiplies, so it is made anew from X after a few. In bfloat16
 that is after every step, which is the standard form: two steps on one Gram matrix of singular values k^-0.5 left some
-of 9 to 208, because the second polynomial is steep where the first left the large ones."""
+of 9 to 208, because the second polynomial is steep at the values at which the first left the large ones."""
 
 LONGEST: Final = 4096
 """One program takes a matrix with a short side up to this long side; longer ones are worth many programs."""
 
 
 def fits(n: int, k: int, precision: Precision, target: str) -> Configuration | None:
-    """The row of the kernel that takes a whole matrix n×k, n ≤ k, in one launch; None where none does."""
+    """The row of the kernel that takes a whole matrix n×k, n ≤ k, in one launch; None if none does."""
     whole = choose("small_msign", precision, target, side=k)
     if whole is not None or k > LONGEST:
         return whole
@@ -51,7 +51,7 @@ def msign_and_scale(
     No launch is made for the scale: the launch that divides X by it writes it. Gram form if the products are float32 and X is at least half again as long as wide, else the standard form.
 
     Args:
-        machine: where.
+        machine: the machine that runs the kernels.
         x: shape (*batch, m, n), float32, bfloat16 or float16.
         coefficients: the polynomials, in order; at least one.
         precision: of the operands of the matrix products; sums are float32.
@@ -112,7 +112,7 @@ def _one_launch(
 
 @functools.lru_cache(maxsize=256)
 def _on_device(coefficients: tuple[Polynomial, ...], device: torch.device) -> Tensor:
-    """The coefficients where a kernel can read them: copied there once, so that no step waits for a copy."""
+    """The coefficients in memory that a kernel can read: copied there once, so that no step waits for a copy."""
     return torch.tensor(coefficients, dtype=torch.float32).flatten().to(device)
 
 

@@ -1,4 +1,4 @@
-"""What each kernel computes, in a few lines of torch: the specification its tests compare it with."""
+"""The computation of each kernel, in a few lines of torch: the specification its tests compare it with."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def stiefel_retract(
     """`X = (W + ηA)/√(1+η²)`, then `X ← 1.5 X − 0.5 X XᵀX` as often as asked; and `max |XᵀX − I|`.
 
     Without `unit`, A is the whole step: `X = (W + A)/√(1+η²)`. W and A of shape (*batch, m, n), with orthonormal
-    columns (rows, where wide); η a number or of shape (*batch,), as the residual is.
+    columns (rows, if wide); η a number or of shape (*batch,), as the residual is.
     """
     wide = w.shape[-2] <= w.shape[-1]
     length = torch.as_tensor(eta, dtype=w.dtype, device=w.device)[..., None, None]
@@ -92,9 +92,9 @@ def certify_(
     info: Tensor | None,
     bound: Bound,
 ) -> Tensor:
-    """The gap of A as in `Bound`, and A becomes zero where it is no direction: the gap is 0 there.
+    """The gap of A as in `Bound`, and A becomes zero if it is no direction: the gap is 0 then.
 
-    Where `info` is not zero A becomes zero too, and the gap is 1; NaN stays NaN. All of shape (*batch, …), scale, info
+    If `info` is not zero A becomes zero too, and the gap is 1; NaN stays NaN. All of shape (*batch, …), scale, info
     and gap of shape (*batch,).
     """
     along, square = inner(g, a), inner(omega, omega)
@@ -164,7 +164,7 @@ def land_(
     *,
     turned: Sequence[bool],
 ) -> None:
-    """Write a stack (batch, n, k) to the weights and, where there are any, to their master copies.
+    """Write a stack (batch, n, k) to the weights and, if there are any, to their master copies.
 
     Rows whose number in `moving`, of shape (batch, n), is false stay at their start.
     """
@@ -177,9 +177,9 @@ def land_(
 
 
 def gate_(largest: Tensor, counts: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Whether every number is below `bound`; and where numbers are positive, if all are.
+    """Whether every number is below `bound`; and, if all are, which numbers are positive.
 
-    `counts` has a number for each of these, one that is left alone, and one for steps: they grow by one where a number is
+    `counts` has a number for each of these, one that is left alone, and one for steps: they grow by one if a number is
     not below the bound, and the last one if any is not.
     """
     finite = largest < bound

@@ -1,4 +1,4 @@
-"""Retraction to the Stiefel manifold by kernels: one launch where the short side fits on the chip."""
+"""Retraction to the Stiefel manifold by kernels: one launch if the short side fits on the chip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modular_manifolds_kernels.shipped import Configuration, choose
 
 
 def fits(n: int, k: int, target: str) -> Configuration | None:
-    """The row of the kernel that takes a whole matrix n×k, n ≤ k, in one launch; None where none does."""
+    """The row of the kernel that takes a whole matrix n×k, n ≤ k, in one launch; None if none does."""
     whole = choose("stiefel_retract", "fp32", target, side=n)
     if whole is not None or k > LONGEST:
         return whole
@@ -25,7 +25,7 @@ def fits(n: int, k: int, target: str) -> Configuration | None:
 def stiefel_retract(
     machine: Machine, w: Tensor, a: Tensor, step: Step, corrections: int, *, measured: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """What `naive.stiefel_retract` computes, in float32 whatever the weights are stored in.
+    """`naive.stiefel_retract` by kernels, in float32 whatever the weights are stored in.
 
     The residual is that of what is stored, its rounding to the dtype of `w` included; without `measured` it is empty,
     and larger matrices are spared the product that it takes.

@@ -66,7 +66,7 @@ def _rows_of(target: str) -> Iterator[Configuration]:
 
 
 def _of_a_step(target: str) -> Iterator[Configuration]:
-    """What a step asks for beside products."""
+    """The rows that a step asks for beside products."""
     yield row("unit_length", "fp32", target, 16, 256, warps=4, stages=1)
     yield row("unit_rows", "fp32", target, 8, 256, warps=4, stages=1)
     for split in (False, True):
@@ -152,7 +152,7 @@ def _whole_matrices(target: str) -> Iterator[Configuration]:
 SHIPPED: Final[tuple[Configuration, ...]] = tuple(
     row for target in TARGETS for row in _rows_of(target)
 )
-"""What the dispatch chooses from, by architecture, kernel, precision, layout, flags and size."""
+"""The rows that the dispatch chooses from, by architecture, kernel, precision, layout, flags and size."""
 
 
 @functools.cache
@@ -165,7 +165,7 @@ def choose(
     layout: str = "rows",
     **flags: bool | int,
 ) -> Configuration | None:
-    """The row of the table for a kernel; None where no row holds a short side this long.
+    """The row of the table for a kernel; None if no row holds a short side this long.
 
     Kernels that keep a matrix on the chip need `side ≤ BLOCK`: the smallest block that holds it.
     """

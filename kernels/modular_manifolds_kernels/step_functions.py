@@ -1,4 +1,4 @@
-"""What an optimiser's step calls: what is descended, and what a direction is worth, checked."""
+"""The functions that an optimiser's step calls: the descent, and the bound on the gap of a direction, checked."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def certify_(
     pair: tuple[Tensor, Tensor] | None = None,
     info: Tensor | None = None,
 ) -> Tensor:
-    """A bound on the gap of a direction A for the gradient G; A becomes zero where it is no direction.
+    """A bound on the gap of a direction A for the gradient G; A becomes zero if it is no direction.
 
     With `lost = s · min(max(share · (squares − ‖Ω‖_F²), 0), each)` the gap is
-    `<G, A> · kept / (lost + <L, R>) + whole + rounding/s`, between 0 and 1. Where `s ≤ least` A and the gap become 0;
-    where `info` is not zero A becomes 0 and the gap 1. NaN stays NaN. Not differentiable.
+    `<G, A> · kept / (lost + <L, R>) + whole + rounding/s`, between 0 and 1. If `s ≤ least` A and the gap become 0;
+    if `info` is not zero A becomes 0 and the gap 1. NaN stays NaN. Not differentiable.
 
     Args:
         a: shape (*batch, m, n), written to; its batch dimensions must be viewable as one.
@@ -79,7 +79,7 @@ def descend_(
     momenta G. If `ok` is false, no momentum changes and gradients count as zero, whatever they hold.
 
     Args:
-        gradients: at least one, of shape (*batch, m, n), or (*batch, n, m) where turned.
+        gradients: at least one, of shape (*batch, m, n), or (*batch, n, m) if turned.
         momenta: as many and of the same shapes, float32 and contiguous, written to; or none.
         ok: one bool on the device of the gradients. Nothing is read on the host.
         mu: in [0, 1).
@@ -145,9 +145,9 @@ def land_(
     """Write a stack back to weights that lie apart, and to their master copies, in one pass over memory.
 
     Args:
-        weights: at least one, of shape (*batch, m, n), or (*batch, n, m) where turned; contiguous, written to.
-        landed: shape (weights · batch, m, n): where rows go that move.
-        start: same shape: where all others stay.
+        weights: at least one, of shape (*batch, m, n), or (*batch, n, m) if turned; contiguous, written to.
+        landed: shape (weights · batch, m, n): the new place of the rows that move.
+        start: same shape: the place of all others.
         moving: bool, which expands to (weights · batch, m, 1): whether a row moves.
         masters: as many and of the same shapes, in float32, contiguous, written to; or none.
         turned: for each weight whether its matrices are transposed in the stack; None for no weight.

@@ -58,7 +58,7 @@ TARGETS: Final = {
 
 @dataclass(frozen=True)
 class Code:
-    """What the compiler made of a row: spills and stack in bytes, matrix instructions by name."""
+    """The code that the compiler made of a row: spills and stack in bytes, matrix instructions by name."""
 
     registers: int
     spills: int
@@ -129,7 +129,7 @@ def compiled(row: Configuration) -> Code:
 def _places(
     signature: Mapping[str, str | tuple[str, ...]], divisible: Sequence[str]
 ) -> Iterator[tuple[int, ...]]:
-    """Where the arguments are that are multiples of 16; of a list, where each of its members is."""
+    """The places of the arguments that are multiples of 16; of a list, the place of each of its members."""
     places = {argument: i for i, argument in enumerate(signature)}
     for each in divisible:
         kind = signature[each]
@@ -141,7 +141,7 @@ def _places(
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """What Triton must find in the environment, and an empty cache: what is cached is not assembled again."""
+    """The environment that Triton must find, and an empty cache: cached code is not assembled again."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as cache:
         os.environ.update(ENVIRONMENT, TRITON_CACHE_DIR=cache)
@@ -213,7 +213,7 @@ def _expected(row: Configuration, ttir: str) -> frozenset[str]:
 
 
 def complaints(row: Configuration, code: Code) -> list[str]:
-    """What may not be in code that is shipped, in sentences; none if all is well."""
+    """The faults that shipped code may not have, in sentences; none if all is well."""
     target = TARGETS[row.target]
     found = [f"the assembler warns: {line}" for line in code.warnings]
     if code.spills:

@@ -33,14 +33,14 @@ class ADMM(Baseline):
 
     The published code shrinks by two msigns of tall matrices a step. The same shrinking here is one
     symmetric n×n eigendecomposition in float64: X, B and U are combinations of W and G⊥, whose n×n
-    coefficients are all that changes. The direction is `−msign(G + 2WΛ)` of the last Λ, as published. Where the
+    coefficients are all that changes. The direction is `−msign(G + 2WΛ)` of the last Λ, as published. If the
     optimal `G + 2WΛ` is singular, msign drops what would make it tangent, and the gap stays. `ρU` does not: after
-    every step its singular values are `min(ρσ, 1)`, and where the steps converge, `ρU` is the steepest direction.
+    every step its singular values are `min(ρσ, 1)`, and if the steps converge, `ρU` is the steepest direction.
     Either way the tangent part is taken and shrunk into the unit ball, so that it can be certified like any other.
 
     Args:
         rho: ρ, the weight of the constraint.
-        steps: so many are taken; none for a square W without a dual, where they do not change Λ, if that is
+        steps: so many are taken; none for a square W without a dual, for which they do not change Λ, if Λ is
             all that the direction is made of.
         normalise: bring the gradient to unit Frobenius norm first.
         direction: made of the last Λ as published, or the multiplier ρU, which is zero before the first step.
@@ -73,7 +73,7 @@ class ADMM(Baseline):
         # W(K + S) + G⊥ as its coefficients, one above the other; so are X, B and U.
         g = torch.cat((problem.k, eye_like(problem.k).expand_as(problem.k)), dim=-2)
         x, u = g + _along(s), torch.zeros_like(g)
-        # For a square W, `S = 0` is where the steps stay: they would only add rounding.
+        # For a square W the steps stay at `S = 0`: they would only add rounding.
         square = problem.w.shape[-2] == problem.w.shape[-1]
         published = self.direction == "published"
         steps = 0 if square and dual is None and published else self.steps

@@ -1,4 +1,4 @@
-"""From the part of a direction along W to the whole direction, for Stiefel × Spectral.
+"""The whole direction from its part along W, for Stiefel × Spectral.
 
 Every tangent A is `WT + Z` with T skew and `WᵀZ = 0`. Given T with `‖T‖₂ ≤ 1`, the ball leaves
 `ZᵀZ ⪯ I − TᵀT = LLᵀ`, and the best such Z is `−G⊥F` with `F = L (LᵀEL)^{-1/2} Lᵀ`, which descends by
@@ -33,7 +33,7 @@ class Completion:
     steepest: Tensor
 
     def or_better(self, other: Completion | None) -> Completion:
-        """Of each matrix of the batch the one that descends further."""
+        """The completion that descends further, for each matrix of the batch."""
         if other is None:
             return self
         ours = self.descent >= other.descent
@@ -71,7 +71,7 @@ def complete_softly(problem: StiefelDual, t: Tensor) -> Completion:
 def bend(t: Tensor) -> Tensor:
     """The skew T with its singular values brought below 1 by `σ ↦ σ (1 − c σ^8)`.
 
-    That stays below 1 up to σ = 1.5 and takes 4 % off σ = 1, where nearly all of a direction is along W and
+    That stays below 1 up to σ = 1.5 and takes 4 % off σ = 1, at which nearly all of a direction is along W and
     a change of T costs least.
     """
     squared = t @ t

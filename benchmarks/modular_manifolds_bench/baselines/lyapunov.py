@@ -36,7 +36,7 @@ class Lyapunov(Baseline):
 
         S_ij = K_ij (p_i − p_j)/(p_i + p_j),    T_ij = −2 p_i p_j/(p_i + p_j) K_ij,
 
-    where `T = −(K + S)P` is skew: the part of the direction along W. Alternating the two lowers the dual
+    in which `T = −(K + S)P` is skew: the part of the direction along W. Alternating the two lowers the dual
     objective, whatever the scale of the gradient. A round is one symmetric eigendecomposition and six
     n×n products; tall products are made before and after only. Three things make it quick:
 
@@ -48,7 +48,7 @@ class Lyapunov(Baseline):
     - From the second round on, the step in S is made 1.6 times as long.
 
     The direction is made from T by `completion`, feasible to rounding; the gap is against the lowest bound
-    on the dual. Completing costs another decomposition, so it is done only where the gap is expected to be
+    on the dual. Completing costs another decomposition, so it is done only when the gap is expected to be
     small enough.
 
     Args:
@@ -95,7 +95,7 @@ class Lyapunov(Baseline):
             expected *= FALL
             s = at.s if iterations == 1 else s + OVER * (at.s - s)
             if iterations == 1 and dual is not None:
-                # A dual from another gradient may be worse than none: it is taken where it is nearly there.
+                # A dual from another gradient may be worse than none: it is taken if it is nearly there.
                 s, taken = _or_near(s, sym(problem.c) + 2 * sym(dual.double()))
                 expected = min(expected, self.tolerance) if taken else expected
             b = problem.k + s
@@ -120,7 +120,7 @@ class Lyapunov(Baseline):
         least = max(problem.precision, (SMOOTH * self.tolerance) ** 2)
 
         def on_the_diagonal(values: Tensor) -> tuple[Tensor, Tensor]:
-            """From eigenvalues of M to the share of the next S, and the diagonal of M there."""
+            """The share of the next S for these eigenvalues of M, and the diagonal of M there."""
             q = _share(inverse_root(values, least))
             return q, (across + (squared * q.square()).sum(dim=-2)).clamp_min(0)
 
@@ -136,28 +136,28 @@ class Lyapunov(Baseline):
 FIRST_GAP = 0.025
 """The largest gap that one round was seen to leave on recorded gradients, nearly."""
 FALL = 0.35
-"""What a round leaves of the gap, about: where the gap should be is where it is looked at."""
+"""The share of the gap that a round leaves, about: the gap is computed only when it should be small enough."""
 OVER = 1.6
 """How far to go along the step in S; below 2 the majoriser still falls."""
 WARM = 0.3
-"""A dual from before is started from where its S is within this part of the first round's."""
+"""A dual from before is the start if its S is within this part of the first round's."""
 SMOOTH = 0.03
-"""Singular values below this part of the tolerance, of the largest, count as this large: where M is nearly
+"""Singular values below this part of the tolerance, of the largest, count as this large: if M is nearly
 singular the fixed point would otherwise crawl, and a gap of the tolerance does not need them."""
 SOFT = 5e-3
-"""From this tolerance on T is bent into the ball by a polynomial, which alone may cost a gap of 2e-3."""
+"""The tolerance from which T is bent into the ball by a polynomial, which alone may cost a gap of 2e-3."""
 
 
 @dataclass(frozen=True)
 class _Round:
-    """What one eigendecomposition gives; `bound` is on the dual objective at `s`."""
+    """The result of one eigendecomposition; `bound` is on the dual objective at `s`."""
 
     s: Tensor  # the dual variable, (*batch, n, n)
     t: Tensor  # the part of the direction along W, (*batch, n, n)
     bound: Tensor  # (*batch, 1, 1)
 
     def or_lower(self, other: _Round | None) -> _Round:
-        """Of each matrix of the batch the S with the lower bound; the rest is this round's."""
+        """The S with the lower bound, for each matrix of the batch; the rest is this round's."""
         if other is None:
             return self
         ours = self.bound <= other.bound
@@ -166,7 +166,7 @@ class _Round:
 
 
 def _or_near(s: Tensor, warm: Tensor) -> tuple[Tensor, bool]:
-    """Of each matrix of the batch `warm` where it is near `s`; and whether any was."""
+    """`warm` for each matrix of the batch if it is near `s`, else `s`; and whether any was near."""
     off = (warm - s).square().sum(dim=MATRIX, keepdim=True)
     near = off <= WARM**2 * s.square().sum(dim=MATRIX, keepdim=True)
     return torch.where(near, warm, s), bool(near.any())

@@ -21,7 +21,7 @@ from modular_manifolds_bench.baselines.stiefel_dual import StiefelDual, multipli
 
 @dataclass(frozen=True)
 class LyapunovProducts(Baseline):
-    """The fixed point of `Lyapunov` where an eigendecomposition would be slow (see there and `stiefel_dual`).
+    """The fixed point of `Lyapunov` when an eigendecomposition would be slow (see there and `stiefel_dual`).
 
     `P = M^{-1/2}` comes from Polar Express on the Gram matrix M, and the correction D of
     `D P + P D = −((K+S)P + P(K+S)ᵀ)` from a few conjugate-gradient steps, one n×n product each. The

@@ -19,7 +19,7 @@ from modular_manifolds_bench.baselines.stiefel_dual import StiefelDual
 class SPEL(Baseline):
     """For Stiefel × Spectral the msign of the Riemannian gradient: `A = −msign(G − W sym(WᵀG))`.
 
-    This is the direction at `Λ = −½ sym(WᵀG)`, where the other solvers start. It is tangent for a square
+    This is the direction at `Λ = −½ sym(WᵀG)`, from which the other solvers start. It is tangent for a square
     W only. The paper steps along it as it is and projects back to the manifold; here its tangent part is
     taken and shrunk into the unit ball, so that it can be certified like any other.
 

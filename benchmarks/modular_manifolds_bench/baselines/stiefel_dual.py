@@ -39,7 +39,7 @@ class StiefelDual:
 
     W and G⊥ have shape (*batch, m, n) and the caller's dtype, `c`, `k` and `e` (*batch, n, n) and float64:
     they hold squares of singular values, which need twice the digits. `tall` is G divided by its largest
-    entry and `across` the part of it across W; `scale` brings both to unit norm (to zero where they are
+    entry and `across` the part of it across W; `scale` brings both to unit norm (to zero if they are
     rounding), so that no tall matrix is touched to scale it. `along` is `‖K‖²/(‖K‖² + ‖G⊥‖²)`, shape (*batch, 1, 1). `wide` says that the caller's matrices were transposed; `unit` is
     the spectral norm of a direction of unit norm.
     """
@@ -118,7 +118,7 @@ class StiefelDual:
         return turned if self.unit == 1.0 else self.unit * turned
 
     def feasible(self, a: Tensor) -> Tensor:
-        """The tangent part of the tall `a`, shrunk to the unit ball where it is outside."""
+        """The tangent part of the tall `a`, shrunk to the unit ball if it is outside."""
         tangent = a - self.w @ sym(self.w.mT @ a)
         longest = torch.linalg.eigvalsh(gram(tangent))[..., -1:].unsqueeze(-1).clamp_min(1).sqrt()
         return tangent / longest

@@ -33,7 +33,7 @@ def certify(
 ):
     """One tile of A a program; grid (batch · row tiles · column tiles,). The first tile of a matrix writes its gap.
 
-    A is written to only where it is no direction: `s ≤ least`, or with FACTORED a factorisation that failed.
+    A is written to only if it is no direction: `s ≤ least`, or with FACTORED a factorisation that failed.
     """
     tiles = tl.cdiv(k, BLOCK_K)
     count = tl.cdiv(n, BLOCK) * tiles

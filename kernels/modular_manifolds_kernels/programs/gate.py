@@ -9,7 +9,7 @@ def gate(largest, counts, ok, reached, bound, weights, BLOCK: tl.constexpr, BLOC
     """One program; as many weights at a time as a tile has entries.
 
     `largest` holds `max |G|` of each weight. `counts` has a number for each weight, one that is left alone, and one for
-    steps that are left out: it grows by one where a number is not below `bound`.
+    steps that are left out: it grows by one if a number is not below `bound`.
     """
     width: tl.constexpr = BLOCK * BLOCK_K
     lanes = tl.arange(0, width)

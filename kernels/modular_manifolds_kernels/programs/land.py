@@ -33,7 +33,7 @@ def land(
 ):
     """A few rows of one matrix a program; grid (weights · matrices · row blocks,), weight by weight.
 
-    A row goes where it has landed if the number at its place in `moving` is not zero, else to its start. Weights lie as in
+    A row goes to its landed place if the number at its place in `moving` is not zero, else to its start. Weights lie as in
     `descend`.
     """
     blocks = tl.cdiv(n, BLOCK)

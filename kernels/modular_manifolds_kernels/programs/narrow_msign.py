@@ -63,7 +63,7 @@ def multiply_strips(
     PRECISION: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Write `Q X` of the scaled X to `out` strip by strip; its Gram matrix where it is needed `again`, else zero."""
+    """Write `Q X` of the scaled X to `out` strip by strip; its Gram matrix if it is needed `again`, else zero."""
     rows = tl.arange(0, q.shape[0])[:, None]
     strip = tl.arange(0, BLOCK_K)[None, :]
     r = tl.zeros(q.shape, tl.float32)
@@ -72,7 +72,7 @@ def multiply_strips(
         y = tl.load(source + rows * source_row + strip * source_column, mask=valid, other=0.0)
         y = operand(y.to(tl.float32) * scale, HALF)
         y = tl.dot(q, y, input_precision=PRECISION).to(out.dtype.element_ty)
-        # Where this is done in place, nobody writes before all have read.
+        # If this is done in place, nobody writes before all have read.
         tl.debug_barrier()
         tl.store(out + rows * out_row + strip * out_column, y, mask=valid)
         if again:

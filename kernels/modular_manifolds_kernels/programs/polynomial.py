@@ -36,8 +36,8 @@ def polynomial(
 ):
     """One tile of the lower triangle a program; grid (batch · tiles (tiles + 1) / 2,), matrix by matrix.
 
-    A is divided by the length that `squares` holds `parts` sums of where SCALED is 1, and A and B
-    where it is 2. As B is symmetric, its columns are read as rows.
+    If SCALED is 1, A is divided by the length that `squares` holds `parts` sums of; if SCALED is 2,
+    A and B are. As B is symmetric, its columns are read as rows.
     """
     tiles = tl.cdiv(n, BLOCK)
     count = tiles * (tiles + 1) // 2

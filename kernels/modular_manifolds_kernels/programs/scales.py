@@ -55,7 +55,7 @@ def inverse_root(total):
 
 @triton.jit
 def step_length(lengths, eta, each, unit, batch):
-    """What a step A is multiplied by, η or 1, and `1/√(1 + η²)`; η is the product of a number and this matrix's own."""
+    """The factor of a step A, η or 1, and `1/√(1 + η²)`; η is the product of a number and this matrix's own."""
     length = eta * tl.load(lengths + batch * each)
     return tl.where(unit != 0, length, 1.0), 1.0 / tl.sqrt(1.0 + length * length)
 
@@ -64,7 +64,7 @@ def step_length(lengths, eta, each, unit, batch):
 def triangle(index):
     """Row and column, column ≤ row, of the tile with this number in the lower triangle."""
     row = ((tl.sqrt(8.0 * index + 1.0) - 1.0) * 0.5).to(tl.int32)
-    # The root is rounded: step back or forth where it missed the row.
+    # The root is rounded: step back or forth if it missed the row.
     row = tl.where(row * (row + 1) // 2 > index, row - 1, row)
     row = tl.where((row + 1) * (row + 2) // 2 <= index, row + 1, row)
     return row, index - row * (row + 1) // 2

@@ -47,7 +47,7 @@ def product_of_rows(
     SIDE: tl.constexpr,
     STRIP: tl.constexpr,
 ):
-    """`c A Bᵀ` where that is symmetric: one triangle of tiles, mirrored.
+    """`c A Bᵀ` if that is symmetric: one triangle of tiles, mirrored.
 
     A Gram matrix, or the product of symmetric A and B that commute. The result may not be A or B.
     """
