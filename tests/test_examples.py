@@ -253,7 +253,7 @@ SMALL_GPT = ["--width", "16", "--depth", "1", "--context", "16", "--batch", "8",
 
 
 @pytest.mark.parametrize(
-    ("name", "rates"), [("ours", ["0.1"]), ("adamw", ["0.03"]), ("muon", ["0.03"])]
+    ("name", "rates"), [("ours", ["1.0"]), ("adamw", ["0.03"]), ("muon", ["0.03"])]
 )
 def test_a_plain_gpt_learns_by_each_of_the_three_optimisers(
     nanogpt: ModuleType,

@@ -37,7 +37,7 @@ def test_twenty_steps_lower_the_loss_on_the_manifolds(name: str, start: Any) -> 
         if not each.requires_grad
     }
     plan = mm.adapt(model, example_inputs=batch, start=start, progress=False)
-    opt = mm.SteepestDescent(plan, lr=0.1, momentum=0.9, nesterov=True)
+    opt = mm.SteepestDescent(plan, lr=0.5, momentum=0.9, nesterov=True)
     model.eval()  # Dropout would hide how far the loss falls.
     first = float(loss_of(model, batch).detach())
     for _ in range(STEPS):
