@@ -74,6 +74,17 @@ def test_the_gap_is_a_bound_for_gradients_of_every_kind(
     check(w, g, kind, SkewSign(tolerance=tolerance))
 
 
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+def test_directions_of_gradients_of_low_rank_are_no_longer_than_one(tolerance: float) -> None:
+    """In float32 the directions that G hardly has are rounding: one gradient in a hundred shows what they may cost."""
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        w = STIEFEL.random((120, 20), generator=generator)
+        g = torch.randn(120, 2, generator=generator) @ torch.randn(2, 20, generator=generator)
+        a = mm.steepest(STIEFEL, SPECTRAL, w, g, solver=SkewSign(tolerance=tolerance)).direction
+        assert float(torch.linalg.matrix_norm(a.double(), 2)) <= 1 + 1e-4, seed
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(520, 520), (270, 700)], ids=cases.name)
 def test_the_gap_is_a_bound_in_half_precision(shape: tuple[int, int], kind: str) -> None:

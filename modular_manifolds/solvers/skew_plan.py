@@ -134,10 +134,12 @@ class PolynomialPlan(Plan):
         if self.look >= self.looks or (gap is not None and math.isnan(gap)):
             return None
         following = replace(self, look=self.look + 1, double_gram=True)
-        # In the columns of W and G the second plan is as careful as float32 can be.
-        if self.floor > lowest and (self.whole or self.look == 1):
+        # In the columns of W and G the second plan is as careful as float32 can be. It leaves directions of a gradient of low
+        # rank longer than one by up to 2e-3, which a smaller tolerance does not allow.
+        short = self.tolerance or 0.0
+        again = self.whole or (self.look == 1 and short >= FLOAT32_MIN_TOLERANCE)
+        if self.floor > lowest and again:
             # What small singular values may be worth is proportional to the floor.
-            short = self.tolerance or 0.0
             times = STRIDE if gap is None or not short else max(2 * gap / short, STRIDE)
             return replace(following, floor=max(self.floor / times, lowest))
         if self.half:
@@ -231,6 +233,8 @@ LOOK_MIN_COLUMNS = 256
 """The fewest columns of Γ at which the numbers that tell the gap before the last polynomial cost less than they save."""
 LOWER = 3.0
 """How many times lower the floor is that one more polynomial reaches."""
+FLOAT32_MIN_TOLERANCE = 5e-3
+"""The smallest tolerance for which a second plan in the columns of W and G stays in float32."""
 STRIDE = 4.0
 """How many times lower the floor of a deeper plan is, at least. It starts anew, so it should not be the last but one."""
 LIFT_ROUNDING = 32.0
