@@ -88,7 +88,7 @@ def test_directions_of_gradients_of_low_rank_are_no_longer_than_one(tolerance: f
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(520, 520), (270, 700)], ids=cases.name)
 def test_the_gap_is_a_bound_in_half_precision(shape: tuple[int, int], kind: str) -> None:
-    """From 512 columns of Γ on, where the machine is fast in bfloat16; elsewhere this is float32."""
+    """Γ of 512 columns and more is in bfloat16 if the machine is fast in it, and in float32 if not."""
     w = STIEFEL.random(shape)
     check(w, gradient(kind, w), kind, SkewSign())
 
@@ -132,7 +132,7 @@ def test_a_run_of_polynomials_reaches_what_it_says(floor: float, room: Room) -> 
 @pytest.mark.parametrize("room", [FULL, HALF])
 @pytest.mark.parametrize("accuracy", [0.045, 1e-6])
 def test_a_run_goes_on_to_a_lower_floor(accuracy: float, room: Room) -> None:
-    """What is below the first floor is reached by further polynomials, and what was reached stays so."""
+    """Further polynomials reach singular values below the first floor, and keep those that were reached."""
     run, _ = polar_express(0.01, 4, room)
     for floor in (0.01 / 3, 0.01 / 9):
         longer = lowered(run, floor, accuracy, room)

@@ -1,4 +1,4 @@
-"""What one step of the optimiser asks of an accelerator: operators and launches, counted on tensors without numbers."""
+"""One step of the optimiser on an accelerator: its operators and launches, counted on tensors without numbers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def launches_inside(calls: Sequence[tuple[str, tuple[Any, ...]]], neighbours: An
 
 
 def _launch(machine: Any, name: str, args: tuple[Any, ...]) -> None:
-    """What the operator of this name launches."""
+    """The launches of the operator of this name."""
     from modular_manifolds_kernels import certificate, descent, launches, matrix_sign, retraction
     from modular_manifolds_kernels.certificate import Bound
     from modular_manifolds_kernels.launches import Step, stack

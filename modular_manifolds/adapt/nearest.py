@@ -62,7 +62,7 @@ def nearest(manifold: Manifold, value: Tensor) -> Tensor:
 def _long_polar_factor(x: Tensor) -> tuple[Tensor, float]:
     """`X (XᵀX)^{-1/2}` of X with independent entries, and a bound on how far the singular values of the result are from 1.
 
-    The squares of such singular values lie in `mean · (1 ± √(n/m))²` (Marchenko and Pastur), and two polynomials bring them
+    The squares of such singular values lie in `mean · (1 ± √(n/m))²` (Marchenko and Pastur), and a few polynomials bring them
     near 1. For other matrices the second number is large, and says so.
     """
     rows, columns = x.shape[-2:]
@@ -74,8 +74,9 @@ def _long_polar_factor(x: Tensor) -> tuple[Tensor, float]:
     q = even_steps(gram, schedule(1e-3, (1 - root) / (1 + root) / EDGE_ROOM))
     off = q @ gram @ q - _identity_like(gram)
     # The binomial series of (I + E)^{-1/2}, to E²: E³ is left.
-    landing = 0.375 * (off @ off) - 0.5 * off + _identity_like(gram)
-    left = torch.linalg.vector_norm(off @ off, dim=MATRIX).amax() ** 1.5
+    square = off @ off
+    landing = 0.375 * square - 0.5 * off + _identity_like(gram)
+    left = torch.linalg.vector_norm(square, dim=MATRIX).amax() ** 1.5
     return x @ (q @ landing / largest.sqrt()), float(left) + ROUNDING
 
 

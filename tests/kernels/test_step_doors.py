@@ -1,4 +1,4 @@
-"""What the optimiser's step asks of the kernels: the matrix sign of skew Γ, the retraction by its length, and what lies between."""
+"""The kernels that the optimiser's step calls: the matrix sign of skew Γ, the retraction by its length, and what lies between."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_where_weights_land(
 def test_unit_lengths(
     machine: Machine, shape: tuple[int, int, int], rows: bool, size: float
 ) -> None:
-    """Of matrices and of rows, contiguous or transposed; zero stays zero, and NaN stays in its own unit."""
+    """Matrices and rows get unit length, contiguous or transposed; zero stays zero, and NaN stays in its own unit."""
     for x in (size * torch.randn(shape), size * torch.randn(shape).mT.contiguous().mT):
         x[0, 0] = 0.0
         out = torch.empty_like(x)
@@ -179,7 +179,7 @@ BOUND = Bound(0.3, 7.0, 0.8, 0.99, 1.0, 1e-3, 1e-4)
 def test_the_certificate(
     machine: Machine, shape: tuple[int, int, int], split: bool, factored: bool
 ) -> None:
-    """Of stacks with any strides; of a zero matrix, one that has failed, one of NaN, and one that is lost in full."""
+    """The certificate of stacks with any strides; of a zero matrix, one that has failed, one of NaN, and one that is lost in full."""
     batch, n, k = shape
     a, g = torch.randn(batch, k, n).mT, -torch.randn(shape)
     g[0] = -a[0]
