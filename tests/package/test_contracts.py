@@ -15,7 +15,7 @@ from importlinter.api import read_configuration
 import modular_manifolds as mm
 from modular_manifolds import testing
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_import_contracts_hold(

@@ -21,7 +21,7 @@ import modular_manifolds as mm
 from modular_manifolds.nn.bonds import GELU_SLOPE
 from modular_manifolds.solvers import Solver, pairs
 
-SOURCE = Path(__file__).parents[1] / "modular_manifolds"
+SOURCE = Path(__file__).parents[2] / "modular_manifolds"
 MANIFOLD_MUON = mm.solvers.find_pair(mm.Stiefel(), mm.Spectral())
 
 

@@ -18,7 +18,7 @@ from modular_manifolds_bench.baselines import BASELINES, SPEL, DualAscent, Lyapu
 import modular_manifolds as mm
 from modular_manifolds.training.split import Split
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def example(name: str) -> ModuleType:

@@ -16,7 +16,7 @@ import modular_manifolds as mm
 from modular_manifolds.linalg import backend
 from modular_manifolds.solvers import skew_sign
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 COUNTS: Final = {
     "torch": (289, 113, 289),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDERS = ("modular_manifolds", "kernels", "benchmarks", "examples")
 OPENINGS = re.compile(r"(Of|What|Which|Who|From)\b")
 MOST_WHERE = 1.5

@@ -25,7 +25,7 @@ import modular_manifolds as mm
 from modular_manifolds.cli.main import app, main
 from modular_manifolds.specs import table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 tables_file = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")

@@ -435,7 +435,7 @@ COMMAND = importlib.import_module("modular_manifolds.cli.bench")
 
 
 def test_the_command_finds_the_folder_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = str(Path(__file__).parents[1] / "benchmarks")
+    folder = str(Path(__file__).parents[2] / "benchmarks")
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each != folder])
     monkeypatch.setitem(BENCHES, "drift", lambda _: iter(()))
     assert main(["bench", "--only", "drift"]) == 0
