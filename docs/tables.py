@@ -89,7 +89,6 @@ TABLES: Final[dict[str, Callable[[], Iterator[str]]]] = {
 }
 
 PAGES: Final = (
-    "README.md",
     "docs/ideas/methods.md",
     "docs/solvers.md",
     "docs/specs.md",

@@ -23,13 +23,13 @@ def draw(path: Path) -> None:
     landed = manifold.retract(point.unsqueeze(1), step).squeeze(1).numpy()
     w, g, a = point.numpy(), gradient.numpy(), step.squeeze(1).numpy()
 
-    figure = paper(5.0, 3.9)
+    figure = paper(5.0, 3.25)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     turn = np.linspace(0.1, np.pi - 0.1, 200)
     axes.plot(np.cos(turn), np.sin(turn), color=GREY, lw=2.5)
     along = a / np.linalg.norm(a)
-    line = np.stack((w - 0.55 * along, w + 0.95 * along))
+    line = np.stack((w - 0.55 * along, w + a))
     axes.plot(*line.T, color=PALE, lw=1.5, zorder=0)
 
     def arrow(start: np.ndarray, end: np.ndarray, colour: str, style: str = "-") -> None:
@@ -53,9 +53,9 @@ def draw(path: Path) -> None:
 
     say(w + np.array([0.02, -0.1]), "weight W", INK, ha="center", va="top")
     say(w - g + np.array([0.05, 0.03]), "−G, downhill", ORANGE, ha="left", va="bottom")
-    say(w + a + np.array([0.2, 0.06]), "step η A, tangent", BLUE, ha="left", va="center")
+    say(w + a + np.array([0.06, 0.03]), "step η A, tangent", BLUE, ha="left", va="center")
     say(landed + np.array([-0.02, -0.1]), "next W", INK, ha="center", va="top")
     say((w + a + landed) / 2 + np.array([0.1, -0.03]), "retract", GREEN, ha="left", va="center")
     say(np.array([0.0, 0.4]), "the manifold:\nall W of length 1", GREY, ha="center", va="center")
-    axes.set(xlim=(-1.15, 1.2), ylim=(0.1, 1.93), aspect="equal")
+    axes.set(xlim=(-1.1, 1.2), ylim=(0.08, 1.575), aspect="equal")
     save(figure, path)
