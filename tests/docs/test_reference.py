@@ -62,13 +62,15 @@ def malformed(docstring: str) -> Iterator[str]:
             yield line.strip()
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix()
-)
-def test_sections_of_docstrings_have_googles_form(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            assert not list(malformed(ast.get_docstring(node) or "")), node.name
+def test_sections_of_docstrings_have_googles_form() -> None:
+    found = [
+        f"{path.relative_to(PACKAGE).as_posix()}, {node.name}: {line}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        for line in malformed(ast.get_docstring(node) or "")
+    ]
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("line", ["a, b: the sizes.", "ValueError and more text."])
