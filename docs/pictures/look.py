@@ -23,6 +23,12 @@ def paper(width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure with letters as outlines, so that it looks alike everywhere."""
-    figure.savefig(path, format="svg", metadata={"Date": None})
+def save(figure: Figure, path: Path, *, description: str) -> None:
+    """Write the figure with letters as outlines, so that it looks alike everywhere.
+
+    Args:
+        figure: the picture.
+        path: the SVG file.
+        description: the content in words, stored in the file. A test compares it with that of the picture drawn anew.
+    """
+    figure.savefig(path, format="svg", metadata={"Date": None, "Description": description})

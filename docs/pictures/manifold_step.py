@@ -58,4 +58,4 @@ def draw(path: Path) -> None:
     say((w + a + landed) / 2 + np.array([0.1, -0.03]), "retract", GREEN, ha="left", va="center")
     say(np.array([0.0, 0.4]), "the manifold:\nall W of length 1", GREY, ha="center", va="center")
     axes.set(xlim=(-1.1, 1.2), ylim=(0.08, 1.575), aspect="equal")
-    save(figure, path)
+    save(figure, path, description="a step on the circle: gradient, tangent step, retraction")

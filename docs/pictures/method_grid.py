@@ -58,4 +58,9 @@ def draw(path: Path) -> None:
                 linespacing=1.1,
                 color=INK if method else GREY,
             )
-    save(figure, path)
+    cells = (
+        f"{manifold} × {norm}: {method}"
+        for manifold, by_norm in rows.items()
+        for norm, method in by_norm.items()
+    )
+    save(figure, path, description="; ".join(cells))

@@ -75,4 +75,5 @@ def draw(path: Path) -> None:
     y = heights[0] + 1.0
     axes.text(left, y + 0.25, "part of the change of the output", fontsize=12, color=GREY)
     axes.text(left, y - 0.15, "step of the weight", fontsize=12, color=BLUE)
-    save(figure, path)
+    steps = ", ".join(f"{row.path} {row.step:.4f}" for row in rows)
+    save(figure, path, description=f"steps: {steps}")

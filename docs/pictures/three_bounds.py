@@ -99,4 +99,4 @@ def draw(path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GREY)
         axes.tick_params(labelsize=11, colors=INK)
-    save(figure, path)
+    save(figure, path, description="change by a step and slope: certified, expected, measured")

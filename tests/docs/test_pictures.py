@@ -16,13 +16,25 @@ MOST_POINTS = 390
 """A picture of this width, in points, shows its letters of 10 points and more at full size on a phone."""
 
 
+def description(picture: ElementTree.Element) -> str:
+    """The content in words, as the script wrote it."""
+    found = picture.find(".//{http://purl.org/dc/elements/1.1/}description")
+    assert found is not None
+    assert found.text
+    return found.text
+
+
 def test_every_picture_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["pictures", str(tmp_path)])
     runpy.run_path(str(SCRIPTS), run_name="__main__")
     assert sorted(path.stem for path in tmp_path.glob("*.svg")) == NAMES
     for name in NAMES:
-        drawn = ElementTree.parse(tmp_path / f"{name}.svg").getroot()
+        drawn, kept = (
+            ElementTree.parse(folder / f"{name}.svg").getroot()
+            for folder in (tmp_path, DOCS / "figures")
+        )
         assert len(list(drawn.iter())) > 50, name
+        assert description(drawn) == description(kept), "run `python docs/pictures`"
 
 
 @pytest.mark.parametrize("name", NAMES)
