@@ -23,7 +23,7 @@ def draw(path: Path) -> None:
     landed = manifold.retract(point.unsqueeze(1), step).squeeze(1).numpy()
     w, g, a = point.numpy(), gradient.numpy(), step.squeeze(1).numpy()
 
-    figure = paper(5.0, 3.25)
+    figure = paper(5.0, 3.4)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     turn = np.linspace(0.1, np.pi - 0.1, 200)
@@ -57,5 +57,5 @@ def draw(path: Path) -> None:
     say(landed + np.array([-0.02, -0.1]), "next W", INK, ha="center", va="top")
     say((w + a + landed) / 2 + np.array([0.1, -0.03]), "retract", GREEN, ha="left", va="center")
     say(np.array([0.0, 0.4]), "the manifold:\nall W of length 1", GREY, ha="center", va="center")
-    axes.set(xlim=(-1.1, 1.2), ylim=(0.08, 1.575), aspect="equal")
+    axes.set(xlim=(-1.1, 1.2), ylim=(0.05, 1.63), aspect="equal")
     save(figure, path, description="a step on the circle: gradient, tangent step, retraction")
