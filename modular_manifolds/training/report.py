@@ -42,14 +42,15 @@ def write_report(trainer: Trainer) -> Guarantees:
     found = guarantees(net, session.spec.optimizer.lr, points)
     metrics = trainer.directory.read_metrics()
     last = next((row for row in reversed(metrics) if "test_accuracy" in row), None)
-    pictures = {
+    drawn = {
         "learning": figures.learning(metrics),
         "singular_values": figures.singular_values(trainer.initial, net),
         "split": figures.split(found.budget),
         "bounds": figures.bounds(found.lipschitz, found.activations),
     }
     if predictions is not None:
-        pictures["certified"] = figures.certified(predictions)
+        drawn["certified"] = figures.certified(predictions)
+    pictures = {name: figures.as_svg(figure) for name, figure in drawn.items()}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("modular_manifolds.training", "assets"),
         autoescape=True,
