@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 Cell: TypeAlias = float | int | str | None
 
@@ -93,6 +93,10 @@ class Printable(ABC):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.printed()))
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """The printed text for IPython, in a terminal and beside the HTML of a notebook."""
+        return {"text/plain": str(self)}
 
     def _repr_html_(self) -> str:
         """The result for a notebook; IPython calls this for the last line of a cell."""
