@@ -1,6 +1,6 @@
 """Check the files of a wheel and of a source distribution: all that users need, and nothing that only tests use.
 
-    python .ci/check_wheel.py dist/*.whl dist/*.tar.gz
+python .ci/check_wheel.py dist/*.whl dist/*.tar.gz
 """
 
 from __future__ import annotations
