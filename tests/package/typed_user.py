@@ -62,6 +62,7 @@ def attached(folder: Path) -> mm.ModelPlan:
             mm.Rule("0.weight", manifold=mm.Stiefel(), norm=mm.Spectral()),
             mm.Fallback("0.bias", lr=1e-3),
             mm.Skip("2.bias"),
+            mm.Rule("*"),
         ],
     )
     assert_type(plan, mm.ModelPlan)
