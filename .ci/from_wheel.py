@@ -102,7 +102,7 @@ EXAMPLES: Final[Sequence[Callable[[ModuleType, Path], None]]] = (
 def text(folder: Path) -> Path:
     """A short text as a file."""
     path = folder / "sea.txt"
-    path.write_text("the sea is wide and the boat is small\n" * 30, encoding="utf-8")
+    path.write_text("the sea is wide and the boat is small\n" * 60, encoding="utf-8")
     return path
 
 

@@ -98,6 +98,10 @@ if TYPE_CHECKING:
     from modular_manifolds.training.plot import plot as plot
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), "plot"})
+
+
 def __getattr__(name: str) -> Any:
     # The figures need matplotlib, which a program that only trains never waits for.
     if name == "plot":

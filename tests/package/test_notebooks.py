@@ -104,6 +104,13 @@ def test_a_figure_names_its_rows(name: str, reports: dict[str, Any]) -> None:
     assert labels == [row.name if name == "plan" else row.path for row in reports[name].rows]
 
 
+def test_plot_is_listed_and_comes_when_it_is_asked_for() -> None:
+    assert "plot" in dir(mm)
+    assert mm.plot.__module__ == "modular_manifolds.training.plot"
+    with pytest.raises(AttributeError, match="has no attribute 'plots'"):
+        mm.plots  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_bars_are_as_long_as_the_steps(reports: dict[str, Any]) -> None:
     (axis,) = mm.plot(reports["budget"]).axes
     lengths = [patch.get_width() for patch in axis.patches]  # pyright: ignore[reportAttributeAccessIssue]
