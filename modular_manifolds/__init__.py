@@ -96,16 +96,16 @@ from modular_manifolds.specs import save as save
 
 if TYPE_CHECKING:
     from modular_manifolds.training.plot import plot as plot
+else:
+    # Type checkers would take any name of a module that has this function.
+    def __getattr__(name: str) -> Any:
+        # The figures need matplotlib, which a program that only trains never waits for.
+        if name == "plot":
+            from modular_manifolds.training.plot import plot
+
+            return plot
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), "plot"})
-
-
-def __getattr__(name: str) -> Any:
-    # The figures need matplotlib, which a program that only trains never waits for.
-    if name == "plot":
-        from modular_manifolds.training.plot import plot
-
-        return plot
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
