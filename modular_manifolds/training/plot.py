@@ -32,7 +32,8 @@ def plot(
         A matplotlib figure. `matplotlib.pyplot` is neither imported nor changed.
 
     Raises:
-        ArgumentError: there is no figure for `report`, or it has no rows. CheckpointError: the folder is no run directory.
+        ArgumentError: there is no figure for `report`, or it has no rows.
+        CheckpointError: the folder is no run directory.
     """
     match report:
         case Budget(rows=rows) if rows:
