@@ -8,7 +8,7 @@ from typing import Generic, Self, SupportsIndex, TypeVar, overload
 
 from torch import nn
 
-from modular_manifolds.arguments import whole
+from modular_manifolds.arguments import as_whole_number
 from modular_manifolds.errors import ArgumentError, PartIndexError
 
 M = TypeVar("M", bound=nn.Module)
@@ -93,7 +93,7 @@ class Container(nn.Module, ABC, Generic[M]):
     def _place(self, index: object, *, behind: int = 0) -> int:
         """The place from 0 that an index names, among those of the parts and so many behind the last."""
         count = len(self._modules)
-        found = whole(index)
+        found = as_whole_number(index)
         if found is None:
             raise ArgumentError(
                 f"{type(self).__name__}[index]",

@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 
 from torch import nn
 
-from modular_manifolds.arguments import is_number, whole
+from modular_manifolds.arguments import as_whole_number, is_number
 from modular_manifolds.composition import tree as trees
 from modular_manifolds.composition.rules import check_factor
 from modular_manifolds.composition.tree import Tree
@@ -224,7 +224,7 @@ def in_series(first: Module, then: Module) -> Series:
 
 def power(module: Module, times: SupportsIndex) -> Series:
     """`f ** n`: n copies of f in series, each with weights drawn afresh."""
-    count = whole(times)
+    count = as_whole_number(times)
     if count is None or count < 1:
         raise ArgumentError(
             "f ** n", "must have a positive whole n", repr(times), "Leave the module out for n = 0."

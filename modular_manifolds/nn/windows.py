@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from modular_manifolds.arguments import whole
+from modular_manifolds.arguments import as_whole_number
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.nn.tracing import has_sizes
 
@@ -110,10 +110,10 @@ class Windows:
 
 
 def _pair(value: Any, argument: str, *, least: int) -> Pair:
-    one = whole(value)
+    one = as_whole_number(value)
     # A tensor's size, a list and numpy's array of two numbers are pairs too.
     given = list(value) if one is None and hasattr(value, "__iter__") else [one, one]
-    match [whole(each) for each in given]:
+    match [as_whole_number(each) for each in given]:
         case [int(high), int(wide)] if min(high, wide) >= least:
             return high, wide
     raise ArgumentError(
