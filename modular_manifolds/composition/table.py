@@ -1,4 +1,4 @@
-"""Plain text tables: columns aligned, numbers to the right."""
+"""Plain text tables with aligned columns; numbers are right-aligned."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def format_number(value: float | int | str | None) -> str:
-    """Four significant digits for floats; everything else as it is; None as a dash."""
+    """A table cell as text: floats with four significant digits, None as a dash."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -15,7 +15,7 @@ def format_number(value: float | int | str | None) -> str:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[float | int | str | None]]) -> str:
-    """The rows under their header, a line each, columns two spaces apart."""
+    """The rows under their header, one line each, columns two spaces apart."""
     cells = [[format_number(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     numeric = [
