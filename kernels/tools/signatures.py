@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from modular_manifolds_kernels.configuration import TOGETHER, Configuration
+from modular_manifolds_kernels.configuration import TENSORS_PER_LAUNCH, Configuration
 
 # Pointers that hold matrices in the precision of the products, those that always hold float32, scalars.
 _MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -60,7 +60,7 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
     " out_batch out_row out_column",
     "narrow_msign": "x out held scales coefficients n k steps x_batch x_row x_column"
     " out_batch out_row out_column",
-    "tiled_msign": "x out held scales coefficients n k width steps together x_batch x_row x_column"
+    "tiled_msign": "x out held scales coefficients n k width steps steps_per_gram x_batch x_row x_column"
     " out_batch out_row out_column",
     "stiefel_retract": "w a out residual lengths eta each unit n k corrections w_batch w_row w_column"
     " a_batch a_row a_column out_batch out_row out_column",
@@ -86,7 +86,7 @@ _LOOSE: Final = (
     "parts",
     "tiles",
     "steps",
-    "together",
+    "steps_per_gram",
     "corrections",
     "each",
     "unit",
@@ -134,7 +134,7 @@ def signature_of(
             if name not in _LOOSE:
                 divisible.append(name)
     for name in _LISTS.get(row.kernel, ()):
-        signature[name] = (str(signature[name]),) * TOGETHER
+        signature[name] = (str(signature[name]),) * TENSORS_PER_LAUNCH
     for name in constexprs:
         signature.setdefault(name, "constexpr")
     return signature, constexprs, tuple(divisible)
