@@ -19,7 +19,8 @@ class Configuration:
         dtype: precision of the operands of the matrix products, `"bf16"` or `"fp32"`.
         target: architecture, one of `TARGETS`.
         constexprs: compile-time arguments, including block sizes.
-        warps, stages: Triton's `num_warps` and `num_stages`.
+        warps: Triton's `num_warps` and `num_stages`.
+        stages: as `warps`.
         layout: `"rows"` if the long side is contiguous, `"columns"` if the short side is.
     """
 

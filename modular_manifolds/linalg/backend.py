@@ -95,7 +95,8 @@ def skew_msign_by_kernels(
 
     Args:
         gamma: shape (*batch, n, n), entries of any size.
-        polynomials, half: as in `msign_by_kernels`.
+        polynomials: as in `msign_by_kernels`.
+        half: as in `msign_by_kernels`.
 
     Returns:
         The result in the dtype of gamma, and s of shape (*batch, 1, 1), float32: zero for zero, NaN for NaN.
@@ -213,8 +214,11 @@ def land_by_kernels_(
     Specification, and the path without kernels: `optim.on_device`, by operators on lists.
 
     Args:
-        weights, masters, turned: as in `descend_by_kernels_`, the weights in their dtype; `masters` may be empty.
-        landed, start: float32 stacks: the new values of rows that move, and the old values of rows that stay.
+        weights: as in `descend_by_kernels_`, the weights in their dtype; `masters` may be empty.
+        masters: as `weights`.
+        turned: as `weights`.
+        landed: float32 stacks: the new values of rows that move, and the old values of rows that stay.
+        start: as `landed`.
         moving: whether a row moves, in a shape that expands to one bool a row.
     """
     kernels.land_(weights, landed, start, moving, masters=masters, turned=turned)

@@ -56,9 +56,10 @@ def msign(
         Autocast and torch's precision settings change nothing.
 
     Raises:
-        ArgumentError: `accuracy` or `floor` is out of range. NonFiniteError: `x` holds NaN or infinity
-        and `accuracy="exact"` (the polynomial form does not check, so that it need not wait for the device;
-        it gives NaN for NaN). BackendError: the backend named cannot be used.
+        ArgumentError: `accuracy` or `floor` is out of range.
+        NonFiniteError: `x` holds NaN or infinity and `accuracy="exact"` (the polynomial form does
+            not check, so that it need not wait for the device; it gives NaN for NaN).
+        BackendError: the backend named cannot be used.
 
     Source: Amsel et al. (2025, arXiv 2505.16932); the polynomials are computed for the accuracy and the floor.
     """

@@ -26,7 +26,8 @@ def retracted_within(w: Tensor, step: Tensor, length: float) -> Tensor:
     cubic steps as reduce this to rounding.
 
     Args:
-        w, step: shape (*batch, m, n), m ≥ n; W is orthonormal and the step is tangent.
+        w: shape (*batch, m, n), m ≥ n; W is orthonormal and the step is tangent.
+        step: as `w`.
         length: a bound on the spectral norm of the step, finite, at least 0.
     """
     if resolve("auto", w) != "triton" or step.dtype is not w.dtype:

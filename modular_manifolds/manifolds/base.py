@@ -158,8 +158,8 @@ class Manifold(ABC):
         """The manifold of all points times `factor`. A radius is multiplied by it.
 
         Raises:
-            ArgumentError: `factor` is not finite and positive, or the manifold has neither a radius nor its own
-            `_scaled`.
+            ArgumentError: `factor` is not finite and positive, or the manifold has neither a radius
+                nor its own `_scaled`.
         """
         argument = f"{type(self).__name__}.scaled(factor)"
         remedy = "Pass a positive factor such as math.sqrt(out / in)."

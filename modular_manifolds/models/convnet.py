@@ -23,7 +23,8 @@ def ConvNet(
     `logit_scale`, the sensitivity of the network.
 
     Args:
-        in_channels, classes: the numbers of input channels and of outputs.
+        in_channels: the numbers of input channels and of outputs.
+        classes: as `in_channels`.
         size: the image's (height, width); each stage halves it, rounding down.
         width: the number of channels after the first convolution.
         depth: the number of stages.

@@ -61,7 +61,8 @@ def GPT(
         vocabulary: the number of tokens.
         width: features of the residual stream, a multiple of `heads`.
         depth: the number of pairs of attention and perceptron.
-        heads, kv_heads: the number of heads of queries, and of keys and values; `kv_heads` is `heads` by default.
+        heads: the number of heads of queries, and of keys and values; `kv_heads` is `heads` by default.
+        kv_heads: as `heads`.
         mlp_factor: features inside a perceptron, divided by `width`.
         attention_scale: the largest attention logit for queries and keys of rms 1.
         logit_scale: the largest rms of the logits for a stream of rms 1.
@@ -71,8 +72,9 @@ def GPT(
         manifold: the manifold of every matrix, as in `rms_linear`; Euclidean() is used for the embedding too.
 
     Raises:
-        ArgumentError: a size is out of range, `heads` does not divide `width`, or `kv_heads` does not
-        divide `heads`. UnsupportedPairError: the manifold has no solver for RMSOperator.
+        ArgumentError: a size is out of range, `heads` does not divide `width`, or `kv_heads` does
+            not divide `heads`.
+        UnsupportedPairError: the manifold has no solver for RMSOperator.
     """
     first, between, last = masses
     vocabulary = check_count(vocabulary, argument="GPT(vocabulary)", what="tokens")

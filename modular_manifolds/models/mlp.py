@@ -22,13 +22,15 @@ def MLP(
     Sensitivity 1 with the default geometry, Stiefel × Spectral.
 
     Args:
-        in_features, classes: the sizes of input and output.
+        in_features: the sizes of input and output.
+        classes: as `in_features`.
         hidden: the sizes of the hidden layers.
-        manifold, norm: the geometry of every weight; `Linear`'s by default.
+        manifold: the geometry of every weight; `Linear`'s by default.
+        norm: as `manifold`.
 
     Raises:
-        ArgumentError: a size is out of range. UnsupportedPairError: the pair of manifold and norm has
-        no solver.
+        ArgumentError: a size is out of range.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
 
     Source: J. Bernstein, "Modular Manifolds" (2025).
     """

@@ -35,16 +35,20 @@ class Conv2d(Atom):
     Certified: the smaller of `σ_max(W)` and the norm of the convolution on a torus.
 
     Args:
-        in_channels, out_channels: the numbers of channels.
-        kernel_size, stride, padding: one number for both directions, or (height, width).
+        in_channels: the numbers of channels.
+        out_channels: the numbers of channels.
+        kernel_size: one number for both directions, or (height, width).
+        stride: one number for both directions, or (height, width).
+        padding: one number for both directions, or (height, width).
         size: the image's (height, width).
         groups: the number of independent groups of channels.
-        manifold, norm: the geometry of each matrix.
+        manifold: the geometry of each matrix.
+        norm: as `manifold`.
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
-        ArgumentError: a number is out of range, or no window fits. UnsupportedPairError: the pair of manifold
-        and norm has no solver.
+        ArgumentError: a number is out of range, or no window fits.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
     """
 
     def __init__(

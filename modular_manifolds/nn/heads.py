@@ -33,12 +33,13 @@ class Heads(MatrixAtom):
         features: the features of the input.
         heads: the number of heads.
         head_features: the features of each head.
-        manifold, norm: the geometry of each head's matrix; the norm must be from rms to rms.
+        manifold: the geometry of each head's matrix; the norm must be from rms to rms.
+        norm: as `manifold`.
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
-        ArgumentError: a size or the mass is out of range. UnsupportedPairError: the pair of manifold
-        and norm has no solver.
+        ArgumentError: a size or the mass is out of range.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
     """
 
     def __init__(

@@ -287,8 +287,8 @@ def check_part(module: object, *, argument: str) -> Module:
     """Return the `Module` inside torch's wrappers, to be a part of a composition.
 
     Raises:
-        ArgumentError: `module` is not a `Module`, or a wrapper averages its gradients over processes, which the
-        composition would not do.
+        ArgumentError: `module` is not a `Module`, or a wrapper averages its gradients over
+            processes, which the composition would not do.
     """
     if averages_gradients(module):
         raise ArgumentError(

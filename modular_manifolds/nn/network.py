@@ -20,8 +20,8 @@ def check_network(net: object, *, argument: str) -> Weighted:
         argument: the name that the caller wrote, for errors.
 
     Raises:
-        ArgumentError: `net` is not `Weighted`; the message names the missing methods. SharedWeightError: a weight
-        occurs twice.
+        ArgumentError: `net` is not `Weighted`; the message names the missing methods.
+        SharedWeightError: a weight occurs twice.
     """
     network = unwrapped(net)
     if isinstance(network, type) or not isinstance(network, Weighted):
@@ -45,7 +45,8 @@ def check_composed(net: object, *, argument: str) -> Composed:
     """Return the network inside torch's wrappers, or refuse it if it is not a `Composed` torch module.
 
     Raises:
-        ArgumentError: `net` is not `Composed`, or not a `torch.nn.Module`. SharedWeightError: a weight occurs twice.
+        ArgumentError: `net` is not `Composed`, or not a `torch.nn.Module`.
+        SharedWeightError: a weight occurs twice.
     """
     network = check_network(net, argument=argument)
     if isinstance(network, Composed) and isinstance(network, nn.Module):
@@ -71,7 +72,8 @@ def check_declared(net: object, *, argument: str) -> Module:
     """Return the `Module` inside torch's wrappers, or refuse it.
 
     Raises:
-        ArgumentError: `net` is not a `Module`. SharedWeightError: a weight occurs twice.
+        ArgumentError: `net` is not a `Module`.
+        SharedWeightError: a weight occurs twice.
     """
     network = check_module(net, argument=argument)
     refuse_shared_weights(network)

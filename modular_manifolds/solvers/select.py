@@ -58,13 +58,16 @@ def select(
     a small matrix is decomposed, whether products are in bfloat16, whether kernels run.
 
     Args:
-        manifold, norm: the pair.
+        manifold: the pair.
+        norm: as `manifold`.
         shape: the weight's shape, (*batch, m, n) or (n,); if None, the choice has no plan.
         device: the weight's device.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair; the message lists the pairs that have one. ShapeError:
-        the manifold has no points of this shape. ArgumentError: torch does not know the device.
+        UnsupportedPairError: no solver is known for the pair; the message lists the pairs that have
+            one.
+        ShapeError: the manifold has no points of this shape.
+        ArgumentError: torch does not know the device.
     """
     device_type = _device_type(device)
     pair = find_pair(manifold, norm)
@@ -104,9 +107,10 @@ def steepest(
         A Solution; `status` says whether the direction is certified, and `gap` is its relative duality gap.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ShapeError: the shapes differ. NonFiniteError: the
-        gradient or the point holds NaN or infinity, and the solver decomposes it; other solvers return NaN with a
-        status other than CONVERGED.
+        UnsupportedPairError: no solver is known for the pair.
+        ShapeError: the shapes differ.
+        NonFiniteError: the gradient or the point holds NaN or infinity, and the solver decomposes
+            it; other solvers return NaN with a status other than CONVERGED.
     """
     if point.shape != gradient.shape:
         raise ShapeError(
@@ -142,7 +146,8 @@ def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -
     """The solver of this pair with the name `solver`, or `solver` itself if it is a `Solver`.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ArgumentError: the pair has no solver of this name.
+        UnsupportedPairError: no solver is known for the pair.
+        ArgumentError: the pair has no solver of this name.
     """
     pair = find_pair(manifold, norm)
     if solver == "auto":

@@ -146,7 +146,8 @@ class ByProducts(Plan):
         manifold: gives the normal.
         length: the spectral norm of the direction.
         rounds: the number of values of λ that are tried.
-        accuracy, floor: the arguments of the msign.
+        accuracy: the arguments of the msign.
+        floor: as `accuracy`.
     """
 
     manifold: Manifold

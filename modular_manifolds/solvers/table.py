@@ -37,7 +37,8 @@ class Pair:
     """One row of the table.
 
     Args:
-        manifold, norm: the classes; their subclasses form other pairs.
+        manifold: the classes; their subclasses form other pairs.
+        norm: as `manifold`.
         solvers: the solvers of the pair, the default first.
         method: the literature's name for steepest descent on this pair.
     """
@@ -117,7 +118,8 @@ def register(
     """Add your own pair to the table; weights of this pair can then be optimised.
 
     Args:
-        manifold, norm: the classes.
+        manifold: the classes.
+        norm: as `manifold`.
         solvers: the solvers of the pair, the default first.
         method: the method's name, for tables.
 
@@ -125,8 +127,8 @@ def register(
         The new row.
 
     Raises:
-        ArgumentError: `manifold` or `norm` is not a class of its kind, a solver is not a Solver, there is no solver, or
-        the pair is in the table already.
+        ArgumentError: `manifold` or `norm` is not a class of its kind, a solver is not a Solver,
+            there is no solver, or the pair is in the table already.
     """
     for argument, kind, base in (("manifold", manifold, Manifold), ("norm", norm, Norm)):
         if not (isinstance(kind, type) and issubclass(kind, base)):

@@ -225,8 +225,9 @@ def check_module(module: Composed, sample: Sample | None = None) -> None:
 
     Raises:
         AssertionError: a declared number is refuted; the message gives the measured value.
-        ArgumentError: the module has no tree (see `Composed`), or its source is a tuple of open spaces, for which no
-        inputs can be drawn, or a weight is complex or has no values. NonFiniteError: a weight holds NaN or infinity.
+        ArgumentError: the module has no tree (see `Composed`), or its source is a tuple of open
+            spaces, for which no inputs can be drawn, or a weight is complex or has no values.
+        NonFiniteError: a weight holds NaN or infinity.
     """
     sample = Sample((7,), dtype=torch.float32) if sample is None else sample
     # Shared weights are checked here, because the copy separates them.

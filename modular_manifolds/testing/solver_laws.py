@@ -177,7 +177,7 @@ def batched_equals_looped(solver: Solver, manifold: Manifold, norm: Norm, sample
 def warm_start_does_not_worsen(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """From the dual of its own solution, a solver converges in at most as many rounds as before.
+    """A solver converges from the dual of its own solution in at most as many rounds as before.
 
     From the dual of another gradient, its direction is feasible and its certificate holds.
     """

@@ -171,6 +171,7 @@ def _spectra(net: Module) -> dict[str, list[float]]:
 
 
 COLUMNS: Final = 3
+"""The number of axes in a row of a figure."""
 
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:
