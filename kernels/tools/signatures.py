@@ -1,4 +1,4 @@
-"""The types that Triton must be told of a kernel's arguments to compile it without a launch."""
+"""The argument types of the kernels, which Triton needs to compile them without a launch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _OF_KERNEL: Final[Mapping[str, Mapping[str, str]]] = {
     "gate": {"counts": "*fp32", "ok": "*i8", "reached": "*i8", "bound": "fp32", "weights": "i32"},
     "land": {"masters": "*fp32", "landed": "*fp32", "start": "*fp32", "moving": "*i8"},
 }
-"""Types that a name has in one kernel only."""
+"""Types of arguments in one kernel that differ from those of the same name in others."""
 _LISTS: Final = {"descend": ("gradients", "momenta"), "land": ("weights", "masters")}
 """Arguments that are lists of tensors."""
 _ARGUMENTS: Final[Mapping[str, str]] = {
@@ -103,9 +103,9 @@ _ALWAYS_ROWS: Final = ("r_row", "p_row", "left_row", "right_row")
 def signature_of(
     row: Configuration,
 ) -> tuple[dict[str, str | tuple[str, ...]], dict[str, Any], tuple[str, ...]]:
-    """The type of every argument of a row, in order; its compile-time values; and the arguments that are multiples of 16.
+    """The types of a row's arguments, in order; its compile-time values; and the arguments that are multiples of 16.
 
-    An argument that is a list of tensors has the type of each.
+    An argument that is a list of tensors has a tuple of their types.
     """
     constexprs: dict[str, Any] = dict(row.constexprs)
     element = "*bf16" if row.dtype == "bf16" else "*fp32"

@@ -37,6 +37,7 @@ class Solver(ABC):
     of tiny singular values of the gradient, rounding is amplified."""
 
     def __init_subclass__(cls) -> None:
+        """Wrap the subclass's `solve`, so that it runs at full precision and without gradients."""
         super().__init_subclass__()
         if "solve" in cls.__dict__:
             cls.solve = undisturbed(cls.solve)
