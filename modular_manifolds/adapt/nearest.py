@@ -30,6 +30,7 @@ EDGE_ROOM: Final = 1.1
 ROUNDING: Final = 2e-6
 """The residual that rounding of float32 leaves."""
 NEWTON_STEPS: Final = 16
+"""The largest number of Newton steps."""
 NEWTON_CHANGE: Final = 1e-3
 """The convergence is quadratic: after a change of this part the next one is rounding."""
 MARGINS: Final = (1e-4, 1e-3, 1e-2)

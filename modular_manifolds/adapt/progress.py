@@ -10,6 +10,7 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 """Called with the passes done, all passes, and the words for the last one."""
 
 WIDTH: Final = 24
+"""The width of the bar in characters."""
 
 
 def progress_of(progress: bool | Progress) -> Progress | None:

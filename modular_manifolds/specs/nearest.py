@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 LONGEST: Final = 100
+"""The largest number of characters of a name that is compared."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
