@@ -19,8 +19,6 @@ from modular_manifolds.composition import (
 from modular_manifolds.composition.tree import Series
 from modular_manifolds.errors import ArgumentError
 
-# Trees are values, leaves come in the order of data, and a budget can be read.
-
 
 @given(tree=trees(depth=4))
 def test_rows_come_in_the_order_in_which_data_meets_the_weights(tree: Tree) -> None:

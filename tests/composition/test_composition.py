@@ -35,9 +35,6 @@ def same_numbers(one: Tree, other: Tree) -> None:
     assert a.first_order == pytest.approx(b.first_order, rel=EXACT)
 
 
-# Associativity, scale, and what shares add up to.
-
-
 @given(
     a=trees(1, 2, 2, offsets=True), b=trees(2, 3, 2, offsets=True), c=trees(3, 1, 2, offsets=True)
 )

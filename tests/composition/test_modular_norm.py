@@ -1,4 +1,7 @@
-"""The budget unrolls the recursive modular norm, and its radii and downstream factors are those of the function."""
+"""The budget unrolls the recursive modular norm of MATH section 3; its radii and downstream factors are those of the function.
+
+The function is tried with every module the map x to s·x + offset.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,6 @@ from modular_manifolds.composition import (
 from modular_manifolds.composition.radius import total
 from modular_manifolds.composition.sizes import reach
 from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum
-
-# The modular norm, as the table of MATH section 3 defines it, from the parts up.
 
 
 def recursive_norm(tree: Tree, lengths: dict[str, float]) -> float:
@@ -69,9 +70,6 @@ def test_moving_a_frozen_weight_is_infinitely_long_both_ways() -> None:
     lengths = {"w0": 1.0, "w1": 1.0}
     assert recursive_norm(tree, lengths) == math.inf
     assert max(over(lengths[k], s) for k, s in allocate(tree, lr=1.0).shares.items()) == math.inf
-
-
-# What downstream and radius mean, tried on the function itself: every module the map x to s·x + offset.
 
 
 def signals(

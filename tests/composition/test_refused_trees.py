@@ -18,8 +18,6 @@ from modular_manifolds.composition import (
 from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum
 from modular_manifolds.errors import ArgumentError, SpaceError
 
-# What does not compose.
-
 
 def test_what_does_not_meet_is_refused_with_both_names_both_spaces_and_a_remedy() -> None:
     first = dataclasses.replace(atom(2, 3), path="body.0")

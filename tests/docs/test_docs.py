@@ -53,7 +53,7 @@ def examples(text: str) -> Iterator[Example]:
 
 
 def words(output: str) -> list[str]:
-    """What must agree where the numbers may differ: columns and rules change with their width."""
+    """Words that must agree if the numbers may differ: columns and rules change with their width."""
     return re.sub(r"-+", "-", NUMBER.sub("0", output)).split()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("modular_manifolds", "kernels", "benchmarks", "examples")
+FOLDERS = ("modular_manifolds", "kernels", "benchmarks", "examples", "tests")
 OPENINGS = re.compile(r"(Of|What|Which|Who|From)\b")
 MOST_WHERE = 1.5
 """The most uses of "where" in 1,000 words. Codebases that are easy to read have 0.5 to 2."""

@@ -127,7 +127,7 @@ def test_the_script_prints_a_line_a_row_and_says_what_is_wrong(
 
 
 def test_no_warp_has_less_than_the_rows_of_one_instruction() -> None:
-    """Of a product whose result is an operand of the next a warp has 16 rows, on AMD 32: with more warps some repeat others."""
+    """If a product is an operand of the next, a warp has 16 rows of it, on AMD 32: with more warps some repeat others."""
     for row in SHIPPED:
         if row.kernel in ("small_msign", "narrow_msign", "stiefel_retract"):
             plain = row.constexprs["PRECISION"] == "ieee" and row.dtype == "fp32"

@@ -107,7 +107,7 @@ def test_two_tiles_of_views(machine: Machine) -> None:
 def test_symmetric_matrices_in_tiles_are_so_to_the_bit(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a program works on, looked at after it: the sums of a tile do not come in the order of its mirror image."""
+    """The operands of a program, after its launch: the sums of a tile do not come in the order of its mirror image."""
     stock = launches.scratch
     rooms: list[tuple[Tensor, int]] = []
 

@@ -209,14 +209,14 @@ def test_bfloat16_keeps_singular_values_in_range(
 
 
 def msign_in_float32(x: Tensor) -> Tensor:
-    """What a machine without bfloat16 computes, with an accuracy of 0.1 and a floor of 1e-3."""
+    """The matrix sign of a machine without bfloat16, with an accuracy of 0.1 and a floor of 1e-3."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(msign_module, "half_is_fast", lambda _: False)
         return mm.msign(x, accuracy=0.1, floor=1e-3)
 
 
 def test_its_derivative_is_that_of_differences() -> None:
-    """Of the polynomials, compiled or not."""
+    """The polynomials' derivative, compiled or not."""
     torch.compiler.reset()
     x = with_values(torch.tensor([1.0, 0.7, 0.4]), 5).requires_grad_()
     assert torch.autograd.gradcheck(mm.msign, (x,))

@@ -90,9 +90,6 @@ def in_turn(formulas: tuple[Formula, ...]) -> Formula:
     return run
 
 
-# Names.
-
-
 def deep() -> mm.Module:
     body = mm.Series(first=mm.Linear(4, 4), act=mm.ReLU(), last=mm.Linear(4, 4))
     return (

@@ -134,9 +134,6 @@ def test_equal_stacks_are_stepped_in_one_batch_as_alone() -> None:
         torch.testing.assert_close(dict(together.named_parameters())[name].detach(), landed)
 
 
-# The constants of attention, at the points that attain them.
-
-
 def extreme(argument: str, r_q: float, r_k: float, r_v: float) -> tuple[list[Tensor], list[Tensor]]:
     """Queries, keys and values of one head at two positions, and moves of them of unit norm in one of them."""
     unit = torch.ones(D, dtype=torch.float64)

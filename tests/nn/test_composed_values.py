@@ -11,8 +11,6 @@ from small_networks import BONDS, networks, sizes
 import modular_manifolds as mm
 from modular_manifolds.errors import SpaceError
 
-# What compositions compute.
-
 
 @given(data=st.data())
 def test_compositions_compute_their_formulas(data: st.DataObject) -> None:

@@ -52,9 +52,6 @@ def convolutions(draw: st.DrawFn) -> mm.Conv2d:
     return conv
 
 
-# Convolutions.
-
-
 @given(conv=convolutions())
 def test_a_convolution_is_torch_s_over_the_root_of_the_overlap(conv: mm.Conv2d) -> None:
     twin = torch.nn.Conv2d(
@@ -219,9 +216,6 @@ def test_an_image_that_is_not_flat_is_refused_in_words() -> None:
         with pytest.raises(ShapeError, match=r"must have 48 features.*mm.Flatten\(\) in front"):
             module(images)
         assert (mm.Flatten() >> module)(images).dim() == 2
-
-
-# The whole network.
 
 
 def test_a_convolutional_network_declares_one_and_keeps_it() -> None:

@@ -19,8 +19,6 @@ from modular_manifolds.nn.bonds import GELU_SLOPE
 from modular_manifolds.testing import Sample, check_module
 from modular_manifolds.testing.measure import vector_norm
 
-# The numbers that modules declare.
-
 
 @pytest.mark.parametrize("kind", BONDS, ids=lambda kind: kind.__name__)
 def test_bonds_keep_the_laws(kind: type[mm.Bond]) -> None:

@@ -16,8 +16,6 @@ from torch import nn
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, SpaceError
 
-# The tree is live.
-
 
 def test_the_tree_follows_the_modules() -> None:
     net = mm.Linear(3, 4) >> mm.ReLU() >> mm.Linear(4, 2, mass=3.0)
@@ -61,9 +59,6 @@ def test_the_modular_norm_of_a_network_is_the_table_of_the_rules() -> None:
     downstream = 0.5 * 2.0 + 1.0
     expected = max(downstream * 6 / 1 * lengths[0], 6 / 5 * branches)
     assert float(net.modular_norm.value(step)) == pytest.approx(expected)
-
-
-# What does not fit is refused when composed.
 
 
 def test_what_does_not_fit_is_refused_with_names_spaces_and_remedy() -> None:

@@ -108,9 +108,6 @@ def test_a_power_must_fit_itself() -> None:
         _ = mm.Linear(3, 2) ** 2
 
 
-# One weight, one place.
-
-
 def shared() -> dict[str, tuple[Callable[[], mm.Module], str, str]]:
     f, g = mm.Linear(3, 3), mm.Linear(3, 3)
     tied = mm.Linear(3, 3)

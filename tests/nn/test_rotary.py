@@ -8,8 +8,6 @@ from torch import Tensor
 
 import modular_manifolds as mm
 
-# Rotary positions.
-
 
 def test_a_turn_keeps_lengths_and_tells_distances() -> None:
     bond = mm.Rotary(6)

@@ -11,8 +11,6 @@ from small_networks import PAIRS, deep
 
 import modular_manifolds as mm
 
-# As torch modules.
-
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=cases.name)
 def test_networks_move_between_dtypes(dtype: torch.dtype) -> None:

@@ -13,8 +13,6 @@ from torch import Tensor
 import modular_manifolds as mm
 from modular_manifolds.solvers.solution import Solution
 
-# The problem as it stands in MATH: no dual, no reduction, no formula of ours.
-
 
 def length_of(norm: mm.Norm, a: Any) -> Any:
     """The norm as the convex solver writes it."""

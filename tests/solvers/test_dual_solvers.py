@@ -20,8 +20,6 @@ from modular_manifolds.linalg.symmetric import gram, sym
 from modular_manifolds.solvers import SkewSign
 from modular_manifolds.solvers.solution import Status
 
-# MATH section 2, line by line.
-
 
 @pytest.mark.parametrize("shape", [(6, 3), (4, 4), (3, 5), (2, 3, 7, 4)], ids=cases.name)
 def test_everything_happens_in_n_by_n(shape: tuple[int, ...]) -> None:

@@ -28,9 +28,6 @@ def test_rows_are_stepped_whatever_their_sizes() -> None:
     torch.testing.assert_close(found, expected)
 
 
-# The table and its front door.
-
-
 @pytest.mark.parametrize("case", cases.SOLVERS, ids=cases.name)
 def test_steepest_keeps_shape_and_dtype(case: cases.SolverCase) -> None:
     shapes: tuple[tuple[int, ...], ...] = ((5, 3), (4,), (2, 3, 2))
