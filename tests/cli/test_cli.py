@@ -43,6 +43,7 @@ def test_train_without_an_argument(elsewhere: Path, capsys: pytest.CaptureFixtur
     assert written["network"]["modules"][0]["in_features"] == 64
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_baselines_train_and_say_what_is_not_guaranteed(
     optimizer: str, capsys: pytest.CaptureFixture[str]
@@ -51,6 +52,7 @@ def test_baselines_train_and_say_what_is_not_guaranteed(
     assert "not guaranteed: the weights are off their manifolds" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_run_file_with_changes(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("my.yaml").write_text("optimizer: {name: steepest-descent, lr: 0.2}\nepochs: 7\n")
     assert main(["train", "my.yaml", "--set", "optimizer.lr=0.3", "--out", "run", *QUICK]) == 0
@@ -160,6 +162,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Usage" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_resuming_a_finished_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--out", "run", *QUICK]) == 0
     capsys.readouterr()

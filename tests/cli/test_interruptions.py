@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,20 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from command import program
+from command import leave_out_pictures, program
 
 from modular_manifolds.cli.main import main
 from modular_manifolds.training.run_directory import RunDirectory
 from modular_manifolds.training.sweep import Results
+
+
+@pytest.fixture(scope="module", autouse=True)
+def blank_pictures() -> Iterator[None]:
+    """The reports of one run stopped and one not stopped are equal with any pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch)
+        yield
+
 
 SLOW_ENOUGH = ["--set", "batch_size=16", "--epochs", "2", "--optimizer", "adamw"]
 """So many steps that a signal comes before the last."""

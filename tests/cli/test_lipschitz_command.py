@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import QUICK
+from command import QUICK, leave_out_pictures
 from torch import Tensor
 
 import modular_manifolds as mm
@@ -15,10 +15,20 @@ from modular_manifolds.specs import NetworkSpec
 from modular_manifolds.specs.network import NAMES
 
 
-def test_lipschitz_of_a_run_and_of_a_declaration(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--out", "run", *QUICK]) == 0
-    capsys.readouterr()
-    assert main(["lipschitz", "run", "--input-norm", "linf"]) == 0
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a short run."""
+    folder = tmp_path_factory.mktemp("short") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch)
+        assert main(["train", "--out", str(folder), *QUICK]) == 0
+    return str(folder)
+
+
+def test_lipschitz_of_a_run_and_of_a_declaration(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lipschitz", run, "--input-norm", "linf"]) == 0
     assert "from linf to l2: declared 8, certified 8" in capsys.readouterr().out
     assert main(["lipschitz"]) == 0
     assert "declared 1, certified 1" in capsys.readouterr().out
@@ -26,12 +36,10 @@ def test_lipschitz_of_a_run_and_of_a_declaration(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("attack", ["--attack", "--no-attack"])
 def test_lipschitz_certifies_the_predictions_of_a_run(
-    attack: str, capsys: pytest.CaptureFixture[str]
+    attack: str, run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "--out", "run", *QUICK]) == 0
-    capsys.readouterr()
     options = ["--points", "60", "--radius", "0.01", "--radius", "1/8", attack]
-    assert main(["lipschitz", "run", "--data", "digits", *options, "--json", "found.json"]) == 0
+    assert main(["lipschitz", run, "--data", "digits", *options, "--json", "found.json"]) == 0
     out = capsys.readouterr().out
     rows = [line.split("│") for line in out.splitlines() if "/255 " in line or " 0.01 " in line]
     assert [row[0].strip() for row in rows] == ["0.01", "36/255", "72/255", "108/255"]

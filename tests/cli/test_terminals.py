@@ -134,6 +134,7 @@ def test_a_reader_that_leaves_stops_no_command(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_training_whose_reader_leaves_goes_on_to_its_end(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import cvxpy as cp
@@ -69,11 +70,20 @@ def steepest_descent_possible(manifold: mm.Manifold, norm: mm.Norm, w: Tensor, g
     The equations of the tangent space are eliminated beforehand: many of them say the same, which an
     interior-point method answers with a warning.
     """
-    m, n = w.shape
-    basis = tangent_basis(manifold, w.numpy())
+    return _possible(manifold, norm, tuple(w.shape), w.numpy().tobytes(), g.numpy().tobytes())
+
+
+@cache
+def _possible(
+    manifold: mm.Manifold, norm: mm.Norm, shape: tuple[int, ...], point: bytes, gradient: bytes
+) -> float:
+    """The same problem is asked for by several solvers, and solved once."""
+    w, g = (np.frombuffer(each).reshape(shape) for each in (point, gradient))
+    m, n = shape
+    basis = tangent_basis(manifold, w)
     x = cp.Variable(basis.shape[1])
     a = cp.reshape(basis @ x, (m, n), order="C")
-    problem = cp.Problem(cp.Maximize(-(g.numpy().ravel() @ basis) @ x), [length_of(norm, a) <= 1])
+    problem = cp.Problem(cp.Maximize(-(g.ravel() @ basis) @ x), [length_of(norm, a) <= 1])
     problem.solve(solver=cp.CLARABEL)
     assert problem.status == cp.OPTIMAL, problem.status
     assert isinstance(problem.value, float)
