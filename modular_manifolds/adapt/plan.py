@@ -119,8 +119,9 @@ class ModelPlan:
             progress: whether a bar is drawn on a terminal, or a function `(done, total, words)` to call instead.
 
         Raises:
-            ArgumentError: the model gives nothing to measure, or a weight does not reach its outputs. NonFiniteError: a
-            gradient holds NaN or infinity.
+            ArgumentError: the model gives nothing to measure, or a weight does not reach its
+                outputs.
+            NonFiniteError: a gradient holds NaN or infinity.
         """
         from modular_manifolds.adapt.measure import responses
 

@@ -134,9 +134,10 @@ def activations(
 
     Raises:
         ArgumentError: `radius` is not finite and positive or a point lies outside it, or `net` has
-        no tree (see `Composed`) or a weight that is complex. SpaceError: the network takes any space, or
-        takes or gives a tuple. NonFiniteError: a weight or a point holds NaN or infinity. ShapeError: the network
-        does not take such points.
+            no tree (see `Composed`) or a weight that is complex.
+        SpaceError: the network takes any space, or takes or gives a tuple.
+        NonFiniteError: a weight or a point holds NaN or infinity.
+        ShapeError: the network does not take such points.
     """
     seed = check_count(seed, argument="activations(seed)", what="the random draw", least=0)
     with examined(net, argument="activations(net)") as seen:

@@ -167,18 +167,23 @@ def lipschitz(
 
     Args:
         net: a network from one space to another (not from or to a tuple).
-        input_norm, output_norm: l2, rms, l1 or linf; the network's own by default.
+        input_norm: l2, rms, l1 or linf; the network's own by default.
+        output_norm: l2, rms, l1 or linf; the network's own by default.
         radius: the largest `input_norm` of an input; the bounds then hold for such inputs, modules whose
             bound depends on the size of their input are taken at what arrives there, and the report has
             its `rounding`. Without it the bounds hold for all inputs.
         points: inputs at which slopes are looked for, in any shape that the network takes; random ones by default.
-        starts, iterations, seed: effort and seed of the search for the largest slope.
+        starts: effort and seed of the search for the largest slope.
+        iterations: effort and seed of the search for the largest slope.
+        seed: effort and seed of the search for the largest slope.
 
     Raises:
-        ArgumentError: a norm is unknown, `radius` is not finite and positive or a point lies outside it,
-        `starts` or `iterations` is negative, or `net` has no tree (see `Composed`) or a weight that is
-        complex. SpaceError: the network takes any space, or takes or gives a tuple. NonFiniteError: a weight or a
-        point holds NaN or infinity. ShapeError: the network does not take such points.
+        ArgumentError: a norm is unknown, `radius` is not finite and positive or a point lies
+            outside it, `starts` or `iterations` is negative, or `net` has no tree (see `Composed`)
+            or a weight that is complex.
+        SpaceError: the network takes any space, or takes or gives a tuple.
+        NonFiniteError: a weight or a point holds NaN or infinity.
+        ShapeError: the network does not take such points.
     """
     starts = check_count(starts, argument="lipschitz(starts)", what="starts", least=0)
     iterations = check_count(iterations, argument="lipschitz(iterations)", what="steps", least=0)

@@ -78,9 +78,11 @@ def local_lipschitz(net: Composed, point: Any, *, radius: float) -> LocalLipschi
         radius: the l2 radius of the ball.
 
     Raises:
-        SpaceError: `net` is not such a chain. ArgumentError: `radius` is not finite and positive, there
-        are too many units, a weight is complex, or cvxpy is needed and cannot be imported. ShapeError: `point` is not one
-        input. NonFiniteError: `point` or a weight holds NaN or infinity.
+        SpaceError: `net` is not such a chain.
+        ArgumentError: `radius` is not finite and positive, there are too many units, a weight is
+            complex, or cvxpy is needed and cannot be imported.
+        ShapeError: `point` is not one input.
+        NonFiniteError: `point` or a weight holds NaN or infinity.
 
     Source: M. Fazlyab et al., "Efficient and accurate estimation of Lipschitz constants for deep neural
     networks" (2019).

@@ -62,7 +62,8 @@ class SkewRun:
 
     Args:
         start: `X₀/s`, shape (*batch, n, n), in bfloat16 if products are.
-        x, square: X after the polynomials so far, and X².
+        x: X after the polynomials so far, and X².
+        square: X after the polynomials so far, and X².
         size: s of shape (*batch, 1, 1), in the dtype of X₀.
     """
 
@@ -156,7 +157,8 @@ class SkewGap:
     `Σ ((1 + δ)² − p²) ≤ k (1 + δ)² − ‖Ω‖_F²` for Γ of rank k. So `‖Γ‖_nuc ≤ (<Γ, Ω> + lost)/(1 − ε)`.
 
     Args:
-        share, each: μ and c.
+        share: μ and c.
+        each: μ and c.
         deviation: δ.
         turned: the share of the descent that rounding may cost by turning singular vectors.
         squares: the largest `‖Ω‖_F²`, of singular values that all came to 1.

@@ -37,7 +37,8 @@ class Atom(Module):
     Args:
         geometry: manifold and norm of the weight.
         shape: the weight's shape.
-        source, target: the spaces.
+        source: the spaces.
+        target: the spaces.
         sensitivity: a Lipschitz bound in the input for weights in their unit ball. Infinite, if there is none,
             only together with a rate scale.
         lipschitz: a Lipschitz bound at every point of the manifold; may be infinite.

@@ -23,8 +23,8 @@ class Residual(Module):
     does not grow with depth. Source: Large et al. (2024), section 3.
 
     Raises:
-        ArgumentError: `depth` is not a positive whole number. SpaceError: the block does not give the
-        space it takes.
+        ArgumentError: `depth` is not a positive whole number.
+        SpaceError: the block does not give the space it takes.
     """
 
     def __init__(self, block: Module, *, depth: int) -> None:

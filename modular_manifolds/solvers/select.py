@@ -58,13 +58,15 @@ def select(
     whether a small matrix is decomposed, whether products are in bfloat16, whether kernels run. That is its plan.
 
     Args:
-        manifold, norm: the pair.
+        manifold: the pair.
+        norm: the pair.
         shape: the weight's shape, (*batch, m, n) or (n,); without it the choice has no plan.
         device: the weight's device.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair; the message lists those that are. ShapeError: the
-        manifold has no points of this shape. ArgumentError: torch knows no such device.
+        UnsupportedPairError: no solver is known for the pair; the message lists those that are.
+        ShapeError: the manifold has no points of this shape.
+        ArgumentError: torch knows no such device.
     """
     device_type = _device_type(device)
     pair = find_pair(manifold, norm)
@@ -106,9 +108,10 @@ def steepest(
         A Solution; its `status` says whether the direction is certified, its `gap` how well.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ShapeError: the shapes differ. NonFiniteError: the
-        gradient or the point holds NaN or infinity, and the solver decomposes it; the others give NaN, and a status
-        that is not CONVERGED.
+        UnsupportedPairError: no solver is known for the pair.
+        ShapeError: the shapes differ.
+        NonFiniteError: the gradient or the point holds NaN or infinity, and the solver decomposes
+            it; the others give NaN, and a status that is not CONVERGED.
     """
     if point.shape != gradient.shape:
         raise ShapeError(
@@ -144,8 +147,8 @@ def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -
     """The solver that `solver` names for this pair, or `solver` itself if it is one.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ArgumentError: the solver named is not one of
-        the pair's.
+        UnsupportedPairError: no solver is known for the pair.
+        ArgumentError: the solver named is not one of the pair's.
     """
     pair = find_pair(manifold, norm)
     if solver == "auto":

@@ -29,17 +29,21 @@ class PolynomialPlan(Plan):
     Args:
         manifold: Stiefel, of any radius.
         unit: the spectral norm of the direction.
-        rank, columns: of Γ; its rank is at most this.
+        rank: of Γ; its rank is at most this.
+        columns: of Γ; its rank is at most this.
         whole: Γ is m×m; else it is 2n×2n.
         on_host: points are checked, as their numbers lie in the host's memory.
         dtype: of all products but those of the polynomials.
         double_gram: the part of G off W is factored in float64, if Γ is 2n×2n.
         half: the polynomials' products are in bfloat16.
         kernels: they run on the Triton kernels.
-        accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
-        look, looks: which plan this is of how many.
+        accuracy: what the polynomials reach, and for singular values of which part of the largest.
+        floor: what the polynomials reach, and for singular values of which part of the largest.
+        look: which plan this is of how many.
+        looks: which plan this is of how many.
         start: the polynomials that a run for a higher floor began with.
-        polynomials, bound: what follows from these for the iteration and for its gap.
+        polynomials: what follows from these for the iteration and for its gap.
+        bound: what follows from these for the iteration and for its gap.
     """
 
     manifold: Stiefel

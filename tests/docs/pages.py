@@ -21,15 +21,3 @@ def name_of(page: Path) -> str:
 def prose(text: str) -> str:
     """The page without its code."""
     return re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
-
-
-def rows_below(page: Path, header: str) -> list[list[str]]:
-    """The cells of the table whose header line starts with `header`, without its code marks."""
-    lines = page.read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith(header))
-    rows: list[list[str]] = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip().replace("`", "") for cell in line.strip("|").split("|")])
-    return rows
