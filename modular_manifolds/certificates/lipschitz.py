@@ -27,8 +27,8 @@ from modular_manifolds.certificates.forward_error import forward_error
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import VectorNorm, check_vector_norm, conversion
-from modular_manifolds.composition.table import format_table
 from modular_manifolds.nn.composed import Composed
+from modular_manifolds.tables import Printable, Table
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LipschitzRow:
 
 
 @dataclass(frozen=True)
-class LipschitzReport:
+class LipschitzReport(Printable):
     """Three numbers for `‖f(x) − f(y)‖_output ≤ L ‖x − y‖_input`, and a row a module; `print` it.
 
     `declared` holds at every point of the product manifold; infinite if a manifold is unbounded.
@@ -100,9 +100,10 @@ class LipschitzReport:
             for row in self.rows
         ]
 
-    def __str__(self) -> str:
-        lines = [
-            format_table(self.header(), self.cells()),
+    def printed(self) -> list[Table | str]:
+        """The table, the bounds of the whole network, and the advice."""
+        lines: list[Table | str] = [
+            Table(self.header(), self.cells()),
             f"from {self.input_norm} to {self.output_norm}: declared {self.declared:.6g}, certified "
             f"{self.certified:.6g}, empirical {self.empirical:.6g} ({self._how_tight()})",
         ]
@@ -111,7 +112,7 @@ class LipschitzReport:
                 f"as computed: plus {self.rounding:.2g} for rounding, for inputs of norm at most {self.radius:g}"
             )
         lines.extend(f"multiplied out to one matrix: {', '.join(each)}" for each in self.merged)
-        return "\n".join([*lines, *self.advice()])
+        return [*lines, *self.advice()]
 
     def _how_tight(self) -> str:
         if self.empirical > 0 or not self.certified > 0:

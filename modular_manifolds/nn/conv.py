@@ -99,7 +99,7 @@ class Conv2d(Atom):
         self.out_channels = out_channels
         self.groups = groups
         self.windows = windows
-        self.scale = 1 / math.sqrt(windows.overlap)
+        self.scale: float = 1 / math.sqrt(windows.overlap)
 
     def arguments(self) -> dict[str, object]:
         return {

@@ -81,7 +81,7 @@ class Atom(Module):
         self._largest = float(largest)
         self._leading = leading
         check_entries(shape, argument=f"{type(self).__name__} weight")
-        self.weight = nn.Parameter(self._drawn(shape))
+        self.weight: nn.Parameter = nn.Parameter(self._drawn(shape))
 
     @property
     def geometry(self) -> Geometry:

@@ -186,8 +186,8 @@ class Scale(Module):
 
     def __init__(self, module: Module, factor: float) -> None:
         super().__init__()
-        self.module = check_part(module, argument="Scale(module)")
-        self.factor = check_factor(factor)
+        self.module: Module = check_part(module, argument="Scale(module)")
+        self.factor: float = check_factor(factor)
         self.tree()
 
     def tree(self, path: str = "") -> Tree:

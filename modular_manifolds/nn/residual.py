@@ -29,8 +29,8 @@ class Residual(Module):
 
     def __init__(self, block: Module, *, depth: int) -> None:
         super().__init__()
-        self.block = check_part(block, argument="Residual(block)")
-        self.depth = check_count(
+        self.block: Module = check_part(block, argument="Residual(block)")
+        self.depth: int = check_count(
             depth, argument="Residual(depth)", what="blocks in the whole chain"
         )
         self.tree()

@@ -107,8 +107,8 @@ class SteepestDescent(Optimizer):
         self._solver = solver
         self._on_nonfinite = on_nonfinite
         self._capturable = bool(capturable)
-        self.skipped = 0
-        self.diagnoses = Diagnoses(list(self._geometries))
+        self.skipped: int = 0
+        self.diagnoses: Diagnoses = Diagnoses(list(self._geometries))
         """How the last solve of each weight ended, by path; a weight that has not moved yet has none."""
         if capturable and not isinstance(lr, Tensor):
             device = groups[0]["params"][0].device

@@ -16,10 +16,11 @@ from modular_manifolds.solvers.base import Solver, plan_for
 from modular_manifolds.solvers.plan import Plan, carry_out
 from modular_manifolds.solvers.solution import Solution
 from modular_manifolds.solvers.table import find_pair
+from modular_manifolds.tables import Printable, Table
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Printable):
     """The solver that `select` takes, why, and how it will compute; `print` it to read it.
 
     Args:
@@ -35,7 +36,8 @@ class Choice:
     place: str = ""
     plan: Plan | None = None
 
-    def __str__(self) -> str:
+    def printed(self) -> list[Table | str]:
+        """The solver and the reason, the plan, and the other solvers, in one paragraph."""
         sentences = [
             f"{self.manifold} × {self.norm}: {self.solver.name}, because {self.solver.reason}."
         ]
@@ -43,7 +45,7 @@ class Choice:
             sentences.append(f"Plan for {self.place}: {self.plan}.")
         if self.others:
             sentences.append(f"Also available: {', '.join(self.others)}.")
-        return " ".join(sentences)
+        return [" ".join(sentences)]
 
 
 def select(

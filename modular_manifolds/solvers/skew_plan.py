@@ -91,7 +91,7 @@ class PolynomialPlan(Plan):
             if self.whole
             else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
         )
-        applied, omega, scale = self._polynomials_on(lift.gamma)
+        applied, omega, scale = self._polynomials_on(lift.gamma, lift.border)
         a, pair = lift.direction(omega)
         if self.kernels:
             bound = self.bound.numbers(2 * self._lift_rounding, 2 * projection_rounding(a))
@@ -108,7 +108,7 @@ class PolynomialPlan(Plan):
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
 
-    def _polynomials_on(self, gamma: Tensor) -> tuple[PolynomialPlan, Tensor, Tensor]:
+    def _polynomials_on(self, gamma: Tensor, border: int) -> tuple[PolynomialPlan, Tensor, Tensor]:
         """Ω and s of 2Γ, and the plan with the polynomials that made it.
 
         On the host the last polynomial for a large Γ is replaced by those for a lower floor, if Ω would leave too large a gap.
@@ -119,7 +119,7 @@ class PolynomialPlan(Plan):
                 gamma, self.polynomials, half=self.half, kernels=self.kernels
             )
             return self, omega, scale
-        run = SkewRun.begin(gamma, self.polynomials[:-1], half=self.half)
+        run = SkewRun.begin(gamma, self.polynomials[:-1], half=self.half, border=border)
         missing = run.missing() - (self.columns - self.rank)
         times = float(self.bound.expected(run.descent(), missing).amax()) / (self.tolerance or 1.0)
         applied = self
