@@ -124,7 +124,7 @@ def masked(tokens: Tensor, mask: int) -> Draw:
 
 
 def continuation(tokens: Tensor, source: str, target: str) -> Draw:
-    """The change from one half of a window to the other."""
+    """Windows whose first half asks for the second."""
 
     def draw(generator: torch.Generator) -> Batch:
         first, second = windows(tokens, CONTEXT, generator).chunk(2, dim=1)

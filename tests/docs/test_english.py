@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("modular_manifolds", "kernels", "benchmarks", "examples")
+FOLDERS = ("modular_manifolds", "kernels", "benchmarks", "examples", "tests")
 OPENINGS = re.compile(r"(Of|What|Which|Who|From)\b")
 BANNED = re.compile(
     r"(?:^|_)(SMALL|SMALLER|TINY|FEW|NEAR|CLOSE|MANY|LARGE|BIG|LONG|SHORT|WIDE|MODERATE|HALF|FINE|COARSE|SEVERAL|LEFT|OFF)$"

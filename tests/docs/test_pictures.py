@@ -24,6 +24,7 @@ def description(picture: ElementTree.Element) -> str:
     return found.text
 
 
+@pytest.mark.long
 def test_every_picture_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["pictures", str(tmp_path)])
     runpy.run_path(str(SCRIPTS), run_name="__main__")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 BARS: Mapping[Precision, float] = {"fp32": FLOAT32, "bf16": BFLOAT16}
 SCALE: Mapping[Precision, float] = {"fp32": 1e-6, "bf16": 2.0**-8}
-"""Of the scale `‖X Xᵀ‖_F^{1/2}`: the relative rounding of one operand, which a mean of many entries does not exceed."""
+"""The relative rounding of the scale `‖X Xᵀ‖_F^{1/2}`: that of one operand, which a mean of many entries does not exceed."""
 
 
 def msign(

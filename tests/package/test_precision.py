@@ -17,11 +17,11 @@ from modular_manifolds.solvers import SkewSign, Solver, pairs
 from modular_manifolds.testing.draws import scaled_to
 
 SMALL, LARGE = (5, 4), (200, 256)
-"""From 128 rows and columns on float32 products go to oneDNN, whose precision torch's settings lower."""
+"""Products in float32 of 128 rows and columns or more go to oneDNN, whose precision torch's settings lower."""
 
 Results = Mapping[str, Tensor]
 Door = Callable[[Tensor, Tensor], Results]
-"""From a point's noise and a gradient to what the door's methods give."""
+"""The answers of the door's methods for a point and a gradient."""
 
 
 def of_manifold(manifold: mm.Manifold, point: Tensor, v: Tensor) -> Results:
