@@ -110,7 +110,7 @@ def test_bad_arguments_are_refused_in_words() -> None:
     with pytest.raises(ShapeError, match="without empty dimensions"):
         select(mm.Stiefel(), mm.Spectral(), (0, 3))
     for device in ("gpu", "cuda:-1", None):
-        with pytest.raises(ArgumentError, match=r"select\(device\) must name a device that torch"):
+        with pytest.raises(ArgumentError, match=r"select\(device\) must be a device that torch"):
             select(mm.Stiefel(), mm.Spectral(), (4, 3), device)  # pyright: ignore[reportArgumentType]
     for solver in ("adam", Broken()):
         with pytest.raises(
