@@ -389,7 +389,7 @@ def test_errors_are_in_words() -> None:
         ("^responses\\(probes\\) must be a positive", lambda: responses(net, matrices, x, probes=0)),
         ("^batch must be a tensor, a tuple", lambda: responses(net, matrices, "text")),
         ("must have finite outputs, got NaN", lambda: responses(net, matrices, (x, math.nan))),
-        ("^model\\(batch\\) must give a floating.* without a gradient", lambda: responses(alone, of_alone, x)),
+        ("^model\\(batch\\) must return a floating.* without a gradient", lambda: responses(alone, of_alone, x)),
         ("^loss\\(outputs\\) must be a tensor of one", lambda: responses(net, matrices, x, loss=lambda y: y)),
         ("'w'\\] must be trainable", lambda: responses(net, {"w": (frozen.get_parameter("weight"), None, PLAIN)}, x)),
         ("'w'\\] must be a parameter", lambda: responses(net, {"w": (x, None, PLAIN)}, x)),  # pyright: ignore[reportArgumentType]
