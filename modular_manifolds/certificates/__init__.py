@@ -1,4 +1,4 @@
-"""Evidence: what is guaranteed, beside what was measured."""
+"""Certificates: guaranteed bounds, next to measured values."""
 
 from modular_manifolds.certificates.activations import ActivationReport as ActivationReport
 from modular_manifolds.certificates.activations import ActivationRow as ActivationRow
