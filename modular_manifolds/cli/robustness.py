@@ -1,4 +1,4 @@
-"""The part of `modular-manifolds lipschitz` that certifies predictions on data."""
+"""Certified predictions for `modular-manifolds lipschitz`."""
 
 from __future__ import annotations
 
