@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modular_manifolds.certificates.inputs import as_vectors
-from modular_manifolds.composition.fold import flow, fold
+from modular_manifolds.composition.folding import flow, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
 from modular_manifolds.composition.tree import Tree, leading, leaves

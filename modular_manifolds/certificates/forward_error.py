@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 
-from modular_manifolds.composition.fold import flow, fold
+from modular_manifolds.composition.folding import flow, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import (
     Radius,

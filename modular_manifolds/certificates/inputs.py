@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.fold import Algebra, fold
+from modular_manifolds.composition.folding import Algebra, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import Space
 from modular_manifolds.composition.tree import Tree, leading, leaves

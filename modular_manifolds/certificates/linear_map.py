@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.fold import Algebra, carried
+from modular_manifolds.composition.folding import Algebra, carried
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.linalg.rounding import largest_singular_value
 

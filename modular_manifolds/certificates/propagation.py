@@ -14,7 +14,7 @@ from modular_manifolds.certificates.linear_map import (
     matrix_product,
     no_matrix,
 )
-from modular_manifolds.composition.fold import Algebra, fold, paired
+from modular_manifolds.composition.folding import Algebra, fold, paired
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, added, plus, scaled, times, total
 from modular_manifolds.composition.sizes import LeafBound, behind

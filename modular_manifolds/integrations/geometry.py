@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from modular_manifolds.adapt import ModelPlan
+from modular_manifolds.adaptation import ModelPlan
 from modular_manifolds.arguments import check_count
 from modular_manifolds.certificates import conditioning
 from modular_manifolds.errors import ArgumentError

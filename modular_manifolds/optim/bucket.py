@@ -15,7 +15,7 @@ from modular_manifolds.optim.stacks import stack_tensors, unstack_tensor
 from modular_manifolds.optim.weight import Weight, full_dtype
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.select import find_solver
+from modular_manifolds.solvers.selection import find_solver
 
 QUIET_STEPS: Final = 16
 """After this many steps with a small gap, a bucket returns to the shallower plan."""

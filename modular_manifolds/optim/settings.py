@@ -22,7 +22,7 @@ from modular_manifolds.optim.groups import (
     shares_in,
 )
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.select import find_solver
+from modular_manifolds.solvers.selection import find_solver
 
 RATE_REMEDY: Final = "Pass a learning rate such as 0.1."
 SHARE_REMEDY: Final = "Pass the weight's fraction of the learning rate, or 0 to freeze it."

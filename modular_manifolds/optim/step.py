@@ -11,7 +11,7 @@ from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.optim.stacks import broadcast_over
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.plan import Plan, carry_out
-from modular_manifolds.solvers.select import steepest
+from modular_manifolds.solvers.selection import steepest
 from modular_manifolds.solvers.solution import Solution
 
 

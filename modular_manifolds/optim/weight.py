@@ -12,7 +12,7 @@ from torch import Tensor
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.select import find_solver
+from modular_manifolds.solvers.selection import find_solver
 
 STORED_SHAPE_ENTRIES: Final = ("momentum", "master")
 """State entries in the shape of the stored parameter; all its pieces share them."""

@@ -18,7 +18,7 @@ from modular_manifolds.certificates import (
     robustness,
 )
 from modular_manifolds.certificates.attack import Attack
-from modular_manifolds.certificates.robustness import RADII
+from modular_manifolds.certificates.certified_robustness import RADII
 from modular_manifolds.composition import Budget
 from modular_manifolds.nn import Module, budget
 from modular_manifolds.training.data import DataSet

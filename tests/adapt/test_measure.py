@@ -15,7 +15,7 @@ from torch.func import functional_call, jvp
 from torch.nn import functional
 
 import modular_manifolds as mm
-from modular_manifolds.adapt.measure import Matrices, responses
+from modular_manifolds.adaptation.measure import Matrices, responses
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.wrappers import unwrapped

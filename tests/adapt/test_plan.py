@@ -14,10 +14,10 @@ from torch.optim.swa_utils import AveragedModel
 from zoo import PlainGPT
 
 import modular_manifolds as mm
-from modular_manifolds.adapt.fresh import is_fresh
-from modular_manifolds.adapt.nearest import largest_singular_value_bound, nearest
-from modular_manifolds.adapt.scaling import UNIT_RADIUS, scale_to_unit_norm
-from modular_manifolds.adapt.shares import shares_of
+from modular_manifolds.adaptation.fresh import is_fresh
+from modular_manifolds.adaptation.nearest import largest_singular_value_bound, nearest
+from modular_manifolds.adaptation.scaling import UNIT_RADIUS, scale_to_unit_norm
+from modular_manifolds.adaptation.shares import shares_of
 from modular_manifolds.solvers.table import pairs
 
 

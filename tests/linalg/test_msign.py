@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from functools import partial
 
@@ -16,7 +15,7 @@ from torch._subclasses import FakeTensorMode
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, BackendError, NonFiniteError, ShapeError
-from modular_manifolds.linalg import backend
+from modular_manifolds.linalg import backend, matrix_sign
 from modular_manifolds.linalg.coefficients import (
     NEWTON_SCHULZ_CUBIC,
     NEWTON_SCHULZ_QUINTIC,
@@ -24,9 +23,6 @@ from modular_manifolds.linalg.coefficients import (
 )
 from modular_manifolds.linalg.newton_schulz import inverse_root, iterate, schedule
 from modular_manifolds.linalg.symmetric import gram
-
-# `mm.linalg.msign` is the function.
-msign_module = importlib.import_module("modular_manifolds.linalg.msign")
 
 COMPILED = ("eager", "aot_eager")
 """Compilers that need no C++ compiler; the graph is the same for all of them."""
@@ -260,7 +256,7 @@ def test_compiled_for_every_size_and_accuracy(dynamic: bool | None) -> None:
 
 def test_compiled_in_bfloat16_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.reset()
-    monkeypatch.setattr(msign_module, "half_is_fast", lambda device_type: device_type == "cpu")
+    monkeypatch.setattr(matrix_sign, "half_is_fast", lambda device_type: device_type == "cpu")
     x = torch.randn(256, 256)
     coarse = partial(mm.msign, accuracy=0.1, floor=0.01)
     compiled = torch.compile(coarse, fullgraph=True, backend="eager")
@@ -274,7 +270,7 @@ def test_bfloat16_keeps_singular_values_in_range(
     rows: int, power: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Spectra of gradients: of several steps on one Gram matrix in bfloat16 the largest came out at 1.1 to 17."""
-    monkeypatch.setattr(msign_module, "half_is_fast", lambda device_type: device_type == "cpu")
+    monkeypatch.setattr(matrix_sign, "half_is_fast", lambda device_type: device_type == "cpu")
     x = with_values(torch.arange(1, 257, dtype=torch.float64) ** -power, rows).float()
     found = torch.linalg.svdvals(mm.msign(x, accuracy=0.1, floor=0.01).double())
     assert float(found[0]) <= 1.05
@@ -288,7 +284,7 @@ def test_bfloat16_keeps_singular_values_in_range(
 def msign_in_float32(x: Tensor) -> Tensor:
     """What a machine without bfloat16 computes, with an accuracy of 0.1 and a floor of 1e-3."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(msign_module, "half_is_fast", lambda _: False)
+        patch.setattr(matrix_sign, "half_is_fast", lambda _: False)
         return mm.msign(x, accuracy=0.1, floor=1e-3)
 
 

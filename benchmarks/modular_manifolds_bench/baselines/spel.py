@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modular_manifolds.linalg.msign import msign
+from modular_manifolds.linalg.matrix_sign import msign
 from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm

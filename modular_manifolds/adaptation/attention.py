@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from modular_manifolds.adapt.split import Split
+from modular_manifolds.adaptation.split import Split
 from modular_manifolds.errors import ArgumentError
 
 HEADS: Final = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")

@@ -12,8 +12,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from modular_manifolds.adapt.claims import Claim
-from modular_manifolds.adapt.known import ParameterFacts
+from modular_manifolds.adaptation.claims import Claim
+from modular_manifolds.adaptation.known import ParameterFacts
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.spectral_ball import SpectralBall

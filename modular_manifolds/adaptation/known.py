@@ -11,10 +11,10 @@ from typing import Final
 
 from torch import nn
 
-from modular_manifolds.adapt.attention import QKV, projection_split
-from modular_manifolds.adapt.defaults import PER_HEAD, Role
-from modular_manifolds.adapt.place import Place, class_path
-from modular_manifolds.adapt.split import Split
+from modular_manifolds.adaptation.attention import QKV, projection_split
+from modular_manifolds.adaptation.defaults import PER_HEAD, Role
+from modular_manifolds.adaptation.place import Place, class_path
+from modular_manifolds.adaptation.split import Split
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.leaf import Atom
 

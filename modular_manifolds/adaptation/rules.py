@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from modular_manifolds.adapt.split import Split
+from modular_manifolds.adaptation.split import Split
 from modular_manifolds.arguments import NOT_NEGATIVE, POSITIVE, check_number
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from modular_manifolds.adapt.claims import Claim, claims_of
-from modular_manifolds.adapt.defaults import DEFAULTS, Role
-from modular_manifolds.adapt.known import ParameterFacts, output_modules, recognise
-from modular_manifolds.adapt.refusals import check_fit, check_model, check_storage
-from modular_manifolds.adapt.row import Row
-from modular_manifolds.adapt.rules import AnyRule, Fallback, Rule, Skip
-from modular_manifolds.adapt.scaling import scale_to_unit_norm
-from modular_manifolds.adapt.split import Split, is_whole
+from modular_manifolds.adaptation.claims import Claim, claims_of
+from modular_manifolds.adaptation.defaults import DEFAULTS, Role
+from modular_manifolds.adaptation.known import ParameterFacts, output_modules, recognise
+from modular_manifolds.adaptation.refusals import check_fit, check_model, check_storage
+from modular_manifolds.adaptation.row import Row
+from modular_manifolds.adaptation.rules import AnyRule, Fallback, Rule, Skip
+from modular_manifolds.adaptation.scaling import scale_to_unit_norm
+from modular_manifolds.adaptation.split import Split, is_whole
 from modular_manifolds.errors import ArgumentError, ModularManifoldsError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.euclidean import Euclidean

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from modular_manifolds.adapt.fresh import largest_singular_values
+from modular_manifolds.adaptation.fresh import largest_singular_values
 from modular_manifolds.linalg.gram_newton_schulz import even_steps
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import schedule

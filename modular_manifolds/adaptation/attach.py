@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from modular_manifolds.adapt.assign import assign
-from modular_manifolds.adapt.plan import ModelPlan
-from modular_manifolds.adapt.progress import Progress
-from modular_manifolds.adapt.rules import AnyRule
-from modular_manifolds.adapt.shares import By
-from modular_manifolds.adapt.start import check_finite, fit_manifolds, project_
+from modular_manifolds.adaptation.assign import assign
+from modular_manifolds.adaptation.plan import ModelPlan
+from modular_manifolds.adaptation.progress import Progress
+from modular_manifolds.adaptation.rules import AnyRule
+from modular_manifolds.adaptation.shares import By
+from modular_manifolds.adaptation.start import check_finite, fit_manifolds, project_
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.wrappers import unwrapped
 

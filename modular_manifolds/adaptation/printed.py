@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from modular_manifolds.adapt.row import Row
+from modular_manifolds.adaptation.row import Row
 
 Cells: TypeAlias = list[float | int | str | None]
 

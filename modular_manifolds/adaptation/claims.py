@@ -9,8 +9,8 @@ from typing import Final
 
 from torch import nn
 
-from modular_manifolds.adapt.place import Place, places_of
-from modular_manifolds.adapt.rules import AnyRule, Fallback, Rule, Skip, matches, text_of
+from modular_manifolds.adaptation.place import Place, places_of
+from modular_manifolds.adaptation.rules import AnyRule, Fallback, Rule, Skip, matches, text_of
 from modular_manifolds.errors import ArgumentError, UnconstrainedParameterError
 
 MAX_NAMES_LISTED: Final = 3

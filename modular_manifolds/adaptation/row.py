@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modular_manifolds.adapt.defaults import Role
+from modular_manifolds.adaptation.defaults import Role
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece, logical_name
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modular_manifolds.adapt.printed import plan_cells, plan_header
-from modular_manifolds.adapt.progress import Progress, progress_of
-from modular_manifolds.adapt.refusals import check_model
-from modular_manifolds.adapt.row import Row
-from modular_manifolds.adapt.saved import PlanData, plan_text, read_plan
-from modular_manifolds.adapt.shares import By, shares_of
+from modular_manifolds.adaptation.printed import plan_cells, plan_header
+from modular_manifolds.adaptation.progress import Progress, progress_of
+from modular_manifolds.adaptation.refusals import check_model
+from modular_manifolds.adaptation.row import Row
+from modular_manifolds.adaptation.saved import PlanData, plan_text, read_plan
+from modular_manifolds.adaptation.shares import By, shares_of
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.budget import Budget, BudgetRow
 from modular_manifolds.composition.table import format_table
@@ -120,7 +120,7 @@ class ModelPlan:
             ArgumentError: the model returns no usable outputs, or a weight does not reach them. NonFiniteError: a gradient
             holds NaN or infinity.
         """
-        from modular_manifolds.adapt.measure import responses
+        from modular_manifolds.adaptation.measure import responses
 
         parameters = dict(self.model.named_parameters())
         matrices = {

@@ -10,14 +10,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from modular_manifolds.adapt.outputs import Outputs, outputs_of, preserved_state
-from modular_manifolds.adapt.progress import Progress
+from modular_manifolds.adaptation.outputs import Outputs, outputs_of, preserved_state
+from modular_manifolds.adaptation.progress import Progress
 from modular_manifolds.arguments import check_count
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.matrices import at_least_float32
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
-from modular_manifolds.solvers.select import steepest
+from modular_manifolds.solvers.selection import steepest
 from modular_manifolds.wrappers import unwrapped
 
 STACK_MAX_ENTRIES: Final = 2**26

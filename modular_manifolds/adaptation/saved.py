@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from torch import nn
 
-from modular_manifolds.adapt.claims import quote_names
-from modular_manifolds.adapt.row import Row
-from modular_manifolds.adapt.shares import By
+from modular_manifolds.adaptation.claims import quote_names
+from modular_manifolds.adaptation.row import Row
+from modular_manifolds.adaptation.shares import By
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.nn.geometry import Geometry

@@ -10,9 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from modular_manifolds.adapt.fresh import is_fresh
-from modular_manifolds.adapt.nearest import largest_singular_value_bound, nearest
-from modular_manifolds.adapt.row import Row
+from modular_manifolds.adaptation.fresh import is_fresh
+from modular_manifolds.adaptation.nearest import largest_singular_value_bound, nearest
+from modular_manifolds.adaptation.row import Row
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.manifolds.base import Manifold
