@@ -91,8 +91,8 @@ def as_vectors(points: Any, tree: Tree, *, argument: str) -> Tensor:
         argument: the caller's name for the points.
 
     Raises:
-        ShapeError: the network does not take vectors of this size. ArgumentError, NonFiniteError: as `numbers`
-        and `real`.
+        ShapeError: the network does not take vectors of this size. ArgumentError, NonFiniteError: as `as_tensor`
+        and `as_float64`.
     """
     tensor = as_tensor(points, argument=argument)
     x = as_float64(tensor, tree, argument=argument).cpu()
