@@ -31,7 +31,7 @@ MAX_RESIDUAL_GROWTH = 1.5
 MEMORY_TOLERANCE_FACTOR = 1.05
 """A tolerance for a step's small tensors besides the stack."""
 ONE_ROUND_MIN_ENTRIES = 768 * 768
-"""From this number of entries on, dual ascent takes many seconds a step, and is timed in one round."""
+"""The smallest number of entries at which dual ascent, with many seconds a step, is timed in one round only."""
 
 
 def manifold_muon(recordings: Recordings) -> Iterator[Row]:

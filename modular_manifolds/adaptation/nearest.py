@@ -20,7 +20,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 
 MIN_ASPECT_RATIO: Final = 2
-"""From this ratio of the sides on, the singular values of random matrices are close to each other."""
+"""The smallest ratio of the sides at which singular values of random matrices are close to each other."""
 MIN_COLUMNS: Final = 16
 """Decompositions of matrices with fewer columns are fast enough."""
 ACCEPTED_RESIDUAL: Final = 4e-6

@@ -145,7 +145,7 @@ SINGULAR_FLOOR_PER_TOLERANCE = 0.03
 """The floor of singular values, in the largest one times the tolerance: a nearly singular M would slow down the fixed
 point, and smaller ones do not matter for the tolerance."""
 POLYNOMIAL_MIN_TOLERANCE = 5e-3
-"""From this tolerance on a polynomial, which may cost a gap of 2e-3, shrinks T into the ball."""
+"""The smallest tolerance with which a polynomial shrinks T into the ball; this may cost a gap of 2e-3."""
 
 
 @dataclass(frozen=True)
