@@ -20,8 +20,11 @@ class Row:
     Args:
         bench: the name of the benchmark for `--only`.
         what: a description of the comparison.
-        ours, theirs: the two numbers, in `unit`; None if there is none.
-        ratio, low, high: the measured ratio and its quartiles over rounds; None if there is none.
+        ours: the two numbers, in `unit`; None if there is none.
+        theirs: the two numbers, in `unit`; None if there is none.
+        ratio: the measured ratio and its quartiles over rounds; None if there is none.
+        low: the measured ratio and its quartiles over rounds; None if there is none.
+        high: the measured ratio and its quartiles over rounds; None if there is none.
         bar: the required condition as a text; empty if there is none.
         met: whether the condition holds; None without a bar or a measurement.
         note: a remark.

@@ -39,8 +39,11 @@ class Region:
     Args:
         output: (out, inputs + undecided).
         preactivation: (undecided, inputs + undecided).
-        output_error, preactivation_error: bounds on the rounding errors of the two, in the Frobenius norm.
-        inputs, units, undecided: their numbers.
+        output_error: bounds on the rounding errors of the two, in the Frobenius norm.
+        preactivation_error: bounds on the rounding errors of the two, in the Frobenius norm.
+        inputs: their numbers.
+        units: their numbers.
+        undecided: their numbers.
         slope: a Lipschitz bound in the ball, by norms: the product over the units that can be on, or the
             norm of the one matrix if none is undecided.
         undecided_gain: G with `‖u‖₂ ≤ G ‖Δx‖₂`.
