@@ -124,7 +124,7 @@ def masked(tokens: Tensor, mask: int) -> Draw:
 
 
 def continuation(tokens: Tensor, source: str, target: str) -> Draw:
-    """From one half of a window to the other."""
+    """Batches that predict the second half of a window from the first half."""
 
     def draw(generator: torch.Generator) -> Batch:
         first, second = windows(tokens, CONTEXT, generator).chunk(2, dim=1)
