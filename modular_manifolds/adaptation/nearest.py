@@ -30,6 +30,7 @@ EDGE_SLACK_FACTOR: Final = 1.1
 FLOAT32_RESIDUAL: Final = 2e-6
 """The residual that rounding in float32 causes."""
 NEWTON_STEPS: Final = 16
+"""The largest number of Newton steps."""
 NEWTON_MAX_CHANGE_RELATIVE: Final = 1e-3
 """Convergence is quadratic: the next change after one below this is rounding."""
 BOUND_MARGINS_RELATIVE: Final = (1e-4, 1e-3, 1e-2)

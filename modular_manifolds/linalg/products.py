@@ -113,9 +113,11 @@ def _blocks(a: Tensor, b: Tensor) -> list[tuple[int, int]]:
 
 
 BLOCKS: Final = 8
+"""The largest number of blocks of rows with torch's BLAS."""
 ONEDNN_BLOCKS: Final = 4
-"""oneDNN multiplies thin blocks more slowly, and their products are copied."""
+"""The number with oneDNN, which multiplies thin blocks more slowly and whose products are copied."""
 BLOCK_MIN_ROWS: Final = 128
+"""The smallest number of rows of a block."""
 
 
 def _multiply_into(out: Tensor, a: Tensor, b: Tensor) -> None:

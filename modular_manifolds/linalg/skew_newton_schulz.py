@@ -252,11 +252,11 @@ class SkewGap:
         missing = _subtract(share * self.squares, length * length, share)
         lost = _clip(missing, 0.0, each) * size
         nuclear = lost - along if attained is None else lost + attained
-        return along * self._kept / nuclear + (1 + self.turned)
+        return along * self._min_mapped_value / nuclear + (1 + self.turned)
 
     @property
-    def _kept(self) -> float:
-        """`1 − ε`."""
+    def _min_mapped_value(self) -> float:
+        """`1 − ε`, a lower bound on the singular values of Ω above the floor, after the cubic step."""
         return 1 - self.deviation**2 * (3 + self.deviation) / 2
 
     def numbers(self, rounding: float, least: float) -> Bound:
@@ -267,7 +267,9 @@ class SkewGap:
             least: up to this s there is no direction.
         """
         share, each = self.share / 2, self.rank * self.each / 2
-        return Bound(share, self.squares, each, self._kept, 1 + self.turned, rounding, least)
+        return Bound(
+            share, self.squares, each, self._min_mapped_value, 1 + self.turned, rounding, least
+        )
 
     def expected(self, descent: Tensor, missing: Tensor) -> Tensor:
         """The relative gap that one more polynomial will leave, told from X that it will be applied to.

@@ -14,7 +14,7 @@ from modular_manifolds.linalg.backend import certify_by_kernels_
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX, inner, projection_rounding, unit_length
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
-from modular_manifolds.linalg.polar_express import FULL, HALF, lowered
+from modular_manifolds.linalg.polar_express import BF16_MARGIN, FLOAT32_MARGIN, extended
 from modular_manifolds.linalg.skew_newton_schulz import SkewGap, SkewRun, skew_iterate
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
@@ -68,8 +68,8 @@ class PolynomialPlan(Plan):
 
     def __post_init__(self) -> None:
         if self.start:
-            room = HALF if self.half else FULL
-            polynomials = lowered(self.start, self.floor, self.accuracy, room)
+            room = BF16_MARGIN if self.half else FLOAT32_MARGIN
+            polynomials = extended(self.start, self.floor, self.accuracy, room)
         else:
             polynomials = schedule(self.accuracy, self.floor, half=self.half)
         bound = SkewGap.of(

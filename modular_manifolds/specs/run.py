@@ -23,6 +23,7 @@ from modular_manifolds.specs.override import Assignment, assign_, parse_assignme
 from modular_manifolds.specs.size import MOST_MODULES, Limits, weights_of
 
 FORMAT: Final = 1
+"""The version of the run format."""
 USUAL: Final[dict[DataName, ModelSpec]] = {
     "digits": SPECS["mlp"](name="mlp"),
     "cifar10": SPECS["mlp"](name="mlp"),

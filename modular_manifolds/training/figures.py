@@ -217,6 +217,7 @@ def _spectra(net: Module) -> dict[str, list[float]]:
 
 
 COLUMNS: Final = 3
+"""The number of axes in a row of a figure."""
 
 
 class Picture(Figure):

@@ -14,7 +14,9 @@ from modular_manifolds.specs.data import TextSpec
 from modular_manifolds.training.text import Vocabulary
 
 LENGTH: Final = 500
+"""The number of characters in a sample."""
 TEMPERATURE: Final = 0.8
+"""The divisor of the logits."""
 
 
 @torch.no_grad()

@@ -444,5 +444,5 @@ def test_inside_a_transform_a_report_is_refused() -> None:
         return torch.tensor(mm.lipschitz(net).certified)
 
     for call in (lambda: torch.func.vmap(bound)(x), lambda: torch.func.grad(bound)(x.sum())):
-        with pytest.raises(ArgumentError, match=r"a report must be asked for outside torch.func"):
+        with pytest.raises(ArgumentError, match=r"a report must be computed outside torch.func"):
             call()

@@ -23,7 +23,7 @@ from modular_manifolds.composition import (
     leaves,
 )
 from modular_manifolds.composition.radius import Radius, added, each_of, scaled, total
-from modular_manifolds.composition.sizes import reach, slope
+from modular_manifolds.composition.sizes import output_bound, slope
 from modular_manifolds.composition.tree import Leaf, Parallel, Scale, Series, Sum
 from modular_manifolds.errors import ArgumentError, SpaceError
 
@@ -387,7 +387,7 @@ def test_downstream_is_how_far_an_output_is_moved(tree: Tree) -> None:
 def test_radius_is_what_arrives(tree: Tree) -> None:
     arriving: dict[str, float] = {}
     out = signals(tree, 1.0, {}, arriving)
-    assert math.fsum(out) == pytest.approx(reach(tree, 1.0), rel=1e-9)
+    assert math.fsum(out) == pytest.approx(output_bound(tree, 1.0), rel=1e-9)
     for row in allocate(tree, lr=1.0).rows:
         assert row.radius == pytest.approx(arriving[row.path], rel=1e-9)
 
@@ -398,7 +398,7 @@ def test_one_step_moves_the_output_by_at_most_the_learning_rate(tree: Tree) -> N
     budget = allocate(tree, lr=1.0)
     assert budget.first_order <= 1 + EXACT
     assert all(row.radius <= 1 + EXACT for row in budget.rows)
-    assert total(reach(tree, 1.0)) <= 1 + EXACT
+    assert total(output_bound(tree, 1.0)) <= 1 + EXACT
 
 
 def test_a_radius_above_one_is_reported() -> None:
@@ -576,7 +576,7 @@ def test_bad_factors_are_refused(factor: float) -> None:
 def test_a_target_cannot_be_open_where_the_source_is_not() -> None:
     with pytest.raises(
         ArgumentError,
-        match=r"target must not say SAME where the source is fixed, got l2\[3\] to same",
+        match=r"target must not contain SAME if the source is fixed, got l2\[3\] to same",
     ):
         Signature(0.0, 1.0, Space(3), SAME)
 
@@ -614,20 +614,20 @@ def test_the_parts_of_a_tuple_keep_their_sizes() -> None:
     # 2 and 5, and half more through the offset of each part.
     assert slope(tree, 1.0) == pytest.approx(7 * 5.5)
     assert set(told) == {(2.5, 5.5)}
-    assert reach(tree, 1.0) == pytest.approx(5.5 * 8)
+    assert output_bound(tree, 1.0) == pytest.approx(5.5 * 8)
     assert slope(times, 3.0) == 3.0
 
 
 def test_a_slope_that_grows_is_taken_part_by_part() -> None:
     square = bond_at("square", 1.0, within=total)
     assert slope(square, (1.0, (4.0, 2.0))) == 4.0
-    assert reach(square, (1.0, (4.0, 2.0))) == (1.0, (16.0, 4.0))
+    assert output_bound(square, (1.0, (4.0, 2.0))) == (1.0, (16.0, 4.0))
 
 
 def test_an_output_is_no_larger_than_its_module_ever_gives() -> None:
     tree = Series("", (Scale("", 9.0, bond_at("a", 1.0)), bond_at("b", 2.0, largest=3.0)))
-    assert reach(tree, 0.1) == pytest.approx(1.8)
-    assert reach(tree, 1.0) == reach(tree, math.inf) == 3.0
+    assert output_bound(tree, 0.1) == pytest.approx(1.8)
+    assert output_bound(tree, 1.0) == output_bound(tree, math.inf) == 3.0
     with pytest.raises(ArgumentError, match="largest must be at least 0"):
         bond_at("c", 1.0, largest=-1.0)
 

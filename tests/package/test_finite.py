@@ -15,7 +15,7 @@ from torch import Tensor
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.solvers import NormSteepest, Solver, Status, pairs
-from modular_manifolds.testing.check import apart, at_least, at_most, finite, untouched
+from modular_manifolds.testing.check import at_least, at_most, finite, separate_memory, unchanged
 
 KINDS = [type(manifold) for manifold in cases.MANIFOLDS]
 KINDS = sorted(set(KINDS), key=KINDS.index)
@@ -69,7 +69,7 @@ def no_nan(x: Tensor, law: str) -> None:
 
 def memory_is_own(results: dict[str, Tensor], **arguments: Tensor) -> None:
     for name, result in results.items():
-        apart(result, name, **arguments)
+        separate_memory(result, name, **arguments)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=cases.name)
@@ -80,7 +80,7 @@ def test_project(kind: type[mm.Manifold], data: st.DataObject) -> None:
     manifold = data.draw(manifolds(kind, room))
     x = data.draw(tensors(room))
     law = f"{manifold}.project"
-    with untouched(law, x=x):
+    with unchanged(law, x=x):
         found = manifold.project(x)
     finite(found, law)
     assert found.shape == x.shape
@@ -97,7 +97,7 @@ def test_tangent(kind: type[mm.Manifold], data: st.DataObject) -> None:
     manifold = data.draw(manifolds(kind, room))
     point, v = data.draw(points(manifold, room)), data.draw(tensors(room))
     law = f"{manifold}.tangent"
-    with untouched(law, point=point, v=v):
+    with unchanged(law, point=point, v=v):
         found = manifold.tangent(point, v)
     no_nan(found, law)
     memory_is_own({law: found}, point=point, v=v)
@@ -121,7 +121,7 @@ def test_retract(kind: type[mm.Manifold], data: st.DataObject) -> None:
     manifold = data.draw(manifolds(kind, room))
     point, step = data.draw(points(manifold, room)), data.draw(tensors(room))
     law = f"{manifold}.retract"
-    with untouched(law, point=point, step=step):
+    with unchanged(law, point=point, step=step):
         found = manifold.retract(point, step)
     memory_is_own({law: found}, point=point, step=step)
     if kind is mm.Euclidean:
@@ -139,7 +139,7 @@ def test_residual(kind: type[mm.Manifold], data: st.DataObject) -> None:
     manifold = data.draw(manifolds(kind, room))
     point = data.draw(points(manifold, room))
     law = f"{manifold}.residual"
-    with untouched(law, point=point):
+    with unchanged(law, point=point):
         found = manifold.residual(point)
     at_least(found, 0.0, law)
     memory_is_own({law: found}, point=point)
@@ -152,7 +152,7 @@ def test_residual(kind: type[mm.Manifold], data: st.DataObject) -> None:
 def test_norm(norm: mm.Norm, data: st.DataObject) -> None:
     room = data.draw(rooms())
     x = data.draw(tensors(room))
-    with untouched(f"{norm}", x=x):
+    with unchanged(f"{norm}", x=x):
         found = {"value": norm.value(x), "dual": norm.dual(x), "steepest": norm.steepest(x)}
     memory_is_own(found, x=x)
     at_least(found["value"], 0.0, f"{norm}.value")
@@ -170,7 +170,7 @@ def test_norm(norm: mm.Norm, data: st.DataObject) -> None:
 def test_msign(accuracy: float, data: st.DataObject) -> None:
     room = data.draw(rooms())
     x = data.draw(tensors(room))
-    with untouched("msign", x=x):
+    with unchanged("msign", x=x):
         found = mm.msign(x, accuracy=accuracy)
     finite(found, "msign")
     memory_is_own({"msign": found}, x=x)
@@ -188,7 +188,7 @@ def test_steepest(
     manifold, measure = data.draw(manifolds(kind, room)), norm()
     point, g = data.draw(points(manifold, room)), data.draw(tensors(room))
     law = f"{solver.name} for {manifold} × {measure}"
-    with untouched(law, point=point, g=g):
+    with unchanged(law, point=point, g=g):
         found = mm.steepest(manifold, measure, point, g, solver=solver)
     a = found.direction
     finite(a, f"{law}: direction")

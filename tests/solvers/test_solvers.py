@@ -731,7 +731,7 @@ def test_select_answers_which_and_why(case: cases.SolverCase) -> None:
 def test_the_default_for_manifold_muon_is_the_closed_form() -> None:
     first = (
         "Stiefel × Spectral: skew-sign, because the steepest direction is −msign(G Wᵀ − W Gᵀ) W, and its gap is "
-        "known beforehand."
+        "known in advance."
     )
     assert str(select(mm.Stiefel(), mm.Spectral())) == first
     for shape in ((4, 4), (7, 5, 4), (3, 9)):

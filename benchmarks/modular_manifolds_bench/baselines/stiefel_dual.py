@@ -22,8 +22,8 @@ from modular_manifolds.linalg.matrices import (
     MATRIX,
     inner,
     largest_entry,
-    near_one,
     projection_rounding,
+    scale_exactly,
 )
 from modular_manifolds.linalg.products import plus_product
 from modular_manifolds.linalg.symmetric import gram, sym
@@ -62,7 +62,7 @@ class StiefelDual:
                 "manifold", "must be Stiefel for this solver", manifold, "Use solver='auto'."
             )
         w, wide = manifold.unit_tall(point)
-        g = near_one(gradient)
+        g = scale_exactly(gradient)
         g = g.mT if wide else g
         c = w.mT @ g
         across = plus_product(g, w, c, factor=-1.0)
