@@ -1,4 +1,4 @@
-"""Remedies for a module that makes a bound infinite."""
+"""Remedies for modules without a finite bound."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def remedy(leaf: Leaf, arriving: float, radius: float | None) -> str:
     if not math.isfinite(leaf.lipschitz_within(1.0)):
         if leaf.weight is not None:
             return UNBOUNDED_WEIGHT
-        return "not even for inputs of norm 1; put a module in its place that has one"
+        return "not even for inputs of norm 1; replace it by a module with a bound"
     if radius is None:
         return (
             "its bound depends on the size of its input; pass radius= (--input-radius on the command "
@@ -31,20 +31,20 @@ def remedy(leaf: Leaf, arriving: float, radius: float | None) -> str:
         )
     if math.isinf(arriving):
         return (
-            "its bound depends on the size of its input, which a module in front leaves unbounded"
+            "its bound depends on the size of its input, which an earlier module leaves unbounded"
         )
-    return f"its input may be as large as {arriving:.4g}; make that smaller in front of it"
+    return f"its input may be as large as {arriving:.4g}; make the input smaller"
 
 
-def remedy_for(promised: Passage, proved: Passage, radius: float | None) -> str:
-    """The remedy for one leaf, declared and certified; empty if both bounds are finite."""
-    worse = proved if math.isinf(proved.slope) else promised
+def remedy_for(declared: Passage, certified: Passage, radius: float | None) -> str:
+    """The remedy for one leaf; empty if its declared and its certified bound are finite."""
+    worse = certified if math.isinf(certified.slope) else declared
     return remedy(worse.leaf, worse.arriving, radius) if math.isinf(worse.slope) else ""
 
 
 @dataclass(frozen=True)
-class Culprit:
-    """A module without a finite bound: declared, or `certified` neither."""
+class UnboundedModule:
+    """A module without a finite declared bound; `certified` tells whether its certified bound is finite."""
 
     path: str
     label: str
@@ -52,17 +52,19 @@ class Culprit:
     certified: bool
 
 
-def sentences(culprits: Iterable[Culprit]) -> list[str]:
-    """One for all weights on unbounded manifolds, and one for every other module that has a remedy."""
-    found = [each for each in culprits if each.remedy]
-    weights = [each.path for each in found if each.certified and each.remedy == UNBOUNDED_WEIGHT]
+def advice_lines(modules: Iterable[UnboundedModule]) -> list[str]:
+    """One sentence for all weights on unbounded manifolds, and one for each other module with a remedy."""
+    unbounded = [each for each in modules if each.remedy]
+    weights = [
+        each.path for each in unbounded if each.certified and each.remedy == UNBOUNDED_WEIGHT
+    ]
     lines: list[str] = []
     if weights:
         lines.append(
             f"no bound is declared, because the weights of {', '.join(weights)} are on an unbounded "
             "manifold; put them on Stiefel, Sphere or Oblique to get one"
         )
-    for each in found:
+    for each in unbounded:
         if not each.certified or each.remedy != UNBOUNDED_WEIGHT:
             verb = "is declared" if each.certified else "holds"
             lines.append(

@@ -1,4 +1,4 @@
-"""Attacks: the search for a neighbour of another class, to set beside the certified radius."""
+"""Attacks: the search for a misclassified neighbour, as a check of the certified radius."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ from modular_manifolds.certificates.empirical import as_factors
 from modular_manifolds.linalg.snapshot import plain_surroundings, snapshot
 
 Attack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
-"""A map from a model, points, their labels and an l2 radius to points nearby that the model may get wrong."""
+"""A function from a model, points, labels and an l2 radius to nearby points that the model may misclassify."""
 
-PATH: Final = 2.5
-"""The length of all steps of one start together, in radii: enough to cross the ball and to correct the course."""
-CANDIDATES: Final = 10
-"""Classes whose distance is estimated, one backward pass each."""
+PATH_LENGTH_IN_RADII: Final = 2.5
+"""The total length of the steps from one start, in radii: enough to cross the ball and turn."""
+CANDIDATE_CLASSES: Final = 10
+"""The number of classes whose distance is estimated, with one backward pass each."""
 
 
 @dataclass(frozen=True)
 class ProjectedGradient:
     """Projected gradient ascent in l2 on the margin `f_j − f_c` of another class j over the label c.
 
-    Start k aims at the class that is k-th nearest to the point if the network were linear there, `(f_c − f_j)/‖∇(f_c − f_j)‖`.
-    The first start is the point itself, the others are random in the ball. Steps go along the normalised gradient, so
-    the attack does not depend on the scale of the outputs. The steps of one start become shorter and are 2.5 radii long in
-    all. The result is the point with the largest margin over all classes that was met, so no point ends with a smaller margin
-    than it began with. A point that is wrong, from the beginning or after a start, is left as it is.
+    Start k targets the k-th nearest class of the linearised network, by the distance `(f_c − f_j)/‖∇(f_c − f_j)‖`. The first
+    start is the point itself, the others are random in the ball. Steps follow the normalised gradient, so the attack does
+    not depend on the scale of the outputs. The steps from one start get shorter and have a total length of 2.5 radii. The
+    result is the visited point with the largest margin over all classes. A misclassified point is not attacked further.
 
-    The ball is not cut to the range of pixels: the certificate is for the whole ball, so the whole ball is attacked. The
-    result is an attack's, not a proof: a point that survives may still have a neighbour of another class.
+    The attack uses the whole ball, like the certificate, and does not clip pixels. Survival is not a proof: a point may
+    still have a misclassified neighbour.
 
     Args:
         steps: gradient steps from each start, and starts for each point.
         restarts: gradient steps from each start, and starts for each point.
-        seed: of the random starts; torch's global generator stays as it was.
+        seed: the seed of the random starts; torch's global generator is not used.
 
     Raises:
         ArgumentError: a number is not whole or below 1.
@@ -64,40 +63,50 @@ class ProjectedGradient:
     def __call__(self, model: nn.Module, points: Tensor, labels: Tensor, radius: float) -> Tensor:
         """The points of largest margin found within `radius` of `points`, of shape (batch, …), in their dtype.
 
-        A module is attacked in evaluation mode, on a copy without hooks; any other function as it is.
+        A module is attacked as a copy without hooks, in evaluation mode.
         """
         with plain_surroundings(points.device):
             generator = torch.Generator("cpu").manual_seed(self.seed)
             centre = points.detach().clone()
             attacked = snapshot(model) if isinstance(model, nn.Module) else model
             search = _Search(attacked, centre, labels.detach().clone().to(points.device).long())
-            aims = search.nearest_classes(self.restarts)
-            for start in range(self.restarts if aims.shape[1] else 0):
-                rows = search.standing()
+            target_classes = search.nearest_classes(self.restarts)
+            for start in range(self.restarts if target_classes.shape[1] else 0):
+                rows = search.unbroken_rows()
                 if not len(rows):
                     break
-                here = centre[rows]
-                first = here if start == 0 else here + _in_the_ball(here, radius, generator)
-                aim = aims[rows, start % aims.shape[1]]
-                self._climb(search, rows, aim, first, radius, generator)
+                points_left = centre[rows]
+                first = (
+                    points_left
+                    if start == 0
+                    else points_left + _random_in_ball(points_left, radius, generator)
+                )
+                target_class = target_classes[rows, start % target_classes.shape[1]]
+                self._climb(search, rows, target_class, first, radius, generator)
             return search.best
 
     def _climb(
         self,
         search: _Search,
         rows: Tensor,
-        aim: Tensor,
+        target_class: Tensor,
         x: Tensor,
         radius: float,
         generator: torch.Generator,
     ) -> None:
         for step in range(self.steps):
-            gradient = search.visit(rows, x, aim)
-            # From twice the mean length down to almost nothing: far first, then exact.
-            length = PATH * radius * 2 * (self.steps - step) / (self.steps * (self.steps + 1))
+            gradient = search.visit(rows, x, target_class)
+            # Lengths decrease from twice the mean to almost zero.
+            length = (
+                PATH_LENGTH_IN_RADII
+                * radius
+                * 2
+                * (self.steps - step)
+                / (self.steps * (self.steps + 1))
+            )
             moved = x + length * _unit(gradient, generator) - search.centre[rows]
-            x = search.centre[rows] + _no_longer_than(moved, radius)
-        search.visit(rows, x, aim)
+            x = search.centre[rows] + _clip_length(moved, radius)
+        search.visit(rows, x, target_class)
 
 
 class _Search:
@@ -108,37 +117,39 @@ class _Search:
         self.best = centre.clone()
         self.margins = centre.new_full((len(centre),), -math.inf)
 
-    def standing(self) -> Tensor:
-        """The rows without a wrong prediction so far."""
+    def unbroken_rows(self) -> Tensor:
+        """The rows that are still predicted correctly."""
         return (~(self.margins > 0)).nonzero().flatten()
 
     def nearest_classes(self, count: int) -> Tensor:
-        """Up to `count` other classes a row, the nearest first for the network made linear at the point.
+        """Up to `count` other classes for each row, sorted by their distance for the linearised network.
 
-        Candidates are the `CANDIDATES` classes of highest scores.
+        Candidates are the `CANDIDATE_CLASSES` classes with the highest scores.
         """
         x = self.centre.clone().requires_grad_()
         scores = self.model(x)
         own = self.labels.unsqueeze(1)
-        self._keep(torch.arange(len(x), device=x.device), x.detach(), scores.detach())
+        self._record(torch.arange(len(x), device=x.device), x.detach(), scores.detach())
         others = scores.detach().scatter(1, own, -math.inf)
-        candidates = others.topk(min(CANDIDATES, scores.shape[1] - 1), dim=1).indices
+        candidates = others.topk(min(CANDIDATE_CLASSES, scores.shape[1] - 1), dim=1).indices
         distances = torch.full_like(candidates, math.inf, dtype=scores.dtype)
-        for place, classes in enumerate(candidates.unbind(dim=1)):
-            behind = (scores.gather(1, own) - scores.gather(1, classes.unsqueeze(1))).squeeze(1)
-            size = _lengths(_slope(behind, x))
-            distances[:, place] = torch.where(size > 0, behind.detach() / size, math.inf)
+        for column, classes in enumerate(candidates.unbind(dim=1)):
+            margin = (scores.gather(1, own) - scores.gather(1, classes.unsqueeze(1))).squeeze(1)
+            size = _lengths(_gradient_of(margin, x))
+            distances[:, column] = torch.where(size > 0, margin.detach() / size, math.inf)
         return candidates.gather(1, distances.argsort(dim=1, stable=True))[:, :count]
 
-    def visit(self, rows: Tensor, x: Tensor, aim: Tensor) -> Tensor:
-        """Keep the points x that are better, and give the gradient of the margin of the classes `aim`."""
+    def visit(self, rows: Tensor, x: Tensor, target_class: Tensor) -> Tensor:
+        """Record the points x with larger margins, and return the gradient of the margin of `target_class`."""
         x = x.detach().requires_grad_()
         scores = self.model(x)
-        self._keep(rows, x.detach(), scores.detach())
-        wanted, own = (scores.gather(1, each.unsqueeze(1)) for each in (aim, self.labels[rows]))
-        return _slope((wanted - own).squeeze(1), x)
+        self._record(rows, x.detach(), scores.detach())
+        target, own = (
+            scores.gather(1, each.unsqueeze(1)) for each in (target_class, self.labels[rows])
+        )
+        return _gradient_of((target - own).squeeze(1), x)
 
-    def _keep(self, rows: Tensor, x: Tensor, scores: Tensor) -> None:
+    def _record(self, rows: Tensor, x: Tensor, scores: Tensor) -> None:
         own = self.labels[rows].unsqueeze(1)
         others = scores.scatter(1, own, -math.inf).amax(dim=1)
         margins = (others - scores.gather(1, own).squeeze(1)).to(self.margins)
@@ -147,12 +158,12 @@ class _Search:
         self.best[rows[better]] = x[better]
 
 
-def _slope(values: Tensor, x: Tensor) -> Tensor:
-    """The gradient of each row's value; zero if it does not depend on the row, or is not finite."""
+def _gradient_of(values: Tensor, x: Tensor) -> Tensor:
+    """The gradient of each row's value; zero if it does not exist or is not finite."""
     if not values.requires_grad:
         return torch.zeros_like(x)
-    (found,) = torch.autograd.grad(values.sum(), x, retain_graph=True, materialize_grads=True)
-    return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    (gradient,) = torch.autograd.grad(values.sum(), x, retain_graph=True, materialize_grads=True)
+    return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _lengths(x: Tensor) -> Tensor:
@@ -163,7 +174,7 @@ def _unit(gradient: Tensor, generator: torch.Generator) -> Tensor:
     """The direction of each gradient; a random one if the gradient is zero."""
     noise = _normal(gradient, generator)
     largest = gradient.flatten(1).abs().amax(dim=1)
-    # Divided by its largest entry first: the square of a tiny or huge entry would leave the dtype's range.
+    # Divide by the largest entry first, because squares of tiny or huge entries leave the dtype's range.
     direction = torch.where(
         as_factors(largest > 0, gradient),
         gradient / as_factors(torch.where(largest > 0, largest, 1.0), gradient),
@@ -172,7 +183,7 @@ def _unit(gradient: Tensor, generator: torch.Generator) -> Tensor:
     return direction / as_factors(_lengths(direction), direction)
 
 
-def _in_the_ball(like: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+def _random_in_ball(like: Tensor, radius: float, generator: torch.Generator) -> Tensor:
     """A random vector for each row, uniform in the ball."""
     direction = _unit(torch.zeros_like(like), generator)
     share = torch.rand(len(like), generator=generator, dtype=torch.float64, device="cpu")
@@ -185,8 +196,8 @@ def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return noise.to(like)
 
 
-def _no_longer_than(moved: Tensor, radius: float) -> Tensor:
-    # Inside by more than a length is rounded.
-    inside = radius * (1 - 8 * torch.finfo(moved.dtype).eps)
-    shrink = inside / _lengths(moved).clamp_min(torch.finfo(moved.dtype).tiny)
+def _clip_length(moved: Tensor, radius: float) -> Tensor:
+    # A margin that exceeds the rounding of a length.
+    limit = radius * (1 - 8 * torch.finfo(moved.dtype).eps)
+    shrink = limit / _lengths(moved).clamp_min(torch.finfo(moved.dtype).tiny)
     return moved * as_factors(shrink.clamp(max=1.0), moved)

@@ -1,4 +1,4 @@
-"""The two bounds of a whole network, declared and certified: what needs no search."""
+"""The declared and the certified bound of a whole network, without a search for slopes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from modular_manifolds.nn.network import check_composed, check_values
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds on the slope from one norm to another, and what they were made of.
+    """Bounds on the slope of a network from one norm to another.
 
     Args:
-        declared: holds on the product manifold.
-        certified: holds for the weights as they are now.
-        promised: the same leaf by leaf, in the norms of the leaves' own spaces.
-        proved: the same leaf by leaf, in the norms of the leaves' own spaces.
-        arriving: the bound on the inputs' norm in the network's own space.
+        declared: the bound on the whole product manifold.
+        certified: the bound for the current weights.
+        declared_propagation: the same for each leaf, in the norms of its own spaces.
+        certified_propagation: the same for each leaf, in the norms of its own spaces.
+        arriving: the bound on the norm of the inputs, in the network's own space.
     """
 
     declared: float
     certified: float
-    promised: Propagation
-    proved: Propagation
+    declared_propagation: Propagation
+    certified_propagation: Propagation
     arriving: float
 
 
@@ -46,7 +46,7 @@ def bounds(
 
     Raises:
         ArgumentError: `net` is not `Composed`, or a weight has no values.
-        SpaceError: as `one_space_to_another`.
+        SpaceError: as `endpoint_spaces`.
     """
     network = check_composed(net, argument="lipschitz(net)")
     check_values(network, argument="lipschitz(net)")
@@ -63,34 +63,34 @@ def bounds_of(
     """Bound the slope of the network of `tree` between two norms, for inputs within `radius` or for all.
 
     Raises:
-        SpaceError: as `one_space_to_another`.
+        SpaceError: as `endpoint_spaces`.
     """
-    source, target = one_space_to_another(tree, "lipschitz(net)")
+    source, target = endpoint_spaces(tree, "lipschitz(net)")
     before = conversion(input_norm, source.norm, source.size)
     after = conversion(target.norm, output_norm, target.size)
     arriving = math.inf if radius is None else before * radius
-    promised = propagate(tree, source, arriving, Leaf.lipschitz_within)
-    proved = propagate(as_it_is(tree), source, arriving, Leaf.certified_within, matrix_of)
-    certified = before * after * proved.slope * rounding_up(proved)
-    if certified == 0 and all(each.slope > 0 for each in proved.passages):
-        # A product of positive bounds that underflows is rounded up.
+    declared = propagate(tree, source, arriving, Leaf.lipschitz_within)
+    current = propagate(as_it_is(tree), source, arriving, Leaf.certified_within, matrix_of)
+    certified = before * after * current.slope * rounding_factor(current)
+    if certified == 0 and all(each.slope > 0 for each in current.passages):
+        # Round up if a product of positive bounds underflows.
         certified = math.ulp(0.0)
     return Bounds(
-        declared=before * after * promised.slope,
+        declared=before * after * declared.slope,
         certified=certified,
-        promised=promised,
-        proved=proved,
+        declared_propagation=declared,
+        certified_propagation=current,
         arriving=arriving,
     )
 
 
-def rounding_up(proved: Propagation) -> float:
-    """More than one, by more than the arithmetic of the bounds themselves may have lost."""
-    return 1 + (len(proved.passages) + 4) * 2.0**-50
+def rounding_factor(propagation: Propagation) -> float:
+    """A factor above 1 that covers the rounding errors in the computation of the bounds."""
+    return 1 + (len(propagation.passages) + 4) * 2.0**-50
 
 
-def one_space_to_another(tree: Tree, argument: str) -> tuple[Space, Space]:
-    """The two spaces of a network that maps vectors to vectors.
+def endpoint_spaces(tree: Tree, argument: str) -> tuple[Space, Space]:
+    """The input space and the output space of a network from vectors to vectors.
 
     Raises:
         SpaceError: the network takes any space, or takes or gives a tuple.
@@ -101,12 +101,12 @@ def one_space_to_another(tree: Tree, argument: str) -> tuple[Space, Space]:
             argument,
             "must map one space to one space",
             f"{source or 'any space'} to {target}",
-            "Put an atom such as mm.Linear in front, or join the parts of the tuple with a sum.",
+            "Put an atom such as mm.Linear in front, or add the parts of the tuple.",
         )
     return source, target
 
 
 def check_radius(radius: float, *, argument: str = "radius") -> float:
-    """Give back a radius, or refuse one that is not finite and positive."""
+    """Check that a radius is finite and positive, and return it."""
     remedy = "Pass the largest norm of the inputs, or leave it out."
     return check_number(radius, POSITIVE, argument=argument, remedy=remedy)

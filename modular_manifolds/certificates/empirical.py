@@ -1,4 +1,4 @@
-"""The largest slope that could be found: a lower bound on every true Lipschitz constant."""
+"""Empirical slopes: lower bounds on the true Lipschitz constant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modular_manifolds.certificates.inputs import as_vectors
-from modular_manifolds.composition.fold import flow, fold
+from modular_manifolds.composition.folding import flow, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
 from modular_manifolds.composition.tree import Tree, leading, leaves
@@ -22,7 +22,7 @@ DUALS: Final[dict[VectorNorm, VectorNorm]] = {"l2": "l2", "rms": "rms", "l1": "l
 
 
 twice_differentiable = sdpa_kernel(SDPBackend.MATH)
-"""Torch's fused attention has no second derivative: inside, the formula is computed step by step."""
+"""A context and decorator for second derivatives: torch's fused attention has none, so the plain formula is used."""
 
 
 def vector_norm(x: Tensor, norm: VectorNorm) -> Tensor:
@@ -39,11 +39,11 @@ def largest_norm(x: Tensor, norm: VectorNorm) -> Tensor:
 
 
 def rounded_down(value: float, entries: int) -> float:
-    """A quotient of norms over `entries` numbers in float64, less what its rounding may have added."""
+    """A lower bound on a quotient of norms over `entries` numbers that was computed in float64."""
     return value * (1 - 4 * entries * torch.finfo(torch.float64).eps)
 
 
-def points_to_try(
+def search_points(
     network: nn.Module,
     tree: Tree,
     *,
@@ -53,12 +53,12 @@ def points_to_try(
     starts: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """At most `starts` of `points` in float64, or as many random ones of several sizes within `radius`.
+    """The first `starts` of `points`, or `starts` random ones of several sizes within `radius`, in float64.
 
-    They are of shape (batch, features), or (batch, *leading, features); `points` in any shape that the network takes.
+    The result has shape (batch, features), or (batch, *leading, features); `points` have any shape that the network takes.
 
     Raises:
-        ArgumentError: a point lies outside the radius, or `points` are no inputs of the network.
+        ArgumentError: a point lies outside the radius, or `points` are not inputs of the network.
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     source = tree.signature.source
@@ -69,7 +69,7 @@ def points_to_try(
         sizes = torch.logspace(-1, 1, starts, dtype=torch.float64, device="cpu")
         sizes = sizes.reshape(-1, *[1] * (len(shape) - 1))
         if radius is not None:
-            # The largest lies inside by more than its norm can be rounded.
+            # The margin exceeds the rounding of the norm.
             at = at / vector_norm(at, norm).unsqueeze(-1) * (radius * (1 - 1e-9) / 10)
         return (at * sizes).to(device)
     at = as_vectors(points, tree, argument="points")[:starts]
@@ -93,53 +93,53 @@ def power_step(
     input_norm: VectorNorm,
     output_norm: VectorNorm,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The slopes `‖J(x) v‖_out / ‖v‖_in`, rounded down, and directions of unit norm in which they are no smaller.
+    """The slopes `‖J(x) v‖_out / ‖v‖_in`, rounded down, and unit directions with slopes at least as large.
 
-    `‖J(x) ·‖` is convex, so it grows at least as its linear part at v does, `<u, J ·>` with `<u, J v> = ‖J v‖`:
-    the next v is the one of unit norm along which that grows most. In l2 this is power iteration on
-    `JᵀJ`. A direction whose slope is zero stays as it is.
+    `‖J(x) ·‖` is convex, so it is at least its linearisation at v, `<u, J ·>` with `<u, J v> = ‖J v‖`. The next v maximises
+    this linearisation over the unit ball. In l2 this is power iteration on `JᵀJ`. A direction with slope zero does not
+    change.
 
     Returns:
-        the slopes, the next v, and u up to a factor.
+        The slopes, the next v, and u up to a factor.
 
     Source: D. Boyd, "The power method for l^p norms" (1974).
     """
     v = v / as_factors(largest_norm(v, input_norm), v).clamp_min(1e-300)
     x = at.detach().requires_grad_()
     y = function(x)
-    # J v is the derivative of `<Jᵀu, v>` in u: several times faster than torch's forward mode.
+    # J v is the derivative of `<Jᵀu, v>` in u, which is several times faster than torch's forward mode.
     u = torch.zeros_like(y, requires_grad=True)
-    back = pulled_back(y, x, u)
-    forward = pulled_back(back, u, v).detach()
+    back = pull_back(y, x, u)
+    forward = pull_back(back, u, v).detach()
     lengths = largest_norm(v, input_norm)
     slopes = torch.where(lengths > 0, largest_norm(forward, output_norm) / lengths, 0.0)
     slopes = slopes * rounded_down(1.0, max(at[:1].numel(), forward[:1].numel()))
-    # Of a largest norm over several vectors a subgradient sees the largest one; its dual is a sum over them.
-    u = _along(forward, output_norm) * _the_largest(forward, output_norm)
-    back = pulled_back(y, x, u).detach()
+    # A subgradient of the largest norm over several vectors is nonzero at the largest one only.
+    u = _norm_subgradient(forward, output_norm) * _largest_vector_mask(forward, output_norm)
+    back = pull_back(y, x, u).detach()
     moves = as_factors((back != 0).flatten(1).any(dim=1), back)
-    return slopes, torch.where(moves, _along(back, DUALS[input_norm]), v), u
+    return slopes, torch.where(moves, _norm_subgradient(back, DUALS[input_norm]), v), u
 
 
 def as_factors(numbers: Tensor, like: Tensor) -> Tensor:
-    """One number an input as factors for the inputs `like`."""
+    """One number for each input, as factors for the inputs `like`."""
     return numbers.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def _the_largest(x: Tensor, norm: VectorNorm) -> Tensor:
-    """A mask of the vectors that have the norm of their input: (batch, …, 1)."""
+def _largest_vector_mask(x: Tensor, norm: VectorNorm) -> Tensor:
+    """A mask of the largest vectors of each input, shape (batch, …, 1)."""
     norms = vector_norm(x, norm).unsqueeze(-1)
     return norms >= as_factors(largest_norm(x, norm), norms)
 
 
-def pulled_back(y: Tensor, x: Tensor, u: Tensor) -> Tensor:
+def pull_back(y: Tensor, x: Tensor, u: Tensor) -> Tensor:
     """`Jᵀu` of y as a function of x, differentiable; zero if y does not depend on x."""
     if not y.requires_grad:
         return torch.zeros_like(x)
     return torch.autograd.grad(y, x, u, create_graph=True, materialize_grads=True)[0]
 
 
-def _along(x: Tensor, norm: VectorNorm) -> Tensor:
+def _norm_subgradient(x: Tensor, norm: VectorNorm) -> Tensor:
     """`argmax <x, u>` over u of unit dual norm, up to a factor: a subgradient of `norm` at each x."""
     if norm == "l1":
         return x.sign()
@@ -162,14 +162,14 @@ def largest_slope(
     """The largest `‖J(x) v‖_out / ‖v‖_in` found at the points `at` in float64, rounded down.
 
     `at` is of shape (batch, features), or (batch, …, features) if norms are the largest over the vectors
-    of an input. At each point the direction v is improved by `power_step`. Whatever v comes out, the quotient is a
-    slope that the function really has at x.
+    of an input. At each point `power_step` improves the direction v. For every v the quotient is a true slope of the
+    function at x.
     """
     v = torch.randn(at.shape, generator=generator, dtype=torch.float64, device="cpu").to(at.device)
     best = 0.0
     for _ in range(iterations if at.numel() else 0):
         slopes, v, _ = power_step(function, at, v, input_norm, output_norm)
-        # A slope whose arithmetic overflows says nothing.
+        # Ignore slopes that overflow.
         finite = torch.where(torch.isfinite(slopes), slopes, 0.0)
         before, best = best, max(best, float(finite.max()))
         if best <= before * (1 + 1e-9):
@@ -177,7 +177,7 @@ def largest_slope(
     return best
 
 
-def traced(
+def trace_leaves(
     tree: Tree, x: Any, watch: Callable[[Leaf, Any, Any], Any] | None = None
 ) -> tuple[Any, dict[str, tuple[Any, Any]]]:
     """The network's output leaf by leaf, and the input and output of each leaf, by its path.
@@ -211,17 +211,17 @@ def slopes_of_leaves(
     iterations: int,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """The largest slope found of each leaf, at what arrives there from the points `at`; some may be missing.
+    """The largest slope found for each leaf, at its inputs for the network's inputs `at`; some leaves may be missing.
 
-    A leaf that is given a tuple is searched part by part if it takes any space, and not otherwise.
+    A leaf with a tuple as input is searched part by part if it takes any space, and otherwise not at all.
     """
-    found: dict[str, float] = {}
+    slopes_by_path: dict[str, float] = {}
     if not iterations or not at.numel():
-        return found
+        return slopes_by_path
     try:
-        _, seen = traced(tree, at)
+        _, trace = trace_leaves(tree, at)
     except LookupError:
-        return found
+        return slopes_by_path
     for leaf in leaves(tree):
         source, target = spaces[leaf.path]
         slopes = [
@@ -235,17 +235,17 @@ def slopes_of_leaves(
                 iterations=iterations,
                 generator=generator,
             )
-            for arriving, before, after in _vectors(leaf, seen[leaf.path][0], source, target)
+            for arriving, before, after in _vectors(leaf, trace[leaf.path][0], source, target)
         ]
         if slopes:
-            found[leaf.path] = max(slopes)
-    return found
+            slopes_by_path[leaf.path] = max(slopes)
+    return slopes_by_path
 
 
 def _vectors(
     leaf: Leaf, x: Any, source: AnySpace, target: AnySpace
 ) -> list[tuple[Tensor, Space, Space]]:
-    """The vectors of `x` with the spaces before and after; none if parts do not map to parts."""
+    """The vectors of `x` with their input and output spaces; empty if parts do not map to parts."""
     if isinstance(source, Space) and isinstance(target, Space):
         return [(x.detach(), source, target)]
     if isinstance(source, ProductSpace) and source == target and leaf.signature.source is None:

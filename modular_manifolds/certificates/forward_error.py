@@ -1,8 +1,8 @@
-"""How far the network that torch computes is from the one the certificate speaks of.
+"""Forward error: the distance between the computed and the exact outputs of a network.
 
 The standard model of floating point arithmetic: every operation is exact up to one relative rounding,
-plus an underflow of at most the smallest normal number; sums may be taken in any order, fused or not. Not
-covered: overflow, and products taken in a coarser type than the weights' (TF32, autocast).
+plus an underflow of at most the smallest normal number. Sums may have any order, fused or not. Overflow and products in a
+coarser dtype than the weights' (TF32, autocast) are not covered.
 Source: Higham, "Accuracy and Stability of Numerical Algorithms" (2002), sections 2.2 and 3.1.
 """
 
@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 
-from modular_manifolds.composition.fold import flow, fold
+from modular_manifolds.composition.folding import flow, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import (
     Radius,
@@ -38,8 +38,8 @@ from modular_manifolds.composition.tree import Tree
 
 
 @dataclass(frozen=True)
-class Computed:
-    """A bound on the norm of the exact value, and on the distance of the computed one from it."""
+class ComputedValue:
+    """Bounds on the norm of the exact value, and on the error of the computed value."""
 
     size: Radius
     error: Radius
@@ -56,46 +56,47 @@ def forward_error(
 ) -> float:
     """Bound `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being the network as torch computes it in `dtype`.
 
-    Through a leaf of slope bound L the error that arrives grows by L, and the leaf's own rounding of
-    what really arrives is added: `e' = L e + δ(‖x‖ + e)`. A sum of m parts adds `γ_{m−1}` times the sizes
-    of its parts, a scale two roundings.
+    A leaf with slope bound L multiplies the error of its input by L, and adds its own rounding for the computed input:
+    `e' = L e + δ(‖x‖ + e)`. A sum of m parts adds `γ_{m−1}` times the sizes of its parts, a scale two roundings.
     """
     eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
 
-    def scale(factor: float, part: Computed) -> Computed:
+    def scale(factor: float, part: ComputedValue) -> ComputedValue:
         # The factor is rounded to the dtype, and so is the product.
-        own = 2 * eps * abs(factor) + tiny
+        relative = 2 * eps * abs(factor) + tiny
         underflow = _underflow(part.space, part.space, dtype)
-        rounding = mapped(lambda size: times(own, size) + underflow, part.reach)
+        rounding = mapped(lambda size: times(relative, size) + underflow, part.reach)
         error = added((scaled(factor, part.error), rounding))
-        return Computed(scaled(factor, part.size), error, part.space)
+        return ComputedValue(scaled(factor, part.size), error, part.space)
 
-    def summed(parts: Sequence[Computed]) -> Computed:
+    def sum_rule(parts: Sequence[ComputedValue]) -> ComputedValue:
         terms = (len(parts) - 1) * eps
         gamma = terms / (1 - terms) if terms < 1 else math.inf
         rounding = scaled(gamma, added([part.reach for part in parts]))
         error = added([*(part.error for part in parts), rounding])
-        return Computed(added([part.size for part in parts]), error, parts[0].space)
+        return ComputedValue(added([part.size for part in parts]), error, parts[0].space)
 
     rules = flow(
         "rounding errors",
-        leaf=lambda leaf, x: _leaf(leaf, x, slope_of, dtype),
-        parallel=_side_by_side,
-        total=summed,
+        leaf=lambda leaf, x: _through_leaf(leaf, x, slope_of, dtype),
+        parallel=_parallel,
+        total=sum_rule,
         scale=scale,
     )
-    return total(fold(tree, rules)(Computed(radius, 0.0, source)).error)
+    return total(fold(tree, rules)(ComputedValue(radius, 0.0, source)).error)
 
 
-def _leaf(leaf: Leaf, x: Computed, slope_of: LeafBound, dtype: torch.dtype) -> Computed:
+def _through_leaf(
+    leaf: Leaf, x: ComputedValue, slope_of: LeafBound, dtype: torch.dtype
+) -> ComputedValue:
     if leaf.takes_parts and isinstance(x.space, ProductSpace):
         sizes, errors = (each_of(each, len(x.space.parts)) for each in (x.size, x.error))
-        found = [
-            _leaf(leaf, Computed(size, error, space), slope_of, dtype)
+        parts = [
+            _through_leaf(leaf, ComputedValue(size, error, space), slope_of, dtype)
             for size, error, space in zip(sizes, errors, x.space.parts, strict=True)
         ]
-        return _side_by_side(found)
-    # The slope between the exact and the computed input, both within this radius.
+        return _parallel(parts)
+    # A slope bound on a ball that contains the exact and the computed input.
     bound = partial(slope_of, leaf)
     slope = leaf.slope(x.reach, bound)
     target = substitute(leaf.signature.target, x.space)
@@ -103,11 +104,11 @@ def _leaf(leaf: Leaf, x: Computed, slope_of: LeafBound, dtype: torch.dtype) -> C
     if rounding > 0:
         rounding += _underflow(x.space, target, dtype)
     size = leaf.reach(x.size, lambda _: slope)
-    return Computed(size, times(slope, total(x.error)) + rounding, target)
+    return ComputedValue(size, times(slope, total(x.error)) + rounding, target)
 
 
-def _side_by_side(parts: Sequence[Computed]) -> Computed:
-    return Computed(
+def _parallel(parts: Sequence[ComputedValue]) -> ComputedValue:
+    return ComputedValue(
         tuple(part.size for part in parts),
         tuple(part.error for part in parts),
         ProductSpace(tuple(part.space for part in parts)),
@@ -115,7 +116,7 @@ def _side_by_side(parts: Sequence[Computed]) -> Computed:
 
 
 def _underflow(source: AnySpace, target: AnySpace, dtype: torch.dtype) -> float:
-    """The error that underflow may cause in a module whose outputs each take a product an input, and a few more."""
+    """The error by underflow in a module, with one product for each input and a few more in each output."""
     return (_features(source) + 8) * torch.finfo(dtype).tiny * _norm_of_ones(target)
 
 

@@ -1,4 +1,4 @@
-"""How a network's input is scaled, so that radii can be given in the units that people think in."""
+"""The scaling of a network's input, so that radii can be given in the units of the data."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from modular_manifolds.errors import ArgumentError
 
 @dataclass(frozen=True, eq=False)
 class InputScale:
-    """`x = (u − mean)/std`, entry by entry: x is what the network sees, u what a radius is measured in.
+    """`x = (u − mean)/std`, entry by entry: x is the network's input, and u the data in the unit of radii.
 
     Args:
-        mean: shaped to broadcast with one example; std positive.
-        std: shaped to broadcast with one example; std positive.
-        unit: what u is measured in, as it reads after "a radius in".
-        slack: how much the data's scaling may be off, relatively: a millionth is more than float32's own
-            rounding; 0 if the scaling is exact.
+        mean: broadcast with one example; std positive.
+        std: broadcast with one example; std positive.
+        unit: the unit of u, for texts such as "a radius in …".
+        slack: the relative error of the data's scaling: 1e-6 covers float32's rounding; 0 if the scaling is exact.
 
     Raises:
         ArgumentError: an entry of `std` is not positive and finite, or one of `mean` not finite.
@@ -36,7 +35,7 @@ class InputScale:
                 "InputScale(std)",
                 "must be positive and finite",
                 self.std.tolist(),
-                "Leave out the inputs that never change, or divide them by 1.",
+                "Leave out constant inputs, or divide them by 1.",
             )
         if not bool(torch.isfinite(self.mean).all()):
             raise ArgumentError(
@@ -45,19 +44,19 @@ class InputScale:
 
     @property
     def shortest(self) -> float:
-        """A lower bound on `‖u − u'‖₂ / ‖x − x'‖₂`: the smallest std, less the slack."""
+        """A lower bound on `‖u − u'‖₂ / ‖x − x'‖₂`: the smallest std minus the slack."""
         return float(self.std.double().amin()) * (1 - self.slack)
 
     def seen(self, u: Tensor) -> Tensor:
-        """x, what the network sees."""
+        """x, the network's input, from u."""
         return (u - self.mean.to(u)) / self.std.to(u)
 
     def undone(self, x: Tensor) -> Tensor:
-        """u, what the radius is measured in."""
+        """u, the data in the unit of radii, from x."""
         return x * self.std.to(x) + self.mean.to(x)
 
 
 def unscaled() -> InputScale:
-    """x itself is what a radius is measured in."""
+    """The identity: radii are in units of the network's input."""
     mean, std = torch.zeros((), device="cpu"), torch.ones((), device="cpu")
     return InputScale(mean, std, "units of the network's input", slack=0.0)

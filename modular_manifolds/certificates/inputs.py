@@ -1,4 +1,4 @@
-"""Inputs as reports take them: whatever the network takes, as vectors of its own space."""
+"""The inputs of reports: tensors, arrays or lists in any shape of the network, as vectors of its input space."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modular_manifolds.composition.fold import Algebra, fold
+from modular_manifolds.composition.folding import Algebra, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import Space
 from modular_manifolds.composition.tree import Tree, leading, leaves
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
 
 
-def numbers(values: Any, *, argument: str) -> Tensor:
-    """A tensor of the caller's, a numpy array or nested lists as a tensor of our own.
+def as_tensor(values: Any, *, argument: str) -> Tensor:
+    """A copy of a tensor, a numpy array or nested lists, as a tensor.
 
     Raises:
-        ArgumentError: they are no real numbers.
+        ArgumentError: the values are not real numbers.
     """
     if isinstance(values, Tensor):
-        found = values.detach().clone()
+        tensor = values.detach().clone()
     else:
         try:
-            found = torch.tensor(values, device="cpu")
+            tensor = torch.tensor(values, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
             raise ArgumentError(
                 argument,
@@ -36,25 +36,25 @@ def numbers(values: Any, *, argument: str) -> Tensor:
                 f"{type(values).__name__} ({' '.join(str(error).split())[:80]})",
                 "Convert them with torch.as_tensor.",
             ) from None
-    if found.is_complex():
+    if tensor.is_complex():
         raise ArgumentError(
             argument,
             "must be real",
-            found.dtype,
-            "Pass real and imaginary part as two features.",
+            tensor.dtype,
+            "Pass the real and the imaginary part as two features.",
         )
-    if found.is_meta or found.layout != torch.strided:
+    if tensor.is_meta or tensor.layout != torch.strided:
         raise ArgumentError(
             argument,
             "must be a dense tensor with values",
-            f"{found.layout} on {found.device}",
+            f"{tensor.layout} on {tensor.device}",
             "Pass the data itself.",
         )
-    return found
+    return tensor
 
 
-def real(points: Tensor, tree: Tree, *, argument: str) -> Tensor:
-    """Points in float64; tokens for a network that begins with an embedding as the coordinate vectors they stand for.
+def as_float64(points: Tensor, tree: Tree, *, argument: str) -> Tensor:
+    """Points in float64; tokens for a network that begins with an embedding become one-hot vectors.
 
     Raises:
         ArgumentError: a token is out of range.
@@ -71,7 +71,7 @@ def real(points: Tensor, tree: Tree, *, argument: str) -> Tensor:
                 argument,
                 f"must be tokens from 0 to {source.size - 1}",
                 f"{lowest} to {highest}",
-                "Pass the numbers of the tokens.",
+                "Pass token ids.",
             )
         points = functional.one_hot(points.long(), source.size)
     points = points.to(torch.float64)
@@ -83,21 +83,21 @@ def real(points: Tensor, tree: Tree, *, argument: str) -> Tensor:
 def as_vectors(points: Any, tree: Tree, *, argument: str) -> Tensor:
     """Points of any leading shape as (batch, features), or (batch, *leading, features), in float64 on the CPU.
 
-    A network that mixes positions has `leading` dimensions in its tree; a point without a batch is a batch of one. An
-    image is the vector that `mm.Flatten` makes of it.
+    A network that mixes positions has `leading` dimensions in its tree; a point without a batch becomes a batch of one.
+    Images become the vectors of `mm.Flatten`.
 
     Args:
         points: a tensor, an array or lists, of a shape that the network takes.
-        tree: of the network in float64.
+        tree: the tree of the network in float64.
         argument: the caller's name for the points.
 
     Raises:
         ShapeError: the network does not take vectors of this size.
-        ArgumentError: as `numbers` and `real`.
-        NonFiniteError: as `numbers` and `real`.
+        ArgumentError: as `as_tensor` and `as_float64`.
+        NonFiniteError: as `as_tensor` and `as_float64`.
     """
-    given = numbers(points, argument=argument)
-    x = real(given, tree, argument=argument).cpu()
+    tensor = as_tensor(points, argument=argument)
+    x = as_float64(tensor, tree, argument=argument).cpu()
     source = tree.signature.source
     assert isinstance(source, Space)
     size, inner = source.size, len(leading(tree))
@@ -108,12 +108,12 @@ def as_vectors(points: Any, tree: Tree, *, argument: str) -> Tensor:
             return x
     dims = item_dims(tuple(x.shape), size)
     if inner or dims is None:
-        raise misfit(argument, tuple(given.shape), size, inner)
+        raise feature_mismatch(argument, tuple(tensor.shape), size, inner)
     return x.reshape(-1, size)
 
 
 def item_dims(shape: tuple[int, ...], size: int) -> int | None:
-    """The number of last dimensions that make one input of `size` entries; None if none do."""
+    """The number of last dimensions with `size` entries in total; None if there is none."""
     for dims in range(1, len(shape) + 1):
         if math.prod(shape[-dims:]) == size:
             return dims
@@ -121,38 +121,42 @@ def item_dims(shape: tuple[int, ...], size: int) -> int | None:
 
 
 def takes_tokens(tree: Tree) -> bool:
-    """Whether the input meets nothing but embeddings first, which take the numbers of tokens."""
-    first = fold(tree, FIRST)
+    """Whether all first leaves are embeddings, so that the network takes token ids."""
+    first = fold(tree, FIRST_LEAVES)
     return bool(first) and all(leaf.kind == "lookup" for leaf in first)
 
 
 def flattens(tree: Tree) -> bool:
-    """Whether images may arrive as images: an `mm.Flatten` stands in front of the first weight."""
+    """Whether the network takes images, because an `mm.Flatten` comes before the first weight."""
     front = takewhile(lambda leaf: leaf.weight is None, leaves(tree))
     return any(leaf.kind == "flatten" for leaf in front)
 
 
-def _all(parts: Sequence[list[Leaf]]) -> list[Leaf]:
+def _concatenate(parts: Sequence[list[Leaf]]) -> list[Leaf]:
     return [leaf for part in parts for leaf in part]
 
 
-FIRST: Final = Algebra(
-    "the leaves that are given the network's input, identities aside",
+FIRST_LEAVES: Final = Algebra(
+    "the leaves that take the network's input, without identities",
     leaf=lambda leaf: [] if leaf.identity else [leaf],
     series=lambda parts: next((part for part in parts if part), []),
-    parallel=_all,
-    sum=_all,
+    parallel=_concatenate,
+    sum=_concatenate,
     scale=lambda _, part: part,
 )
 
 
-def misfit(argument: str, shape: tuple[int, ...], size: int, inner: int = 0) -> ShapeError:
-    """The refusal of points that the network does not take."""
-    wanted = f"(points, positions, {size})" if inner else f"(points, {size}), or images of so many"
+def feature_mismatch(
+    argument: str, shape: tuple[int, ...], size: int, inner: int = 0
+) -> ShapeError:
+    """The error for points that do not fit the network."""
+    expected = (
+        f"(points, positions, {size})" if inner else f"(points, {size}), or images of so many"
+    )
     return ShapeError(
         argument,
         f"must have {size} features, as the network takes",
         f"{shape[-1] if shape else 'a number'} in a tensor of shape {shape}",
-        f"Pass the data that the network was trained for, of shape {wanted}"
+        f"Pass the data of the network's training, of shape {expected}"
         + (" or more." if inner else " entries."),
     )

@@ -1,4 +1,4 @@
-"""Linear parts of a network multiplied out: one matrix, and a bound on the error of having computed it."""
+"""Linear parts of a network, multiplied into one matrix with an error bound."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from modular_manifolds.composition.fold import Algebra, carried
+from modular_manifolds.composition.folding import Algebra, carried
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.linalg.rounding import largest_singular_value
 
 EPS = torch.finfo(torch.float64).eps
 MatrixOf = Callable[[Leaf], Tensor | None]
 MapOf = Callable[[int], "LinearMap | None"]
-"""The matrix of a part for inputs of so many features."""
+"""The matrix of a part, as a function of the number of input features."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class LinearMap:
         return float(torch.linalg.matrix_norm(self.matrix)) * (1 + self.matrix.numel() * EPS)
 
     def largest_singular_value(self) -> float:
-        """An upper bound on `σ_max` of the true matrix: no singular value is further off than the error.
+        """An upper bound on `σ_max` of the true matrix: singular values differ by at most the error.
 
-        Infinite if an entry has left the range of float64.
+        Infinite if an entry is not finite.
         """
         if not bool(torch.isfinite(self.matrix).all()):
             return math.inf
@@ -45,8 +45,8 @@ class LinearMap:
     def then(self, after: LinearMap) -> LinearMap:
         """`after(self(x))`.
 
-        `fl(BA) = BA + E` with `|E| ≤ γ |B||A|`, and `‖|B||A|‖_F ≤ ‖B‖_F ‖A‖_F`; the errors of the two
-        factors are carried through the other factor.
+        `fl(BA) = BA + E` with `|E| ≤ γ |B||A|`, and `‖|B||A|‖_F ≤ ‖B‖_F ‖A‖_F`; the error of each factor
+        is multiplied by the norm of the other.
         """
         terms = self.matrix.shape[0] * EPS
         product = terms / (1 - terms) * after.size * self.size
@@ -54,28 +54,28 @@ class LinearMap:
         return LinearMap(after.matrix @ self.matrix, (product + carried) * (1 + 8 * EPS))
 
     def scaled(self, factor: float) -> LinearMap:
-        """`factor · self(x)`: one rounding an entry."""
+        """`factor · self(x)`, with one rounding for each entry."""
         error = abs(factor) * (self.error + EPS * self.size)
         return LinearMap(factor * self.matrix, error * (1 + 8 * EPS))
 
     def plus(self, other: LinearMap) -> LinearMap:
-        """`self(x) + other(x)`: one rounding an entry."""
+        """`self(x) + other(x)`, with one rounding for each entry."""
         error = self.error + other.error + EPS * (self.size + other.size)
         return LinearMap(self.matrix + other.matrix, error * (1 + 8 * EPS))
 
 
 def matrix_of(leaf: Leaf) -> Tensor | None:
-    """The matrix of a linear atom as it is now; None for everything else."""
+    """The current matrix of a linear atom; None for other leaves."""
     return None if leaf.matrix is None else cast("Tensor | None", leaf.matrix())
 
 
-def nothing(leaf: Leaf) -> None:
-    """The matrix of every leaf if none is to be multiplied out."""
+def no_matrix(leaf: Leaf) -> None:
+    """A `matrix_of` without matrices, so that no leaf is multiplied out."""
     del leaf
 
 
-def linear(matrix_of: MatrixOf) -> Algebra[bool]:
-    """The rules by which a part is a linear map from vectors to vectors whose matrix can be had."""
+def is_linear(matrix_of: MatrixOf) -> Algebra[bool]:
+    """The rules that decide whether a part is a linear map of vectors with a known matrix."""
     return Algebra(
         "linear parts",
         leaf=lambda leaf: leaf.identity or matrix_of(leaf) is not None,
@@ -86,25 +86,25 @@ def linear(matrix_of: MatrixOf) -> Algebra[bool]:
     )
 
 
-def multiplied_out(matrix_of: MatrixOf) -> Algebra[MapOf]:
-    """The rules by which a linear part becomes one matrix; None on tuples and on stacks of matrices."""
+def matrix_product(matrix_of: MatrixOf) -> Algebra[MapOf]:
+    """The rules that multiply a linear part into one matrix; None for tuples and stacks of matrices."""
 
-    def at_a_leaf(leaf: Leaf, size: int) -> LinearMap | None:
+    def leaf_map(leaf: Leaf, size: int) -> LinearMap | None:
         matrix = matrix_of(leaf)
         if matrix is None:
             return LinearMap(torch.eye(size, dtype=torch.float64, device="cpu"))
         return LinearMap(matrix.detach().to("cpu", torch.float64)) if matrix.dim() == 2 else None
 
-    def summed(maps: Sequence[LinearMap | None]) -> LinearMap | None:
+    def sum_maps(maps: Sequence[LinearMap | None]) -> LinearMap | None:
         known = [each for each in maps if each is not None]
         return reduce(LinearMap.plus, known) if len(known) == len(maps) else None
 
     return carried(
         "linear maps",
-        leaf=at_a_leaf,
+        leaf=leaf_map,
         onward=lambda f: 0 if f is None else len(f.matrix),
         then=lambda f, g: None if f is None or g is None else f.then(g),
         parallel=lambda _: None,
-        total=summed,
+        total=sum_maps,
         scale=lambda c, f: None if f is None else f.scaled(c),
     )

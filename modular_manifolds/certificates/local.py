@@ -1,4 +1,4 @@
-"""The Lipschitz bound of a ReLU network near one point, below the one that holds everywhere."""
+"""Local Lipschitz bounds: the bound of a ReLU network in a ball around one point."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, Final
 from torch import Tensor
 
 from modular_manifolds.certificates.bounds import bounds_of, check_radius
-from modular_manifolds.certificates.examined import examined
+from modular_manifolds.certificates.examination import examine
 from modular_manifolds.certificates.inputs import as_vectors
-from modular_manifolds.certificates.relu_chain import chain_of, near
+from modular_manifolds.certificates.relu_chain import chain_of, region_around
 from modular_manifolds.certificates.semidefinite import checked_bound, multipliers
 from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.nn.composed import Composed
 from modular_manifolds.tables import Printable, Table
 
-MOST_UNITS: Final = 256
-"""The semidefinite program grows with the square of the units; its solvers with a higher power."""
+MAX_UNITS: Final = 256
+"""The size of the semidefinite program grows quadratically with the units, and the solving time faster."""
 
 
 class LocalStatus(Enum):
-    """The origin of a local bound. The value is the sentence a user needs."""
+    """The origin of a local bound. The value explains it to the user."""
 
     LINEAR = "No unit that counts changes its sign within the radius: the network is linear there."
     SOLVED = "The semidefinite program was solved, and its certificate checked in float64."
@@ -44,8 +44,8 @@ class LocalStatus(Enum):
 class LocalLipschitzReport(Printable):
     """`‖f(x) − f(y)‖₂ ≤ bound · ‖x − y‖₂` for all x, y within the l2 distance `radius` of the point; `print` it.
 
-    `certified` is the bound for all inputs, from l2 to l2, and `by_norms` that of the units that can be on:
-    `bound` is no larger than either. `undecided` of the `units` may change their sign.
+    `certified` is the bound for all inputs, from l2 to l2. `by_norms` is the product of norms over the units that can be on.
+    `bound` is at most either of them. `undecided` of the `units` may change their sign.
     """
 
     bound: float
@@ -68,9 +68,9 @@ class LocalLipschitzReport(Printable):
 def local_lipschitz(net: Composed, point: Any, *, radius: float) -> LocalLipschitzReport:
     """Bound the slope of a chain of Linear and ReLU from l2 to l2 in the ball around a point.
 
-    Units whose sign is fixed in the ball, by intervals from certified norms, are linear there. For the
-    others a semidefinite program finds multipliers; what they prove is checked in float64 with all
-    rounding counted, so the solver need not be trusted. For exact arithmetic, as `mm.lipschitz`.
+    Intervals from certified norms show which units have a fixed sign in the ball; these are linear there. For the other
+    units a semidefinite program finds multipliers. The bound that they prove is checked in float64 including all rounding,
+    so the solver is not trusted. As in `mm.lipschitz`, the bound is for exact arithmetic.
 
     Args:
         net: a series of mm.Linear and mm.ReLU with at most 256 units.
@@ -79,43 +79,43 @@ def local_lipschitz(net: Composed, point: Any, *, radius: float) -> LocalLipschi
 
     Raises:
         SpaceError: `net` is not such a chain.
-        ArgumentError: `radius` is not finite and positive, there are too many units, a weight is
-            complex, or cvxpy is needed and cannot be imported.
+        ArgumentError: `radius` is not finite and positive, there are too many units, a weight is complex, or cvxpy is
+            needed but cannot be imported.
         ShapeError: `point` is not one input.
         NonFiniteError: `point` or a weight holds NaN or infinity.
 
     Source: M. Fazlyab et al., "Efficient and accurate estimation of Lipschitz constants for deep neural
     networks" (2019).
     """
-    with examined(net, argument="local_lipschitz(net)") as seen:
+    with examine(net, argument="local_lipschitz(net)") as seen:
         return _report(seen.tree, point, radius)
 
 
 def _report(tree: Tree, point: Any, radius: float) -> LocalLipschitzReport:
-    everywhere = bounds_of(tree, input_norm="l2", output_norm="l2").certified
+    global_bound = bounds_of(tree, input_norm="l2", output_norm="l2").certified
     layers = chain_of(tree)
     radius = check_radius(radius)
     units = sum(len(layer.weight) for layer in layers if layer.relu)
-    if units > MOST_UNITS:
+    if units > MAX_UNITS:
         raise ArgumentError(
             "local_lipschitz(net)",
-            f"must have at most {MOST_UNITS} units",
+            f"must have at most {MAX_UNITS} units",
             units,
             "Take a smaller network, or mm.lipschitz.",
         )
-    region = near(layers, _checked(tree, point), radius)
+    region = region_around(layers, _single_point(tree, point), radius)
     bound, status = region.slope, LocalStatus.LINEAR
     if region.undecided and region.slope > 0:
         bound, status = region.slope, LocalStatus.BY_NORMS
-        found = multipliers(region) if region.in_range else None
-        proved = region.slope if found is None else checked_bound(region, found[0])
-        if found is not None and proved < bound:
-            bound = proved
-            status = LocalStatus.SOLVED if found[1] else LocalStatus.INACCURATE
+        solution = multipliers(region) if region.in_range else None
+        checked = region.slope if solution is None else checked_bound(region, solution[0])
+        if solution is not None and checked < bound:
+            bound = checked
+            status = LocalStatus.SOLVED if solution[1] else LocalStatus.INACCURATE
     return LocalLipschitzReport(
-        bound=min(bound, everywhere),
-        certified=everywhere,
-        by_norms=min(region.slope, everywhere),
+        bound=min(bound, global_bound),
+        certified=global_bound,
+        by_norms=min(region.slope, global_bound),
         radius=radius,
         units=region.units,
         undecided=region.undecided,
@@ -123,7 +123,7 @@ def _report(tree: Tree, point: Any, radius: float) -> LocalLipschitzReport:
     )
 
 
-def _checked(tree: Tree, point: Any) -> Tensor:
+def _single_point(tree: Tree, point: Any) -> Tensor:
     vectors = as_vectors(point, tree, argument="local_lipschitz(point)")
     if len(vectors) != 1:
         raise ShapeError(

@@ -1,4 +1,4 @@
-"""Slopes and sizes carried through a tree: what arrives at every leaf, and what leaves the whole."""
+"""Propagation of slope bounds and size bounds through a tree, to every leaf and to the output."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from itertools import groupby
 from modular_manifolds.certificates.linear_map import (
     MapOf,
     MatrixOf,
-    linear,
-    multiplied_out,
-    nothing,
+    is_linear,
+    matrix_product,
+    no_matrix,
 )
-from modular_manifolds.composition.fold import Algebra, fold, paired
+from modular_manifolds.composition.folding import Algebra, fold, paired
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, added, plus, scaled, times, total
 from modular_manifolds.composition.sizes import LeafBound, downstream_slopes
@@ -25,7 +25,7 @@ from modular_manifolds.nn.geometry import through_l2
 
 @dataclass(frozen=True)
 class Passage:
-    """One leaf on the way: the spaces, its slope bound at the size that arrives, and the sizes.
+    """One leaf in a propagation: its spaces, its slope bound for inputs of the arriving size, and the sizes.
 
     `arriving` bounds the norm of its input and `leaving` that of its output; `gradient` bounds the dual
     norm of the gradient at its output for a gradient of unit dual norm at the network's output.
@@ -43,9 +43,9 @@ class Passage:
 
 @dataclass(frozen=True)
 class Propagation:
-    """The slope bound of the whole, the bound on its output, and what passes at each leaf.
+    """The slope bound of the network, the bound on its output, and the passage of each leaf.
 
-    `merged` names the leaves that were multiplied out together, a tuple a matrix.
+    `merged` names the leaves that were multiplied out together, one tuple for each matrix.
     """
 
     slope: float
@@ -61,15 +61,15 @@ def propagate(
     slope_of: LeafBound,
     matrix_of: MatrixOf | None = None,
 ) -> Propagation:
-    """Carry inputs of `source` of norm at most `radius`, which may be infinite, through `tree`.
+    """Propagate the bound `radius`, which may be infinite, on inputs of `source` through `tree`.
 
-    A leaf of slope bound L gives outputs of norm at most `L · radius + ‖f(0)‖`, and no larger than it says
-    itself; the sizes of a tuple's parts are carried one by one. The slope of a series is
-    the product of its parts' slopes, that of a parallel or a sum their sum, that of a scale |c| times.
-    With `matrix_of`, maximal linear parts are multiplied out, and their σ_max serves if it is less.
+    A leaf with slope bound L has outputs of norm at most `L · radius + ‖f(0)‖`, and at most its own output bound. The parts
+    of a tuple have separate sizes. The slope of a series is the product of its parts' slopes, the slope of a parallel or a
+    sum is their sum, and a scale c multiplies by |c|. With `matrix_of`, maximal linear parts are multiplied out, and their
+    σ_max is used if it is smaller.
     """
-    known = matrix_of or nothing
-    walk = _Walk(slope_of, paired(linear(known), multiplied_out(known)))
+    matrices = matrix_of or no_matrix
+    walk = _Walk(slope_of, paired(is_linear(matrices), matrix_product(matrices)))
     whole = fold(tree, walk.rules()).through(source, radius, merge=matrix_of is not None)
     seen = [walk.seen[leaf.path] for leaf in leaves(tree)]
     gradients = downstream_slopes(tree, [part.slope for _, _, part in seen])
@@ -93,7 +93,7 @@ def propagate(
 
 @dataclass(frozen=True)
 class _Bound:
-    """The slope bound of a part, the sizes of its output and the space that it gives."""
+    """The slope bound of a part, the sizes of its output, and its output space."""
 
     slope: float
     leaving: Radius
@@ -105,9 +105,9 @@ ByRule = Callable[[AnySpace, Radius, bool], _Bound]
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the tree as a function of what arrives; `merge` says whether linear parts in it are multiplied out.
+    """A part of the tree as a function of its input space and size; `merge` allows multiplying out linear parts.
 
-    `parts` are those of a series, for a series around it to multiply out with their neighbours.
+    `parts` are the parts of a series, so that an outer series can multiply them out with their neighbours.
     """
 
     walk: _Walk
@@ -121,13 +121,13 @@ class _Part:
     def through(self, source: AnySpace, radius: Radius, *, merge: bool) -> _Bound:
         if not merge or self.leaf or not self.linear:
             return self.by_rule(source, radius, merge)
-        # The whole is one linear map: its parts need not be multiplied out as well.
+        # This part is one linear map, so its own parts need not be multiplied out.
         return self.walk.as_one_map(self, source, radius, self.by_rule(source, radius, False))
 
 
 @dataclass
 class _Walk:
-    """The rules of a propagation, and what they met on the way."""
+    """The rules of a propagation, and the bounds that they collect."""
 
     slope_of: LeafBound
     maps: Algebra[tuple[bool, MapOf]]
@@ -162,7 +162,7 @@ class _Walk:
 
         def by_rule(source: AnySpace, radius: Radius, merge: bool) -> _Bound:
             whole = _Bound(1.0, radius, source)
-            for part in self.runs(flat) if merge else parts:
+            for part in self.join_linear_runs(flat) if merge else parts:
                 own = part.through(whole.target, whole.leaving, merge=merge)
                 whole = _Bound(times(whole.slope, own.slope), own.leaving, own.target)
             return whole
@@ -171,21 +171,21 @@ class _Walk:
 
     def parallel(self, parts: Sequence[_Part]) -> _Part:
         def by_rule(source: AnySpace, radius: Radius, merge: bool) -> _Bound:
-            found = [part.through(source, radius, merge=merge) for part in parts]
+            bounds = [part.through(source, radius, merge=merge) for part in parts]
             return _Bound(
-                plus(each.slope for each in found),
-                tuple(each.leaving for each in found),
-                ProductSpace(tuple(each.target for each in found)),
+                plus(each.slope for each in bounds),
+                tuple(each.leaving for each in bounds),
+                ProductSpace(tuple(each.target for each in bounds)),
             )
 
         return self.composed(by_rule, self.maps.parallel, parts)
 
     def sum(self, parts: Sequence[_Part]) -> _Part:
         def by_rule(source: AnySpace, radius: Radius, merge: bool) -> _Bound:
-            addends = self.addends(parts) if merge else parts
-            found = [part.through(source, radius, merge=merge) for part in addends]
-            sizes = added([each.leaving for each in found])
-            return _Bound(plus(each.slope for each in found), sizes, found[0].target)
+            addends = self.join_linear_addends(parts) if merge else parts
+            bounds = [part.through(source, radius, merge=merge) for part in addends]
+            sizes = added([each.leaving for each in bounds])
+            return _Bound(plus(each.slope for each in bounds), sizes, bounds[0].target)
 
         return self.composed(by_rule, self.maps.sum, parts)
 
@@ -210,7 +210,7 @@ class _Walk:
         return _Part(self, by_rule, *maps, paths, flat)
 
     def as_one_map(self, part: _Part, source: AnySpace, radius: Radius, by_rule: _Bound) -> _Bound:
-        """The part's bounds through its one matrix, if they are smaller than those of the rules."""
+        """The part's bounds through its single matrix, if these are smaller than the bounds by rules."""
         if not isinstance(source, Space) or not isinstance(by_rule.target, Space):
             return by_rule
         one = part.matrix(source.size)
@@ -225,17 +225,17 @@ class _Walk:
         leaving = min(total(by_rule.leaving), times(slope, total(radius)))
         return _Bound(slope, leaving, by_rule.target)
 
-    def runs(self, parts: tuple[_Part, ...]) -> list[_Part]:
-        """Neighbours in a series that are linear, each run as a series of its own."""
+    def join_linear_runs(self, parts: tuple[_Part, ...]) -> list[_Part]:
+        """The parts of a series, with each run of linear neighbours joined into one series."""
         grouped: list[_Part] = []
         for merged, run in groupby(parts, lambda part: part.linear):
             neighbours = tuple(run)
-            together = merged and len(neighbours) > 1
-            grouped.extend([self.series(neighbours)] if together else neighbours)
+            joined = merged and len(neighbours) > 1
+            grouped.extend([self.series(neighbours)] if joined else neighbours)
         return grouped
 
-    def addends(self, parts: Sequence[_Part]) -> list[_Part]:
-        """The parts of a sum, those that are linear as one sum."""
+    def join_linear_addends(self, parts: Sequence[_Part]) -> list[_Part]:
+        """The parts of a sum, with all linear parts joined into one sum."""
         maps = [part for part in parts if part.linear]
         others = [part for part in parts if not part.linear]
         return [self.sum(maps), *others] if len(maps) > 1 else list(parts)

@@ -1,6 +1,6 @@
-"""A chain of linear maps and ReLUs near a point: which units keep their sign, and what is left of it.
+"""A chain of linear maps and ReLUs in a ball around a point: the units with a fixed sign, and the undecided units.
 
-A unit whose sign cannot change in the ball is linear there: on, it passes its input; off, it gives zero.
+A unit with a fixed sign in the ball is linear there: it passes its input if it is on, and is zero if it is off.
 """
 
 from __future__ import annotations
@@ -31,148 +31,151 @@ class Layer:
 
 @dataclass(frozen=True)
 class Region:
-    """The chain in a ball, as linear maps of `ξ = (Δx, u)`: u are the changes of the undecided units.
+    """The chain in a ball, as linear maps of `ξ = (Δx, u)`, in which u are the changes of the undecided units.
 
-    For every two points of the ball the output changes by `output @ ξ`, and the input of the undecided
-    units by `before @ ξ`; each `u_i` lies between 0 and that input's change.
+    Between two points of the ball the output changes by `output @ ξ`, and the inputs of the undecided units change by
+    `preactivation @ ξ`; each `u_i` lies between 0 and the change of its input.
 
     Args:
         output: (out, inputs + undecided).
-        before: (undecided, inputs + undecided).
-        output_error: bounds on the Frobenius norm of what rounding did to the two.
-        before_error: bounds on the Frobenius norm of what rounding did to the two.
-        inputs: how many there are.
-        units: how many there are.
-        undecided: how many there are.
+        preactivation: (undecided, inputs + undecided).
+        output_error: bounds on the rounding errors of the two, in the Frobenius norm.
+        preactivation_error: bounds on the rounding errors of the two, in the Frobenius norm.
+        inputs: their numbers.
+        units: their numbers.
+        undecided: their numbers.
         slope: a Lipschitz bound in the ball, by norms: the product over the units that can be on, or the
             norm of the one matrix if none is undecided.
-        reach: G with `‖u‖₂ ≤ G ‖Δx‖₂`.
+        undecided_gain: G with `‖u‖₂ ≤ G ‖Δx‖₂`.
     """
 
     output: Tensor
-    before: Tensor
+    preactivation: Tensor
     output_error: float
-    before_error: float
+    preactivation_error: float
     inputs: int
     units: int
     undecided: int
     slope: float
-    reach: float
+    undecided_gain: float
 
     @property
     def in_range(self) -> bool:
         """Whether all its numbers, and their squares, are in the range of float64."""
-        sizes = torch.stack([each.abs().sum() for each in (self.output, self.before)]).tolist()
-        return max(*sizes, self.slope, self.reach) < math.sqrt(sys.float_info.max)
+        sizes = torch.stack(
+            [each.abs().sum() for each in (self.output, self.preactivation)]
+        ).tolist()
+        return max(*sizes, self.slope, self.undecided_gain) < math.sqrt(sys.float_info.max)
 
 
 def chain_of(tree: Tree) -> list[Layer]:
     """The layers of a network that is a series of linear maps and ReLUs.
 
     Raises:
-        SpaceError: it is not; the message names the module.
+        SpaceError: the network is not such a series; the message names the module.
     """
     layers: list[Layer] = []
     for leaf in chain(tree):
         if not isinstance(leaf, Leaf):
-            raise _not_a_chain(leaf.where)
+            raise _chain_error(leaf.where)
         matrix = matrix_of(leaf)
         if leaf.kind in ("flatten", "identity"):
-            # Points arrive as vectors, which Flatten leaves as they are.
+            # Points are vectors already.
             continue
         if leaf.kind == "relu":
             if not layers:
-                raise _not_a_chain("a ReLU in front of every Linear")
+                raise _chain_error("a ReLU before the first Linear")
             layers[-1] = replace(layers[-1], relu=True)
         elif matrix is not None and matrix.dim() == 2:
             weight = matrix.detach().to("cpu", torch.float64)
             layers.append(Layer(weight))
         else:
-            raise _not_a_chain(leaf.where)
+            raise _chain_error(leaf.where)
     return layers
 
 
-def near(layers: list[Layer], point: Tensor, radius: float) -> Region:
+def region_around(layers: list[Layer], point: Tensor, radius: float) -> Region:
     """The chain within the l2 distance `radius` of `point`, (features,) in float64.
 
-    The centre is carried with a bound on its rounding, `|fl(Wh) − Wh| ≤ γ |W||h|`. A unit's input moves by
-    at most `‖w_i‖₂ B r` with B a Lipschitz bound of what is in front, by at most `Σ_j |w_ij| d_j` if the
-    units in front move by at most d, and by `‖p_i‖₂ r` if all in front is one matrix of rows p; the
-    smallest counts.
+    The centre is propagated with a bound on its rounding, `|fl(Wh) − Wh| ≤ γ |W||h|`. The input of a unit moves by at most
+    the smallest of three bounds: `‖w_i‖₂ B r` with a Lipschitz bound B of the earlier layers; `Σ_j |w_ij| d_j` if the
+    previous units move by at most d; and `‖p_i‖₂ r` if the earlier layers are one matrix with rows p.
 
     Source: for γ, N. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.5; for
     units whose sign is fixed, H. Zhang et al., "RecurJac" (2019).
     """
-    h, off_by = point, torch.zeros_like(point)
+    h, centre_error = point, torch.zeros_like(point)
     inputs, undecided = len(point), 0
-    # Of the hidden vector as a function of ξ, and what rounding did to it at most.
+    # The hidden vector changes by A @ ξ, with a bound on the rounding error of A.
     A, error = torch.eye(inputs, dtype=torch.float64, device="cpu"), 0.0
-    slope, units, reach = 1.0, 0, 0.0
-    before: list[Tensor] = []
-    before_error = 0.0
-    moves: Tensor | None = None
-    alive = torch.ones(inputs, dtype=torch.bool, device="cpu")
+    slope, units, undecided_gain = 1.0, 0, 0.0
+    preactivation: list[Tensor] = []
+    preactivation_error = 0.0
+    shifts: Tensor | None = None
+    active = torch.ones(inputs, dtype=torch.bool, device="cpu")
     for layer in layers:
-        W = layer.weight * alive
+        W = layer.weight * active
         up = 1 + 4 * (W.shape[1] + 4) * EPS
         gamma = W.shape[1] * EPS / (1 - W.shape[1] * EPS)
         z = W @ h
-        off_by = (W.abs() @ off_by + gamma * (W.abs() @ (h.abs() + off_by))) * up
+        centre_error = (W.abs() @ centre_error + gamma * (W.abs() @ (h.abs() + centre_error))) * up
         P = W @ A
-        product = gamma * _size(W) * _size(A) + _size(W) * error
-        move = torch.linalg.vector_norm(W, dim=1) * (slope * radius * up)
+        product = gamma * _norm_bound(W) * _norm_bound(A) + _norm_bound(W) * error
+        shift = torch.linalg.vector_norm(W, dim=1) * (slope * radius * up)
         if not undecided:
-            # All in front is one matrix, whose rows are known.
+            # The earlier layers are one known matrix.
             rows = torch.linalg.vector_norm(P, dim=1) * (1 + 4 * (inputs + 4) * EPS)
-            move = torch.minimum(move, (rows + product) * (radius * (1 + 4 * EPS)))
-        if moves is not None:
-            move = torch.minimum(move, W.abs() @ moves * up)
-        # Two sums at the end of either comparison.
-        low, high = ((z + sign * (off_by + move) * (1 + 4 * EPS)) for sign in (-1.0, 1.0))
-        spare = 4 * EPS * (z.abs() + off_by + move)
-        off = (high + spare <= 0) if layer.relu else torch.zeros_like(z, dtype=torch.bool)
-        on = ~off & (low - spare >= 0) if layer.relu else ~off
-        open_ = ~on & ~off
-        fresh = int(open_.sum())
+            shift = torch.minimum(shift, (rows + product) * (radius * (1 + 4 * EPS)))
+        if shifts is not None:
+            shift = torch.minimum(shift, W.abs() @ shifts * up)
+        # The slack covers the rounding of the two sums in each comparison.
+        low, high = ((z + sign * (centre_error + shift) * (1 + 4 * EPS)) for sign in (-1.0, 1.0))
+        slack = 4 * EPS * (z.abs() + centre_error + shift)
+        off = (high + slack <= 0) if layer.relu else torch.zeros_like(z, dtype=torch.bool)
+        on = ~off & (low - slack >= 0) if layer.relu else ~off
+        undecided_mask = ~on & ~off
+        new_undecided = int(undecided_mask.sum())
         units += len(z) if layer.relu else 0
-        alive = ~off
-        slope = slope * largest_singular_value(W[alive]) if bool(alive.any()) else 0.0
-        if fresh:
-            before.append(P[open_])
-            before_error = math.hypot(before_error, product) * (1 + 8 * EPS)
-            reach = math.hypot(reach, slope) * (1 + 8 * EPS)
-        A = torch.cat((P * on.unsqueeze(1), P.new_zeros(len(z), fresh)), dim=1)
-        A[open_, inputs + undecided + torch.arange(fresh, device="cpu")] = 1.0
-        undecided += fresh
+        active = ~off
+        slope = slope * largest_singular_value(W[active]) if bool(active.any()) else 0.0
+        if new_undecided:
+            preactivation.append(P[undecided_mask])
+            preactivation_error = math.hypot(preactivation_error, product) * (1 + 8 * EPS)
+            undecided_gain = math.hypot(undecided_gain, slope) * (1 + 8 * EPS)
+        A = torch.cat((P * on.unsqueeze(1), P.new_zeros(len(z), new_undecided)), dim=1)
+        A[undecided_mask, inputs + undecided + torch.arange(new_undecided, device="cpu")] = 1.0
+        undecided += new_undecided
         error = product * (1 + 8 * EPS)
         if not undecided and bool(torch.isfinite(A).all()):
             slope = min(slope, largest_singular_value(A) + error)
         h = torch.where(off, 0.0, z.clamp_min(0) if layer.relu else z)
-        off_by = torch.where(off, 0.0, off_by)
-        moves = torch.where(off, 0.0, move)
-    padded = [torch.cat((P, P.new_zeros(len(P), A.shape[1] - P.shape[1])), dim=1) for P in before]
+        centre_error = torch.where(off, 0.0, centre_error)
+        shifts = torch.where(off, 0.0, shift)
+    padded = [
+        torch.cat((P, P.new_zeros(len(P), A.shape[1] - P.shape[1])), dim=1) for P in preactivation
+    ]
     return Region(
         output=A,
-        before=torch.cat(padded) if padded else A[:0],
+        preactivation=torch.cat(padded) if padded else A[:0],
         output_error=error,
-        before_error=before_error,
+        preactivation_error=preactivation_error,
         inputs=inputs,
         units=units,
         undecided=undecided,
         slope=slope * (1 + 4 * (len(layers) + 2) * EPS),
-        reach=reach * (1 + 4 * (len(layers) + 2) * EPS),
+        undecided_gain=undecided_gain * (1 + 4 * (len(layers) + 2) * EPS),
     )
 
 
-def _size(x: Tensor) -> float:
+def _norm_bound(x: Tensor) -> float:
     """A bound on the Frobenius norm, rounded up."""
     return float(torch.linalg.matrix_norm(x)) * (1 + x.numel() * EPS)
 
 
-def _not_a_chain(seen: str) -> SpaceError:
+def _chain_error(seen: str) -> SpaceError:
     return SpaceError(
         "local_lipschitz(net)",
         "must be a series of mm.Linear and mm.ReLU",
         seen,
-        "Use mm.lipschitz, whose bounds hold for every network.",
+        "Use mm.lipschitz, which bounds every network.",
     )

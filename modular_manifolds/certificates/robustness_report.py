@@ -1,4 +1,4 @@
-"""A report on a network's predictions: clean and certified accuracy, and the accuracy that an attack left."""
+"""A report on a network's predictions: clean accuracy, certified accuracy, and accuracy under attack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from modular_manifolds.tables import Printable, Table
 
 @dataclass(frozen=True)
 class RobustnessRow:
-    """One radius: the part of all points that is certified there, and the part that an attack left right."""
+    """One radius: the certified fraction of all points, and the fraction that is still correct under attack."""
 
     radius: float
     certified: float
@@ -21,10 +21,9 @@ class RobustnessRow:
 class RobustnessReport(Printable):
     """Clean accuracy, and certified accuracy at l2 radii; `print` it.
 
-    `radii` are the points' own, 0 for a wrong prediction or a tie: the label of a point stays the
-    largest output at every distance below its radius. `lipschitz` is the certified bound from l2 to l2
-    in the network's own input, `shortest` how long one unit of that is in `unit` at least. `unbounded`
-    names the modules that make the bound infinite.
+    `radii` has one radius for each point: at every smaller distance the point's label stays the largest output. It is 0 for
+    a wrong prediction or a tie. `lipschitz` is the certified bound from l2 to l2 in the network's own input, and `shortest`
+    a lower bound on the length of one unit of the input in `unit`. `unbounded` names the modules with infinite bounds.
     """
 
     clean: float
@@ -38,7 +37,7 @@ class RobustnessReport(Printable):
     unbounded: tuple[str, ...]
 
     def certified(self, radius: float) -> float:
-        """The part of the points that is certified at `radius`."""
+        """The fraction of the points that is certified at `radius`."""
         return sum(each > radius for each in self.radii) / len(self.radii)
 
     def header(self) -> list[str]:
@@ -46,7 +45,7 @@ class RobustnessReport(Printable):
         return ["l2 radius", "certified"] + (["under attack"] if self.attack else [])
 
     def cells(self) -> list[list[float | str]]:
-        """The rows as text, for a table; the first is the clean accuracy."""
+        """The rows as texts, for a table; the first is the clean accuracy."""
         clean = _percent(self.clean)
         cells: list[list[float | str]] = [["0 (clean)", clean, *([clean] if self.attack else [])]]
         for row in self.rows:
@@ -55,7 +54,7 @@ class RobustnessReport(Printable):
         return cells
 
     def notes(self) -> list[str]:
-        """The meaning of the numbers, and what to do if nothing is certified."""
+        """The meaning of the numbers, and advice if nothing is certified."""
         lines = [
             f"{len(self.radii)} points; radii in {self.unit}; a step of 1 in the network's input is at least "
             f"{self.shortest:.4g} of them; certified Lipschitz bound {self.lipschitz:.6g}",
@@ -79,7 +78,7 @@ class RobustnessReport(Printable):
 
 
 def radius_text(radius: float) -> str:
-    """A radius as people write it: 36/255 if that is shorter than its decimals."""
+    """A radius as a text: 36/255 if that is shorter than its decimals."""
     short = f"{radius:.4g}"
     levels = radius * 255
     if float(short) != radius and abs(levels - round(levels)) < 1e-9:

@@ -1,4 +1,4 @@
-"""`modular-manifolds bench`: hands over to the benchmarks, which come with the repository and not with the package."""
+"""`modular-manifolds bench`: runs the benchmarks of the repository, which are not part of the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 def bench(context: typer.Context) -> None:
-    """Measure steps, memory and drift beside torch's and geoopt's optimisers, in a checkout of the repository."""
+    """Compare step time, memory and drift with optimisers of torch and geoopt, in a checkout of the repository."""
     _find_benchmarks()
     from modular_manifolds_bench.command import app
 
@@ -17,7 +17,7 @@ def bench(context: typer.Context) -> None:
 
 
 def _find_benchmarks() -> None:
-    """Let the folder `benchmarks/` of the repository be imported from.
+    """Add the repository's folder `benchmarks/` to the import path.
 
     Raises:
         ArgumentError: the package is installed without its repository.
@@ -28,7 +28,7 @@ def _find_benchmarks() -> None:
     if not (folder / "modular_manifolds_bench").is_dir():
         raise ArgumentError(
             "bench",
-            "must run in the repository, where the folder benchmarks/ is",
+            "must run in the repository, which has the folder benchmarks/",
             f"no {folder}",
             "Clone the repository and run: pip install -e '.[bench]' && modular-manifolds bench",
         )

@@ -10,7 +10,7 @@ def budget(
     run: RunFile = None,
     assignments: Assignments = None,
 ) -> None:
-    """Print how a run's learning rate is split over its weights."""
+    """Print the split of a run's learning rate over its weights."""
     from modular_manifolds.cli.runs import asked_for
     from modular_manifolds.cli.tables import show_table
     from modular_manifolds.nn import budget as split

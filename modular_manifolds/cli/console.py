@@ -6,5 +6,5 @@ from rich.console import Console
 
 
 def open_console() -> Console:
-    """A console on stdout that prints names and paths as they are: brackets are no markup, colons no emoji."""
+    """A console on stdout that prints names and paths unchanged, without markup or emoji."""
     return Console(markup=False, emoji=False, highlight=False)

@@ -1,4 +1,4 @@
-"""`modular-manifolds lipschitz`: bounds of a trained or of a declared network, and what they certify."""
+"""`modular-manifolds lipschitz`: bounds of a trained or a declared network, and certified predictions."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ def lipschitz(
     run: Annotated[
         Path | None,
         typer.Argument(
-            help="A run directory, or a run file (YAML or JSON); the default run without it."
+            help="A run directory, or a run file (YAML or JSON). Default: the default run."
         ),
     ] = None,
     input_norm: Annotated[
-        str | None, typer.Option(help="rms, l2, l1 or linf; the network's own without it.")
+        str | None, typer.Option(help="rms, l2, l1 or linf. Default: the network's own.")
     ] = None,
     output_norm: Annotated[
-        str | None, typer.Option(help="rms, l2, l1 or linf; the network's own without it.")
+        str | None, typer.Option(help="rms, l2, l1 or linf. Default: the network's own.")
     ] = None,
     input_radius: Annotated[
         float | None,
         typer.Option(
-            help="The largest norm of an input, in the input norm: the bounds are for such inputs."
+            help="The largest norm of an input, in the input norm; the bounds hold for such inputs."
         ),
     ] = None,
     figure: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.svg", help="Draw each module's slope and size, found and bounded."
+            metavar="FILE.svg",
+            help="Draw the measured and certified slope and size of each module.",
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="|".join(get_args(ImagesName)),
-            help="Certify predictions on the test examples of this data; the run's own without it.",
+            help="Certify predictions on the test examples of this data set. Default: the run's own.",
         ),
     ] = None,
     data_path: Annotated[
@@ -57,26 +58,28 @@ def lipschitz(
     ] = None,
     radius: Annotated[
         list[str] | None,
-        typer.Option(help="An l2 radius beside 36/255, 72/255 and 108/255, as 0.5; repeatable."),
+        typer.Option(
+            help="An l2 radius such as 0.5, in addition to 36/255, 72/255 and 108/255; repeatable."
+        ),
     ] = None,
     points: Annotated[
-        int | None, typer.Option(help="How many test examples; the first 1000 without it.")
+        int | None, typer.Option(help="The number of test examples. Default: the first 1000.")
     ] = None,
     attack: Annotated[
         bool | None,
         typer.Option(
             "--attack/--no-attack",
-            help="Whether to attack too, which takes most of the time; attacked without it.",
+            help="Whether to attack the points as well, which takes most of the time. Default: attack.",
         ),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the reports as JSON too.")
+        Path | None, typer.Option(metavar="FILE", help="Also write the reports as JSON.")
     ] = None,
 ) -> None:
     """Print a network's Lipschitz bounds: declared, certified, and the largest slope found.
 
-    Of a run directory, the network as its last checkpoint has it; of a run file, freshly drawn. With
-    --data, or any option about predictions, also the accuracy that is certified at l2 radii.
+    The network comes from the last checkpoint of a run directory, or has new random weights for a run file. With
+    --data, or another option about predictions, the command also prints certified accuracies at l2 radii.
     """
     from modular_manifolds.certificates import lipschitz as bounds
     from modular_manifolds.certificates.bounds import check_radius
@@ -103,7 +106,7 @@ def lipschitz(
         output_norm=_norm(output_norm, "--output-norm"),
         radius=_radius(input_radius, spec),
     )
-    # Before anything is printed: a mistake in the options is one line and no more.
+    # Before anything is printed, so that a wrong option prints its error only.
     question = Question(data, data_path, tuple(radius or ()), points, attack)
     predictions = answer(net, spec, question) if question.asked else None
     console = open_console()
@@ -153,7 +156,7 @@ def _write(file: Path, option: str, text: str) -> None:
 
 
 def _radius(given: float | None, run: RunSpec) -> float | None:
-    """The radius that was asked for; on text 1, since a token is a vector with a single 1: of norm 1 in every norm but rms."""
+    """The given radius; 1 for text, because a one-hot token has norm 1 in every norm but rms."""
     from modular_manifolds.specs.data import TextSpec
 
     return 1.0 if given is None and isinstance(run.data, TextSpec) else given

@@ -1,4 +1,4 @@
-"""The command line: one app, one place in which errors become a line and an exit code."""
+"""The command line: the app, and the conversion of errors to one line and an exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EPILOG = "Start with: modular-manifolds train"
 CALLERS_MISTAKE = 2
 """The exit status for an error that the caller can mend."""
 NO_MEMORY: Final = ("DefaultCPUAllocator", "out of memory")
-"""Words of torch's errors when memory is used up."""
+"""Fragments of torch's out-of-memory errors."""
 
 app = typer.Typer(
     name="modular-manifolds",
@@ -41,7 +41,7 @@ app.command()(sweep)
 app.command()(budget)
 app.command()(lipschitz)
 app.command()(schema)
-# Every option is the benchmarks' own, `--help` too.
+# The benchmarks parse all options, including `--help`.
 app.command(
     context_settings={
         "allow_extra_args": True,
@@ -70,14 +70,14 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code. A caller's mistake is one line on stderr and code 2."""
-    given = sys.argv[1:] if arguments is None else arguments
-    # Taken out here, so that it works before and after the subcommand's name.
-    debug = "--debug" in given
-    given = [each for each in given if each != "--debug"]
+    """Run the command line, and return the exit code. A caller's mistake prints one line on stderr and returns 2."""
+    remaining = sys.argv[1:] if arguments is None else arguments
+    # Removed here, so that it works before and after the subcommand's name.
+    debug = "--debug" in remaining
+    remaining = [each for each in remaining if each != "--debug"]
     with lenient_streams(), usual_torch():
         try:
-            code = _run(given)
+            code = _run(remaining)
             sys.stdout.flush()
         except (ModularManifoldsError, OSError, MemoryError, RuntimeError) as error:
             line = in_one_line(error)
@@ -92,7 +92,7 @@ def _run(arguments: list[str]) -> int:
     try:
         app(arguments)
     except SystemExit as end:
-        # Ctrl-C outside of a training, as while data are read: typer ends with code 1.
+        # typer ends with code 1 after Ctrl-C outside of a training, such as while data is read.
         if isinstance(end.__context__, typer.Abort):
             return INTERRUPTED
         return end.code if isinstance(end.code, int) else 0
@@ -100,17 +100,17 @@ def _run(arguments: list[str]) -> int:
 
 
 def in_one_line(error: Exception) -> str | None:
-    """Argument, rule, value seen and remedy of an error that is no mistake in the code; None for one that is."""
+    """One line for an error that the caller can fix; None for a bug in the code."""
     match error:
         case ModularManifoldsError():
             text = str(error)
         case OSError():
             name = error.filename or "a file or a stream"
             reason = error.strerror or str(error) or type(error).__name__
-            text = f"{name} must be one that can be read and written, got {reason}. Make room, or check the path and its rights."
+            text = f"{name} must be readable and writable, got {reason}. Make room, or check the path and its permissions."
         case _ if isinstance(error, MemoryError) or any(each in str(error) for each in NO_MEMORY):
             text = (
-                "the memory of this machine must be large enough for the command, got no more of it. "
+                "the memory of this machine must be large enough for the command, got an allocation error. "
                 "Use a smaller network, batch or data set."
             )
         case _:
@@ -120,12 +120,12 @@ def in_one_line(error: Exception) -> str | None:
 
 @contextmanager
 def usual_torch() -> Iterator[None]:
-    """While inside, torch's defaults are those of a new process, whatever the calling program has set."""
+    """A context with the torch defaults of a new process."""
     with ExitStack() as stack:
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
         if torch.get_default_device().type != "cpu":
-            # Only then: inside this context every call of torch takes longer.
+            # Only if needed, because this context slows down every call of torch.
             stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.autocast("cpu", enabled=False))
         stack.enter_context(torch.inference_mode(False))

@@ -1,4 +1,4 @@
-"""The parts that several subcommands share: the arguments, whose default None is the subcommand's own, and an exit code."""
+"""Arguments and an exit code that several subcommands share. None means the default of the subcommand."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import typer
 from modular_manifolds.specs.data import DataName
 
 INTERRUPTED: Final = 130
-"""The exit code after Ctrl-C, as a shell's: 128 and the signal's number."""
+"""The exit code after Ctrl-C, as in shells: 128 plus the signal's number."""
 
 RunFile = Annotated[
-    Path | None, typer.Argument(help="A run file (YAML or JSON); the default run without it.")
+    Path | None, typer.Argument(help="A run file (YAML or JSON). Default: the default run.")
 ]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change one value, as optimizer.lr=0.3; repeatable."
+        "--set", metavar="KEY=VALUE", help="Set one value, such as optimizer.lr=0.3; repeatable."
     ),
 ]
 Data = Annotated[

@@ -1,4 +1,4 @@
-"""The live progress bar of a run; a line an epoch if there is no terminal."""
+"""The live progress bar of a run, or one line for each epoch without a terminal."""
 
 from __future__ import annotations
 

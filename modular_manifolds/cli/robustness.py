@@ -1,4 +1,4 @@
-"""The part of `modular-manifolds lipschitz` that certifies predictions on data."""
+"""Certified predictions for `modular-manifolds lipschitz`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Question:
 def answer(net: Module, run: RunSpec, question: Question) -> RobustnessReport:
     """Certify and attack the first test examples of the named data, the run's own without a name."""
     from modular_manifolds.certificates.attack import ProjectedGradient
-    from modular_manifolds.certificates.robustness import RADII
+    from modular_manifolds.certificates.certified_robustness import RADII
     from modular_manifolds.training.data import load_data
     from modular_manifolds.training.guarantees import certified_predictions
 

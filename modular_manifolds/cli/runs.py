@@ -1,4 +1,4 @@
-"""The run that the arguments of a command mean."""
+"""The run that the arguments of a command describe."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def asked_for(file: Path | None, assignments: Sequence[str]) -> RunSpec:
 
 
 def changed(named: Mapping[str, object], assignments: Sequence[str] | None) -> list[str]:
-    """The values of options of their own, by key, as assignments, and then those written out, which win."""
+    """Assignments from named options, followed by the explicit assignments, which take precedence."""
     options = [f"{key}={value}" for key, value in named.items() if value is not None]
     return [*options, *(assignments or ())]

@@ -1,4 +1,4 @@
-"""`modular-manifolds schema`: JSON Schema of the files that this program reads."""
+"""`modular-manifolds schema`: the JSON Schema of run files and network files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 
 
 class Kind(Enum):
-    """The kinds of specification that a file can hold."""
+    """The kinds of specification files."""
 
     run = "run"
     network = "network"
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument(help="What the schema is of.")] = Kind.run,
+    kind: Annotated[Kind, typer.Argument(help="The kind of file.")] = Kind.run,
 ) -> None:
     """Print the JSON Schema of a run or a network, for editors and other programs."""
     from modular_manifolds.specs import NetworkSpec, RunSpec

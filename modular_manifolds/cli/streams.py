@@ -1,4 +1,4 @@
-"""The streams of the terminal, so that no command fails because of what stands at their other end."""
+"""Robust standard streams: no command fails because of the encoding or the reader of its output."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, TextIO, cast
 
 PROBE: Final = "σ│█" + 80 * "x"
-"""Characters that tables hold, in a line as long as theirs."""
+"""A line with the characters and the length of table rows."""
 CLOSED: Final = {errno.EPIPE, errno.ESHUTDOWN} | ({errno.EINVAL} if os.name == "nt" else set())
-"""How the system says that nobody reads any more."""
+"""The error numbers of a stream without a reader."""
 
 
 @contextmanager
 def lenient_streams() -> Iterator[None]:
-    """While inside, stdout and stderr take any text.
+    """A context in which stdout and stderr accept any text.
 
-    A character that the encoding lacks is replaced. If the reader of a pipe leaves, the rest of the text goes
-    nowhere and the command goes on. Nothing else changes, and the streams are as before afterwards.
+    Characters that the encoding lacks are replaced. If the reader of a pipe exits, further text is dropped and the command
+    continues. Afterwards the streams are restored.
     """
     with ExitStack() as stack:
         for name in ("stdout", "stderr"):
@@ -33,7 +33,7 @@ def lenient_streams() -> Iterator[None]:
 
 
 class LenientStream:
-    """A text stream that drops what nobody reads any more; all else is the stream's own."""
+    """A text stream that drops further text after its reader has exited."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -62,13 +62,13 @@ class LenientStream:
                 self._drop(error)
 
     def _drop(self, error: OSError) -> None:
-        """Send all further text nowhere; raise `error` unless it says that the reader has left."""
+        """Drop all further text; raise `error` unless the reader has exited."""
         self._closed = True
-        # The text that the stream holds back would meet the same error when Python ends.
+        # Otherwise Python's final flush of buffered text would fail with the same error.
         with suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
         if error.errno not in CLOSED:
             raise error
 
@@ -85,7 +85,7 @@ def _installed(name: str, stream: LenientStream) -> Iterator[None]:
 
 @contextmanager
 def _replacing(stream: TextIO) -> Iterator[None]:
-    """While inside, replace the characters that the encoding of `stream` lacks."""
+    """A context in which `stream` replaces characters that its encoding lacks."""
     if not isinstance(stream, io.TextIOWrapper):
         yield
         return
@@ -94,7 +94,7 @@ def _replacing(stream: TextIO) -> Iterator[None]:
         PROBE.encode(encoding, "replace")
         usable = encoding
     except (UnicodeError, LookupError):
-        # An encoding of host names, say, that takes no line of a table even with replacements.
+        # Some encodings, such as idna, reject table rows even with replacements.
         usable = "ascii"
     stream.reconfigure(encoding=usable, errors="replace")
     try:

@@ -1,4 +1,4 @@
-"""`modular-manifolds sweep`: the best learning rate at every size, and whether it moves."""
+"""`modular-manifolds sweep`: the best learning rate at every size, and its change with the size."""
 
 from __future__ import annotations
 
@@ -31,33 +31,35 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="KEY=V,V,…",
-            help="The sizes, the smallest first, as model.width=32,64; repeatable: all combinations.",
+            help="Sizes in increasing order, such as model.width=32,64; repeatable: all combinations.",
         ),
     ] = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(
             metavar="OPTIMIZER[,KEY=VALUE…]",
-            help="What is compared, as 'adamw,optimizer.weight_decay=0.1'; repeatable. "
-            "The run's own optimizer without it.",
+            help="An optimizer to compare, such as 'adamw,optimizer.weight_decay=0.1'; repeatable. "
+            "Default: the run's own optimizer.",
         ),
     ] = None,
     lr: Annotated[
         str,
-        typer.Option(metavar="LOW..HIGH", help="Learning rates, powers of √2 between two of 2."),
+        typer.Option(
+            metavar="LOW..HIGH", help="Learning rates: powers of √2 between two powers of 2."
+        ),
     ] = RATES,
     arm_lr: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ARM=LOW..HIGH",
-            help="Learning rates of one arm, as adamw=2^-14..2^-5; repeatable.",
+            help="Learning rates of one arm, such as adamw=2^-14..2^-5; repeatable.",
         ),
     ] = None,
     grid: Annotated[
         str,
         typer.Option(
             metavar="full|coarse|refined",
-            help="Rates √2 apart; 2 apart; or 2 apart, then √2 to either side of the best.",
+            help="Factors between rates: √2; 2; or 2, and then √2 around the best rate.",
         ),
     ] = "full",
     seeds: Annotated[int, typer.Option(min=1, help="Runs at each rate.")] = 1,
@@ -66,17 +68,17 @@ def sweep(
     data_path: DataPath = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The sweep's folder; one that is there goes on.")
+        Path, typer.Option("--out", "-o", help="The sweep's folder; an existing sweep continues.")
     ] = Path("sweep"),
-    jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes that run side by side.")] = 1,
-    max_runs: Annotated[
-        int, typer.Option(min=1, help="How many runs the sweep may have at most.")
-    ] = 10_000,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=256, help="The number of parallel processes.")
+    ] = 1,
+    max_runs: Annotated[int, typer.Option(min=1, help="The largest number of runs.")] = 10_000,
 ) -> None:
-    """Train at every size, by every arm, at every learning rate, and say which rate is best.
+    """Train at every size, with every arm, at every learning rate, and report the best rates.
 
-    Every run that is done is kept, so the same command goes on with a sweep that was stopped, and a wider
-    range or one more arm runs only what is new.
+    Finished runs are kept. The same command continues a stopped sweep, and a wider range or another arm adds only the new
+    runs.
 
     Example:
 
@@ -101,7 +103,7 @@ def sweep(
         seeds,
         max_runs,
     )
-    # Before the folder is made: a mistake in the arguments leaves nothing behind.
+    # Before the folder is made, so that wrong arguments leave no files.
     prepared = prepare(plan)
     kept = Results(out)
     kept.open(plan.run)

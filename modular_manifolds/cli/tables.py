@@ -18,7 +18,7 @@ def show_table(
     header: Sequence[str],
     cells: Sequence[Sequence[float | str | None]],
 ) -> None:
-    """Print a table; numbers to the right, four digits, None as a dash. A row is one line, however narrow the terminal is."""
+    """Print a table with right-aligned numbers of four digits; None is a dash. Rows are never wrapped."""
     table = Table(title=title, title_justify="left", title_style="bold", show_edge=False)
     for i, name in enumerate(header):
         numeric = bool(cells) and not isinstance(cells[0][i], str)

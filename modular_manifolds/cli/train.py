@@ -1,4 +1,4 @@
-"""`modular-manifolds train`: a run from its first step, or on from its last checkpoint."""
+"""`modular-manifolds train`: start a run, or continue it from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -132,9 +132,9 @@ def _run(console: Console, trainer: Trainer) -> None:
 
 @contextmanager
 def _stopping(trainer: Trainer) -> Iterator[None]:
-    """While inside, Ctrl-C and SIGTERM let the step finish; the run then writes a checkpoint and returns."""
+    """A context in which Ctrl-C and SIGTERM let the step finish; then the run writes a checkpoint and returns."""
     if threading.current_thread() is not threading.main_thread():
-        # Python gives signals to the main thread only.
+        # Python delivers signals to the main thread only.
         yield
         return
     asked = False

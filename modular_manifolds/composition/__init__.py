@@ -4,8 +4,8 @@ from modular_manifolds.composition.budget import Budget as Budget
 from modular_manifolds.composition.budget import BudgetRow as BudgetRow
 from modular_manifolds.composition.budget import TypicalSlope as TypicalSlope
 from modular_manifolds.composition.budget import allocate as allocate
-from modular_manifolds.composition.fold import Algebra as Algebra
-from modular_manifolds.composition.fold import fold as fold
+from modular_manifolds.composition.folding import Algebra as Algebra
+from modular_manifolds.composition.folding import fold as fold
 from modular_manifolds.composition.leaf import Leaf as Leaf
 from modular_manifolds.composition.radius import Radius as Radius
 from modular_manifolds.composition.signature import Signature as Signature

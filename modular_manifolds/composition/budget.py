@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
-from modular_manifolds.composition.fold import Algebra, fold
+from modular_manifolds.composition.folding import Algebra, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, plus, times, total
 from modular_manifolds.composition.sizes import LeafBound, arrivals, downstream_slopes

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from modular_manifolds.composition.fold import Algebra, carried, fold
+from modular_manifolds.composition.folding import Algebra, carried, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, added, plus, scaled, times
 from modular_manifolds.composition.tree import Tree

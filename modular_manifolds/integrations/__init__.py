@@ -1,1 +1,1 @@
-"""Callbacks for other people's trainers, each in a file of its own that imports its trainer."""
+"""Callbacks for trainers of other libraries, one file for each library."""

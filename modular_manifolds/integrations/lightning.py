@@ -13,15 +13,16 @@ from modular_manifolds.nn.composed import Weighted
 
 
 class GeometryCallback(Callback):
-    """Log how the geometry of a module's weights fares; see `GeometryMonitor` for the numbers.
+    """Log the geometry of a module's weights; see `GeometryMonitor` for the metrics.
 
-    They go to every logger of the trainer at the step that they belong to, and to `trainer.callback_metrics`.
+    The metrics go to every logger of the trainer at their own step, and to `trainer.callback_metrics`.
 
     Args:
         plan: the plan of the model, or a declared network.
-        every: the number of the optimiser's steps between two looks at the geometry.
-        batch: a batch to measure responses on; None for geometry alone.
-        measure_every: the number of steps between two measurements, ten times `every` by default. The first is after step 1.
+        every: the number of optimiser steps between two logs of the geometry.
+        batch: a batch for measuring responses; None for geometry only.
+        measure_every: the number of steps between two measurements, by default ten times `every`. The first is after
+            step 1.
         loss: as in `GeometryMonitor`.
         probes: as in `GeometryMonitor`.
         each: as in `GeometryMonitor`.
@@ -56,7 +57,7 @@ class GeometryCallback(Callback):
         numbers = dict(self._schedule.numbers(trainer.global_step, optimizer))
         if not numbers:
             return
-        # Not by self.log alone: that waits for the trainer's own rhythm of logging, and may drop them.
+        # self.log alone follows the trainer's logging interval, and may drop metrics.
         pl_module.log_dict(numbers, logger=False, on_step=True)
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)

@@ -13,17 +13,18 @@ from modular_manifolds.nn.composed import Weighted
 
 
 class GeometryCallback(TrainerCallback):
-    """Log how the geometry of a model's weights fares; see `GeometryMonitor` for the numbers.
+    """Log the geometry of a model's weights; see `GeometryMonitor` for the metrics.
 
-    They go wherever the trainer reports to, such as TensorBoard or W&B, and into `trainer.state.log_history`. Add it by
+    The metrics go to the trainer's reporters, such as TensorBoard or W&B, and to `trainer.state.log_history`. Add it by
     `trainer.add_callback(GeometryCallback(plan, trainer))`.
 
     Args:
         plan: the plan of the model, or a declared network.
-        trainer: the trainer, through whose `log` everything goes: a callback is not told of it.
-        every: the number of the optimiser's steps between two looks at the geometry.
-        batch: a batch to measure responses on; None for geometry alone.
-        measure_every: the number of steps between two measurements, ten times `every` by default. The first is after step 1.
+        trainer: the trainer, whose `log` is called; Hugging Face does not pass it to callbacks.
+        every: the number of optimiser steps between two logs of the geometry.
+        batch: a batch for measuring responses; None for geometry only.
+        measure_every: the number of steps between two measurements, by default ten times `every`. The first is after
+            step 1.
         loss: as in `GeometryMonitor`.
         probes: as in `GeometryMonitor`.
         each: as in `GeometryMonitor`.

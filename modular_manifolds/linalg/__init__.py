@@ -1,4 +1,4 @@
 """Dense linear algebra on stacks of matrices: tensors in, tensors out, nothing written into."""
 
 from modular_manifolds.linalg import backend as backend
-from modular_manifolds.linalg.msign import msign as msign
+from modular_manifolds.linalg.matrix_sign import msign as msign

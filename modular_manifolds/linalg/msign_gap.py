@@ -24,7 +24,7 @@ from torch import Tensor
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.compilers import constant, plain
 from modular_manifolds.linalg.matrices import MATRIX, divide_safely, readable, scale_exactly
-from modular_manifolds.linalg.msign import msign_polynomials
+from modular_manifolds.linalg.matrix_sign import msign_polynomials
 from modular_manifolds.linalg.polar_express import mapped
 
 

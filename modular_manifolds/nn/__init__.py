@@ -10,7 +10,7 @@ from modular_manifolds.nn.bonds import Identity as Identity
 from modular_manifolds.nn.bonds import MaxMin as MaxMin
 from modular_manifolds.nn.bonds import ReLU as ReLU
 from modular_manifolds.nn.bonds import SiLU as SiLU
-from modular_manifolds.nn.budget import budget as budget
+from modular_manifolds.nn.budgets import budget as budget
 from modular_manifolds.nn.composed import Adapted as Adapted
 from modular_manifolds.nn.composed import Composed as Composed
 from modular_manifolds.nn.composed import Weighted as Weighted

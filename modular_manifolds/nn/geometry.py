@@ -11,7 +11,7 @@ from modular_manifolds.composition.space import VectorNorm, conversion
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.select import find_solver
+from modular_manifolds.solvers.selection import find_solver
 
 
 @dataclass(frozen=True)

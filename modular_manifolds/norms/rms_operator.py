@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modular_manifolds.linalg.msign import msign
+from modular_manifolds.linalg.matrix_sign import msign
 from modular_manifolds.linalg.spectrum import singular_values
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.spectral import MSIGN_FLOOR, msign_accuracy, msign_by, msign_shortfall

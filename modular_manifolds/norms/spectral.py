@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modular_manifolds.linalg.msign import BF16_MIN_COLUMNS, msign, msign_polynomials
+from modular_manifolds.linalg.matrix_sign import BF16_MIN_COLUMNS, msign, msign_polynomials
 from modular_manifolds.linalg.msign_gap import msign_gap
 from modular_manifolds.linalg.spectrum import singular_values
 from modular_manifolds.linalg.surroundings import full_precision

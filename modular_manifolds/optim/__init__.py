@@ -1,4 +1,4 @@
-"""Optimisation: state keyed by parameter; the mathematics is the solvers'."""
+"""The optimisers: parameter groups, state and stepping. The solvers hold the mathematics."""
 
 from modular_manifolds.optim.diagnosis import Diagnosis as Diagnosis
 from modular_manifolds.optim.named import HypersphericalDescent as HypersphericalDescent

@@ -1,4 +1,4 @@
-"""Weights that one batched call steps, with the plan of their solve."""
+"""Buckets: weights that one batched call steps, with the plan of their solve."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.optim.settings import LONGEST_STEP
-from modular_manifolds.optim.stacks import stacked, unstacked
+from modular_manifolds.optim.stacks import stack_tensors, unstack_tensor
 from modular_manifolds.optim.weight import Weight, full_dtype
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.select import find_solver
+from modular_manifolds.solvers.selection import find_solver
 
 QUIET_STEPS: Final = 16
-"""After so many steps with room to the tolerance, a bucket goes back to the shallower plan."""
+"""After this many steps with a small gap, a bucket returns to the shallower plan."""
 
-ROOM: Final = 0.25
-"""A gap below this part of the tolerance has room."""
+QUIET_GAP_PER_TOLERANCE: Final = 0.25
+"""A gap is small below this fraction of the tolerance."""
 
 LONGEST_IN_RADII: Final = 0.5
-"""With a rate that is a tensor, plans are made for steps of up to this many radii."""
+"""If the rate is a tensor, plans are made for steps of up to this many radii."""
 
 
 class Bucket:
@@ -34,7 +34,7 @@ class Bucket:
         weights: at least one; all have the same group, geometry, shape, dtype and device.
         group: their parameter group.
         solver: the optimiser's argument.
-        first_rate: the largest learning rate that was known when the optimiser was made.
+        first_rate: the largest learning rate known at construction.
     """
 
     def __init__(
@@ -65,15 +65,17 @@ class Bucket:
         manifold, norm = self.geometry.manifold, self.geometry.norm
         self._solver = find_solver(manifold, norm, solver)
         self.first_rate = first_rate
-        self._unit = norm.spectral_unit(first.matrix_shape) if manifold.compact else math.inf
+        self._spectral_unit = (
+            norm.spectral_unit(first.matrix_shape) if manifold.compact else math.inf
+        )
         self._plans: dict[int, Plan] = {}
-        self._deeper: list[Plan] = []
+        self._shallower: list[Plan] = []
         self._quiet = 0
         count = len(weights) * self._matrices
-        alone = count == 1 and not self._batch
-        self.plan = self._plan((rows, columns) if alone else (count, rows, columns))
+        is_single = count == 1 and not self._batch
+        self.plan = self._plan((rows, columns) if is_single else (count, rows, columns))
         self.has_deeper_plans = self.plan.deeper() is not None
-        """Whether the gap of a step is worth knowing at the next one."""
+        """Whether the gap of a step can change the plan of the next step."""
         self.share_values = self._shares_in(group)
         self.shares = self._shares_on(self.device)
 
@@ -81,75 +83,77 @@ class Bucket:
         return f"{len(self.weights)} × {self.weights[0].shape}, {self.geometry.manifold} × {self.geometry.norm}: {self.plan}"
 
     def plan_for(self, count: int) -> Plan:
-        """The plan for a stack of `count` of the weights, or for one alone."""
+        """The plan for a stack of `count` weights, or for a single one."""
         if count not in self._plans:
-            alone = self.weights[0].matrix_shape
-            self._plans[count] = self._plan(alone if count == 1 else (count, *alone))
+            shape = self.weights[0].matrix_shape
+            self._plans[count] = self._plan(shape if count == 1 else (count, *shape))
         return self._plans[count]
 
     def _plan(self, shape: tuple[int, ...]) -> Plan:
         manifold, norm = self.geometry.manifold, self.geometry.norm
         return self._solver.plan(manifold, norm, shape, self.full, self.device.type)
 
-    def hear_gap(self, gap: float) -> None:
-        """Take the worst gap of an earlier step: a deeper plan if it was too large, a shallower one after a quiet time."""
+    def adapt_plan(self, gap: float) -> None:
+        """Choose a deeper plan if the worst gap of an earlier step was too large, and a shallower one after `QUIET_STEPS`."""
         tolerance = self.plan.tolerance
         if tolerance is None:
             return
         if not gap <= tolerance:
             self._quiet = 0
-            following = self.plan.deeper(gap)
-            if following is not None:
-                self._deeper.append(self.plan)
-                self.plan = following
+            deeper = self.plan.deeper(gap)
+            if deeper is not None:
+                self._shallower.append(self.plan)
+                self.plan = deeper
             return
-        self._quiet = self._quiet + 1 if gap < ROOM * tolerance else 0
-        if self._quiet >= QUIET_STEPS and self._deeper:
-            self.plan, self._quiet = self._deeper.pop(), 0
+        self._quiet = self._quiet + 1 if gap < QUIET_GAP_PER_TOLERANCE * tolerance else 0
+        if self._quiet >= QUIET_STEPS and self._shallower:
+            self.plan, self._quiet = self._shallower.pop(), 0
 
-    def follow_shares_(self, group: Mapping[str, Any]) -> None:
-        """Bring the shares on the device up to date with the group, without waiting."""
+    def update_shares_(self, group: Mapping[str, Any]) -> None:
+        """Copy the group's shares to the device, without waiting."""
         values = self._shares_in(group)
         if values != self.share_values:
             self.share_values = values
             self.shares.copy_(self._shares_on("cpu"), non_blocking=True)
 
-    def longest(self, lr: Tensor | float) -> float | None:
-        """A bound on the steps' lengths in the norm; None if none is stated.
+    def longest_step(self, lr: Tensor | float) -> float | None:
+        """A bound on the lengths of the steps in the norm; None if there is none.
 
-        For a rate that is a tensor it is half a radius or twice the first length, whichever is longer.
+        If the rate is a tensor, the bound is half a radius or twice the first length, whichever is longer.
         """
         largest_share = max(self.share_values)
         if not isinstance(lr, Tensor):
             return lr * largest_share
-        if math.isinf(self._unit):
+        if math.isinf(self._spectral_unit):
             return None
         radius = getattr(self.geometry.manifold, "radius", 1.0)
-        return max(LONGEST_IN_RADII * radius / self._unit, 2 * self.first_rate * largest_share)
+        return max(
+            LONGEST_IN_RADII * radius / self._spectral_unit, 2 * self.first_rate * largest_share
+        )
 
     def largest_rate(self, lr: Tensor) -> float:
         """The largest value of `lr`, a tensor, that the plan and float32 allow."""
-        longest = self.longest(lr)
+        longest = self.longest_step(lr)
         return (LONGEST_STEP if longest is None else longest) / max(self.share_values)
 
     def check_rate(self, lr: Tensor | float) -> None:
-        """Refuse a tensor that can be read and is larger than the plan allows."""
+        """Refuse a readable rate tensor above the plan's largest rate."""
         if isinstance(lr, Tensor) and lr.item() > (largest := self.largest_rate(lr)):
-            raise too_long(self.names[0], largest, seen=lr.item())
+            raise rate_too_large(self.names[0], largest, seen=lr.item())
 
     def stack(self, tensors: Sequence[Tensor], *, turn: bool = True) -> Tensor:
-        """Tensors of the weights' shape as matrices of one shape, all in one stack with one batch dimension.
+        """Tensors of the weights' shapes in one stack of matrices with one batch dimension.
 
-        A weight alone stays a matrix, without a batch dimension. Without `turn` the tensors are matrices already, in the
-        orientation of the stack; with it those that lie across are transposed, and vectors become one column.
+        A single weight stays a matrix, without a batch dimension. With `turn`, weights of the other orientation are
+        transposed and vectors become columns. Without it, the tensors already have the stack's orientation.
         """
         if turn and any(self.turned):
             tensors = [x.mT if t else x for x, t in zip(tensors, self.turned, strict=True)]
         if self._batch:
             parts = [each.flatten(0, -3) for each in tensors]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
-        found = stacked(tensors)
-        return found.unsqueeze(-1) if turn and self.as_vectors else found
+        stack = stack_tensors(tensors)
+        return stack.unsqueeze(-1) if turn and self.as_vectors else stack
 
     def unstack(self, matrices: Tensor, *, turn: bool = True) -> list[Tensor]:
         """Undo `stack`: views into its memory."""
@@ -159,13 +163,13 @@ class Bucket:
                 parts = [each.unflatten(0, self._batch) for each in parts]
         else:
             shaped = matrices.squeeze(-1) if turn and self.as_vectors else matrices
-            parts = unstacked(shaped, len(self.weights))
+            parts = unstack_tensor(shaped, len(self.weights))
         if turn and any(self.turned):
             parts = [x.mT if t else x for x, t in zip(parts, self.turned, strict=True)]
         return parts
 
-    def by_weight(self, numbers: Tensor) -> Tensor:
-        """Numbers of the stack, one a matrix, in shape (weights, *batch), or (*batch) for one weight alone."""
+    def per_weight(self, numbers: Tensor) -> Tensor:
+        """One number for each matrix of the stack, in shape (weights, *batch), or (*batch) for a single weight."""
         if not self._batch:
             return numbers
         count = (len(self.weights),) if len(self.weights) > 1 else ()
@@ -174,7 +178,7 @@ class Bucket:
     def _shares_on(self, device: torch.device | str) -> Tensor:
         """The shares as factors for the stack.
 
-        They have dimensions, also for a weight alone: the rate, which has none, must not decide the dtype.
+        They have dimensions even for a single weight: otherwise the rate, a 0-dim tensor, could decide the dtype.
         """
         values = [share for share in self.share_values for _ in range(self._matrices)]
         batch = (len(values),) if len(self.weights) > 1 or self._batch else ()
@@ -185,8 +189,8 @@ class Bucket:
         return [each.share_in(group) for each in self.weights]
 
 
-def too_long(name: str, largest_rate: float, *, seen: object) -> ArgumentError:
-    """The error of a rate that is a tensor and was raised beyond what the plans are made for."""
+def rate_too_large(name: str, largest_rate: float, *, seen: object) -> ArgumentError:
+    """The error of a rate tensor above the largest rate of the plans."""
     return ArgumentError(
         f"lr of '{name}'",
         f"must be at least 0 and at most {largest_rate:.4g} as a tensor: plans are made for steps of up to "
@@ -196,20 +200,20 @@ def too_long(name: str, largest_rate: float, *, seen: object) -> ArgumentError:
     )
 
 
-def buckets_of(
+def make_buckets(
     weights: Iterable[Weight],
     groups: Sequence[Mapping[str, Any]],
     *,
     solver: str | Solver,
     first_rate: float,
 ) -> list[Bucket]:
-    """The weights in buckets, in the order of their first weights."""
+    """Group the weights into buckets, in the order of their first weights."""
     alike: dict[Any, list[Weight]] = {}
     for each in weights:
         parameter = each.parameter
         shape, geometry = each.shape, each.geometry
         if len(shape) > 1 and not parameter.is_cpu and geometry.transposes:
-            # An accelerator multiplies both orientations alike: they share one stack.
+            # An accelerator multiplies both orientations equally fast, so they share one stack.
             shape = (*shape[:-2], *sorted(shape[-2:]))
         key = (each.group, geometry, shape, parameter.dtype, parameter.device)
         alike.setdefault(key, []).append(each)
@@ -220,6 +224,6 @@ def buckets_of(
 
 
 def _by_orientation(weights: Sequence[Weight]) -> list[Weight]:
-    """Those that lie as the first one first: a launch takes weights of one orientation."""
+    """Weights of the first weight's orientation first: one launch takes weights of one orientation."""
     rows = weights[0].matrix_shape[-2]
     return sorted(weights, key=lambda each: each.matrix_shape[-2] != rows)

@@ -1,4 +1,4 @@
-"""The gradients, or their averages, that a bucket descends on a device: by operators on lists, or in one Triton pass."""
+"""The gradients or momenta that a bucket descends on a device: by operators on lists, or in one Triton pass."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from modular_manifolds.linalg.backend import descend_by_kernels_, resolve
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.optim import foreach
 from modular_manifolds.optim.bucket import Bucket
-from modular_manifolds.optim.damping import signal
+from modular_manifolds.optim.damping import signal_fraction
 from modular_manifolds.optim.weight import Weight
 
 Group = Mapping[str, Any]
 States = Mapping[Tensor, dict[str, Any]]
 Decays = Mapping[tuple[float, torch.dtype], Tensor]
-"""By what momenta have decayed already, by μ and dtype."""
+"""The factors by which momenta have decayed in this step, by μ and dtype."""
 
 
 @dataclass(frozen=True)
 class Descent:
-    """The gradients, or their averages, that the solver descends.
+    """The input of the solver for one bucket.
 
     Args:
         stack: gradients or their averages, in the stack of the bucket.
-        moving: for each unit whether its gradient is not zero, in a shape that broadcasts over the stack.
-        signals: the part of each unit's gradients that is signal, as factors; None without noise damping.
+        moving: whether each unit has a nonzero gradient, in a shape that broadcasts over the stack.
+        signals: the signal fraction of each unit, as factors; None without noise damping.
     """
 
     stack: Tensor
@@ -38,37 +38,37 @@ class Descent:
     signals: Tensor | None = None
 
 
-def takes_one_pass(bucket: Bucket, group: Group, state: States) -> bool:
-    """Whether the kernels can read and write the weights of the bucket: it follows from what the host knows."""
+def can_use_kernels(bucket: Bucket, group: Group, state: States) -> bool:
+    """Whether the kernels can read and write the weights of the bucket; the answer needs no numbers of the device."""
     couples_rows = bucket.geometry.coupled_dims in (MATRIX, (-1,))
     if bucket.as_vectors or not couples_rows or group["noise_damping"]:
         return False
     if any(each.piece is not None for each in bucket.weights):
-        # The kernels write to the memory of whole parameters only.
+        # The kernels write whole parameters only.
         return False
     gradients = {gradient_of(each).dtype for each in bucket.weights}
     if gradients != {bucket.dtype} or resolve("auto", bucket.parameters[0]) != "triton":
         return False
     if not all(each.is_contiguous() for each in bucket.parameters):
         return False
-    momenta = held(bucket, state, "momentum")
+    momenta = state_entries(bucket, state, "momentum")
     if not momenta:
         return True
-    # A momentum that was switched off follows the gradients, and a weight that came later has none.
+    # With momentum 0 a weight may have no momentum entry, and existing entries must equal the gradients.
     complete = len(momenta) == len(bucket.weights) and group["momentum"] > 0
     return complete and all(each.is_contiguous() for each in momenta)
 
 
-def in_one_pass(
+def descend_by_kernels(
     bucket: Bucket, group: Group, state: States, ok: Tensor, reached: Tensor
 ) -> Descent:
-    """Add the gradients to the momenta and stack what is descended, by the kernels.
+    """Add the gradients to the momenta, and stack the result, by the kernels.
 
     Args:
         ok: whether the step is taken; if not, gradients count as zero and momenta stay.
-        reached: for each weight whether its gradient is not zero.
+        reached: whether each weight has a nonzero gradient.
     """
-    momenta = held(bucket, state, "momentum")
+    momenta = state_entries(bucket, state, "momentum")
     stack, rows = descend_by_kernels_(
         [gradient_of(each) for each in bucket.weights],
         momenta,
@@ -86,15 +86,15 @@ def in_one_pass(
     return Descent(stack, rows.amax(dim=-1).reshape(bucket.shares.shape) != 0)
 
 
-def by_operators(
+def descend_by_operators(
     bucket: Bucket, group: Group, state: States, ok: Tensor, reached: Tensor, decays: Decays
 ) -> Descent:
-    """Add the gradients to the momenta, which have decayed already, and stack what is descended."""
-    # Zero if the step is left out, so that no NaN arrives anywhere.
+    """Add the gradients to the momenta, which have decayed already, and stack the result, by torch's operators."""
+    # Zero if the step is cancelled, so that no NaN spreads.
     gradient = bucket.stack([gradient_of(each) for each in bucket.weights])
     gradient = torch.where(ok, gradient.to(bucket.full), 0.0)
     moving = _moving_units(bucket, gradient, reached)
-    stack = _descended(bucket, group, state, gradient)
+    stack = _averaged(bucket, group, state, gradient)
     if not group["noise_damping"]:
         return Descent(stack, moving)
     decay = decays[group["momentum"], bucket.full]
@@ -102,9 +102,9 @@ def by_operators(
 
 
 def _moving_units(bucket: Bucket, gradient: Tensor, reached: Tensor) -> Tensor:
-    """For each unit whether its gradient is not zero, in a shape that broadcasts over the stack.
+    """Whether each unit has a nonzero gradient, in a shape that broadcasts over the stack.
 
-    A unit that is not reached must not move, however small its momentum has become: see `on_host.descended`.
+    A unit without a gradient must not move, however small its momentum has become: see `on_host.averaged_gradient`.
     """
     dims = bucket.geometry.coupled_dims
     if dims == MATRIX and len(bucket.weights[0].matrix_shape) == 2:
@@ -114,16 +114,18 @@ def _moving_units(bucket: Bucket, gradient: Tensor, reached: Tensor) -> Tensor:
     return torch.linalg.vector_norm(gradient, math.inf, dim=dims, keepdim=True) != 0
 
 
-def _descended(bucket: Bucket, group: Group, state: States, gradient: Tensor) -> Tensor:
-    """Add the gradient to the momenta, which have decayed already, and give back what the solver descends."""
-    momenta, mu = held(bucket, state, "momentum"), group["momentum"]
+def _averaged(bucket: Bucket, group: Group, state: States, gradient: Tensor) -> Tensor:
+    """Add the gradient to the momenta, which have decayed already; return the solver's input."""
+    momenta, mu = state_entries(bucket, state, "momentum"), group["momentum"]
     if not momenta:
         return gradient
     values = bucket.unstack(gradient)
     if mu == 0:
-        # A momentum that was switched off follows the gradients. Weights that came later have none.
-        having = [i for i, each in enumerate(bucket.weights) if "momentum" in state[each.parameter]]
-        values = [values[i] for i in having]
+        # With momentum 0 the existing entries become the gradients. Other weights have no entry.
+        with_momentum = [
+            i for i, each in enumerate(bucket.weights) if "momentum" in state[each.parameter]
+        ]
+        values = [values[i] for i in with_momentum]
     foreach.add_(momenta, values, alpha=1 - mu)
     if mu == 0:
         return gradient
@@ -134,10 +136,12 @@ def _descended(bucket: Bucket, group: Group, state: States, gradient: Tensor) ->
 def _signals(
     bucket: Bucket, group: Group, state: States, gradient: Tensor, moving: Tensor, decay: Tensor
 ) -> Tensor:
-    """The part of each unit's gradients that is signal, as factors for the stack."""
+    """The signal fraction of each unit, as factors for the stack."""
     dims, mu = bucket.geometry.coupled_dims, group["momentum"]
     parts = [
-        signal(weight.held(state[weight.parameter]), value, reached, dims, momentum=mu, decay=decay)
+        signal_fraction(
+            weight.entries(state[weight.parameter]), value, reached, dims, momentum=mu, decay=decay
+        )
         for weight, value, reached in zip(
             bucket.weights, bucket.unstack(gradient), bucket.unstack(moving), strict=True
         )
@@ -145,9 +149,9 @@ def _signals(
     return bucket.stack(parts).to(bucket.full)
 
 
-def held(bucket: Bucket, state: States, name: str) -> list[Tensor]:
-    """This entry of the weights' state, of those that have it."""
-    entries = [each.held(state[each.parameter]) for each in bucket.weights]
+def state_entries(bucket: Bucket, state: States, name: str) -> list[Tensor]:
+    """One entry of the state, from the weights that have it."""
+    entries = [each.entries(state[each.parameter]) for each in bucket.weights]
     return [each[name] for each in entries if name in each]
 
 

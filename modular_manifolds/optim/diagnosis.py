@@ -12,12 +12,12 @@ from modular_manifolds.solvers.solution import Solution, Status, status_of
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How one weight's last solve ended.
+    """The outcome of one weight's last solve.
 
     Args:
-        iterations: how many the solver used.
-        gap: the relative duality gap, of each matrix of a stack, on the weight's device.
-        tolerance: the gap that was asked for; None if the solver stops by another rule.
+        iterations: the number of iterations.
+        gap: the relative duality gap of each matrix, on the weight's device.
+        tolerance: the required gap; None if the solver stops by another rule.
         shortfall: the status if the gap is above the tolerance.
     """
 
@@ -28,36 +28,44 @@ class Diagnosis:
 
     @property
     def status(self) -> Status:
-        """This weight's own status, by its worst matrix; reading it waits for the device."""
+        """The status of the weight's worst matrix. Reading it waits for the device."""
         return status_of(self.gap, self.tolerance, self.shortfall)
 
 
 class Diagnoses(Mapping[str, Diagnosis]):
-    """A mapping from paths to diagnoses, made when they are read: a step only leaves its tensors here.
+    """A mapping from paths to diagnoses, which are made when they are read. A step only stores its tensors here.
 
     A weight that has not moved yet has none.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        # Every key exists from the start, so that a compiled step writes into a dictionary that does not grow.
-        self._found: dict[str, tuple[Tensor, int | None, int | Tensor, float | None, Status] | None]
-        self._found = dict.fromkeys(names)
+        # All keys exist from the start, because a compiled step must not grow a dictionary.
+        self._outcomes: dict[
+            str, tuple[Tensor, int | None, int | Tensor, float | None, Status] | None
+        ]
+        self._outcomes = dict.fromkeys(names)
 
-    def put(self, names: Sequence[str], found: Solution) -> None:
-        """Keep the outcome of one solve for these weights, in the order of the stack."""
-        for place, name in enumerate(names):
-            at = None if len(names) == 1 else place
-            self._found[name] = found.gap, at, found.iterations, found.tolerance, found.shortfall
+    def record(self, names: Sequence[str], solution: Solution) -> None:
+        """Store the outcome of one solve of these weights, in the order of the stack."""
+        for number, name in enumerate(names):
+            index = None if len(names) == 1 else number
+            self._outcomes[name] = (
+                solution.gap,
+                index,
+                solution.iterations,
+                solution.tolerance,
+                solution.shortfall,
+            )
 
     def __getitem__(self, name: str) -> Diagnosis:
-        found = self._found[name]
-        if found is None:
+        outcome = self._outcomes[name]
+        if outcome is None:
             raise KeyError(name)
-        gap, at, iterations, tolerance, shortfall = found
-        return Diagnosis(iterations, gap if at is None else gap[at], tolerance, shortfall)
+        gap, index, iterations, tolerance, shortfall = outcome
+        return Diagnosis(iterations, gap if index is None else gap[index], tolerance, shortfall)
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, found in self._found.items() if found is not None)
+        return (name for name, outcome in self._outcomes.items() if outcome is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -1,4 +1,4 @@
-"""AdamW, torch's own, for weights without a geometry: inside the same optimiser, because trainers accept one object."""
+"""torch's AdamW for weights without a geometry, inside the same optimiser, because trainers accept one optimiser."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.optim.adamw import adamw
 
 from modular_manifolds.arguments import NOT_NEGATIVE, POSITIVE, Range, check_number
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.optim.groups import is_other
+from modular_manifolds.optim.groups import is_fallback
 from modular_manifolds.optim.weight import full_dtype
 
 NAME: Final = "adamw"
 DEFAULTS: Final[dict[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
-"""The settings of a group that states none: torch's, without a decay."""
+"""The default settings of a group: torch's, but without weight decay."""
 
 BETA: Final = Range("must lie in [0, 1)", lambda x: 0 <= x < 1)
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
-CHANGED: Final = (*MOMENTS, "step")
+CHANGED_ENTRIES: Final = (*MOMENTS, "step")
 
 
 @dataclass(frozen=True, eq=False)
-class Plain:
-    """A parameter without a geometry, and its place in the groups."""
+class FallbackWeight:
+    """A parameter without a geometry; it is `param_groups[group]["params"][place]`."""
 
     name: str
     parameter: Tensor
@@ -34,20 +34,20 @@ class Plain:
     place: int
 
 
-def plain_in(groups: Sequence[Mapping[str, Any]]) -> list[Plain]:
+def fallback_weights_in(groups: Sequence[Mapping[str, Any]]) -> list[FallbackWeight]:
     """Every parameter that AdamW steps, in the order of the groups."""
     return [
-        Plain(name, parameter, index, place)
+        FallbackWeight(name, parameter, index, place)
         for index, group in enumerate(groups)
-        if is_other(group)
+        if is_fallback(group)
         for place, (name, parameter) in enumerate(
             zip(group["param_names"], group["params"], strict=True)
         )
     ]
 
 
-def check_other(group: dict[str, Any], *, prefix: str) -> None:
-    """Hold a group of another optimiser to its rules; the rate is checked by the caller.
+def check_fallback(group: dict[str, Any], *, prefix: str) -> None:
+    """Check a group with `optimizer="adamw"`, except its rate, and fill in the defaults.
 
     Raises:
         ArgumentError: the optimiser is not AdamW, or a setting is out of range.
@@ -63,7 +63,7 @@ def check_other(group: dict[str, Any], *, prefix: str) -> None:
         if group.get(key) is not None:
             raise ArgumentError(
                 f"{prefix}{key}",
-                "must not be set in a group of AdamW, which knows no geometry",
+                "must not be set in a group of AdamW, which has no geometry",
                 group[key],
                 f"Remove the group's optimizer, or its {key}.",
             )
@@ -89,8 +89,8 @@ def check_other(group: dict[str, Any], *, prefix: str) -> None:
     )
 
 
-def prepare_plain_(state: dict[str, Any], parameter: Tensor) -> None:
-    """Make AdamW's state; moments are at zero, and a weight below float32 has a master copy."""
+def prepare_fallback_(state: dict[str, Any], parameter: Tensor) -> None:
+    """Make AdamW's missing state: zero moments, and a master copy of a weight below float32."""
     full, device = full_dtype(parameter), parameter.device
     if full is not parameter.dtype and "master" not in state:
         state["master"] = parameter.detach().to(full)
@@ -98,18 +98,18 @@ def prepare_plain_(state: dict[str, Any], parameter: Tensor) -> None:
         if key not in state:
             state[key] = torch.zeros_like(parameter, dtype=full, requires_grad=False)
     if "step" not in state:
-        # Beside the weights: a capture and a device flag need it there, and torch's own code for the CPU takes it.
+        # On the weights' device, as captures and the fused step require; torch's CPU code accepts it too.
         state["step"] = torch.zeros((), dtype=torch.float32, device=device)
     for key, entry in state.items():
         if entry.device != device:
             state[key] = entry.to(device)
 
 
-def step_plain(
-    moving: Sequence[Plain],
+def step_fallback(
+    moving: Sequence[FallbackWeight],
     groups: Sequence[Mapping[str, Any]],
     state: Mapping[Tensor, dict[str, Any]],
-    ok: Mapping[torch.device, Tensor] | None = None,
+    step_flags: Mapping[torch.device, Tensor] | None = None,
 ) -> None:
     """One step of AdamW on every weight.
 
@@ -117,9 +117,9 @@ def step_plain(
         moving: weights with a finite gradient.
         groups: the optimiser's.
         state: the optimiser's.
-        ok: for each device a flag whether the step may be taken; None if it may.
+        step_flags: for each device, whether the step is taken; None if it is.
     """
-    alike: dict[tuple[int, torch.device, torch.dtype], list[Plain]] = {}
+    alike: dict[tuple[int, torch.device, torch.dtype], list[FallbackWeight]] = {}
     for each in moving:
         key = each.group, each.parameter.device, each.parameter.dtype
         alike.setdefault(key, []).append(each)
@@ -127,17 +127,17 @@ def step_plain(
         group = groups[index]
         held = [state[each.parameter] for each in weights]
         full = full_dtype(weights[0].parameter)
-        gradients = [_gradient(each).to(full) for each in weights]
-        coarse = full is not dtype
+        gradients = [_gradient_of(each).to(full) for each in weights]
+        has_masters = full is not dtype
         points = [
-            _followed(entries["master"], each.parameter) if coarse else each.parameter
+            _refresh_master_(entries["master"], each.parameter) if has_masters else each.parameter
             for entries, each in zip(held, weights, strict=True)
         ]
-        # torch's fused step leaves itself out by a flag, and a compiler cannot look into it.
+        # torch's fused step can cancel itself by a flag, but it does not compile.
         compiled = torch.compiler.is_compiling()
-        kept = [*points, *(entries[key] for entries in held for key in CHANGED)]
-        before = [each.clone() for each in kept] if ok is not None and compiled else []
-        fused = ok is not None and not compiled
+        changed = [*points, *(entries[key] for entries in held for key in CHANGED_ENTRIES)]
+        before = [each.clone() for each in changed] if step_flags is not None and compiled else []
+        fused = step_flags is not None and not compiled
         adamw(
             points,
             gradients,
@@ -147,8 +147,10 @@ def step_plain(
             [entries["step"] for entries in held],
             fused=True if fused else None,
             capturable=compiled and not points[0].is_cpu,
-            # torch's flag is one if the step is to be left out.
-            found_inf=torch.logical_not(ok[device]).to(torch.float32) if fused and ok else None,
+            # torch cancels the step if this flag is 1.
+            found_inf=torch.logical_not(step_flags[device]).to(torch.float32)
+            if fused and step_flags
+            else None,
             grad_scale=None,
             amsgrad=False,
             beta1=group["betas"][0],
@@ -158,21 +160,21 @@ def step_plain(
             eps=group["eps"],
             maximize=False,
         )
-        if ok is not None and compiled:
-            for now, old in zip(kept, before, strict=True):
-                now.copy_(torch.where(ok[device], now, old))
-        if coarse:
+        if step_flags is not None and compiled:
+            for now, old in zip(changed, before, strict=True):
+                now.copy_(torch.where(step_flags[device], now, old))
+        if has_masters:
             for point, each in zip(points, weights, strict=True):
                 each.parameter.copy_(point)
 
 
-def _followed(master: Tensor, parameter: Tensor) -> Tensor:
-    """The master copy, after entries that somebody has changed in the weight since."""
+def _refresh_master_(master: Tensor, parameter: Tensor) -> Tensor:
+    """The master copy, after taking over entries of the weight that were changed outside the optimiser."""
     return master.copy_(
         torch.where(master.to(parameter.dtype) == parameter, master, parameter.to(master.dtype))
     )
 
 
-def _gradient(each: Plain) -> Tensor:
+def _gradient_of(each: FallbackWeight) -> Tensor:
     assert each.parameter.grad is not None
     return each.parameter.grad

@@ -1,4 +1,4 @@
-"""torch's operators on lists of tensors, one launch for all of them. torch's own optimisers use them; they have no public names."""
+"""torch's operators on lists of tensors, with one launch for each list. They have no public names in torch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def largest_entries(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 def largest_numbers(tensors: Sequence[Tensor]) -> list[Tensor]:
     """`max |x|` of each tensor in its own dtype, without dimensions; NaN if an entry is."""
-    # torch's compiler does not know its maximum of a list.
+    # torch's compiler does not support `_foreach_max`.
     return list(_TORCH._foreach_norm(tensors, math.inf))
 
 
-def multiplied(tensors: Sequence[Tensor], factor: float) -> list[Tensor]:
+def multiply(tensors: Sequence[Tensor], factor: float) -> list[Tensor]:
     """Every tensor times one number."""
     return list(_TORCH._foreach_mul(tensors, factor))
 

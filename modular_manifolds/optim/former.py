@@ -1,4 +1,4 @@
-"""State dicts of the time when every weight was a parameter group of its own, in today's format."""
+"""Conversion of earlier state dicts, with one parameter group for each weight, to the current format."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 SETTINGS = ("momentum", "nesterov", "tangent_momentum", "noise_damping", "weight_decay")
-LATER = {"noise_damping": False}
-"""Settings that the oldest state dicts do not have, with the value that they stand for."""
+LATER_SETTINGS = {"noise_damping": False}
+"""Settings that the oldest state dicts lack, with the values that they imply."""
 
 Refuse = Callable[[str, object], None]
 
 
 def is_former(saved: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether groups have the former keys: a name and a share, and no list of names."""
+    """Whether the groups have the earlier keys: `name`, and no `param_names`."""
     return all("name" in group and "param_names" not in group for group in saved)
 
 
 def from_one_group_a_weight(
     saved: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]], *, refuse: Refuse
 ) -> list[dict[str, Any]]:
-    """Today's groups, with the settings of the former ones, which were one for each weight.
+    """The saved groups in the current format.
 
-    The weights of one of today's groups must have had the same settings. If their rates differed, the shares make up
-    for it, so that every weight steps as far as before. Other entries, such as a scheduler's, are those of the first weight.
+    All weights of one current group must have had the same settings. If their rates differed, the shares are rescaled, so
+    that every weight steps as far as before. Other entries, such as a scheduler's, come from the first weight.
 
     Args:
-        saved: the former groups.
-        groups: today's groups of the same network.
-        refuse: called with the rule and the value seen if they do not fit.
+        saved: the earlier groups, one for each weight.
+        groups: the current groups of the same network.
+        refuse: raises an error from the rule and the value seen.
     """
     names = [name for group in groups for name in group["param_names"]]
-    by_name = {group["name"]: {**LATER, **group} for group in saved}
+    by_name = {group["name"]: {**LATER_SETTINGS, **group} for group in saved}
     if sorted(by_name) != sorted(names) or len(saved) != len(names):
         refuse(
             f"must be for the weights {', '.join(names)}",
             ", ".join(str(group["name"]) for group in saved),
         )
     return [
-        _joined([by_name[name] for name in group["param_names"]], group, refuse) for group in groups
+        _merge_groups([by_name[name] for name in group["param_names"]], group, refuse)
+        for group in groups
     ]
 
 
-def _joined(
+def _merge_groups(
     former: Sequence[Mapping[str, Any]], group: Mapping[str, Any], refuse: Refuse
 ) -> dict[str, Any]:
     first = former[0]
@@ -50,7 +51,7 @@ def _joined(
         if len(each["params"]) != 1:
             refuse(f"must hold one weight in the group '{each['name']}'", len(each["params"]))
         for key in SETTINGS:
-            # What is missing is told in the words of the settings.
+            # The check of the settings reports missing keys.
             if key in each and key in first and each[key] != first[key]:
                 refuse(
                     f"must have one {key} for '{first['name']}' and '{each['name']}', which are one group now",
@@ -61,7 +62,7 @@ def _joined(
         **kept,
         "params": [each["params"][0] for each in former],
         "param_names": list(group["param_names"]),
-        # The oldest have no shapes; their tensors tell.
+        # The oldest state dicts have no shapes.
         "shapes": [
             list(each.get("shape", shape))
             for each, shape in zip(former, group["shapes"], strict=True)

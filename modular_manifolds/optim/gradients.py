@@ -1,4 +1,4 @@
-"""The gradients of a step: whether they are finite, and which parts of a weight they reach."""
+"""The gradients of a step on the host: whether they are finite, and which units of a weight they reach."""
 
 from __future__ import annotations
 
@@ -12,29 +12,27 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.matrices import MATRIX, at_least_float32
-from modular_manifolds.optim.fallback import Plain
+from modular_manifolds.optim.fallback import FallbackWeight
 from modular_manifolds.optim.weight import PieceState, Weight
 
-NONFINITE_REMEDY = (
-    "Lower lr, look at the loss, or pass on_nonfinite='skip' to leave such steps out."
-)
+NONFINITE_REMEDY = "Lower lr, look at the loss, or pass on_nonfinite='skip' to cancel such steps."
 
 
 @dataclass(frozen=True)
 class Gradient:
     """The gradient of one weight, for one step.
 
-    A *unit* of a weight is a part that moves by itself at full length: a matrix, a row or an entry, see
-    `Geometry.coupled_dims`. A unit is *reached* if its gradient has an entry other than zero.
+    A *unit* of a weight is a matrix, a row or an entry that moves independently at full length, see
+    `Geometry.coupled_dims`. A unit is *reached* if its gradient has a nonzero entry.
 
     Args:
         weight: the weight.
         state: the weight's entry of the optimiser's state.
-        share: its part of the learning rate.
+        share: the weight's fraction of the learning rate.
         value: the gradient in at least float32.
-        sums: sums of the gradient, on its device: they are finite only if every entry is, and a sum is zero if
-            its matrix is not reached.
-        reached: for each unit whether it is reached, in a shape that broadcasts over `value`; None if all are.
+        sums: the sum of each matrix of the gradient. A finite sum proves finite entries, and a nonzero sum proves that the
+            matrix is reached.
+        reached: whether each unit is reached, in a shape that broadcasts over `value`; None if all are.
     """
 
     weight: Weight
@@ -46,7 +44,7 @@ class Gradient:
 
 
 def check_gradient(name: str, weight: Tensor) -> None:
-    """Refuse a weight that no step is defined for.
+    """Refuse a complex weight or a sparse gradient.
 
     Raises:
         ArgumentError: the weight is complex, or its gradient is sparse.
@@ -73,9 +71,9 @@ def gradient_of(weight: Weight, state: dict[str, Any], share: float) -> Gradient
     gradient = weight.parameter.grad
     assert gradient is not None
     value = at_least_float32(weight.read(gradient))
-    # NaN and infinity survive a sum, which is one pass over the memory.
+    # A sum keeps NaN and infinity, and reads the memory once.
     sums = value.sum(dim=MATRIX) if value.dim() > 2 else value.sum()
-    return Gradient(weight, weight.held(state), share, value, sums.reshape(-1))
+    return Gradient(weight, weight.entries(state), share, value, sums.reshape(-1))
 
 
 def host_sums(gradients: list[Gradient]) -> list[list[float]]:
@@ -84,11 +82,11 @@ def host_sums(gradients: list[Gradient]) -> list[list[float]]:
         return []
     if len(gradients) == 1:
         return [gradients[0].sums.tolist()]
-    together = torch.cat([each.sums for each in gradients]).tolist()
+    flat = torch.cat([each.sums for each in gradients]).tolist()
     separate: list[list[float]] = []
     start = 0
     for each in gradients:
-        separate.append(together[start : start + each.sums.numel()])
+        separate.append(flat[start : start + each.sums.numel()])
         start += each.sums.numel()
     return separate
 
@@ -96,18 +94,18 @@ def host_sums(gradients: list[Gradient]) -> list[list[float]]:
 def first_error(gradients: list[Gradient], sums: list[list[float]]) -> NonFiniteError | None:
     """The error of the first gradient that is not finite; None if all are.
 
-    A sum of finite entries may overflow, so such a gradient is looked at again.
+    A sum of finite entries may overflow, so the entries decide if a sum is not finite.
     """
-    for gradient, own in zip(gradients, sums, strict=True):
-        if all(map(math.isfinite, own)) or bool(torch.isfinite(gradient.value).all()):
+    for gradient, matrix_sums in zip(gradients, sums, strict=True):
+        if all(map(math.isfinite, matrix_sums)) or bool(torch.isfinite(gradient.value).all()):
             continue
         return _nonfinite(gradient.weight.name, gradient.value)
     return None
 
 
-def first_plain_error(plain: Sequence[Plain]) -> NonFiniteError | None:
-    """The same for gradients of weights that AdamW steps."""
-    for each in plain:
+def first_fallback_error(fallback: Sequence[FallbackWeight]) -> NonFiniteError | None:
+    """The error of the first AdamW gradient that is not finite; None if all are."""
+    for each in fallback:
         value = each.parameter.grad
         if value is not None and not bool(torch.isfinite(value).all()):
             return _nonfinite(each.name, value)
@@ -120,15 +118,15 @@ def _nonfinite(name: str, value: Tensor) -> NonFiniteError:
 
 
 def reached_units(gradient: Gradient, sums: list[float]) -> Tensor | None:
-    """The `reached` of a finite gradient. Entries may cancel in a sum of zero, so such a gradient is looked at again."""
+    """The units that a finite gradient reaches, as a mask; None if all. Entries may cancel in a sum of zero, so then the entries decide."""
     value, dims = gradient.value, gradient.weight.geometry.coupled_dims
     if dims == MATRIX and all(sums):
         return None
-    present = value != 0
+    nonzero = value != 0
     if dims == MATRIX:
-        reached = present.any(dim=-1, keepdim=True)
+        reached = nonzero.any(dim=-1, keepdim=True)
         reached = reached.any(dim=-2, keepdim=True) if value.dim() > 1 else reached
     else:
-        # The rows of a vector are its entries: it counts as one column.
-        reached = present.any(dim=-1, keepdim=True) if dims and value.dim() > 1 else present
+        # A vector is one column, so its rows are its entries.
+        reached = nonzero.any(dim=-1, keepdim=True) if dims and value.dim() > 1 else nonzero
     return None if bool(reached.all()) else reached

@@ -1,4 +1,4 @@
-"""The parameter groups of a network: one group a geometry, with each weight's share of the learning rate."""
+"""The parameter groups of a network: one for each geometry, with each weight's share of the learning rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Values = dict[str, Any]
 
 
 def network_of(net: Weighted) -> Weighted:
-    """The network inside torch's wrappers, whose weights can be stepped.
+    """The network inside torch's wrappers, after checks that its weights can be stepped.
 
     Raises:
         ArgumentError: `net` is not `Weighted`, or one of its weights has no values or is computed
@@ -40,11 +40,11 @@ def geometries_of(net: Weighted) -> dict[str, Geometry]:
     """
     net = network_of(net)
     geometries = dict(net.geometries())
-    served = set(geometries)
+    claimed = set(geometries)
     if isinstance(net, Adapted):
-        served |= {path for path, _ in net.pieces().values()} | set(net.fallbacks())
+        claimed |= {path for path, _ in net.pieces().values()} | set(net.fallbacks())
     for path, _ in net.named_parameters():
-        if path not in served:
+        if path not in claimed:
             raise UnconstrainedParameterError(
                 f"parameter '{path}'",
                 "must have a manifold and a norm",
@@ -55,21 +55,20 @@ def geometries_of(net: Weighted) -> dict[str, Geometry]:
 
 
 def groups_of(net: Weighted) -> list[dict[str, Any]]:
-    """One group a geometry: `params`, `param_names`, `shapes`, `shares`, `manifold` and `norm`.
+    """One group for each geometry, with `params`, `param_names`, `shapes`, `shares`, `manifold` and `norm`.
 
-    Groups stand in the order of their first weight in the budget, and weights inside a group in the budget's order. If
-    a parameter holds several logical matrices, `pieces` gives their places and its entry of `shares` has one for each.
-    Weights of other optimisers stand in groups of their own, the last ones.
+    Groups and their weights follow the order of the budget. If a parameter holds several logical matrices, `pieces` gives
+    their positions, and its entry of `shares` has one share for each. Groups of other optimisers come last.
     """
     net = network_of(net)
     parameters, geometries = dict(net.named_parameters()), dict(net.geometries())
     pieces = dict(net.pieces()) if isinstance(net, Adapted) else {}
-    held: dict[str, list[tuple[Geometry, Piece | None, float]]] = {}
+    matrices: dict[str, list[tuple[Geometry, Piece | None, float]]] = {}
     for row in net.budget().rows:
         path, piece = pieces.get(row.path, (row.path, None))
-        held.setdefault(path, []).append((geometries[row.path], piece, row.share))
+        matrices.setdefault(path, []).append((geometries[row.path], piece, row.share))
     groups: dict[tuple[Geometry, ...], dict[str, Any]] = {}
-    for path, parts in held.items():
+    for path, parts in matrices.items():
         key = tuple(geometry for geometry, _, _ in parts)
         key = key[:1] if len(set(key)) == 1 else key
         if key not in groups:
@@ -89,13 +88,13 @@ def groups_of(net: Weighted) -> list[dict[str, Any]]:
         shares = [share for _, _, share in parts]
         group["shares"].append(shares[0] if len(shares) == 1 else shares)
         if pieces:
-            cut = [piece.values() for _, piece, _ in parts if piece is not None]
-            group["pieces"].append(cut or None)
-    return [*groups.values(), *_others(net, parameters)]
+            values = [piece.values() for _, piece, _ in parts if piece is not None]
+            group["pieces"].append(values or None)
+    return [*groups.values(), *_fallback_groups(net, parameters)]
 
 
-def _others(net: Weighted, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One group for each kind of settings of the weights that another optimiser steps."""
+def _fallback_groups(net: Weighted, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups of the weights that another optimiser steps, one for each combination of settings."""
     groups: list[tuple[Mapping[str, Any], dict[str, Any]]] = []
     for path, settings in (net.fallbacks() if isinstance(net, Adapted) else {}).items():
         group = next((group for known, group in groups if known == settings), None)
@@ -109,7 +108,7 @@ def _others(net: Weighted, parameters: Mapping[str, Any]) -> list[dict[str, Any]
 
 
 def geometry_values(geometries: Sequence[Geometry]) -> dict[str, Any]:
-    """The `manifold` and `norm` of a group, as values that JSON can hold: lists of them if pieces differ."""
+    """The `manifold` and `norm` of a group as JSON values: lists if the pieces differ."""
     manifolds = [each.manifold.values() for each in geometries]
     norms = [each.norm.values() for each in geometries]
     if len(geometries) == 1:
@@ -117,13 +116,13 @@ def geometry_values(geometries: Sequence[Geometry]) -> dict[str, Any]:
     return {"manifold": manifolds, "norm": norms}
 
 
-def is_other(group: Group) -> bool:
+def is_fallback(group: Group) -> bool:
     """Whether another optimiser steps the weights of this group."""
     return "optimizer" in group
 
 
 def pieces_in(group: Group, place: int) -> tuple[Piece | None, ...]:
-    """The pieces of one parameter of a group; None alone for the whole parameter."""
+    """The pieces of one parameter of a group; (None,) for a whole parameter."""
     pieces = group.get("pieces")
     if not pieces or not pieces[place]:
         return (None,)
@@ -153,7 +152,7 @@ def weights_in(groups: Sequence[Group], geometries: Mapping[str, Geometry]) -> I
     """Every logical matrix of the groups, in their order."""
     index = 0
     for number, group in enumerate(groups):
-        if is_other(group):
+        if is_fallback(group):
             continue
         for place, (path, parameter) in enumerate(
             zip(group["param_names"], group["params"], strict=True)

@@ -1,4 +1,4 @@
-"""State that is loaded: it belongs to these weights, keeps its dtypes, and is matched as torch matches it."""
+"""Loading a state dict: check that it fits the weights, and keep its dtypes and the tensors' addresses."""
 
 from __future__ import annotations
 
@@ -11,50 +11,48 @@ from torch import Tensor
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.optim.damping import AVERAGES, unit_shape
-from modular_manifolds.optim.fallback import MOMENTS, Plain, plain_in
+from modular_manifolds.optim.fallback import MOMENTS, FallbackWeight, fallback_weights_in
 from modular_manifolds.optim.former import from_one_group_a_weight, is_former
 from modular_manifolds.optim.groups import weights_in
 from modular_manifolds.optim.settings import check_groups
-from modular_manifolds.optim.weight import AS_STORED, Weight, dual_shape
+from modular_manifolds.optim.weight import STORED_SHAPE_ENTRIES, Weight, dual_shape
 from modular_manifolds.solvers.base import Solver
 
 ARGUMENT = "load_state_dict(state_dict)"
 REMEDY = "Build the optimizer on the network that the state was saved from."
 
 
-def checked_state(
-    given: Mapping[str, Any],
+def check_state(
+    state_dict: Mapping[str, Any],
     groups: Sequence[Mapping[str, Any]],
     geometries: Mapping[str, Geometry],
     solver: str | Solver,
 ) -> dict[str, Any]:
-    """The state dict in today's format, after it was found to be for the weights of `groups`. Nothing is changed.
-
-    State dicts with one group a weight, as they were written before, are brought into today's format.
+    """Check that a state dict is for the weights of `groups`, and return it in the current format. Nothing is changed.
 
     Raises:
-        ArgumentError: the names, a shape, a geometry, a setting or a value does not fit; the message says which.
+        ArgumentError: a name, a shape, a geometry, a setting or a value does not fit; the message names it.
     """
-    if not {"state", "param_groups"} <= given.keys():
-        _refuse("must hold state and param_groups", ", ".join(map(str, given)) or "nothing")
-    saved: Sequence[dict[str, Any]] = given["param_groups"]
+    if not {"state", "param_groups"} <= state_dict.keys():
+        _refuse("must hold state and param_groups", ", ".join(map(str, state_dict)) or "nothing")
+    saved: Sequence[dict[str, Any]] = state_dict["param_groups"]
     if is_former(saved):
         saved = from_one_group_a_weight(saved, groups, refuse=_refuse)
     seen = [_names(group) for group in saved]
-    wanted = [_names(group) for group in groups]
-    if seen != wanted:
-        _refuse(f"must be for the weights {_listed(wanted)}", _listed(seen))
-    places: dict[Any, list[Weight | Plain]] = {}
-    held: dict[Tensor, list[Weight | Plain]] = {}
-    for each in (*weights_in(groups, geometries), *plain_in(groups)):
-        held.setdefault(each.parameter, []).append(each)
+    expected = [_names(group) for group in groups]
+    if seen != expected:
+        _refuse(f"must be for the weights {_join_names(expected)}", _join_names(seen))
+    by_key: dict[Any, list[Weight | FallbackWeight]] = {}
+    by_parameter: dict[Tensor, list[Weight | FallbackWeight]] = {}
+    for each in (*weights_in(groups, geometries), *fallback_weights_in(groups)):
+        by_parameter.setdefault(each.parameter, []).append(each)
     for ours, theirs in zip(groups, saved, strict=True):
         if len(theirs["params"]) != len(ours["params"]):
             _refuse(f"must hold {len(ours['params'])} weights in a group", len(theirs["params"]))
         for place, (key, parameter) in enumerate(
             zip(theirs["params"], ours["params"], strict=True)
         ):
-            places[key] = held[parameter]
+            by_key[key] = by_parameter[parameter]
             shape = theirs["shapes"][place]
             if list(shape) != ours["shapes"][place]:
                 _refuse(
@@ -68,88 +66,99 @@ def checked_state(
                     theirs.get(key),
                 )
     check_groups(saved := [dict(group) for group in saved], geometries)
-    for key, entries in given["state"].items():
-        if key not in places:
+    for key, entries in state_dict["state"].items():
+        if key not in by_key:
             _refuse("must hold state of weights in its groups only", f"state of {key!r}")
-        for each in places[key]:
-            _check_entries(entries, each.name, _wanted(each, solver))
-    return {**given, "param_groups": saved}
+        for each in by_key[key]:
+            _check_entries(entries, each.name, _entry_shapes(each, solver))
+    return {**state_dict, "param_groups": saved}
 
 
-def keep_places_(
+def load_in_place_(
     state: dict[Tensor, dict[str, Any]],
     before: Mapping[Tensor, Mapping[str, Any]],
     loaded: Mapping[Tensor, Mapping[str, Any]],
 ) -> None:
-    """Put loaded state into the tensors of the state before, if shape, dtype and device agree; else it keeps its saved dtype.
+    """Write loaded state into the existing tensors if shapes and dtypes agree; otherwise use a copy in the saved dtype.
 
     torch casts state to the parameter's dtype, which would round a master copy to bfloat16. Captured graphs hold the
-    addresses of the tensors that were there before.
+    addresses of the existing tensors.
     """
     for weight, entries in loaded.items():
         for key, value in entries.items():
             if not isinstance(value, Tensor):
                 continue
-            held = before.get(weight, {}).get(key)
-            if held is not None and held.shape == value.shape and held.dtype is value.dtype:
-                state[weight][key] = held.copy_(value)
+            existing = before.get(weight, {}).get(key)
+            if (
+                existing is not None
+                and existing.shape == value.shape
+                and existing.dtype is value.dtype
+            ):
+                state[weight][key] = existing.copy_(value)
             else:
                 state[weight][key] = value.to(weight.device, copy=True)
 
 
-def keep_rates_(groups: Sequence[dict[str, Any]], before: Sequence[Tensor | float]) -> None:
-    """Write loaded rates into the tensors that held the rates before."""
+def load_rates_in_place_(
+    groups: Sequence[dict[str, Any]], before: Sequence[Tensor | float]
+) -> None:
+    """Write loaded rates into the existing rate tensors."""
     written: list[Tensor] = []
-    for group, held in zip(groups, before, strict=True):
+    for group, existing in zip(groups, before, strict=True):
         loaded = group["lr"]
-        if not isinstance(held, Tensor):
+        if not isinstance(existing, Tensor):
             continue
-        if any(each is held for each in written):
-            # Several groups shared one tensor.
-            same = bool(held == loaded)
-            group["lr"] = held if same else torch.as_tensor(loaded).to(held)
+        if any(each is existing for each in written):
+            # Several groups share this tensor.
+            same = bool(existing == loaded)
+            group["lr"] = existing if same else torch.as_tensor(loaded).to(existing)
             continue
-        group["lr"] = held.copy_(torch.as_tensor(loaded))
-        written.append(held)
+        group["lr"] = existing.copy_(torch.as_tensor(loaded))
+        written.append(existing)
 
 
-def by_weight(given: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> dict[Tensor, Any]:
-    """The saved state of each weight: torch matches the ids that the saved groups list, in their order."""
-    places = {
+def state_by_weight(
+    state_dict: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> dict[Tensor, Any]:
+    """The saved state of each weight. As in torch, saved ids are matched by their order in the groups."""
+    weights = {
         key: weight
-        for ours, theirs in zip(groups, given["param_groups"], strict=True)
+        for ours, theirs in zip(groups, state_dict["param_groups"], strict=True)
         for key, weight in zip(theirs["params"], ours["params"], strict=True)
     }
-    return {places[key]: entries for key, entries in given["state"].items()}
+    return {weights[key]: entries for key, entries in state_dict["state"].items()}
 
 
 def _names(group: Mapping[str, Any]) -> list[Any]:
+    """The parameter names of a saved group; a malformed entry becomes a list with one element."""
     names = group.get("param_names")
     return list(names) if isinstance(names, list | tuple) else [names]
 
 
-def _listed(names: Sequence[Sequence[Any]]) -> str:
+def _join_names(names: Sequence[Sequence[Any]]) -> str:
     return ", ".join(str(name) for group in names for name in group)
 
 
-def _wanted(weight: Weight | Plain, solver: str | Solver) -> dict[str, tuple[int, ...]]:
+def _entry_shapes(
+    weight: Weight | FallbackWeight, solver: str | Solver
+) -> dict[str, tuple[int, ...]]:
     """The shape of each entry that the state of a weight may have."""
     shape = tuple(weight.parameter.shape)
-    if isinstance(weight, Plain):
+    if isinstance(weight, FallbackWeight):
         return {**dict.fromkeys((*MOMENTS, "master"), shape), "step": ()}
-    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(AS_STORED, shape)
+    expected: dict[str, tuple[int, ...]] = dict.fromkeys(STORED_SHAPE_ENTRIES, shape)
     dual = dual_shape(weight, solver)
     if dual is not None:
-        wanted[weight.key("dual")] = dual
+        expected[weight.key("dual")] = dual
     unit = unit_shape(weight.shape, weight.geometry.coupled_dims)
-    wanted.update({weight.key(name): unit for name in AVERAGES})
-    return wanted
+    expected.update({weight.key(name): unit for name in AVERAGES})
+    return expected
 
 
 def _check_entries(
-    entries: Mapping[str, Any], name: str, wanted: Mapping[str, tuple[int, ...]]
+    entries: Mapping[str, Any], name: str, expected: Mapping[str, tuple[int, ...]]
 ) -> None:
-    for key, shape in wanted.items():
+    for key, shape in expected.items():
         value = entries.get(key)
         if value is None:
             continue

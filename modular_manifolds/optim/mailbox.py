@@ -1,99 +1,108 @@
-"""Numbers of a device that the host reads one step later, so that it never waits for the step that it has just queued."""
+"""Reports of a device, which the host reads one step later, so that it never waits for the step in progress."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.optim.bucket import Bucket
-from modular_manifolds.optim.fallback import Plain
+from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.optim.bucket import Bucket, rate_too_large
+from modular_manifolds.optim.fallback import FallbackWeight
+from modular_manifolds.optim.gradients import NONFINITE_REMEDY
 
 
 class Mailbox:
-    """One letter at a time from a device to the host."""
+    """Copies one set of numbers at a time from a device to the host, asynchronously."""
 
     def __init__(self) -> None:
-        self._letter: Tensor | None = None
-        self._sent: Any = None
+        self._buffer: Tensor | None = None
+        self._copied: Any = None
 
     def post(self, numbers: Tensor) -> None:
-        """Queue a copy to the host's memory. Nothing is waited for."""
+        """Queue a copy to the host's memory, without waiting."""
         if type(numbers) is not Tensor:
-            return  # Tensors of a tracer have no numbers.
+            return  # A tracer's tensors have no values.
         if numbers.is_cpu:
-            self._letter, self._sent = numbers, None
+            self._buffer, self._copied = numbers, None
             return
-        if self._letter is None:
-            self._letter = torch.empty(
+        if self._buffer is None:
+            self._buffer = torch.empty(
                 numbers.shape, dtype=numbers.dtype, device="cpu", pin_memory=True
             )
-        self._letter.copy_(numbers, non_blocking=True)
-        self._sent = torch.accelerator.current_stream(numbers.device).record_event()
+        self._buffer.copy_(numbers, non_blocking=True)
+        self._copied = torch.accelerator.current_stream(numbers.device).record_event()
 
     def collect(self) -> list[float] | None:
-        """The numbers of the last post; None if there are none.
+        """The numbers of the last `post`; None if it was collected already.
 
-        The device finished them long ago, unless the host is more than one step ahead of it.
+        This waits only if the host is more than one step ahead of the device.
         """
-        if self._letter is None or self._sent is None:
+        if self._buffer is None or self._copied is None:
             return None
-        self._sent.synchronize()
-        self._sent = None
-        return self._letter.tolist()
+        self._copied.synchronize()
+        self._copied = None
+        return self._buffer.tolist()
 
 
 @dataclass(frozen=True)
-class News:
-    """The host's news of earlier steps.
+class FailedSteps:
+    """Earlier steps that one device has cancelled.
 
     Args:
-        nonfinite: the weights whose gradients held NaN or infinity.
-        too_long: whether a rate, as a tensor, was larger than the plans allow.
-        left_out: how many steps were left out.
+        nonfinite: names of the weights whose gradients held NaN or infinity.
+        rate_too_large: whether a rate tensor was larger than the plans allow.
+        count: the number of cancelled steps.
     """
 
     nonfinite: tuple[str, ...]
-    too_long: bool
-    left_out: int
+    rate_too_large: bool
+    count: int
 
 
 class Report:
-    """Counts and gaps of the buckets, and of the weights that AdamW steps, on one device. A step writes them in place, and only sums are kept.
+    """Counts of failures, and gaps, of all weights on one device. A step writes them in place.
 
-    `counts` says for each weight in how many steps its gradient was not finite, then how many steps had a rate beyond
-    the plans, and how many steps were left out; `gaps` is the worst gap, in the last step, of each bucket that has deeper
-    plans.
+    `counts` holds, for each weight, the number of steps with a gradient that was not finite, then the number of steps with
+    too large a rate, then the number of cancelled steps. `gaps` holds the last step's worst gap of each bucket that has
+    deeper plans.
     """
 
     def __init__(
-        self, device: torch.device, buckets: Sequence[Bucket], plain: Sequence[Plain] = ()
+        self,
+        device: torch.device,
+        buckets: Sequence[Bucket],
+        fallback_weights: Sequence[FallbackWeight] = (),
     ) -> None:
         self.device = device
         self.buckets = tuple(buckets)
-        self.plain = tuple(plain)
+        self.fallback_weights = tuple(fallback_weights)
         self.names = [name for bucket in buckets for name in bucket.names]
-        self.names += [each.name for each in plain]
+        self.names += [each.name for each in fallback_weights]
         self.counts = torch.zeros(len(self.names) + 2, dtype=torch.float32, device=device)
-        self.nonfinite, self.too_long, self.left_out = self.counts.split([len(self.names), 1, 1])
+        self.nonfinite, self.rate_too_large, self.left_out = self.counts.split(
+            [len(self.names), 1, 1]
+        )
         """Views of the counts."""
-        self.deepened = [bucket for bucket in buckets if bucket.has_deeper_plans]
-        self.gaps = torch.zeros(len(self.deepened), dtype=torch.float32, device=device)
-        self._heard = [0.0] * (len(self.names) + 2)
+        self.buckets_with_deeper_plans = [bucket for bucket in buckets if bucket.has_deeper_plans]
+        self.gaps = torch.zeros(
+            len(self.buckets_with_deeper_plans), dtype=torch.float32, device=device
+        )
+        self._last_counts = [0.0] * (len(self.names) + 2)
         self._mailbox = Mailbox()
 
     def post(self) -> None:
         """Send the numbers to the host, which reads them at the next step."""
         self._mailbox.post(torch.cat((self.counts, self.gaps)))
 
-    def hear(self, *, wait: bool = False) -> News | None:
-        """The news since the last call; None if there is none. Gaps choose the plans of the next steps.
+    def read(self, *, wait: bool = False) -> FailedSteps | None:
+        """The steps that were cancelled since the last call; None if there are none. If none, the gaps adapt the plans.
 
         Args:
-            wait: read the numbers as they are now, and wait for the device.
+            wait: wait for the device, and read the newest numbers.
         """
         if wait or self.device.type == "cpu":
             if type(self.counts) is not Tensor:
@@ -103,13 +112,33 @@ class Report:
             numbers = self._mailbox.collect()
         if numbers is None:
             return None
-        counts, gaps = numbers[: len(self._heard)], numbers[len(self._heard) :]
-        more = [now - before for now, before in zip(counts, self._heard, strict=True)]
-        self._heard = counts
-        *nonfinite, too_long, left_out = more
+        counts, gaps = numbers[: len(self._last_counts)], numbers[len(self._last_counts) :]
+        increments = [now - before for now, before in zip(counts, self._last_counts, strict=True)]
+        self._last_counts = counts
+        *nonfinite, rate_too_large, left_out = increments
         if left_out:
             names = [name for name, count in zip(self.names, nonfinite, strict=True) if count]
-            return News(tuple(names), bool(too_long), int(left_out))
-        for bucket, gap in zip(self.deepened, gaps, strict=True):
-            bucket.hear_gap(gap)
+            return FailedSteps(tuple(names), bool(rate_too_large), int(left_out))
+        for bucket, gap in zip(self.buckets_with_deeper_plans, gaps, strict=True):
+            bucket.adapt_plan(gap)
         return None
+
+
+def error_of(
+    failed: Sequence[FailedSteps], buckets: Sequence[Bucket], groups: Sequence[Mapping[str, Any]]
+) -> ArgumentError:
+    """The error of cancelled steps: a rate above the limit of the plans, or the first gradient that was not finite."""
+    if any(each.rate_too_large for each in failed):
+        bucket = buckets[0]
+        return rate_too_large(
+            bucket.names[0],
+            bucket.largest_rate(groups[bucket.group]["lr"]),
+            seen="another value in an earlier step, which moved nothing",
+        )
+    names = [name for each in failed for name in each.nonfinite]
+    return NonFiniteError(
+        f"the gradient of '{names[0]}'",
+        "must be finite",
+        "NaN or infinity in an earlier step, which moved nothing",
+        NONFINITE_REMEDY,
+    )

@@ -1,4 +1,4 @@
-"""Known methods under their own names, called as `torch.optim.Muon` is: each is one row of the table of pairs."""
+"""Known methods under their own names, with the arguments of `torch.optim.Muon`. Each is one row of the table of pairs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.frobenius import Frobenius
 from modular_manifolds.norms.max import Max
 from modular_manifolds.norms.spectral import Spectral
-from modular_manifolds.optim.doors import as_groups, named
-from modular_manifolds.optim.groups import is_other
+from modular_manifolds.optim.groups import is_fallback
 from modular_manifolds.optim.steepest_descent import SteepestDescent
+from modular_manifolds.optim.torch_params import as_groups, names_and_tensors
 
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 ManifoldOf = Callable[[Tensor], Manifold]
@@ -30,17 +30,17 @@ class Muon(SteepestDescent):
     """Muon: `W ← W − lr · c · msign(B)`, with the same step lengths as `torch.optim.Muon`.
 
     Args:
-        params: matrices, named or not, or groups of them; a group with `optimizer="adamw"` takes the other weights.
+        params: matrices, with or without names, or groups of them; other weights go into a group with `optimizer="adamw"`.
         lr: the learning rate.
         momentum: as in `SteepestDescent`.
         nesterov: as in `SteepestDescent`.
         weight_decay: as in `SteepestDescent`.
         adjust_lr_fn: c for a matrix of shape (m, n), as in torch: `"original"` is √max(1, m/n), and `"match_rms_adamw"`
-            is 0.2 √max(m, n). Both count rows as outputs. Matrices of one c are one parameter group, whose `weight_decay` is
-            λ/c, because torch decays by `lr · λ`.
+            is 0.2 √max(m, n). Both count rows as outputs. Matrices with one c form one parameter group, whose `weight_decay`
+            is λ/c, because torch decays by `lr · λ`.
 
     Raises:
-        ShapeError: a parameter is no matrix.
+        ShapeError: a parameter is not a matrix.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Muon(SteepestDescent):
 
 
 class ManifoldMuon(SteepestDescent):
-    """Manifold Muon: the steepest direction in the spectral norm among those tangent to the Stiefel manifold.
+    """Manifold Muon: the steepest tangent direction in the spectral norm on the Stiefel manifold.
 
-    All singular values of a weight stay at `radius`. Weights are moved to the nearest such matrix here, unless they
-    lie there already. Use it for fresh matrices: it would destroy trained ones.
+    All singular values of a weight stay at `radius`. The constructor moves each weight to the nearest such matrix. Use
+    it for freshly initialised matrices: this move would destroy trained ones.
 
     Args:
         params: matrices, as in `Muon`.
         lr: how far a step moves a weight in the spectral norm.
-        radius: of the manifold.
+        radius: the singular value of all weights.
         momentum: as in `SteepestDescent`.
         nesterov: as in `SteepestDescent`.
     """
@@ -101,11 +101,11 @@ class ManifoldMuon(SteepestDescent):
 class MuonSphere(SteepestDescent):
     """Muon on the sphere of the weight's own Frobenius norm, with the exact tangent direction.
 
-    Public ablations know the sphere without the tangent direction as MuonH. The method that arXiv 2601.08393 calls
-    MuonSphere lives on the spectral sphere instead.
+    MuonH in public ablations uses the same sphere without the tangent direction. MuonSphere in arXiv 2601.08393 is
+    another method, on the spectral sphere.
 
     Args:
-        params: matrices, none of them zero, as in `Muon`.
+        params: nonzero matrices, as in `Muon`.
         lr: how far a step moves a weight in the spectral norm.
         momentum: as in `SteepestDescent`.
         nesterov: as in `SteepestDescent`.
@@ -125,10 +125,10 @@ class MuonSphere(SteepestDescent):
 
 
 class HypersphericalDescent(SteepestDescent):
-    """Riemannian gradient descent on the sphere of the weight's own length, every step `lr` long.
+    """Riemannian gradient descent on the sphere of the weight's own length, with steps of length `lr`.
 
     Args:
-        params: vectors or matrices, none of them zero; groups as in `Muon`.
+        params: nonzero vectors or matrices; groups as in `Muon`.
         lr: how far a step moves a weight, in the Frobenius norm.
         momentum: as in `SteepestDescent`.
         nesterov: as in `SteepestDescent`.
@@ -150,7 +150,7 @@ class HypersphericalDescent(SteepestDescent):
 
 
 class NormalizedSGD(SteepestDescent):
-    """Gradient descent with steps of length `lr` in the Frobenius norm, one for each parameter.
+    """Gradient descent, in which each parameter's step has length `lr` in the Frobenius norm.
 
     Args:
         params: vectors or matrices; groups as in `Muon`.
@@ -207,7 +207,7 @@ SCALES: Final[dict[str, Callable[[int, int], float]]] = {
     "original": lambda m, n: math.sqrt(max(1.0, m / n)),
     "match_rms_adamw": lambda m, n: 0.2 * math.sqrt(max(m, n)),
 }
-"""The factors that torch's Muon knows, by their names there, for matrices of shape (m, n)."""
+"""The factors c of torch's Muon for matrices of shape (m, n), by their names in torch."""
 
 
 def _own_sphere(weight: Tensor) -> Manifold:
@@ -225,17 +225,17 @@ def _groups(
     matrices_only: bool = True,
     project: bool = False,
 ) -> list[dict[str, Any]]:
-    """The caller's groups with a geometry. Parameters of one group on several manifolds, or of several scales, are split.
+    """The caller's groups with a geometry. A group is divided if its parameters have several manifolds or scales.
 
-    A group that brings a geometry, or AdamW, keeps it.
+    A group that already has a geometry, or AdamW, keeps it.
     """
-    made: list[dict[str, Any]] = []
+    complete: list[dict[str, Any]] = []
     for index, group in enumerate(as_groups(params, argument=f"{method}(params)")):
-        if is_other(group) or "manifold" in group:
-            made.append(group)
+        if is_fallback(group) or "manifold" in group:
+            complete.append(group)
             continue
         where = f"{method}(params): group {index}"
-        names, tensors = named(
+        names, tensors = names_and_tensors(
             group.pop("params", None), group.pop("param_names", None), index, where
         )
         alike: dict[tuple[Manifold, float], list[tuple[str, Tensor]]] = {}
@@ -252,8 +252,8 @@ def _groups(
             own["share"] = factor * group.get("share", 1.0)
             if decay or "weight_decay" in group:
                 own["weight_decay"] = group.get("weight_decay", decay) / factor
-            made.append(own)
-    return made
+            complete.append(own)
+    return complete
 
 
 def _refuse_shape(where: str, tensor: Tensor, *, matrices_only: bool) -> None:
@@ -261,5 +261,5 @@ def _refuse_shape(where: str, tensor: Tensor, *, matrices_only: bool) -> None:
         where,
         "must be a matrix" if matrices_only else "must be a vector or a matrix",
         tuple(tensor.shape),
-        "Put it into a group with 'optimizer': 'adamw' and an lr of its own, or let mm.adapt(model) choose for every weight.",
+        "Put it into a group with 'optimizer': 'adamw' and an lr of its own, or call mm.adapt(model), which covers every weight.",
     )

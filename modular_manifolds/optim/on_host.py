@@ -1,4 +1,4 @@
-"""A step on weights in the host's memory: it reads numbers and decides by them, at once."""
+"""A step on the host: it reads numbers and branches on them."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from torch import Tensor
 
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.optim.bucket import Bucket
-from modular_manifolds.optim.damping import signal
+from modular_manifolds.optim.damping import signal_fraction
 from modular_manifolds.optim.diagnosis import Diagnoses
-from modular_manifolds.optim.fallback import Plain, step_plain
+from modular_manifolds.optim.fallback import FallbackWeight, step_fallback
 from modular_manifolds.optim.gradients import (
     Gradient,
     first_error,
-    first_plain_error,
+    first_fallback_error,
     gradient_of,
     host_sums,
     reached_units,
 )
-from modular_manifolds.optim.stacks import factors, spread, stacked, unstacked
-from modular_manifolds.optim.state import at_rest, has_dual, in_full
-from modular_manifolds.optim.step import decay, take_planned
+from modular_manifolds.optim.stacks import as_factor, broadcast_over, stack_tensors, unstack_tensor
+from modular_manifolds.optim.state import full_precision_weight, has_dual, keep_unreached_units
+from modular_manifolds.optim.step import decay, take_planned_step
 
 Group = Mapping[str, Any]
 
 
 def step_on_host(
     buckets: Sequence[Bucket],
-    plain: Sequence[Plain],
+    fallback: Sequence[FallbackWeight],
     groups: Sequence[Group],
     state: Mapping[Tensor, dict[str, Any]],
     diagnoses: Diagnoses,
 ) -> NonFiniteError | None:
-    """Step every weight; give back an error instead, before anything has changed, if a gradient is not finite."""
-    error = first_plain_error(plain)
+    """Step every weight. If a gradient is not finite, return the error, and change nothing."""
+    error = first_fallback_error(fallback)
     if error is not None:
         return error
     gradients = [
@@ -59,25 +59,25 @@ def step_on_host(
         for alike in _by_start(each for each in moving if each is not None):
             _step_bucket(bucket, alike, group, diagnoses)
         start = stop
-    step_plain(plain, groups, state)
+    step_fallback(fallback, groups, state)
     return None
 
 
 def _with_units(gradient: Gradient, sums: list[float], group: Group) -> Gradient | None:
-    """The gradient with the units that it reaches; None if the weight is to be left as it is."""
+    """The gradient with its reached units; None if the weight does not change."""
     reached = reached_units(gradient, sums)
     if reached is None:
         return gradient
-    partly = replace(gradient, reached=reached)
+    with_units = replace(gradient, reached=reached)
     if not bool(reached.any()) and not group["weight_decay"]:
-        # Nothing moves, so no solver is asked. The averages decay all the same.
-        descended(partly, group)
+        # No unit moves, so no solver runs. The averages decay nevertheless.
+        averaged_gradient(with_units, group)
         return None
-    return partly
+    return with_units
 
 
 def _by_start(moving: Iterable[Gradient]) -> list[list[Gradient]]:
-    """Apart those that start from the dual of an earlier solve and those that do not: one call takes one kind."""
+    """Separate the weights without and with the dual of an earlier solve: one call takes one kind."""
     cold: list[Gradient] = []
     warm: list[Gradient] = []
     for each in moving:
@@ -91,54 +91,55 @@ def _step_bucket(
     count, geometry = len(moving), bucket.geometry
     states = [each.state for each in moving]
     weights = [each.weight.read(each.weight.parameter) for each in moving]
-    starts = [in_full(w, s.get("master")) for w, s in zip(weights, states, strict=True)]
-    point = stacked(starts)
-    descents = [descended(each, group) for each in moving]
-    gradient = stacked([each for each, _ in descents]).to(point.dtype)
+    starts = [
+        full_precision_weight(w, s.get("master")) for w, s in zip(weights, states, strict=True)
+    ]
+    point = stack_tensors(starts)
+    descents = [averaged_gradient(each, group) for each in moving]
+    gradient = stack_tensors([each for each, _ in descents]).to(point.dtype)
     signals = [each for _, each in descents if each is not None]
     lr = float(group["lr"])
     lengths = [lr * each.share for each in moving]
     if group["weight_decay"]:
         rates = [each * group["weight_decay"] for each in lengths]
-        point = decay(point, factors(rates, point))
-        starts = unstacked(point, count)
-    dual = stacked([s["dual"] for s in states]) if has_dual(states[0]) else None
-    # In a stack of vectors each is a matrix of one column.
+        point = decay(point, as_factor(rates, point))
+        starts = unstack_tensor(point, count)
+    dual = stack_tensors([s["dual"] for s in states]) if has_dual(states[0]) else None
+    # Each vector of a stack is a matrix with one column.
     if bucket.as_vectors:
         point, gradient = point.unsqueeze(-1), gradient.unsqueeze(-1)
-    length = factors(lengths, point)
+    length = as_factor(lengths, point)
     if signals:
-        parts = stacked(signals).unsqueeze(-1) if bucket.as_vectors else stacked(signals)
-        length = spread(length, parts) * parts
-    step = take_planned(
+        parts = (
+            stack_tensors(signals).unsqueeze(-1) if bucket.as_vectors else stack_tensors(signals)
+        )
+        length = broadcast_over(length, parts) * parts
+    step = take_planned_step(
         geometry, bucket.plan_for(count), point, gradient, length, max(lengths), dual
     )
     landed = step.point.squeeze(-1) if bucket.as_vectors else step.point
-    found = step.solution
-    duals = [None] * count if found.dual is None else unstacked(found.dual, count)
-    for i, new in enumerate(unstacked(landed, count)):
-        each, kept = moving[i], states[i]
+    solution = step.solution
+    duals = [None] * count if solution.dual is None else unstack_tensor(solution.dual, count)
+    for i, new in enumerate(unstack_tensor(landed, count)):
+        each, entries = moving[i], states[i]
         if each.reached is not None:
-            new = at_rest(starts[i], new, each.reached)
-        if duals[i] is not None and "dual" in kept:
-            kept["dual"].copy_(duals[i])
-        if "master" in kept:
-            kept["master"].copy_(new)
+            new = keep_unreached_units(starts[i], new, each.reached)
+        if duals[i] is not None and "dual" in entries:
+            entries["dual"].copy_(duals[i])
+        if "master" in entries:
+            entries["master"].copy_(new)
         each.weight.write_(new)
-        if group["tangent_momentum"] and "momentum" in kept:
-            kept["momentum"].copy_(geometry.manifold.tangent(new, kept["momentum"]))
-    diagnoses.put([each.weight.name for each in moving], found)
+        if group["tangent_momentum"] and "momentum" in entries:
+            entries["momentum"].copy_(geometry.manifold.tangent(new, entries["momentum"]))
+    diagnoses.record([each.weight.name for each in moving], solution)
 
 
-def descended(gradient: Gradient, group: Group) -> tuple[Tensor, Tensor | None]:
-    """Update the averages. Give back what the solver descends, which is zero at units that are not reached, and their signal.
+def averaged_gradient(gradient: Gradient, group: Group) -> tuple[Tensor, Tensor | None]:
+    """Update the averages; return the solver's input, and the signal fraction of each unit (None for 1 everywhere).
 
-    The signal is the part of the step's length that each unit takes, None for the whole of it.
-
-    The momentum of every unit is the average over steps, and decays in a step that does not reach the unit. Such a
-    unit must not move: a direction does not depend on how small the momentum has become, so a unit that was reached
-    once would go on at full length in that one direction. When a unit is reached again after a long time, its new
-    gradient outweighs the old ones, which were taken at points that the network has left.
+    The input is the gradient or the momentum, and zero at units that the gradient does not reach. Such a unit's momentum
+    decays, and the unit must not move: directions are normalised, so a small old momentum would move it at full length
+    in one old direction.
     """
     mu, state = group["momentum"], gradient.state
     buffer: Tensor | None = state.get("momentum")
@@ -146,15 +147,15 @@ def descended(gradient: Gradient, group: Group) -> tuple[Tensor, Tensor | None]:
     if buffer is None:
         return value, None
     value = value.to(buffer.dtype)
-    # Not lerp, whose difference of two large gradients of opposite sign overflows.
+    # Not lerp: its difference of two large gradients of opposite sign overflows.
     buffer.mul_(mu).add_(value, alpha=1 - mu)
     if reached is not None:
-        # The smallest denormal number times 0.9 rounds to itself. It would never decay, and processors are slow with it.
+        # Denormal numbers are slow, and the smallest one never decays, because 0.9 times it rounds to itself.
         normal = torch.hardshrink(buffer, torch.finfo(buffer.dtype).tiny)
         buffer.copy_(torch.where(reached, buffer, normal))
-    length = None
+    fraction = None
     if group["noise_damping"]:
         dims = gradient.weight.geometry.coupled_dims
-        length = signal(state, gradient.value, reached, dims, momentum=mu, decay=mu)
+        fraction = signal_fraction(state, gradient.value, reached, dims, momentum=mu, decay=mu)
     ahead = value.mul(1 - mu).add_(buffer, alpha=mu) if group["nesterov"] else buffer
-    return (ahead if reached is None else torch.where(reached, ahead, 0.0)), length
+    return (ahead if reached is None else torch.where(reached, ahead, 0.0)), fraction

@@ -1,4 +1,4 @@
-"""The weights that a step moves, in buckets: made once, and again only if something changes that the host knows."""
+"""The roster of a step: its weights in buckets, rebuilt only if groups, weights or the set of gradients change."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.optim.bucket import Bucket, buckets_of
-from modular_manifolds.optim.fallback import Plain, plain_in, prepare_plain_
+from modular_manifolds.optim.bucket import Bucket, make_buckets
+from modular_manifolds.optim.fallback import FallbackWeight, fallback_weights_in, prepare_fallback_
 from modular_manifolds.optim.gradients import check_gradient
-from modular_manifolds.optim.groups import is_other, weights_in
+from modular_manifolds.optim.groups import is_fallback, weights_in
 from modular_manifolds.optim.mailbox import Report
 from modular_manifolds.optim.settings import check_geometry
 from modular_manifolds.optim.state import prepare_
@@ -22,12 +22,12 @@ Group = Mapping[str, Any]
 
 
 class Roster:
-    """The buckets of the weights that are stepped together, the weights that AdamW steps, and one report a device.
+    """The buckets, the weights that AdamW steps, and one report for each device.
 
     Args:
         geometries: the geometry of every weight, by name.
         solver: the optimiser's argument.
-        first_rate: the largest learning rate that is known beforehand.
+        first_rate: the largest learning rate known at construction.
     """
 
     def __init__(
@@ -35,42 +35,44 @@ class Roster:
     ) -> None:
         self._first_rate = first_rate
         self.buckets: list[Bucket] = []
-        self.plain: list[Plain] = []
+        self.fallback_weights: list[FallbackWeight] = []
         self.reports: list[Report] = []
-        self.unread = False
-        """Whether a step has written reports since they were made."""
+        self.has_unread_reports = False
+        """Whether a step has written to the reports."""
         self.was_captured = False
-        """Whether a graph holds the addresses of the buckets, so that reports may change without a step."""
+        """Whether a graph was captured: its replays change the reports without a call of `step`."""
         self._geometries = geometries
         self._solver: str | Solver = solver
-        self._everyone: list[Weight] = []
+        self._all_weights: list[Weight] = []
         self._bucket_of: list[Bucket | None] = []
-        self._all_plain: list[Plain] = []
-        self._declared: list[tuple[Any, Any, Any]] = []
+        self._all_fallback_weights: list[FallbackWeight] = []
+        self._group_geometries: list[tuple[Any, Any, Any]] = []
         self._dual_shapes: dict[str, tuple[int, ...] | None] = {}
 
-    def holds(self, groups: Sequence[Group]) -> bool:
-        """Whether the buckets are those of the weights that have a gradient and a share; shares are brought up to date.
+    def is_current(self, groups: Sequence[Group]) -> bool:
+        """Whether the buckets hold exactly the weights with a gradient and a nonzero share. If so, update the shares.
 
         Raises:
             ArgumentError: a weight is complex, or a gradient sparse.
         """
-        count, known = 0, len(self._everyone)
-        alike = len(self._declared) == len(groups) and self._holds_plain(groups)
+        count, known = 0, len(self._all_weights)
+        alike = len(self._group_geometries) == len(groups) and self._matches_fallback_weights(
+            groups
+        )
         for index, group in enumerate(groups):
-            alike = alike and _geometry(group) == self._declared[index]
-            if is_other(group):
+            alike = alike and _geometry(group) == self._group_geometries[index]
+            if is_fallback(group):
                 continue
             for path, share, parameter in zip(
                 group["param_names"], group["shares"], group["params"], strict=True
             ):
                 has_gradient = parameter.grad is not None
-                several = isinstance(share, list | tuple)
-                if has_gradient and (any(share) if several else share != 0):
+                has_pieces = isinstance(share, list | tuple)
+                if has_gradient and (any(share) if has_pieces else share != 0):
                     check_gradient(path, parameter)
-                for own in share if several else (share,):
+                for own in share if has_pieces else (share,):
                     if alike and count < known:
-                        member, bucket = self._everyone[count], self._bucket_of[count]
+                        member, bucket = self._all_weights[count], self._bucket_of[count]
                         alike = (
                             member.parameter is parameter
                             and member.group == index
@@ -86,79 +88,80 @@ class Roster:
         if not alike or count != known:
             return False
         for bucket in self.buckets:
-            bucket.follow_shares_(groups[bucket.group])
+            bucket.update_shares_(groups[bucket.group])
         return True
 
-    def _holds_plain(self, groups: Sequence[Group]) -> bool:
-        moving = iter(self.plain)
+    def _matches_fallback_weights(self, groups: Sequence[Group]) -> bool:
+        moving = iter(self.fallback_weights)
         for index, group in enumerate(groups):
-            if not is_other(group):
+            if not is_fallback(group):
                 continue
             for path, parameter in zip(group["param_names"], group["params"], strict=True):
                 if parameter.grad is None:
                     continue
                 check_gradient(path, parameter)
-                held = next(moving, None)
-                if held is None or held.parameter is not parameter or held.group != index:
+                known = next(moving, None)
+                if known is None or known.parameter is not parameter or known.group != index:
                     return False
         return next(moving, None) is None
 
-    def gather(self, groups: Sequence[Group], *, only_with_gradient: bool = True) -> None:
-        """Make the buckets anew.
+    def rebuild(self, groups: Sequence[Group], *, only_with_gradient: bool = True) -> None:
+        """Make new buckets and reports.
 
         Args:
             groups: the parameter groups.
-            only_with_gradient: leave out weights without a gradient. Before the first backward none has one, and most steps
-                step every weight.
+            only_with_gradient: leave out weights without a gradient. Pass False before the first backward pass.
 
         Raises:
             ArgumentError: a group's geometry is not that of its weights.
         """
         for index, group in enumerate(groups):
             check_geometry(index, group, self._geometries)
-        self._everyone = list(weights_in(groups, self._geometries))
+        self._all_weights = list(weights_in(groups, self._geometries))
         members = [
             each
-            for each in self._everyone
+            for each in self._all_weights
             if each.share_in(groups[each.group]) > 0
             and each.parameter.is_floating_point()
             and (each.parameter.grad is not None or not only_with_gradient)
         ]
-        self.buckets = buckets_of(members, groups, solver=self._solver, first_rate=self._first_rate)
+        self.buckets = make_buckets(
+            members, groups, solver=self._solver, first_rate=self._first_rate
+        )
         places = {each.index: bucket for bucket in self.buckets for each in bucket.weights}
-        self._bucket_of = [places.get(each.index) for each in self._everyone]
-        self._declared = [_geometry(group) for group in groups]
-        self._all_plain = plain_in(groups)
-        self.plain = [
+        self._bucket_of = [places.get(each.index) for each in self._all_weights]
+        self._group_geometries = [_geometry(group) for group in groups]
+        self._all_fallback_weights = fallback_weights_in(groups)
+        self.fallback_weights = [
             each
-            for each in self._all_plain
+            for each in self._all_fallback_weights
             if each.parameter.grad is not None or not only_with_gradient
         ]
         devices = dict.fromkeys(
             [bucket.device for bucket in self.buckets]
-            + [each.parameter.device for each in self.plain]
+            + [each.parameter.device for each in self.fallback_weights]
         )
         self.reports = [
             Report(
                 device,
                 [bucket for bucket in self.buckets if bucket.device == device],
-                [each for each in self.plain if each.parameter.device == device],
+                [each for each in self.fallback_weights if each.parameter.device == device],
             )
             for device in devices
         ]
-        self.unread = False
+        self.has_unread_reports = False
 
     def allow_rate(self, lr: float) -> None:
-        """Make plans for learning rates of twice `lr`, if they are tensors."""
+        """Raise the limit of learning-rate tensors to at least `2 · lr`."""
         self._first_rate = lr
         for bucket in self.buckets:
             bucket.first_rate = lr
 
     def prepare_(self, groups: Sequence[Group], state: Mapping[Tensor, dict[str, Any]]) -> None:
-        """Make the state of every weight that was gathered, also of those without a gradient: checkpoints of all ranks agree."""
-        if not self._declared:
-            self.gather(groups, only_with_gradient=False)
-        for each in self._everyone:
+        """Make the state of every weight, with or without a gradient, so that the checkpoints of all ranks agree."""
+        if not self._group_geometries:
+            self.rebuild(groups, only_with_gradient=False)
+        for each in self._all_weights:
             if not each.parameter.is_floating_point():
                 continue
             if each.name not in self._dual_shapes:
@@ -171,8 +174,8 @@ class Roster:
                 damped=group["noise_damping"],
                 dual_shape=self._dual_shapes[each.name],
             )
-        for each in self._all_plain:
-            prepare_plain_(state[each.parameter], each.parameter)
+        for each in self._all_fallback_weights:
+            prepare_fallback_(state[each.parameter], each.parameter)
 
 
 def _geometry(group: Group) -> tuple[Any, Any, Any]:

@@ -1,4 +1,4 @@
-"""The rules of an optimiser's settings, in the constructor and again at every step."""
+"""Checks of the optimiser's settings, in the constructor and at every step."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from modular_manifolds.errors import ArgumentError
 from modular_manifolds.linalg.matrices import readable
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import logical_name
-from modular_manifolds.optim.fallback import check_other
+from modular_manifolds.optim.fallback import check_fallback
 from modular_manifolds.optim.groups import (
     geometry_values,
-    is_other,
+    is_fallback,
     names_in,
     pieces_in,
     shares_in,
 )
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.select import find_solver
+from modular_manifolds.solvers.selection import find_solver
 
 RATE_REMEDY: Final = "Pass a learning rate such as 0.1."
-SHARE_REMEDY: Final = "Pass the weight's part of the learning rate, or 0 to freeze it."
+SHARE_REMEDY: Final = "Pass the weight's fraction of the learning rate, or 0 to freeze it."
 MOMENTUM: Final = Range("must lie in [0, 1)", lambda x: 0 <= x < 1)
 NUMBERS: Final[dict[str, tuple[Range, str]]] = {
     "momentum": (MOMENTUM, "Pass a momentum such as 0.95, or 0 for none."),
     "weight_decay": (NOT_NEGATIVE, "Pass 0 for none."),
 }
-"""For each setting that is one number: its range, and the remedy if it is outside. A rate may be a tensor."""
+"""The range of each numeric setting, and the remedy for other values."""
 
 FLAGS: Final = ("nesterov", "tangent_momentum", "noise_damping")
 LISTS: Final = ("param_names", "shapes", "shares")
-"""The entries of a group that hold one value for each parameter."""
+"""The keys of a group with one value for each parameter."""
 
 REQUIRED: Final = ("lr", *NUMBERS, *FLAGS, *LISTS, "manifold", "norm")
 
-FORMER: Final = {"share": "shares", "name": "param_names", "shape": "shapes"}
-"""Keys of the time when a group was one weight, and the lists that replace them."""
+FORMER_KEYS: Final = {"share": "shares", "name": "param_names", "shape": "shapes"}
+"""Earlier keys of a group, which was one weight, and the lists that replace them."""
 
 LONGEST_STEP: Final = 1e30
-"""A step of this length in the weight's norm is refused: its entries would leave the range of float32."""
+"""The smallest refused length of a step in the weight's norm: its entries could overflow float32."""
 
 
 def check_choices(
     geometries: Mapping[str, Geometry], *, solver: str | Solver, on_nonfinite: str
 ) -> None:
-    """Refuse a solver that some weight's pair does not list, or an unknown `on_nonfinite`."""
+    """Refuse a solver that is not listed for every weight's pair, or an unknown `on_nonfinite`."""
     if on_nonfinite not in ("raise", "skip"):
         raise ArgumentError(
             "on_nonfinite", "must be 'raise' or 'skip'", repr(on_nonfinite), "Leave it at 'raise'."
@@ -59,19 +59,19 @@ def check_choices(
 
 
 def check_settings(settings: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> None:
-    """Refuse constructor arguments that are out of range or would do nothing. A tensor is read here, and waited for."""
+    """Refuse constructor arguments that are out of range or have no effect. This waits for an `lr` on a device."""
     lr = check_rate(settings["lr"], argument="lr")
     if isinstance(lr, Tensor):
         check_number(float(lr), NOT_NEGATIVE, argument="lr", remedy=RATE_REMEDY)
     for name, (allowed, remedy) in NUMBERS.items():
         check_number(settings[name], allowed, argument=name, remedy=remedy)
-    _check_together(settings, geometries, prefix="")
+    _check_combinations(settings, geometries, prefix="")
 
 
 def check_rate(lr: Any, *, argument: str) -> Tensor | float:
-    """Give back a learning rate as a Python float, or as the tensor that it is.
+    """Check a learning rate; return it as a Python float, or as the same tensor.
 
-    A tensor must be a real number of no dimension. Its value is checked if it can be read without waiting for a device.
+    A tensor must be real and 0-dimensional. Its value is checked if the host can read it without waiting.
     """
     if not isinstance(lr, Tensor):
         return check_number(lr, NOT_NEGATIVE, argument=argument, remedy=RATE_REMEDY)
@@ -88,45 +88,45 @@ def check_rate(lr: Any, *, argument: str) -> Tensor | float:
 
 
 def check_groups(groups: Sequence[dict[str, Any]], geometries: Mapping[str, Geometry]) -> None:
-    """Hold every group to the constructor's rules: schedulers, state dicts and users write into groups.
+    """Check every group by the constructor's rules, because schedulers, state dicts and users write into groups.
 
-    Numbers become Python floats in place, so that a state dict stays JSON-able; a rate may stay a tensor.
+    Numbers become Python floats in place, so that a state dict is JSON-able; a rate may stay a tensor.
 
     Raises:
-        ArgumentError: it names the group, its weights, the setting and the value.
+        ArgumentError: the message names the group, its weights, the setting and the value.
     """
     for index, group in enumerate(groups):
-        if not _is_usual(group, geometries):
+        if not _is_valid(group, geometries):
             _check_group(index, group, geometries)
 
 
 def check_geometry(
     index: int, group: Mapping[str, Any], geometries: Mapping[str, Geometry]
 ) -> None:
-    """Refuse a group whose weights are unknown, or whose `manifold` and `norm` are not those of its weights."""
-    if is_other(group):
+    """Refuse a group with unknown weights, or with another `manifold` or `norm` than its weights have."""
+    if is_fallback(group):
         return
-    for name, held in _geometries_in(index, group, geometries):
-        for key, value in geometry_values(held).items():
+    for name, own in _geometries_in(index, group, geometries):
+        for key, value in geometry_values(own).items():
             if group[key] != value:
                 raise ArgumentError(
                     f"param_groups[{index}]: {key}",
                     f"must be {value}, the {key} of '{name}'",
                     group[key],
-                    "The geometry is declared when the optimizer is built: build it anew for another one.",
+                    "The geometry is fixed at construction: build a new optimizer for another one.",
                 )
 
 
 def _geometries_in(
     index: int, group: Mapping[str, Any], geometries: Mapping[str, Geometry]
 ) -> Iterator[tuple[str, list[Geometry]]]:
-    """The name of each parameter of a group, with the geometries of its pieces: one if they are all the same."""
+    """The name of each parameter of a group, with its geometries: one if all its pieces agree, else one for each piece."""
     for place, path in enumerate(group["param_names"]):
         names = [logical_name(path, piece) for piece in pieces_in(group, place)]
         for name in names:
             _check_name(index, name, geometries)
-        held = [geometries[name] for name in names]
-        yield path, held[:1] if len(set(held)) == 1 else held
+        own = [geometries[name] for name in names]
+        yield path, own[:1] if len(set(own)) == 1 else own
 
 
 def _check_name(index: int, name: Any, geometries: Mapping[str, Geometry]) -> None:
@@ -139,16 +139,16 @@ def _check_name(index: int, name: Any, geometries: Mapping[str, Geometry]) -> No
         )
 
 
-def _is_usual(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> bool:
-    """Whether every setting has its type and lies in its range, so that nothing is to be said or written."""
-    if is_other(group):
+def _is_valid(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> bool:
+    """A quick test that every setting has its type and range, so that `_check_group` need not run."""
+    if is_fallback(group):
         return False
     try:
         lr, shares, momentum = group["lr"], group["shares"], group["momentum"]
         if isinstance(lr, Tensor) and lr.dim() == 0 and lr.is_floating_point():
-            # A number that cannot be read is the device's to check.
+            # The device checks a rate that the host cannot read.
             lr = lr.item() if readable(lr) else 0.0
-        usual = bool(
+        valid = bool(
             type(lr) is type(momentum) is type(group["weight_decay"]) is float
             and _may_decay(group, geometries)
             and 0.0 <= momentum < 1.0
@@ -159,7 +159,7 @@ def _is_usual(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> b
             and ("shapes" in group and "manifold" in group and "norm" in group)
             and not ("share" in group or "name" in group or "shape" in group)
         )
-        if not usual or lr < 0.0:
+        if not valid or lr < 0.0:
             return False
         if group.get("pieces"):
             shares = shares_in(group)
@@ -179,19 +179,19 @@ def _may_decay(group: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> 
 
 def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geometry]) -> None:
     prefix = f"param_groups[{index}] of {_quoted(group.get('param_names'))}: "
-    for former, now in FORMER.items():
+    for former, now in FORMER_KEYS.items():
         if former in group:
             raise ArgumentError(
                 f"{prefix}{former}",
-                f"is no key of a group, which holds several parameters: {now} is, a list of one value each",
+                f"is not a key of a group: {now} is, a list with one value for each parameter",
                 repr(group[former]),
                 f"Remove it, and write into group['{now}'].",
             )
-    other = is_other(group)
+    other = is_fallback(group)
     for name in ("lr", "param_names", "shapes") if other else REQUIRED:
         if name not in group:
             raise ArgumentError(
-                f"{prefix}{name}", "must be set", "nothing", "Put back what was removed."
+                f"{prefix}{name}", "must be set", "nothing", "Put back the removed key."
             )
     for name in LISTS[:2] if other else LISTS:
         count = len(group[name]) if isinstance(group[name], list | tuple) else repr(group[name])
@@ -200,11 +200,11 @@ def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geo
                 f"{prefix}{name}",
                 f"must be a list of one value for each of the {len(group['params'])} parameters",
                 count,
-                "Put back what was removed.",
+                "Put back the removed values.",
             )
     lr = group["lr"] = check_rate(group["lr"], argument=f"{prefix}lr")
     if other:
-        check_other(group, prefix=prefix)
+        check_fallback(group, prefix=prefix)
         return
     names = names_in(group)
     for name in names:
@@ -216,13 +216,13 @@ def _check_group(index: int, group: dict[str, Any], geometries: Mapping[str, Geo
     group["shares"] = [
         _check_shares(share, lr, index, group, place) for place, share in enumerate(group["shares"])
     ]
-    _check_together(group, {name: geometries[name] for name in names}, prefix=prefix)
+    _check_combinations(group, {name: geometries[name] for name in names}, prefix=prefix)
 
 
 def _check_shares(
     shares: Any, lr: Tensor | float, index: int, group: Mapping[str, Any], place: int
 ) -> float | list[float]:
-    """The share of one parameter, or the list of those of its pieces."""
+    """Check the share of one parameter, or the list of its pieces' shares."""
     name, count = group["param_names"][place], len(pieces_in(group, place))
     argument = f"param_groups[{index}] of '{name}': "
     if count == 1 and not isinstance(shares, list | tuple):
@@ -232,7 +232,7 @@ def _check_shares(
             f"{argument}shares[{place}]",
             f"must be a list of one share for each of the {count} pieces",
             repr(shares),
-            "Put back what was removed.",
+            "Put back the removed values.",
         )
     return [_check_share(each, lr, argument=argument, place=place) for each in shares]
 
@@ -247,7 +247,7 @@ def _check_share(share: Any, lr: Tensor | float, *, argument: str, place: int) -
     if not length < LONGEST_STEP:
         raise ArgumentError(
             f"{argument}lr · share",
-            f"must be below {LONGEST_STEP:g}, the longest step that float32 can hold",
+            f"must be below {LONGEST_STEP:g}, because longer steps overflow float32",
             repr(length),
             "Lower lr or share.",
         )
@@ -255,17 +255,17 @@ def _check_share(share: Any, lr: Tensor | float, *, argument: str, place: int) -
 
 
 def _quoted(names: Any) -> str:
-    """The first names of a list, for a message."""
+    """The first three names of a list, for a message."""
     if not isinstance(names, list | tuple):
         return repr(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(f"'{name}'" for name in names[:3]) + more
 
 
-def _check_together(
+def _check_combinations(
     settings: Mapping[str, Any], geometries: Mapping[str, Geometry], *, prefix: str
 ) -> None:
-    """The rules about two settings, or about a setting and a manifold."""
+    """Check rules about two settings, or about a setting and a manifold."""
     for name in ("nesterov", "noise_damping"):
         if settings[name] and settings["momentum"] == 0:
             raise ArgumentError(
@@ -277,8 +277,8 @@ def _check_together(
         if geometry.manifold.fixed_size:
             raise ArgumentError(
                 f"{prefix}weight_decay",
-                f"must be 0 where a weight has a fixed size: on {geometry.manifold} the decay is "
-                "normal to the manifold and does nothing",
+                f"must be 0 if weights have a fixed size: on {geometry.manifold} the decay is "
+                "normal to the manifold and has no effect",
                 f"{settings['weight_decay']} with '{path}' on {geometry.manifold}",
-                "Leave it out; the manifold already bounds the weight.",
+                "Leave it out: the manifold already bounds the weight.",
             )

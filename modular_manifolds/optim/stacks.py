@@ -1,4 +1,4 @@
-"""Weights of one kind as one tensor, and back."""
+"""Stacking tensors of one shape into one tensor, and back."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 
-def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """One tensor with a batch dimension, or the tensor itself if there is but one."""
+def stack_tensors(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor with a batch dimension, or the tensor itself if there is only one."""
     return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
 
 
-def factors(values: list[float], like: Tensor) -> Tensor | float:
-    """One number for each tensor of a stack, or the number itself if there is but one."""
+def as_factor(values: list[float], like: Tensor) -> Tensor | float:
+    """One number for each tensor of a stack, as a tensor, or the number itself if there is only one."""
     return values[0] if len(values) == 1 else like.new_tensor(values)
 
 
-def unstacked(tensor: Tensor, count: int) -> list[Tensor]:
-    """The parts of a `stacked` tensor, in its memory."""
+def unstack_tensor(tensor: Tensor, count: int) -> list[Tensor]:
+    """Undo `stack_tensors`: views into its memory."""
     return [tensor] if count == 1 else list(tensor.unbind())
 
 
-def spread(numbers: Tensor | float, like: Tensor) -> Tensor | float:
+def broadcast_over(numbers: Tensor | float, like: Tensor) -> Tensor | float:
     """Numbers of shape (*batch), or one number, in a shape that broadcasts over `like` of shape (*batch, …)."""
     if not isinstance(numbers, Tensor):
         return numbers

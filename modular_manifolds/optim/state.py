@@ -1,4 +1,4 @@
-"""The state of one weight: momentum, the copy in full precision, the dual variable, averages. It exists from construction on."""
+"""The state of one weight, made at construction: momentum, master copy, dual variable and averages."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ def prepare_(
     damped: bool,
     dual_shape: tuple[int, ...] | None,
 ) -> None:
-    """Make the entries that are missing, and let the others follow the weight to another dtype or device.
+    """Make missing entries, and convert the others if the weight has moved to another dtype or device.
 
-    `momentum`, `dual` and the averages begin at zero, `master` at the weight. A dual of zeros has not come from a solve.
-    An entry that exists in the right place is left alone: captured graphs hold its address.
+    `momentum`, `dual` and the averages start at zero, `master` at the weight. A zero dual means that no solve has set it.
+    An entry with the right dtype and device is not touched: captured graphs hold its address.
     """
     parameter = weight.parameter
     dtype = full_dtype(parameter)
-    wanted: dict[str, torch.dtype] = {}
-    held = weight.held(state)
-    if momentum > 0 or "momentum" in held:
-        wanted["momentum"] = dtype
+    dtypes: dict[str, torch.dtype] = {}
+    entries = weight.entries(state)
+    if momentum > 0 or "momentum" in entries:
+        dtypes["momentum"] = dtype
     if dtype is not parameter.dtype:
-        wanted["master"] = dtype
+        dtypes["master"] = dtype
     if dual_shape is not None:
-        wanted["dual"] = dtype
-    if damped or AVERAGES[0] in held:
-        wanted.update(dict.fromkeys(AVERAGES, torch.float64))
+        dtypes["dual"] = dtype
+    if damped or AVERAGES[0] in entries:
+        dtypes.update(dict.fromkeys(AVERAGES, torch.float64))
     for name in ("master", "dual"):
-        if name in held and name not in wanted:
+        if name in entries and name not in dtypes:
             del state[weight.key(name)]
-    for name, kind in wanted.items():
+    for name, kind in dtypes.items():
         key = weight.key(name)
         entry = state.get(key)
         if entry is None:
-            state[key] = _begun(name, weight, kind, dual_shape)
+            state[key] = _new_entry(name, weight, kind, dual_shape)
         elif entry.dtype is not kind or entry.device != parameter.device:
             state[key] = entry.to(parameter.device, kind)
 
 
-def _begun(
+def _new_entry(
     name: str, weight: Weight, dtype: torch.dtype, dual_shape: tuple[int, ...] | None
 ) -> Tensor:
     parameter = weight.parameter
-    # A whole parameter keeps its layout: the average is taken over memory in the weight's order. Pieces must be views.
+    # A whole parameter keeps its memory layout, for speed. Pieces must be views.
     layout = torch.preserve_format if weight.piece is None else torch.contiguous_format
     if name == "master":
         return parameter.detach().to(dtype, memory_format=layout)
@@ -66,29 +66,29 @@ def _begun(
 
 
 def has_dual(state: dict[str, Any] | PieceState) -> bool:
-    """Whether an earlier solve left a dual variable to start from."""
+    """Whether an earlier solve has set the dual variable."""
     return "dual" in state and bool(state["dual"].any())
 
 
-def in_full(weight: Tensor, master: Tensor | None) -> Tensor:
-    """The weight in at least float32: its master copy, except for entries that somebody has changed since."""
+def full_precision_weight(weight: Tensor, master: Tensor | None) -> Tensor:
+    """The weight in at least float32: its master copy, except entries that were changed outside the optimiser."""
     full = at_least_float32(weight.detach())
     return full if master is None else torch.where(master.to(weight.dtype) == weight, master, full)
 
 
-def at_rest(point: Tensor, landed: Tensor, reached: Tensor) -> Tensor:
-    """`landed`, but a unit that is not reached keeps its place, bit for bit, if only rounding has moved it.
+def keep_unreached_units(point: Tensor, landed: Tensor, reached: Tensor) -> Tensor:
+    """`landed`, except that an unreached unit keeps its old value, bit for bit, if only rounding has changed it.
 
-    A unit that was off its manifold has moved further, and keeps the place at which it landed.
+    An unreached unit that was off its manifold has moved more than rounding, and takes the value of `landed`.
     """
-    within_unit = tuple(d for d in range(reached.dim()) if reached.shape[d] == 1)
+    unit_dims = tuple(d for d in range(reached.dim()) if reached.shape[d] == 1)
     moved, size = (landed - point).abs(), landed.abs()
-    if within_unit:
-        moved = moved.amax(dim=within_unit, keepdim=True)
-        size = size.amax(dim=within_unit, keepdim=True)
-    only_rounding = moved <= RETRACTION_ROUNDING * torch.finfo(landed.dtype).eps * size
+    if unit_dims:
+        moved = moved.amax(dim=unit_dims, keepdim=True)
+        size = size.amax(dim=unit_dims, keepdim=True)
+    only_rounding = moved <= RETRACTION_MAX_ROUNDING_EPS * torch.finfo(landed.dtype).eps * size
     return torch.where(only_rounding & ~reached, point, landed)
 
 
-RETRACTION_ROUNDING = 64
-"""How far, in units of eps times the largest entry, a retraction of a zero step may move a point of the manifold."""
+RETRACTION_MAX_ROUNDING_EPS = 64
+"""The largest change, in eps times the largest entry, that a retraction of a zero step makes by rounding."""

@@ -13,15 +13,19 @@ from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.matrices import readable
 from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.nn.composed import Weighted
-from modular_manifolds.optim.bucket import too_long
-from modular_manifolds.optim.capture import capturing, check_capture
+from modular_manifolds.optim.capture import check_capture, is_capturing
 from modular_manifolds.optim.diagnosis import Diagnoses
-from modular_manifolds.optim.doors import added, opened
-from modular_manifolds.optim.gradients import NONFINITE_REMEDY
-from modular_manifolds.optim.groups import is_other
-from modular_manifolds.optim.loading import by_weight, checked_state, keep_places_, keep_rates_
+from modular_manifolds.optim.groups import is_fallback
+from modular_manifolds.optim.loading import (
+    check_state,
+    load_in_place_,
+    load_rates_in_place_,
+    state_by_weight,
+)
+from modular_manifolds.optim.mailbox import error_of
 from modular_manifolds.optim.on_device import step_on_device
 from modular_manifolds.optim.on_host import step_on_host
+from modular_manifolds.optim.params import groups_from_params, later_group
 from modular_manifolds.optim.roster import Roster
 from modular_manifolds.optim.settings import check_choices, check_groups, check_settings
 from modular_manifolds.optim.unclaimed import Unclaimed
@@ -34,31 +38,31 @@ class SteepestDescent(Optimizer):
     `W ← retract(W, −lr · share · A)`, in which `−A` is steepest for the momentum
     `B ← μ B + (1 − μ) G` (Nesterov: `μ B + (1 − μ) G` after the update). Momentum lives in the ambient
     space, as in Muon; `tangent_momentum=True` projects it to the tangent space at the new point after
-    every step. The step of the whole network has modular norm `lr`, or less with `noise_damping`. A unit of a weight that
-    no gradient reaches rests; see `Geometry.coupled_dims` for units.
+    every step. The step of the whole network has modular norm `lr`, or less with `noise_damping`. A unit of
+    a weight (see `Geometry.coupled_dims`) does not move if its gradient is zero.
 
-    One parameter group a geometry: `lr` is the network's learning rate, `shares` the weights' parts of it,
+    Each geometry has one parameter group: `lr` is the network's learning rate, `shares` the weights' fractions of it,
     `param_names` their paths. Any `torch.optim.lr_scheduler` works, and a share may be overwritten. Weights below
     float32 keep a float32 master copy in the state.
 
-    On an accelerator a step reads no number, so the host never waits for it. A gradient that is not finite leaves out
-    the whole step there, and the error comes with the next step or from `check()`.
+    On an accelerator a step never waits for the device. A gradient with NaN or infinity cancels the whole step there,
+    and the next step or `check()` raises the error.
 
     Args:
-        params: a network of this library, a plan of `mm.adapt`, or what other optimisers of torch take: parameters, named
-            parameters, or groups of them. A group has a `manifold` and a `norm`, and, if wanted, `share` (a step is
-            `lr · share` long, 1 by default), `split`, `lr` and the settings below; or it has `optimizer="adamw"` and an
-            `lr` of its own, with AdamW's `betas`, `eps` and `weight_decay`.
-        lr: the network's learning rate, finite and at least 0: a number, or a tensor without dimensions, which compiled
-            and captured steps read anew each time. `print(mm.budget(net, lr))` says how far a step may move the output,
+        params: a network of this library, a plan of `mm.adapt`, or torch's forms: parameters, named parameters, or groups
+            of them. A group has a `manifold` and a `norm`, and optionally `share` (the step's length is `lr · share`;
+            default 1), `split`, `lr` and the settings below. Or it has `optimizer="adamw"` and an `lr` of its own, with
+            AdamW's `betas`, `eps` and `weight_decay`.
+        lr: the network's learning rate, finite and at least 0: a number, or a tensor without dimensions, which every
+            compiled or captured step reads again. `print(mm.budget(net, lr))` shows how far a step may move the output,
             and whether `lr` bounds that change.
         momentum: μ in [0, 1).
         nesterov: needs momentum.
         tangent_momentum: keep the momentum tangent.
-        noise_damping: step each unit of a weight by the part of its gradients that is signal; needs momentum.
-        weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused if points have a fixed size.
-        solver: `"auto"`, or a solver's name or `Solver` that is listed for every weight's pair.
-        on_nonfinite: `"raise"`, or `"skip"` to leave out the whole step and count it in `skipped`.
+        noise_damping: scale the step of each unit by the signal in its gradients; needs momentum.
+        weight_decay: λ of `W ← (1 − lr · share · λ) W`; refused on manifolds whose points have a fixed size.
+        solver: `"auto"`, or the name of a solver or a `Solver` that is listed for every weight's pair.
+        on_nonfinite: `"raise"`, or `"skip"` to cancel the whole step and count it in `skipped`.
         capturable: allow `torch.cuda.CUDAGraph` to capture `step()`; `lr` becomes a tensor.
 
     Raises:
@@ -84,8 +88,8 @@ class SteepestDescent(Optimizer):
         on_nonfinite: Literal["raise", "skip"] = "raise",
         capturable: bool = False,
     ) -> None:
-        found = opened(params)
-        self._geometries = found.geometries
+        resolved = groups_from_params(params)
+        self._geometries, groups = resolved.geometries, resolved.groups
         settings: dict[str, Any] = {
             "lr": lr,
             "momentum": momentum,
@@ -96,11 +100,10 @@ class SteepestDescent(Optimizer):
         }
         check_choices(self._geometries, solver=solver, on_nonfinite=on_nonfinite)
         check_settings(settings, self._geometries)
-        groups = found.groups
         self._shares = {
             name: share
             for group in groups
-            if not is_other(group)
+            if not is_fallback(group)
             for name, share in zip(group["param_names"], group["shares"], strict=True)
         }
         self._first_rate = float(lr)
@@ -109,7 +112,7 @@ class SteepestDescent(Optimizer):
         self._capturable = bool(capturable)
         self.skipped: int = 0
         self.diagnoses: Diagnoses = Diagnoses(list(self._geometries))
-        """How the last solve of each weight ended, by path; a weight that has not moved yet has none."""
+        """The outcome of each weight's last solve, by path; a weight that has not moved yet has none."""
         if capturable and not isinstance(lr, Tensor):
             device = groups[0]["params"][0].device
             settings["lr"] = _rate_on(device, self._first_rate)
@@ -119,7 +122,7 @@ class SteepestDescent(Optimizer):
         super().__init__(groups, settings)
         check_groups(self.param_groups, self._geometries)
         self._unclaimed = Unclaimed(params)
-        self._unclaimed.look_again(self.param_groups)
+        self._unclaimed.refresh(self.param_groups)
         self._roster = self._new_roster()
         with torch.inference_mode(False), torch.no_grad():
             self._roster.prepare_(self.param_groups, self.state)
@@ -133,49 +136,47 @@ class SteepestDescent(Optimizer):
         """One step; `closure`, as in torch, computes the loss and its gradients again.
 
         Raises:
-            NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`; on an
-                accelerator, a gradient of the step before. No weight, no momentum and no dual has
-                changed by it.
-            UnconstrainedParameterError: a weight of an adapted model has a gradient, and the plan
-                has not claimed it.
+            NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`; on an accelerator, a gradient
+                of the previous step. It has changed no weight, no momentum and no dual.
+            UnconstrainedParameterError: a weight of an adapted model has a gradient, but the plan does not claim it.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # State that is made in inference mode could not be written to outside of it.
+        # Tensors made in inference mode cannot be written to outside it.
         with torch.inference_mode(False), torch.no_grad():
             self._step()
         return loss
 
     def check(self) -> None:
-        """Raise what the next step would raise for the steps before it, and wait for the device to know it.
+        """Wait for the device, and raise the errors of earlier steps that the next step would raise.
 
-        A captured or compiled step cannot raise: call this after some of them, such as at the end of an epoch.
+        A captured or compiled step cannot raise: call this regularly, such as at the end of an epoch.
 
         Raises:
             NonFiniteError: a gradient held NaN or infinity and `on_nonfinite="raise"`.
-            ArgumentError: a rate that is a tensor was larger than the plans allow.
+            ArgumentError: an `lr` tensor was larger than the plans allow.
         """
-        self._hear(wait=True)
+        self._read_reports(wait=True)
 
     def _step(self) -> None:
-        captured = capturing()
+        captured = is_capturing()
         if not torch.compiler.is_compiling() and not captured:
-            self._hear(wait=self._roster.was_captured)
+            self._read_reports(wait=self._roster.was_captured)
             self._unclaimed.check(self.param_groups)
         check_groups(self.param_groups, self._geometries)
         if captured:
             check_capture(self._capturable, self._roster, self.param_groups)
             self._roster.was_captured = True
-        elif not self._roster.holds(self.param_groups):
-            self._roster.gather(self.param_groups)
+        elif not self._roster.is_current(self.param_groups):
+            self._roster.rebuild(self.param_groups)
             if not torch.compiler.is_compiling():
-                self._unclaimed.look_again(self.param_groups)
+                self._unclaimed.refresh(self.param_groups)
                 self._unclaimed.check(self.param_groups)
         roster = self._roster
         moving = [each.parameters[0] for each in roster.buckets]
-        moving += [each.parameter for each in roster.plain]
+        moving += [each.parameter for each in roster.fallback_weights]
         if not moving:
             return
         roster.prepare_(self.param_groups, self.state)
@@ -185,66 +186,54 @@ class SteepestDescent(Optimizer):
                 for bucket in roster.buckets:
                     bucket.check_rate(groups[bucket.group]["lr"])
                 error = step_on_host(
-                    roster.buckets, roster.plain, groups, self.state, self.diagnoses
+                    roster.buckets, roster.fallback_weights, groups, self.state, self.diagnoses
                 )
                 if error is not None:
-                    self._leave_out(error, 1)
+                    self._raise_or_skip(error, 1)
                 return
             step_on_device(roster.reports, groups, self.state, self.diagnoses)
-            roster.unread = True
+            roster.has_unread_reports = True
             if not captured and not torch.compiler.is_compiling():
                 for report in roster.reports:
                     report.post()
 
-    def _hear(self, *, wait: bool) -> None:
-        """Take the news of earlier steps from the devices."""
-        if not self._roster.unread:
+    def _read_reports(self, *, wait: bool) -> None:
+        """Read the devices' reports of earlier steps; raise their error, or count the cancelled steps."""
+        if not self._roster.has_unread_reports:
             return
-        news = [each.hear(wait=wait) for each in self._roster.reports]
-        heard = [each for each in news if each is not None]
-        if not heard:
+        reports = [each.read(wait=wait) for each in self._roster.reports]
+        failed = [each for each in reports if each is not None]
+        if not failed:
             return
-        names = [name for each in heard for name in each.nonfinite]
-        if any(each.too_long for each in heard):
-            bucket = self._roster.buckets[0]
-            lr = self.param_groups[bucket.group]["lr"]
-            raise too_long(
-                bucket.names[0],
-                bucket.largest_rate(lr),
-                seen="another value in an earlier step, which moved nothing",
-            )
-        error = NonFiniteError(
-            f"the gradient of '{names[0]}'",
-            "must be finite",
-            "NaN or infinity in an earlier step, which moved nothing",
-            NONFINITE_REMEDY,
-        )
-        self._leave_out(error, max(each.left_out for each in heard))
+        error = error_of(failed, self._roster.buckets, self.param_groups)
+        if not isinstance(error, NonFiniteError):
+            raise error
+        self._raise_or_skip(error, max(each.count for each in failed))
 
-    def _leave_out(self, error: NonFiniteError, steps: int) -> None:
+    def _raise_or_skip(self, error: NonFiniteError, steps: int) -> None:
         if self._on_nonfinite == "raise":
             raise error
         self.skipped += steps
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's. A group brings its geometry, or AdamW, or it names weights of the network, which have one.
+        """As in torch. A group has its own geometry, or AdamW, or it names weights of the network.
 
         Raises:
             ArgumentError: the group has no geometry, or names no weight of the network.
         """
-        if is_other(param_group) and "shapes" in param_group:
+        if is_fallback(param_group) and "shapes" in param_group:
             super().add_param_group(param_group)
             return
-        group, found = added(
+        group, new_geometries = later_group(
             param_group, self._geometries, self._shares, index=len(self.param_groups)
         )
-        self._geometries.update(found)
+        self._geometries.update(new_geometries)
         super().add_param_group(group)
-        if found or is_other(group):
-            self._roster.gather(self.param_groups, only_with_gradient=False)
+        if new_geometries or is_fallback(group):
+            self._roster.rebuild(self.param_groups, only_with_gradient=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        # torch's own keeps three fields by name, and a copy would have no geometry.
+        # torch's method saves three named fields only, so a copy would lose its geometries.
         own = (
             "_geometries",
             "_shares",
@@ -267,34 +256,33 @@ class SteepestDescent(Optimizer):
         return Roster(self._geometries, solver=self._solver, first_rate=self._first_rate)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, and exact: state keeps its own dtype, also if the weights are in bfloat16.
+        """As in torch, but state keeps its own dtype, also if the weights are in bfloat16.
 
-        State is written into the tensors that hold it now, if their shapes, dtypes and devices agree. State dicts with
-        one group a weight, from earlier versions, are read as well.
-        Load hooks work as torch's: one that runs before may change what is loaded, one that runs after sees it.
+        State is written into the existing tensors if shapes, dtypes and devices agree. State dicts of earlier versions,
+        with one group for each weight, are accepted. Load hooks work as in torch: a pre-hook may change the loaded state,
+        and a post-hook sees the result.
 
         Raises:
-            ArgumentError: the state is not for these weights, or holds a setting that a step would
-                refuse. Nothing has changed then.
+            ArgumentError: the state is not for these weights, or holds a setting that a step would refuse. Then
+                nothing has changed.
         """
-        given: list[dict[str, Any]] = []
+        checked: list[dict[str, Any]] = []
         before = {weight: dict(entries) for weight, entries in self.state.items()}
         rates = [group["lr"] for group in self.param_groups]
 
         def check(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-            checked = checked_state(state, self.param_groups, self._geometries, self._solver)
-            given.append(checked)
-            return checked
+            checked.append(check_state(state, self.param_groups, self._geometries, self._solver))
+            return checked[0]
 
         @torch.no_grad()
-        def keep(_: Optimizer) -> None:
-            keep_places_(self.state, before, by_weight(given[0], self.param_groups))
-            keep_rates_(self.param_groups, rates)
+        def restore(_: Optimizer) -> None:
+            load_in_place_(self.state, before, state_by_weight(checked[0], self.param_groups))
+            load_rates_in_place_(self.param_groups, rates)
 
-        # After the hooks that change what is loaded, and before those that look at the result.
+        # Check after the user's pre-hooks, restore before the user's post-hooks.
         handles = (
             self.register_load_state_dict_pre_hook(check),
-            self.register_load_state_dict_post_hook(keep, prepend=True),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
         )
         try:
             super().load_state_dict(state_dict)
@@ -308,5 +296,5 @@ class SteepestDescent(Optimizer):
 
 
 def _rate_on(device: torch.device, rate: float) -> Tensor:
-    """A rate that captured steps read anew each time."""
+    """A rate as a tensor, which every captured step reads again."""
     return torch.full((), float(rate), dtype=torch.float64, device=device)

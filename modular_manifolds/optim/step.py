@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.optim.stacks import spread
+from modular_manifolds.optim.stacks import broadcast_over
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.plan import Plan, carry_out
-from modular_manifolds.solvers.select import steepest
+from modular_manifolds.solvers.selection import steepest
 from modular_manifolds.solvers.solution import Solution
 
 
 @dataclass(frozen=True)
 class Step:
-    """The point at which the weights land, and the solution that led there, its direction at the length of the step."""
+    """The new point, and the solution, whose direction has the length of the step."""
 
     point: Tensor
     solution: Solution
 
 
-def take(
+def take_step(
     geometry: Geometry,
     point: Tensor,
     gradient: Tensor,
@@ -44,31 +44,31 @@ def take(
         dual: as in `steepest`.
     """
     solution = steepest(geometry.manifold, geometry.norm, point, gradient, solver=solver, dual=dual)
-    longest = length if isinstance(length, float) else None
-    return _along(geometry, point, solution, length, longest)
+    longest_step = length if isinstance(length, float) else None
+    return _step_along(geometry, point, solution, length, longest_step)
 
 
-def take_planned(
+def take_planned_step(
     geometry: Geometry,
     plan: Plan,
     point: Tensor,
     gradient: Tensor,
     length: Tensor | float,
-    longest: float | None,
+    longest_step: float | None,
     dual: Tensor | None = None,
 ) -> Step:
-    """`take` by a plan that was made for matrices of this shape, dtype and device.
+    """`take_step` by an existing plan for this shape, dtype and device.
 
     Args:
-        geometry: as in `take`.
-        length: as in `take`.
-        dual: as in `take`.
+        geometry: as in `take_step`.
+        length: as in `take_step`.
+        dual: as in `take_step`.
         point: shape (*batch, m, n), in at least float32, of one dtype.
         gradient: shape (*batch, m, n), in at least float32, of one dtype.
-        longest: a bound on all lengths; None if none is known.
+        longest_step: a bound on all lengths; None if there is none.
     """
     solution = carry_out(plan, point, gradient, dual)
-    return _along(geometry, point, solution, length, longest)
+    return _step_along(geometry, point, solution, length, longest_step)
 
 
 def decay(point: Tensor, amount: Tensor | float) -> Tensor:
@@ -76,24 +76,24 @@ def decay(point: Tensor, amount: Tensor | float) -> Tensor:
     return point * (1 - _factor(amount, point))
 
 
-def _along(
+def _step_along(
     geometry: Geometry,
     point: Tensor,
     solution: Solution,
     length: Tensor | float,
-    longest: float | None,
+    longest_step: float | None,
 ) -> Step:
     # We own the direction, so we scale it in place.
     direction = solution.direction.mul_(_factor(length, point))
     bound = None
-    if longest is not None:
+    if longest_step is not None:
         shape = tuple(point.shape) if point.dim() > 1 else (*point.shape, 1)
-        bound = longest * geometry.norm.spectral_unit(shape)
+        bound = longest_step * geometry.norm.spectral_unit(shape)
         bound = bound if math.isfinite(bound) else None
     return Step(geometry.manifold.retract(point, direction, length=bound), solution)
 
 
 def _factor(numbers: Tensor | float, like: Tensor) -> Tensor | float:
-    """Numbers of shape (*batch) as factors for the weights `like`."""
-    shaped = spread(numbers, like)
+    """Numbers of shape (*batch) in the shape and dtype of factors for the weights `like`."""
+    shaped = broadcast_over(numbers, like)
     return shaped.to(like.dtype) if isinstance(shaped, Tensor) else shaped

@@ -1,4 +1,4 @@
-"""Weights of an adapted model that the plan has not claimed: one that begins to learn must not be left out silently."""
+"""Unclaimed weights of an adapted model: the optimiser refuses to train without one that has a gradient."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from modular_manifolds.nn.composed import Attached
 
 
 class Unclaimed:
-    """The weights of a model that no parameter group holds: those that were frozen when the model was adapted.
+    """The weights of a model that are in no parameter group, because they were frozen when the model was adapted.
 
-    The model is known by a weak reference, so an optimiser is pickled without it. A copy of an optimiser goes on with the
-    weights that were unclaimed then.
+    The model is held by a weak reference, so a pickled optimiser does not contain it. A copied optimiser keeps the list of
+    unclaimed weights.
 
     Args:
-        net: what the optimiser is built on. Declared networks and bare parameters have no such weights.
+        net: the optimiser's `params`. Declared networks and bare parameters have no such weights.
     """
 
     def __init__(self, net: Any) -> None:
@@ -30,8 +30,8 @@ class Unclaimed:
             self._skipped = frozenset(net.skipped)
             self._model = weakref.ref(net.model)
 
-    def look_again(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """Find the unclaimed weights anew, after a group was added or a weight was replaced."""
+    def refresh(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """Update the list after a group was added or a weight was replaced."""
         model = None if self._model is None else self._model()
         known = self._weights if model is None else list(model.named_parameters())
         claimed = {id(each) for group in groups for each in group["params"]}
@@ -42,27 +42,27 @@ class Unclaimed:
         ]
 
     def check(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse a step that would leave out a weight with a gradient.
+        """Refuse a step that would ignore a weight with a gradient.
 
         Raises:
             UnconstrainedParameterError: the message names the weight.
         """
-        if self._learning() is None:
+        if self._first_learning() is None:
             return
-        # A group may have been added for it since.
-        self.look_again(groups)
-        name = self._learning()
+        # A new group may hold it.
+        self.refresh(groups)
+        name = self._first_learning()
         if name is not None:
             raise UnconstrainedParameterError(
                 f"the weight '{name}'",
-                "must be claimed by the plan before it learns",
-                "a gradient for a weight that was frozen, or was not there, when the model was adapted",
+                "must be in the plan before it is trained",
+                "a gradient of a weight that was frozen or missing when the model was adapted",
                 "Adapt the model while all of it is trainable and freeze it afterwards, pass the weight to "
                 "opt.add_param_group, or name it in an mm.Skip.",
             )
 
-    def _learning(self) -> str | None:
-        """The name of an unclaimed weight that is trainable and has a gradient."""
+    def _first_learning(self) -> str | None:
+        """The name of the first unclaimed trainable weight with a gradient; None if there is none."""
         for name, weight in self._weights:
             if weight.grad is not None and weight.requires_grad:
                 return name

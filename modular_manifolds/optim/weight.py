@@ -1,4 +1,4 @@
-"""One weight as the optimiser knows it: a name, a parameter, a geometry, and its place in the parameter groups."""
+"""The optimiser's description of one weight: a name, a parameter, a geometry, and its place in the parameter groups."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.select import find_solver
+from modular_manifolds.solvers.selection import find_solver
 
-AS_STORED: Final = ("momentum", "master")
-"""Entries of the state in the shape of the stored parameter, which all pieces of it share."""
+STORED_SHAPE_ENTRIES: Final = ("momentum", "master")
+"""State entries in the shape of the stored parameter; all its pieces share them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A logical matrix, or a stack of them, with its geometry: a whole parameter or a piece of one.
+    """A logical matrix, or a stack of them, with its geometry: a whole parameter or a piece of it.
 
     Args:
         name: the path in the network, with the piece's name in brackets.
@@ -28,10 +28,10 @@ class Weight:
         geometry: its manifold and norm.
         group: `param_groups[group]["params"][place]` is the parameter.
         place: `param_groups[group]["params"][place]` is the parameter.
-        index: counts the weights of all groups.
+        index: its number among the weights of all groups.
         path: the parameter's name.
-        piece: the place of the weight in the parameter; None if it is the whole.
-        slot: the place of the piece among the parameter's pieces.
+        piece: the piece of the parameter; None for the whole parameter.
+        slot: the number of the piece among the parameter's pieces.
     """
 
     name: str
@@ -51,16 +51,16 @@ class Weight:
 
     @property
     def matrix_shape(self) -> tuple[int, ...]:
-        """The shape as a solver sees it: a vector is one column."""
+        """The shape for a solver: a vector is one column."""
         shape = self.shape
         return (*shape, 1) if len(shape) == 1 else shape
 
     def read(self, stored: Tensor) -> Tensor:
-        """This weight's part of a tensor of the parameter's shape, in its logical shape."""
+        """This weight's entries of a tensor of the parameter's shape, in the logical shape."""
         return stored if self.piece is None else self.piece.read(stored)
 
     def target(self) -> Tensor:
-        """This weight inside the parameter's memory. Its dimensions may be more than those of the logical shape."""
+        """A view of the parameter's memory. It may have more dimensions than the logical shape."""
         return self.parameter if self.piece is None else self.piece.view(self.parameter)
 
     def write_(self, values: Tensor) -> None:
@@ -71,25 +71,25 @@ class Weight:
             self.piece.write_(self.parameter, values)
 
     def share_in(self, group: Mapping[str, Any]) -> Any:
-        """The weight's share in its group: a parameter of several pieces lists one for each."""
+        """The weight's share in its group."""
         share = group["shares"][self.place]
         return share[self.slot] if isinstance(share, list | tuple) else share
 
     def key(self, entry: str) -> str:
-        """The name of an entry in the parameter's state."""
-        if self.piece is None or entry in AS_STORED or not self.piece.name:
+        """The key of an entry in the parameter's state."""
+        if self.piece is None or entry in STORED_SHAPE_ENTRIES or not self.piece.name:
             return entry
         return f"{entry}[{self.piece.name}]"
 
-    def held(self, state: dict[str, Any]) -> dict[str, Any] | PieceState:
+    def entries(self, state: dict[str, Any]) -> dict[str, Any] | PieceState:
         """The weight's own entries of the parameter's state."""
         return state if self.piece is None else PieceState(self, state)
 
 
 class PieceState:
-    """The entries of a piece in the state of its parameter: views of those in the stored shape, and its own.
+    """The entries of a piece in its parameter's state: views of the shared entries, and the piece's own.
 
-    An entry in the stored shape is laid out so that each piece of it is a view.
+    The memory layout of a shared entry makes every piece of it a view.
     """
 
     def __init__(self, weight: Weight, state: dict[str, Any]) -> None:
@@ -100,19 +100,23 @@ class PieceState:
 
     def __getitem__(self, entry: str) -> Any:
         value = self._state[self._weight.key(entry)]
-        return self._weight.read(value) if entry in AS_STORED else value
+        return self._weight.read(value) if entry in STORED_SHAPE_ENTRIES else value
 
     def get(self, entry: str) -> Any:
         value = self._state.get(self._weight.key(entry))
-        return value if value is None or entry not in AS_STORED else self._weight.read(value)
+        return (
+            value
+            if value is None or entry not in STORED_SHAPE_ENTRIES
+            else self._weight.read(value)
+        )
 
 
 def dual_shape(weight: Weight, solver: str | Solver) -> tuple[int, ...] | None:
-    """The shape of the dual variable that the weight's solver starts from; None if it starts from none."""
+    """The shape of the dual variable of the weight's solver; None if the solver has none."""
     chosen = find_solver(weight.geometry.manifold, weight.geometry.norm, solver)
     return chosen.dual_shape(weight.matrix_shape)
 
 
 def full_dtype(weight: Tensor) -> torch.dtype:
-    """The dtype that a weight is stepped in: its own, and float32 if that is coarser."""
+    """The dtype of a weight's step: its own dtype, but at least float32."""
     return torch.promote_types(weight.dtype, torch.float32)

@@ -7,10 +7,10 @@ from modular_manifolds.solvers.closed_form import NormSteepest as NormSteepest
 from modular_manifolds.solvers.closed_form import RowTangentGradient as RowTangentGradient
 from modular_manifolds.solvers.closed_form import TangentGradient as TangentGradient
 from modular_manifolds.solvers.plan import Plan as Plan
-from modular_manifolds.solvers.select import Choice as Choice
-from modular_manifolds.solvers.select import find_solver as find_solver
-from modular_manifolds.solvers.select import select as select
-from modular_manifolds.solvers.select import steepest as steepest
+from modular_manifolds.solvers.selection import Choice as Choice
+from modular_manifolds.solvers.selection import find_solver as find_solver
+from modular_manifolds.solvers.selection import select as select
+from modular_manifolds.solvers.selection import steepest as steepest
 from modular_manifolds.solvers.skew_sign import SkewSign as SkewSign
 from modular_manifolds.solvers.solution import Solution as Solution
 from modular_manifolds.solvers.solution import Status as Status

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.matrices import MATRIX, exceeds_rounding, inner, normalise
-from modular_manifolds.linalg.msign import msign
+from modular_manifolds.linalg.matrix_sign import msign
 from modular_manifolds.linalg.msign_gap import nuclear_bounds
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm

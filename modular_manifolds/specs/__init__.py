@@ -1,4 +1,4 @@
-"""Networks and runs as data: YAML and JSON, refused in words if they are wrong."""
+"""Specifications of networks and runs as YAML and JSON, with clear errors for wrong data."""
 
 from modular_manifolds.specs.network import NetworkSpec as NetworkSpec
 from modular_manifolds.specs.run import RunSpec as RunSpec

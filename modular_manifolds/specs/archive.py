@@ -1,4 +1,4 @@
-"""One file of tensors and data, written whole or not at all, read without unpickling."""
+"""Files of tensors and data, written atomically, and read without unpickling."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from modular_manifolds.specs.whole import written_whole
 FORMAT: Final = 1
 """The version of the file format."""
 KEY: Final = "modular_manifolds"
-"""The key of our part in the metadata of the safetensors file."""
+"""The key of this library's metadata in a safetensors file."""
 
 
 def write_archive(
     path: str | Path, tensors: Mapping[str, Tensor], *, kind: str, content: object
 ) -> None:
-    """Write a safetensors file: the tensors, and `content` as JSON in its metadata.
+    """Write a safetensors file with the tensors, and with `content` as JSON in its metadata.
 
-    The file is written under a temporary name beside `path` and renamed, so that `path` holds the old
-    file or the new one at any time, also when the writing is interrupted.
+    The file is written under a temporary name and then renamed, so `path` always holds the old or the new file, even if
+    writing is interrupted.
 
     Args:
-        tensors: any dtype that safetensors knows; copied to the CPU.
-        kind: what the file is, in one word; `read_archive` asks for it.
-        content: anything JSON can hold.
+        tensors: tensors of any dtype of safetensors; they are copied to the CPU.
+        kind: the kind of the file, in one word; `read_archive` checks it.
+        content: JSON-able data.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -51,7 +51,7 @@ def write_archive(
         with written_whole(path) as temporary:
             mode = temporary.stat().st_mode
             save_file(copies, temporary, metadata={KEY: json.dumps(label)})
-            # safetensors leaves a file that only its owner can read; give it the mode of any new file.
+            # safetensors makes the file readable for its owner only; restore the default mode.
             temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -61,14 +61,14 @@ def write_archive(
 
 @dataclass(frozen=True)
 class Header:
-    """An archive without its tensors: their shapes and dtypes by name, and the content."""
+    """The content of an archive, and the shapes and dtypes of its tensors by name."""
 
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     content: Any
 
 
 def read_header(path: str | Path, *, kind: str) -> Header:
-    """The header of a file that `write_archive` wrote: however large its tensors are, none is read.
+    """The header of a file from `write_archive`, without reading its tensors.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind or of another format.
@@ -83,13 +83,13 @@ def read_header(path: str | Path, *, kind: str) -> Header:
 
 
 def read_archive(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], Any]:
-    """The tensors, on the CPU, and the content of a file that `write_archive` wrote.
+    """The tensors, on the CPU, and the content of a file from `write_archive`.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind or of another format, or larger than memory.
     """
     with _opened(path) as file:
-        # A file may have holes, and be far larger than the disk.
+        # A sparse file may be much larger than the disk.
         check_memory(
             Path(path).stat().st_size,
             argument=str(path),
@@ -115,7 +115,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except (OSError, ValueError, TypeError) as error:
-        # A ValueError is about the path, as one with a zero byte in it; this library's errors say more.
+        # A ValueError concerns the path, such as a zero byte in it; this library's own errors pass through.
         if isinstance(error, ArgumentError):
             raise
         raise CheckpointError(

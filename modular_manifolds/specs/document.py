@@ -1,4 +1,4 @@
-"""A whole specification: from and to text, with errors in words."""
+"""A complete specification: conversion from and to text, with one-line errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modular_manifolds.specs.text import decoded, dump_yaml, parse_json, parse_y
 
 
 class Document(BaseModel):
-    """A specification that stands for itself in a file. Every way in raises SpecError for bad data."""
+    """A specification that is a whole file. Every constructor raises SpecError for wrong data."""
 
     def __init__(self, *args: Any, **data: Any) -> None:
         check_extent(args[0] if args else data)
@@ -22,19 +22,19 @@ class Document(BaseModel):
             super().__init__(*args, **data)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The classes of a network's parts are derived from a table, so they have no place to be found at.
+        # The classes of a network's parts are generated, so pickle cannot find them by name.
         return type(self).model_validate, (self.model_dump(mode="json"),)
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """As pydantic's, with a SpecError of one line."""
+        """As in pydantic, but errors are a SpecError of one line."""
         check_extent(obj)
         with in_words(obj):
             return super().model_validate(obj, **options)
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
-        """As pydantic's, with a SpecError of one line; a key that stands twice is refused."""
+        """As in pydantic, but errors are a SpecError of one line, and duplicate keys are refused."""
         text = json_data if isinstance(json_data, str) else decoded(json_data, "the JSON text")
         return cls.model_validate(parse_json(text), **options)
 
@@ -48,8 +48,8 @@ class Document(BaseModel):
         """Read a file: JSON if its name ends in `.json`, YAML otherwise.
 
         Raises:
-            SpecError: the file cannot be read or says something that is not known; the message
-                names the file and the place in it.
+            SpecError: the file cannot be read, or a key or value is wrong; the message names the file and the
+                position in it.
         """
         data = read(path)
         try:

@@ -1,4 +1,4 @@
-"""One line for each of pydantic's findings: place, rule, value seen, remedy."""
+"""One-line errors from pydantic's error details: place, rule, value seen, remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from modular_manifolds.errors import ArgumentError, SpecError
-from modular_manifolds.specs.nearest import LONGEST, suggestion
+from modular_manifolds.specs.nearest import MAX_NAME_LENGTH, suggestion
 
 WORDS: Final[dict[str, tuple[str, str]]] = {
     "missing": ("must be given", "Add it."),
@@ -34,7 +34,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "too_short": ("must hold at least {min_length}", "Add what is missing."),
     "too_long": ("must hold at most {max_length}", "Take some away."),
 }
-"""Rule and remedy for what pydantic finds, by its name for the finding."""
+"""Rule and remedy for each error type of pydantic."""
 
 
 @contextmanager
@@ -47,11 +47,11 @@ def in_words(data: object) -> Iterator[None]:
         raise spec_error(details[0], data) from None
 
 
-def spec_error(found: ErrorDetails, data: object) -> SpecError:
-    """The first finding as one line; `data` tells which parts of its location the caller wrote."""
-    where = ".".join(written_location(found["loc"], data))
-    context: dict[str, Any] = found.get("ctx", {})
-    kind, seen = found["type"], _short(found["input"])
+def spec_error(details: ErrorDetails, data: object) -> SpecError:
+    """One error of pydantic as a one-line error; `data` decides which parts of its location are keys of the caller."""
+    where = ".".join(written_location(details["loc"], data))
+    context: dict[str, Any] = details.get("ctx", {})
+    kind, seen = details["type"], _short(details["input"])
     match kind:
         case "value_error" if isinstance(inner := context["error"], ArgumentError):
             where = f"{where}.{inner.argument}" if where else inner.argument
@@ -72,23 +72,23 @@ def spec_error(found: ErrorDetails, data: object) -> SpecError:
             rule, seen, remedy = "must be given", "nothing", "Say which kind is wanted."
         case "literal_error":
             rule = f"must be {context['expected']}"
-            remedy = suggestion(str(found["input"]), _quoted(context["expected"]))
+            remedy = suggestion(str(details["input"]), _quoted(context["expected"]))
         case _:
-            rule, remedy = WORDS.get(kind, ("must be valid", found["msg"] + "."))
+            rule, remedy = WORDS.get(kind, ("must be valid", details["msg"] + "."))
             rule = rule.format(**context)
             seen = "nothing" if kind == "missing" else seen
     return SpecError(where or "the specification", rule, seen, remedy)
 
 
 def written_location(location: tuple[int | str, ...], data: object) -> Iterator[str]:
-    """The parts of pydantic's location that are keys or indices of `data`, not names of a union's kinds."""
+    """The parts of pydantic's location that are keys or indices of `data`, without the tags of unions."""
     at_key = False
     kind_known = False
     for part in location:
         if part in ("[list]", "[mapping]"):
             at_key = True
         elif part == "[key]":
-            # What was found concerns the key that came before, not a value below it.
+            # The error concerns the previous key, not its value.
             return
         elif not at_key and not kind_known and _names_a_kind(part, data):
             kind_known = True
@@ -122,8 +122,8 @@ def _quoted(listed: str) -> list[str]:
 
 
 def _clipped(name: str) -> str:
-    """A name as it is, unless it is so long that the rest of the line would be lost behind it."""
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+    """The name, shortened if it is longer than `MAX_NAME_LENGTH` characters."""
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[:MAX_NAME_LENGTH]}…"
 
 
 def _short(value: object) -> str:

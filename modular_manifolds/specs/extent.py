@@ -1,4 +1,4 @@
-"""How large the data of a specification may be: refused before anything is made of them."""
+"""Limits on the size of a specification's data, checked before the data is used."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from typing import Any, Final, NamedTuple
 from modular_manifolds.errors import SpecError
 
 MOST_VALUES: Final = 1_000_000
-"""Numbers, texts, lists and mappings in a specification; a value that stands at two places counts twice."""
+"""The largest number of values (numbers, texts, lists and mappings) in a specification, with aliases counted each time."""
 MOST_LEVELS: Final = 100
-"""Lists and mappings inside one another."""
+"""The largest nesting depth of lists and mappings."""
 MOST_BYTES: Final = 2**24
-"""Bytes of a file with a specification."""
+"""The largest size of a specification file, in bytes."""
 MOST_LINES: Final = 400_000
-"""Lines and commas of YAML, which is slow to read."""
-LARGEST: Final = 2**64
-"""No whole number of a specification reaches this one, up or down."""
+"""The largest number of lines and commas in YAML, which is slow to parse."""
+INTEGER_LIMIT: Final = 2**64
+"""Integers of a specification must be smaller than this in absolute value."""
 
 
 def check_extent(data: object) -> None:
-    """Refuse data that are too many, too deep, or hold a number that no machine word holds.
+    """Refuse data with too many values, too deep nesting, or integers beyond 64 bits.
 
-    A few lines of YAML can stand for more values than any memory holds: an alias is a value at a second place. Such a
-    value is looked at once and counted at each of its places.
+    A few lines of YAML with aliases can describe more values than memory can hold. An aliased value is visited once, and
+    counted at each of its positions.
 
     Raises:
         SpecError: the message names the place.
     """
-    # In a list of its own, so that data which are a single number are looked at too.
+    # Wrapped in a list, so that a single number is checked too.
     _extent_of([data], [], {})
 
 
 class _Extent(NamedTuple):
-    """How many values a container holds, itself among them, and how many containers inside one another."""
+    """The number of values of a container, including itself, and its nesting depth."""
 
     values: int
     levels: int
 
 
 Place = tuple[object, object]
-"""A container, and the key that leads from the container around it to it."""
+"""A container, and its key in its parent container."""
 
 
 def _extent_of(container: Any, around: list[Place], known: dict[int, _Extent]) -> _Extent:
     values, levels = 1, 0
     for key, part in container.items() if isinstance(container, dict) else enumerate(container):
         path = [*around, (part, key)]
-        if isinstance(part, int) and not -LARGEST < part < LARGEST:
+        if isinstance(part, int) and not -INTEGER_LIMIT < part < INTEGER_LIMIT:
             raise SpecError(
                 _written(path),
                 "must be a number below 2^64",
@@ -56,7 +56,7 @@ def _extent_of(container: Any, around: list[Place], known: dict[int, _Extent]) -
         if not isinstance(part, dict | list | tuple):
             values += 1
         elif not any(part is each for each, _ in around):
-            # A container that holds itself is refused by the model, which has the right words.
+            # The model refuses a container that contains itself, with a better message.
             extent = known.get(id(part))
             if len(path) + (extent.levels if extent else 0) > MOST_LEVELS:
                 raise SpecError(
@@ -79,5 +79,5 @@ def _extent_of(container: Any, around: list[Place], known: dict[int, _Extent]) -
 
 
 def _written(path: list[Place]) -> str:
-    # The first key is the place in the list around the data.
+    # The first key is the index in the wrapping list.
     return ".".join(str(key) for _, key in path[1:]) or "the specification"

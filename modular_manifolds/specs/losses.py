@@ -1,4 +1,4 @@
-"""The losses a run can name: cross entropy, and one that trains for certified accuracy."""
+"""The losses of a run: cross entropy, and a margin loss for certified accuracy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from modular_manifolds.specs.base import Spec
 
 
 class CrossEntropySpec(Spec):
-    """Cross entropy of the network's outputs as they are."""
+    """Cross entropy of the network's outputs."""
 
     name: Literal["cross-entropy"]
 
 
 class MarginSpec(Spec):
-    """Cross entropy that asks for a margin, so that predictions are certified at some radius.
+    """Cross entropy with a margin, so that predictions are certified at a radius.
 
     With L the network's declared Lipschitz bound from l2 to l2, per unit of radius, the loss is cross
     entropy of `temperature · (z/L − √2 · margin · e_label)`. A point whose differences of outputs
@@ -25,9 +25,9 @@ class MarginSpec(Spec):
 
     name: Literal["margin"]
     temperature: Annotated[float, Field(gt=0)] = 4.0
-    """How hard the loss presses on points near the margin; in 1/radius."""
+    """The weight of points near the margin, in 1/radius."""
     margin: Annotated[float, Field(ge=0)] = 0.3
-    """The l2 radius that points should be certified at, in the data's own units: pixels in [0, 1]."""
+    """The target l2 radius of the certificate, in the data's own units: pixels in [0, 1]."""
 
 
 LossSpec = Annotated[CrossEntropySpec | MarginSpec, Field(discriminator="name")]

@@ -1,4 +1,4 @@
-"""How much memory this machine has, and a refusal of what does not fit."""
+"""The memory of this machine, and a check before large allocations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ GROUP_LIMITS: Final = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-"""The files in which Linux says how much memory a container may have."""
+"""The files with the memory limit of a Linux container."""
 
 
 def machine_memory() -> int | None:
-    """Bytes of memory that this machine, or the container around the process, has; None if neither says so."""
+    """The memory of this machine or container, in bytes; None if it is unknown."""
     known: list[int] = []
     with suppress(AttributeError, ValueError, OSError):
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -31,14 +31,14 @@ def machine_memory() -> int | None:
 def check_memory(
     needed: int, *, argument: str, seen: str, remedy: str, error: type[ArgumentError]
 ) -> None:
-    """Refuse what needs more memory than the machine has, before any of it is asked for.
+    """Raise an error if an allocation needs more memory than the machine has.
 
     Args:
-        needed: bytes, at least.
-        argument: as the error says them.
-        seen: as the error says them.
-        remedy: as the error says them.
-        error: the kind of the error.
+        needed: a lower bound on the memory, in bytes.
+        argument: the parts of the error message.
+        seen: the parts of the error message.
+        remedy: the parts of the error message.
+        error: the class of the error.
     """
     memory = machine_memory()
     if memory is not None and needed > memory:
@@ -51,10 +51,10 @@ def check_memory(
 
 
 def in_words(count: int) -> str:
-    """A number of bytes, as `1.5 GiB`."""
+    """A number of bytes as a text such as `1.5 GiB`."""
     units = ("bytes", "KiB", "MiB", "GiB", "TiB")
     place = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
-    # A float has no room for a number of a thousand digits.
+    # Very large integers do not fit into a float.
     whole = count >> (10 * place)
     return (
         f"{whole:,} {units[place]}"

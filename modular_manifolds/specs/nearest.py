@@ -6,18 +6,18 @@ import difflib
 from collections.abc import Iterable
 from typing import Final
 
-LONGEST: Final = 100
+MAX_NAME_LENGTH: Final = 100
 """The largest number of characters of a name that is compared."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`Did you mean 'lr'? Known here: lr, momentum.`; the question only if a name is near."""
+    """A text such as `Did you mean 'lr'? Known here: lr, momentum.`, with the question only for a similar name."""
     names = list(known)
-    # A name of a thousand letters is near to none, and to compare it takes long.
-    near = (
+    # Comparing very long names is slow, and they are similar to none.
+    similar = (
         []
-        if len(name) > LONGEST
+        if len(name) > MAX_NAME_LENGTH
         else difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     )
-    question = f"Did you mean '{near[0]}'? " if near else ""
+    question = f"Did you mean '{similar[0]}'? " if similar else ""
     return f"{question}Known here: {', '.join(names) or 'none'}."

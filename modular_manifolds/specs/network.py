@@ -27,11 +27,11 @@ from modular_manifolds.specs.table import COMPOUNDS, MANIFOLDS, MODULES, NORMS
 
 
 class NetworkSpec(Document, RootModel[ModuleNode]):
-    """The description needed to build a network like this one, without its weights.
+    """The structure of a network, without its weights.
 
-    Modules are mappings with a `type`; a type that needs no arguments may be written as its name alone.
-    `NetworkSpec.from_module(spec.build())` is a normal form: powers expanded, defaults written out; it
-    builds a network with the same tree, and dumping that gives the same specification.
+    Modules are mappings with a `type`; a type without required arguments may be written as its name alone.
+    `NetworkSpec.from_module(spec.build())` is a normal form with expanded powers and explicit defaults. It builds a network
+    with the same tree, whose specification is the normal form again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,17 +53,17 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
         max_modules: int = MOST_MODULES,
         max_weights: int | None = None,
     ) -> Module:
-        """A network with weights drawn afresh, from torch's global generator.
+        """A network with new random weights from torch's global generator.
 
         Args:
-            where: how errors name the place of this specification in a larger one.
-            max_modules: how many modules the network may have.
-            max_weights: how many entries its weights may have together; as many as memory holds without it.
+            where: the position of this specification in a larger one, for errors.
+            max_modules: the largest number of modules.
+            max_weights: the largest number of weight entries; None for as many as fit into memory.
 
         Raises:
-            ArgumentError: an argument is out of range, or two modules do not fit; the message says
-                at which place in the specification.
-            SpecError: the network is larger than allowed. Nothing is made then.
+            ArgumentError: an argument is out of range, or two modules do not fit; the message names the position in
+                the specification.
+            SpecError: the network is larger than allowed; then nothing is built.
         """
         self.check_size(Limits(max_modules, max_weights), where, bytes_each=TO_BUILD)
         return self.root.build(where)
@@ -72,10 +72,10 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
         """Count modules and weights, and refuse the network if it is larger than allowed.
 
         Args:
-            bytes_each: what an entry of a weight takes in memory; None if nothing is put there.
+            bytes_each: the memory for each weight entry, in bytes; None if no memory is needed.
 
         Raises:
-            SpecError: it is larger.
+            SpecError: the network is larger.
             ArgumentError: an argument is out of range.
         """
         argument = where or "the network"
@@ -83,31 +83,31 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
         limits.check_weights(size_of(self.root, where).weights, argument, bytes_each=bytes_each)
 
     def normal(self) -> NetworkSpec:
-        """The normal form, without touching torch's global generator."""
+        """The normal form; torch's global generator is not used."""
         self.check_size(Limits())
         return type(self).from_module(self.build_without_weights())
 
     def build_aside(self, where: str = "") -> Module:
-        """Like `build`, `aside`, and of any size."""
+        """Like `build`, but without size limits and inside `aside()`."""
         with aside():
             return self.root.build(where)
 
     def build_without_weights(self, where: str = "") -> Module:
-        """A network whose weights have shapes and no values, on torch's meta device; of any size."""
+        """A network of any size on torch's meta device: its weights have shapes but no values."""
         with without_weights():
             return self.root.build(where)
 
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """While inside, networks are built on the meta device, and torch's global generator stays as it was."""
+    """A context in which networks are built on the meta device, and torch's global generator is restored afterwards."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         yield
 
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """While inside, networks are built on the CPU, and torch's global generator stays as it was."""
+    """A context in which networks are built on the CPU, and torch's global generator is restored afterwards."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         yield
 
@@ -141,9 +141,9 @@ def _dumped(value: object, where: str) -> object:
 
 
 def _in_a_row(kind: str, named: dict[str, object]) -> object:
-    """A list if it builds the same names, else a mapping.
+    """The modules as a list if that builds the same names, otherwise as a mapping.
 
-    A list of modules flattens the unnamed series in it, as `mm.Series(f, g)` does; a mapping does not.
+    A list flattens unnamed series inside it, as `mm.Series(f, g)` does; a mapping does not.
     """
     counted = list(named) == [str(i) for i in range(len(named))]
     flattened = kind == "series" and any(

@@ -18,7 +18,7 @@ SOLVERS: Final = ("auto", *dict.fromkeys(name for pair in pairs() for name in pa
 
 
 class SteepestDescentSpec(Spec):
-    """Steepest descent in the modular norm: manifold Muon if weights are Stiefel × Spectral."""
+    """Steepest descent in the modular norm: manifold Muon for Stiefel × Spectral weights."""
 
     name: Literal["steepest-descent"]
     lr: Positive = 0.1
@@ -26,7 +26,7 @@ class SteepestDescentSpec(Spec):
     momentum: Momentum = 0.9
     """How much of the momentum a step keeps."""
     nesterov: bool = Field(default=True, validate_default=True)
-    """Whether the step looks ahead along the momentum; needs momentum."""
+    """Whether to use Nesterov momentum; needs momentum."""
     tangent_momentum: bool = False
     """Whether the momentum is projected to the tangent space after each step."""
     solver: str = "auto"
@@ -44,14 +44,14 @@ class SteepestDescentSpec(Spec):
     def _nesterov_has_momentum(cls, nesterov: bool, others: ValidationInfo) -> bool:
         if nesterov and others.data.get("momentum") == 0:
             raise refused(
-                "must be false where momentum is 0",
+                "must be false if momentum is 0",
                 "Write nesterov: false too, or a momentum such as 0.9.",
             )
         return nesterov
 
 
 class AdamWSpec(Spec):
-    """`torch.optim.AdamW`, a baseline that knows no manifold."""
+    """`torch.optim.AdamW`, a baseline without manifolds."""
 
     name: Literal["adamw"]
     lr: Positive = 3e-3
@@ -65,9 +65,9 @@ class AdamWSpec(Spec):
 
 
 class MuonSpec(Spec):
-    """`torch.optim.Muon`, a baseline that knows no manifold.
+    """`torch.optim.Muon`, a baseline without manifolds.
 
-    In a network with stacks, vectors or an embedding it takes the hidden matrices, and AdamW the rest.
+    In a network with stacks, vectors or an embedding it steps the hidden matrices, and AdamW steps the other weights.
     """
 
     name: Literal["muon"]
@@ -76,7 +76,7 @@ class MuonSpec(Spec):
     momentum: Momentum = 0.95
     """How much of the momentum a step keeps."""
     nesterov: bool = True
-    """Whether the step looks ahead along the momentum."""
+    """Whether to use Nesterov momentum."""
     weight_decay: AtLeastZero = 0.0
     """The decoupled weight decay."""
 

@@ -1,4 +1,4 @@
-"""Assignments such as `optimizer.lr=0.3` to a specification that is already data."""
+"""Assignments such as `optimizer.lr=0.3`, applied to the data of a specification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modular_manifolds.specs.nearest import suggestion
 from modular_manifolds.specs.text import parse_yaml
 
 KINDS = ("name", "type")
-"""The keys that say which kind of thing a mapping describes."""
+"""The keys that decide the other keys of a mapping."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Assignment:
 
     @property
     def comes_first(self) -> bool:
-        """Whether it decides which other keys there are: a whole section, or a section's name."""
+        """Whether it assigns a whole section or a section's name, which decides the other keys."""
         return len(self.parts) == 1 or self.parts[1:] == ["name"]
 
     def below(self, section: str) -> bool:
-        """Whether it changes a part of `section`."""
+        """Whether it changes `section` or a key inside it."""
         return self.parts[0] == section
 
 
 def parse_assignment(text: str) -> Assignment:
-    """`optimizer.lr=0.3` in its two halves; the value is YAML.
+    """Parse a text such as `optimizer.lr=0.3`; the value is YAML.
 
     Raises:
         SpecError: there is no `=`, no key, or the value is not YAML.
@@ -51,12 +51,12 @@ def parse_assignment(text: str) -> Assignment:
 
 
 def assign_(data: dict[str, Any], assignments: Iterable[Assignment]) -> None:
-    """Apply the assignments to `data`, those that name a kind first.
+    """Apply the assignments to `data`, first those to `name` and `type`.
 
-    A new kind (`name`, `type`) starts alone: what its mapping said of the old kind is dropped.
+    A new `name` or `type` removes all other keys of its mapping.
 
     Raises:
-        SpecError: a key leads through something that is not there.
+        SpecError: a key refers to a missing part.
     """
     for each in sorted(assignments, key=lambda each: each.parts[-1] not in KINDS):
         *through, last = each.parts
@@ -74,7 +74,7 @@ def assign_(data: dict[str, Any], assignments: Iterable[Assignment]) -> None:
 
 
 def _key(place: Any, part: str, where: str) -> Any:
-    """`part` as a key or index that `place` has."""
+    """`part` as an existing key or index of `place`."""
     if isinstance(place, list):
         if part.isdecimal() and int(part) < len(place):
             return int(part)

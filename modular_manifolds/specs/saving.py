@@ -1,4 +1,4 @@
-"""A network in one file: its weights, and the specification that builds it."""
+"""Saving a network in one file: its weights, and the specification that builds it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ KIND: Final = "network"
 def save(net: Module, path: str | Path) -> None:
     """Write `net` to a safetensors file with its specification in the metadata.
 
-    `path` holds the old file or the whole new one at any time. `load` gives back the same weights, bit
-    for bit and in their dtype, and the same tree.
+    `path` always holds the old file or the complete new one. `load` restores the same weights, bit for bit and in their
+    dtype, and the same tree.
 
     Raises:
         SpecError: the network holds a class that is not of this library.
@@ -38,16 +38,16 @@ def save(net: Module, path: str | Path) -> None:
 def load(
     path: str | Path, *, max_modules: int = MOST_MODULES, max_weights: int | None = None
 ) -> Module:
-    """Read a network that `save` wrote, on the CPU; nothing is unpickled and nothing random is used up.
+    """Read a network from a file of `save`, on the CPU, without unpickling and without random numbers.
 
-    The specification is counted and compared with the sizes in the file's header before anything is made.
+    The sizes in the specification and in the file's header are checked before the network is built.
 
     Args:
-        max_modules: how many modules the network may have.
-        max_weights: how many entries its weights may have together; as many as memory holds without it.
+        max_modules: the largest number of modules.
+        max_weights: the largest number of weight entries; None for as many as fit into memory.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another format, or asks for a larger network.
+        CheckpointError: the file is missing or damaged, has another format, or describes a larger network.
     """
     header = read_header(path, kind=KIND)
     try:
@@ -62,7 +62,7 @@ def load(
     tensors, _ = read_archive(path, kind=KIND)
     net = spec.build_aside()
     built = net.state_dict()
-    # In the memory layout of a network just built: another one would round products differently.
+    # Use the memory layout of a newly built network, because another layout rounds products differently.
     laid_out = {
         name: torch.empty_like(built[name], dtype=each.dtype).copy_(each)
         for name, each in tensors.items()
@@ -75,7 +75,7 @@ def _check_fit(
     path: str | Path, found: dict[str, tuple[str, tuple[int, ...]]], wanted: dict[str, Tensor]
 ) -> None:
     for name in sorted(found.keys() ^ wanted.keys()):
-        seen = "one that the network has not" if name in found else "nothing"
+        seen = "a tensor that the network does not have" if name in found else "nothing"
         raise CheckpointError(f"{path}: '{name}'", "must be a tensor of the network", seen, REMEDY)
     for name, tensor in wanted.items():
         shape, (dtype, given) = tuple(tensor.shape), found[name]
@@ -94,6 +94,6 @@ REAL: Final = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-"""The dtypes of weights, by the names that safetensors has for them."""
+"""The dtypes of weights by their names in safetensors."""
 DTYPES: Final = {**REAL, "I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
 REMEDY: Final = "Its specification belongs to another network: save the network again."

@@ -1,4 +1,4 @@
-"""The pydantic models of networks, derived from the table and the constructors behind it."""
+"""The pydantic models of networks, derived from the table of modules and their constructors."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from modular_manifolds.specs.table import COMPOUNDS, MANIFOLDS, MODULES, NORMS
 
 
 class Node(Spec):
-    """A row of the table: `type` names it, the other fields are its constructor's arguments."""
+    """One module, manifold or norm: `type` is its name, the other fields are its constructor's arguments."""
 
-    # Built at first use, when all rows have their models. A row made from a constructor has no source to read
-    # docstrings from, and looking for one takes most of the time in which the library is imported.
+    # Built at first use, when all models exist. Generated classes have no source for docstrings, and searching for it
+    # would dominate the import time.
     model_config = ConfigDict(defer_build=True, use_attribute_docstrings=False)
 
     constructs: ClassVar[type]
     type: str
 
     def build(self, where: str = "") -> Any:
-        """The live object; an error of its constructor names its place in the specification."""
+        """The object itself; an error of its constructor names the position in the specification."""
         arguments = {
             name: value.build(below(where, name)) if isinstance(value, Node) else value
             for name, value in self
@@ -57,11 +57,11 @@ class Node(Spec):
 
 @dataclass(frozen=True, eq=False)
 class OneOf:
-    """Marks a field as any of `kinds`, told apart by the key `by`, whose value alone stands for its kind.
+    """Marks a field as one of `kinds`. The key `by` names the kind, and a kind's name alone is accepted too.
 
     Args:
-        name: what the JSON Schema calls the choice.
-        kinds: the specs by their kind; filled before the first use.
+        name: the name of the choice in the JSON Schema.
+        kinds: the specs by kind; filled before the first use.
         by: the key that names the kind.
     """
 
@@ -107,7 +107,7 @@ def _check_name(name: str) -> str:
 Name = Annotated[
     str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": "^[^.]+$"})
 ]
-"""The name of a module in a row."""
+"""The name of a module inside a compound."""
 NAMED = Field(min_length=1, json_schema_extra={"additionalProperties": False})
 
 
@@ -118,7 +118,7 @@ def _container(value: object) -> str | None:
 
 
 class CompoundNode(Node):
-    """Modules in a row: a list, or a mapping whose keys become the live modules' names."""
+    """A compound of modules: a list, or a mapping whose keys become the modules' names."""
 
     modules: Annotated[
         Annotated[tuple[ModuleNode, ...], Field(strict=False, min_length=1), Tag("[list]")]
@@ -143,14 +143,14 @@ class CompoundNode(Node):
             return type(self).constructs(*built.values())
 
     def parts(self) -> list[tuple[str, Node]]:
-        """The modules by their names, or by their positions if they have none."""
+        """The modules by their names, or by their positions if they have no names."""
         if isinstance(self.modules, dict):
             return list(self.modules.items())
         return [(str(i), part) for i, part in enumerate(self.modules)]
 
 
 class PowerNode(Node):
-    """`times` copies of `module` in series, each with weights of its own."""
+    """`times` copies of `module` in series, each with its own weights."""
 
     module: ModuleNode
     times: Annotated[int, Field(ge=1)]
@@ -162,7 +162,7 @@ class PowerNode(Node):
 
 
 def below(where: str, name: str) -> str:
-    """The dotted path of a part."""
+    """The dotted path of a part inside `where`."""
     return f"{where}.{name}" if where else name
 
 
@@ -170,7 +170,7 @@ def _node(name: str, constructs: type | None, base: type[Node] = Node) -> type[N
     """The model of one row: a field for each argument of the constructor, or the fields of `base`."""
     fields: dict[str, Any] = {"type": (Literal[name], ...)}
     if constructs is not None and base is Node:
-        # A bond without a constructor of its own has its numbers fixed by its class.
+        # A bond without an own constructor has no arguments.
         inherited = constructs.__init__ is Bond.__init__
         fields |= {} if inherited else arguments_of(constructs.__init__)
     summary = (inspect.getdoc(constructs or base) or name).split("\n\n")[0]
@@ -200,7 +200,7 @@ def arguments_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _field_type(hint: Any) -> Any:
-    """The function's annotation with nodes in the place of live objects, and lists in that of tuples."""
+    """The annotation with nodes instead of live objects, and with lists accepted for tuples."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return functools.reduce(operator.or_, map(_field_type, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
@@ -219,7 +219,7 @@ def _written_out(value: object, by: str) -> object:
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Add the place in the specification to the message of an error raised inside."""
+    """A context that adds the position in the specification to the messages of errors."""
     try:
         yield
     except ArgumentError as error:

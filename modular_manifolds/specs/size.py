@@ -1,4 +1,4 @@
-"""How many modules and weights a specification asks for, counted before any of them is made."""
+"""The number of modules and weights of a specification, counted before the network is built."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from modular_manifolds.specs.memory import check_memory
 from modular_manifolds.specs.schema import CompoundNode, Node, PowerNode, below
 
 MOST_MODULES: Final = 10_000
-"""Modules that a network may have unless its caller says another number: as many take seconds to make."""
+"""The default limit on the modules of a network: building this many takes seconds."""
 MOST_WEIGHTS: Final = 2**40
-"""Entries of all weights that the budget of a network is printed for; as float32 they are 4 TiB."""
+"""The default limit on weight entries; in float32 they need 4 TiB."""
 TO_BUILD: Final = 8
-"""Bytes an entry that a new network takes: the weight, and what it is drawn from."""
+"""Bytes for each entry of a new network: the weight and its random sample."""
 TO_TRAIN: Final = 20
-"""Bytes an entry that a run takes: weight, gradient, momentum, first weight and a copy for the checkpoint."""
+"""Bytes for each entry in a run: weight, gradient, momentum, first weight and a copy for the checkpoint."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """The number of modules, and of entries of all their weights together."""
+    """The number of modules, and the number of all weight entries."""
 
     modules: int
     weights: int
@@ -39,11 +39,11 @@ class Size:
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest network that a caller wants.
+    """Limits on the size of a network.
 
     Args:
-        modules: how many modules it may have.
-        weights: how many entries its weights may have together; None for as many as memory holds.
+        modules: the largest number of modules.
+        weights: the largest number of weight entries; None for as many as fit into memory.
     """
 
     modules: int = MOST_MODULES
@@ -67,10 +67,10 @@ class Limits:
         """Refuse a network of too many weights.
 
         Args:
-            bytes_each: what an entry takes in memory; None if nothing is put there.
+            bytes_each: the memory for each entry, in bytes; None if no memory is needed.
 
         Raises:
-            SpecError: there are more, or memory does not hold them.
+            SpecError: there are more, or they do not fit into memory.
         """
         most = MOST_WEIGHTS if self.weights is None else self.weights
         if count > most:
@@ -85,13 +85,13 @@ class Limits:
                 count * bytes_each,
                 argument=argument,
                 seen=f"{written(count)} entries of weights",
-                remedy="Choose smaller sizes, or set max_weights to try it all the same.",
+                remedy="Choose smaller sizes, or set max_weights to try it anyway.",
                 error=SpecError,
             )
 
 
 def modules_of(node: Node) -> int:
-    """How many modules `node` stands for, by arithmetic."""
+    """The number of modules of `node`, without building them."""
     match node:
         case CompoundNode():
             return 1 + sum(modules_of(part) for _, part in node.parts())
@@ -102,16 +102,16 @@ def modules_of(node: Node) -> int:
 
 
 def size_of(node: Node, where: str = "") -> Size:
-    """Modules and weights of what `node` stands for. No weight is made, and of equal modules one is looked at.
+    """The size of the network of `node`. No weight is allocated, and equal modules are built once.
 
     Raises:
-        ArgumentError: an argument of a module is out of range; the message names the place.
+        ArgumentError: an argument of a module is out of range; the message names its position.
     """
     return _Counted().size(node, where)
 
 
 class _Counted:
-    """The sizes of the modules that have been looked at."""
+    """Computes sizes, and caches those of equal modules."""
 
     def __init__(self) -> None:
         self._known: dict[Node, Size] = {}
@@ -137,13 +137,13 @@ class _Counted:
 
 
 def weights_of(net: Module) -> Size:
-    """Modules and weights of a network that is there, be it without values."""
+    """The size of an existing network, with or without values."""
     modules = sum(1 for _ in net.modules())
     return Size(modules, sum(each.numel() for each in net.parameters()))
 
 
 def written(count: int) -> str:
-    """A number in digits, or as a power of two when it is longer than a line."""
+    """A number in digits, or as a power of two if it has more than 30 digits."""
     return f"{count:,}" if count < 10**30 else f"about 2^{count.bit_length() - 1}"
 
 

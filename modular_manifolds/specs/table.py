@@ -1,4 +1,4 @@
-"""The names that specifications use, and the class behind each; its fields are read from its constructor.
+"""The names of classes in specifications. The fields of a class are read from its constructor.
 
 A new atom or bond is one row here. Manifolds and norms are those of the table of pairs, under their own names.
 """
@@ -71,11 +71,11 @@ MODULES: Final[dict[str, type[Module]]] = {
     "scale": Scale,
     "residual": Residual,
 }
-"""Atoms, bonds and what wraps one module, by constructor arguments."""
+"""Atoms, bonds and wrappers of one module."""
 
 COMPOUNDS: Final[dict[str, type[Series] | type[Parallel] | type[Sum]]] = {
     "series": Series,
     "parallel": Parallel,
     "sum": Sum,
 }
-"""The types that take modules in a row, with names or without."""
+"""The types that take several modules, with or without names."""

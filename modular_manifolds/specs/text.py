@@ -1,7 +1,7 @@
-"""Reading and writing YAML and JSON: nothing is constructed but text, numbers, lists and mappings.
+"""Reading and writing YAML and JSON with texts, numbers, lists and mappings only.
 
-YAML follows the core schema of YAML 1.2, as its readers expect: `1e-3` is a number, `no` is text, every
-key is text, and a key that stands twice is refused.
+YAML follows the core schema of YAML 1.2: `1e-3` is a number, `no` is a text, every key is a text, and duplicate keys are
+refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RESOLVERS: Final[tuple[tuple[str, re.Pattern[str], list[str]], ...]] = (
     ("int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")),
     ("float", FLOAT, list("-+0123456789.")),
 )
-"""The plain scalars that are not text: tag, pattern, possible first characters."""
+"""Plain scalars that are not texts: tag, pattern, possible first characters."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -55,7 +55,7 @@ class _Dumper(yaml.SafeDumper):
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in RESOLVERS:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first)
-# Text that reads as a number under 1.2 but not under PyYAML's 1.1 must be quoted too.
+# Quote texts that are numbers in YAML 1.2 but not in PyYAML's 1.1.
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
 
 
@@ -63,9 +63,9 @@ def parse_yaml(text: str, *, name: str = "the YAML text") -> Any:
     """The data that `text` writes.
 
     Raises:
-        SpecError: it is not YAML, and the message gives line and column, or there is too much of it.
+        SpecError: it is not YAML; the message has line and column. Or it is too long.
     """
-    # Counted first: PyYAML reads some 20,000 values a second.
+    # Check the length first: PyYAML reads about 20,000 values a second.
     amount = text.count("\n") + text.count(",")
     if amount > MOST_LINES:
         raise SpecError(
@@ -90,7 +90,7 @@ def parse_json(text: str, *, name: str = "the JSON text") -> Any:
     """The data that `text` writes.
 
     Raises:
-        SpecError: it is not JSON, or a key stands twice; the message gives line and column if known.
+        SpecError: it is not JSON, or has duplicate keys; the message has line and column if known.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates)
@@ -108,7 +108,7 @@ def read(path: str | Path) -> Any:
     """
     try:
         with Path(path).open("rb") as file:
-            # Not all of it: some files have no end.
+            # A limited read, because some files, such as /dev/zero, are endless.
             raw = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         # A path with a zero byte is a ValueError.
@@ -139,7 +139,7 @@ def decoded(raw: bytes | bytearray, name: str) -> str:
 
 
 def dump_yaml(data: Any) -> str:
-    """YAML that `parse_yaml`, and any other reader, turns back into `data`."""
+    """YAML that `parse_yaml` and other YAML readers convert back to `data`."""
     return yaml.dump(
         data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False
     )

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ TEMPORARY: Final = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name in the folder of `path` that nothing has yet."""
+    """An unused name in the folder of `path`."""
     # Not with_name: a path such as "." has no name to replace.
     return path.parent / f".{uuid.uuid4().hex}.tmp"
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give the body a temporary file beside `path`, and rename it to `path` after the body.
+    """A context with a temporary file next to `path`, which is renamed to `path` at the end.
 
-    `path` holds the old file or the whole new one at any time, even if the process is killed. The bytes reach
-    the disk before the name does, so this also holds for a loss of power. A body that raises leaves no file.
+    `path` always holds the old file or the complete new one, even if the process is killed or power fails: the bytes reach
+    the disk before the rename. If the body raises, no file remains.
 
-    A link stays a link to the new file. A device or a pipe, as /dev/stdout, is written to and stays what it is.
+    A link remains a link to the new file. Devices and pipes, such as /dev/stdout, are written to directly.
 
     Raises:
         OSError: a file cannot be made, written or renamed there.
@@ -55,12 +55,12 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file in UTF-8: `path` holds the old text or the whole new one.
+    """Write a text file in UTF-8 atomically: `path` holds the old or the complete new text.
 
     Raises:
         OSError: the file cannot be written.
     """
-    # Encoded first, so that text which is no UTF-8 leaves no file. A file name on Linux may hold any byte.
+    # Encode before the file is made. Linux file names may hold bytes that are not UTF-8.
     content = text.encode("utf-8", errors="backslashreplace")
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
@@ -73,7 +73,7 @@ def flush(path: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in `folder`; no other process may write there."""
+    """Remove temporary files of killed processes from `folder`; no other process may write there."""
     for each in folder.glob(".*.tmp"):
         if TEMPORARY.fullmatch(each.name):
             with suppress(OSError):
@@ -81,13 +81,13 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether a path names a device, a pipe or an open stream, which no file may replace."""
+    """Whether a path is a device, a pipe or an open stream, which must not be replaced by a file."""
     named = path.absolute().parts[:2] in ((os.sep, "dev"), (os.sep, "proc"))
     return path.exists() and (named or not (path.is_file() or path.is_dir()))
 
 
 def _flush_folder(folder: Path) -> None:
-    # Not every system lets a folder be opened; the file itself is safe without it.
+    # Some systems cannot open folders; the file itself is safe anyway.
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:

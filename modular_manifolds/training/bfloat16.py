@@ -1,4 +1,4 @@
-"""Products in bfloat16 on a processor that has no instructions for them."""
+"""Fast bfloat16 products on processors without bfloat16 instructions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PRODUCTS: Final = frozenset(
 
 
 class ThroughFloat32(TorchDispatchMode):
-    """Products of bfloat16 matrices on the CPU are computed in float32 and rounded.
+    """Computes CPU products of bfloat16 matrices in float32, and rounds the result.
 
-    This is what a processor with such instructions does: it adds in float32 and rounds the sum. Only the order of
-    the additions differs. Without such instructions torch's own loops take some hundred times as long.
+    bfloat16 instructions also add in float32 and round the sum; only the order of the additions differs. Without such
+    instructions, torch's own loops are about a hundred times slower.
     """
 
     def __torch_dispatch__(
@@ -38,5 +38,5 @@ class ThroughFloat32(TorchDispatchMode):
 
 
 def products() -> AbstractContextManager[object]:
-    """A context in which products of bfloat16 matrices are quick; it does nothing if the processor makes them so."""
+    """A context with fast products of bfloat16 matrices; it does nothing if the processor has instructions for them."""
     return nullcontext() if half_is_fast("cpu") else ThroughFloat32()

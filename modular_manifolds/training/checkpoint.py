@@ -1,4 +1,4 @@
-"""The state of a run in one file, so that it goes on bit for bit: tensors and JSON, nothing pickled."""
+"""Checkpoints: the state of a run in one file of tensors and JSON, from which it continues bit for bit."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ KIND: Final = "checkpoint"
 class Checkpoint:
     """Weights, optimiser and schedule after `step` steps.
 
-    `tensors` holds `net.*`, `optimizer.<index>.<key>` and the state of torch's generator; `content` the
-    parts of the optimiser's and the schedule's state that JSON can hold.
+    `tensors` holds `net.*`, `optimizer.<index>.<key>` and the state of torch's generator; `content` holds the JSON-able
+    state of the optimiser and the schedule.
     """
 
     step: int
@@ -39,7 +39,7 @@ def write_checkpoint(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """Write the state beside `path` and rename it: `path` is whole at any time."""
+    """Write the state to `path` atomically."""
     state = optimizer.state_dict()
     tensors = {f"net.{name}": each for name, each in net.state_dict().items()}
     values: dict[str, dict[str, Any]] = {}
@@ -66,7 +66,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read what `write_checkpoint` wrote.
+    """Read a file of `write_checkpoint`.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another format.
@@ -87,10 +87,10 @@ def restore_(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """Restore net, optimiser, schedule and torch's generator to their states when the checkpoint was written.
+    """Restore the net, the optimiser, the schedule and torch's generator from a checkpoint.
 
     Raises:
-        CheckpointError: it belongs to another network or optimiser.
+        CheckpointError: the checkpoint belongs to another network or optimiser.
     """
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in checkpoint.content["values"].items()
@@ -106,7 +106,7 @@ def restore_(
     try:
         net.load_state_dict(weights)
         optimizer.load_state_dict({"state": state, "param_groups": checkpoint.content["groups"]})
-        # The shape of the schedule is the run's and is not stored; torch asks for the place all the same.
+        # The functions of the schedule are not stored, but torch requires the key.
         shapes = [None] * len(optimizer.param_groups)
         scheduled = {
             key: _for_groups(value, len(shapes))
@@ -125,9 +125,9 @@ def restore_(
 
 
 def _for_groups(value: Any, count: int) -> Any:
-    """A schedule's value, if it is a list, for as many groups as there are now: once every weight was one.
+    """A schedule's list for the current number of groups; earlier versions had one group for each weight.
 
-    One rate drives all groups of a run.
+    All groups of a run have the same rate.
     """
     if not isinstance(value, list) or len(value) == count:
         return value
@@ -135,7 +135,7 @@ def _for_groups(value: Any, count: int) -> Any:
 
 
 def trained(directory: RunDirectory) -> Module:
-    """The network of a run directory as its last checkpoint has it.
+    """The network from the last checkpoint of a run directory.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or of another run, or a weight in it is not finite.

@@ -17,23 +17,22 @@ from modular_manifolds.errors import DataError
 from modular_manifolds.training.split import Split
 
 EVERY = 5
-"""Every fifth image is a test image: 359 of 1,797, the others train."""
+"""Every fifth image is a test image: 359 of 1,797."""
 
 FEATURES = 64
 """The number of pixels of an image."""
 
 
 def digits_scale() -> InputScale:
-    """A pixel of 0 to 16 is u = pixel/16 in [0, 1], and the network sees `(u − 1/2)/(1/4)`, exactly."""
+    """The exact scaling of a pixel from 0 to 16: `u = pixel/16` in [0, 1], and the input is `(u − 1/2)/(1/4)`."""
     mean, std = torch.full((FEATURES,), 0.5), torch.full((FEATURES,), 0.25)
     return InputScale(mean, std, "pixels in [0, 1]", slack=0.0)
 
 
 def load_digits(folder: Path | None) -> tuple[Split, Split, tuple[str, ...]]:
-    """Pixels of 0 to 16 become `(pixel − 8)/4`, from −2 to 2; an image has length 13 or so.
+    """Load the digits; pixels from 0 to 16 become `(pixel − 8)/4`, from −2 to 2, and an image has a length of about 13.
 
-    A network whose weights have norm one can only tell apart what has some size: outputs are no
-    longer than inputs.
+    Inputs need this size, because the outputs of a network with weights of norm 1 are not longer than its inputs.
     """
     if folder is not None:
         raise DataError(

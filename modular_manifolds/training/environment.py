@@ -1,4 +1,4 @@
-"""The environment in which a number was measured."""
+"""The environment of a measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modular_manifolds.training.device import gpu_name
 
 @dataclass(frozen=True)
 class Environment:
-    """The software and hardware that a number depends on besides the code."""
+    """The software and hardware that influence a measurement."""
 
     torch: str
     library: str
@@ -36,7 +36,7 @@ class Environment:
 
 
 def _cpu() -> str:
-    """The processor's name as the system gives it; its architecture if it gives none."""
+    """The processor's name; its architecture if the name is unknown."""
     known = Path("/proc/cpuinfo")
     if known.is_file():
         for line in known.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""The text of files that runs write."""
+"""JSON texts of the files of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 def as_json(value: object, *, indent: int | None = None) -> str:
-    """Data as JSON text; NaN and infinity, which JSON does not know, become null."""
+    """Data as JSON text; NaN and infinity become null, because JSON lacks them."""
     return json.dumps(_known(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 

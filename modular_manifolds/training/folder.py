@@ -1,4 +1,4 @@
-"""A folder that one run or one sweep has for itself."""
+"""Exclusive folders for runs and sweeps."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ except ImportError:  # Windows has none
 
 
 def claim(path: Path, name: str, text: str) -> None:
-    """Make the folder `path` with the file `name` in it; of several processes exactly one succeeds.
+    """Make the folder `path` with the file `name` in it. If several processes try, exactly one succeeds.
 
-    A new folder appears with its file in it: no moment shows it without. An empty folder is taken too.
+    The folder and its file appear at the same moment. An existing empty folder is accepted too.
 
     Raises:
         FileExistsError: the folder is in use.
         DataError: it cannot be made or written.
     """
     try:
-        # On its own, because a file in the place of a parent is no folder in use.
+        # Handled separately: a file with the name of a parent does not mean a folder in use.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
@@ -45,7 +45,7 @@ def claim(path: Path, name: str, text: str) -> None:
 
 
 def _is_free(path: Path) -> bool:
-    """Whether `path` is no file and no folder yet, or an empty folder."""
+    """Whether `path` does not exist, or is an empty folder."""
     if not path.exists():
         return True
     return path.is_dir() and all(TEMPORARY.fullmatch(each.name) for each in path.iterdir())
@@ -59,7 +59,7 @@ def _make(path: Path, name: str, text: str) -> None:
     made.mkdir()
     try:
         write_whole(made / name, text)
-        # A folder can be renamed to an empty one, and never to one that holds anything.
+        # A rename replaces an empty folder, but never a folder with content.
         made.rename(path)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
@@ -71,10 +71,10 @@ def _make(path: Path, name: str, text: str) -> None:
 
 @contextmanager
 def held(file: Path, *, argument: str) -> Iterator[None]:
-    """Hold a lock on `file` while inside, so that no second process works in its folder.
+    """A context with a lock on `file`, so that no second process works in its folder.
 
-    The system drops the lock when the process ends, however it ends. Windows and file systems without locks
-    have no such lock; `claim` holds there too.
+    The system releases the lock when the process ends for any reason. Windows and some file systems have no such locks;
+    `claim` works there too.
 
     Raises:
         DataError: another process holds it, or the file cannot be opened for writing.
@@ -106,17 +106,17 @@ def held(file: Path, *, argument: str) -> Iterator[None]:
 
 
 def _create(path: Path, text: str) -> None:
-    """Write a file that is not there yet, whole; of several processes exactly one succeeds."""
+    """Write a new file atomically. If several processes try, exactly one succeeds."""
     temporary = temporary_beside(path)
     try:
         write_whole(temporary, text)
         try:
-            # A link is made to a name that is free, or not at all.
+            # Making a link fails if the name is taken.
             os.link(temporary, path)
         except FileExistsError:
             raise
         except OSError:
-            # A file system without links: the name is still taken once, the text is not whole at once.
+            # Without links the creation is still exclusive, but the text is not written atomically.
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
     finally:

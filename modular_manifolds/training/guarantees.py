@@ -1,4 +1,4 @@
-"""The end of a run: the budget, the bounds, and the health of every weight."""
+"""The guarantees of a trained network: budget, bounds, and conditioning of every weight."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from modular_manifolds.certificates import (
     robustness,
 )
 from modular_manifolds.certificates.attack import Attack
-from modular_manifolds.certificates.robustness import RADII
+from modular_manifolds.certificates.certified_robustness import RADII
 from modular_manifolds.composition import Budget
 from modular_manifolds.nn import Module, budget
 from modular_manifolds.training.data import DataSet
 
 ON_MANIFOLD = 1e-5
-"""A weight closer than this to its manifold, relative to its radius, is on it."""
+"""A weight with at most this residual, relative to the radius, is on its manifold."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Guarantees:
 
     @property
     def off_manifold(self) -> list[str]:
-        """The weights that have left their manifold, as those of an optimiser that knows none do."""
+        """The weights that are off their manifolds, for example after training without manifolds."""
         return [row.path for row in self.conditioning.rows if not row.residual <= ON_MANIFOLD]
 
     @property
     def declared(self) -> str:
-        """The declared bound in words."""
+        """The declared bound as a sentence."""
         report = self.lipschitz
         bound = f"{report.declared:.4g} from {report.input_norm} to {report.output_norm}"
         if self.off_manifold:
@@ -52,9 +52,9 @@ class Guarantees:
 
 
 def guarantees(net: Module, lr: float, points: torch.Tensor | None) -> Guarantees:
-    """Gather the evidence about `net`; slopes are looked for, and sizes measured, at `points`.
+    """The guarantees of `net`, with slopes searched and sizes measured at `points`.
 
-    Without points, for a network that takes tokens, within radius 1: a token is a vector of l1 norm 1.
+    Without points, for tokens, the radius is 1, because a one-hot token has l1 norm 1.
     """
     if points is None:
         bounds, sizes = lipschitz(net, radius=1.0), activations(net, radius=1.0)

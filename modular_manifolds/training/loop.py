@@ -1,4 +1,4 @@
-"""The training loop of a run directory: metrics, checkpoints, and how it goes on after a stop."""
+"""The training loop of a run directory: metrics, checkpoints, stopping and resuming."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Trainer:
     directory: RunDirectory
     initial: Module
     stop: Callable[[], bool] = field(default=lambda: False)
-    """Asked between steps; if it says yes, the run writes a checkpoint and returns."""
+    """Called between steps; if it returns True, the run writes a checkpoint and returns."""
 
     def run(self, observer: Observer) -> bool:
-        """Train to the end, or until `stop` says so; whether the end was reached.
+        """Train until the end or until `stop()`; return whether the end was reached.
 
         Raises:
             NonFiniteError: the loss or a gradient became NaN or infinite.
@@ -63,7 +63,7 @@ class Trainer:
         return True
 
     def save(self) -> None:
-        """Write the state as it is now."""
+        """Write a checkpoint of the current state."""
         self.directory.flush_metrics()
         write_checkpoint(
             self.directory.checkpoint,

@@ -1,4 +1,4 @@
-"""Muon as it is used in practice: matrices by Muon, everything else by AdamW, and both as one optimiser."""
+"""Muon for matrices and AdamW for other weights, as one optimiser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modular_manifolds.training.bfloat16 import products
 
 
 class Muon(torch.optim.Muon):
-    """`torch.optim.Muon`, whose products in bfloat16 are quick on every processor (`ThroughFloat32`)."""
+    """`torch.optim.Muon` with fast bfloat16 products on every processor (`ThroughFloat32`)."""
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -29,10 +29,10 @@ class Muon(torch.optim.Muon):
 class MuonWithAdamW(torch.optim.Optimizer):
     """`torch.optim.Muon` on the matrices of a network and `torch.optim.AdamW` on its other weights.
 
-    Muon takes every matrix and, one by one, the matrices of every stack. AdamW takes vectors, matrices
-    of one row or column, embeddings and the last weight, the network's head. Both have the same learning rate
-    and weight decay; Muon's step is `0.2 · √max(m, n)` times its orthogonal direction, which gives
-    it the size of AdamW's (torch's `match_rms_adamw`).
+    Muon steps every matrix, and each matrix of every stack separately. AdamW steps vectors, matrices with one row or
+    column, embeddings, and the last weight, the network's head. Both have the same learning rate and weight decay. Muon's
+    step is `0.2 · √max(m, n)` times its orthogonal direction, so that its size matches AdamW's (torch's
+    `match_rms_adamw`).
 
     Args:
         net: the network.
@@ -48,7 +48,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self, net: Module, *, lr: float, momentum: float, nesterov: bool, weight_decay: float
     ) -> None:
         hidden, others = by_muon(net)
-        # A view for each matrix: what Muon writes into it is written into the stack.
+        # A view for each matrix, so that Muon writes into the stack.
         self._matrices = {p: list(p.detach().view(-1, *p.shape[-2:])) for p in hidden}
         self._weights = [*hidden, *others]
         matrices = [each for views in self._matrices.values() for each in views]
@@ -96,7 +96,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Groups and state are one object here and in the two, so that a schedule or a checkpoint sees both."""
+        """Share groups and state with both optimisers, so that schedules and checkpoints see them."""
         self._muon.param_groups, self._adamw.param_groups = (
             self.param_groups[:1],
             self.param_groups[1:],
@@ -105,10 +105,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def by_muon(net: Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The weights that Muon takes of a network that is not all matrices, and the others.
+    """The weights that Muon steps, and the other weights.
 
     Raises:
-        SpecError: Muon would have nothing to take.
+        SpecError: there is no weight for Muon.
     """
     weights = list(net.parameters())
     tables = embedded(net)
@@ -125,12 +125,12 @@ def by_muon(net: Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 
 def all_muon(net: Module) -> bool:
-    """Whether Muon can take every weight: all are single matrices, and none is an embedding."""
+    """Whether Muon can step every weight: all are single matrices, and none is an embedding."""
     return not embedded(net) and all(p.dim() == 2 and is_matrix(p) for p in net.parameters())
 
 
 def is_matrix(weight: Tensor) -> bool:
-    """Whether it is a matrix or a stack of matrices, of more than one row and column."""
+    """Whether a weight is a matrix, or a stack of matrices, with at least two rows and columns."""
     return weight.dim() >= 2 and min(weight.shape[-2:]) > 1
 
 

@@ -1,4 +1,4 @@
-"""The live optimiser that a run names, and its learning-rate schedule."""
+"""The optimiser of a run, and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from modular_manifolds.training.muon import Muon, MuonWithAdamW, all_muon
 def build_optimizer(spec: OptimizerSpec, net: Module) -> torch.optim.Optimizer:
     """The optimiser of `spec` on the weights of `net`; AdamW and Muon are torch's own.
 
-    Muon takes all weights if all are single matrices; otherwise see `MuonWithAdamW`.
+    Muon steps all weights if all are single matrices; otherwise see `MuonWithAdamW`.
     """
     settings = spec.model_dump(exclude={"name"})
     match spec:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from modular_manifolds.adapt import ModelPlan
+from modular_manifolds.adaptation import ModelPlan
 from modular_manifolds.certificates import ConditioningReport, RobustnessReport
 from modular_manifolds.composition import Budget
 from modular_manifolds.errors import ArgumentError

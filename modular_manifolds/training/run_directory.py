@@ -1,4 +1,4 @@
-"""A run directory: what lies in it, and how it is begun, opened and kept whole."""
+"""A run directory: its files, and its creation, locking and cleaning."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class RunDirectory:
 
     @property
     def pictures(self) -> Path:
-        """The report's pictures, each a file."""
+        """The folder with the report's pictures."""
         return self.path / "pictures"
 
     @property
     def tensorboard(self) -> Path:
-        """The event files, if the run asks for them."""
+        """The folder with TensorBoard's event files."""
         return self.path / "tensorboard"
 
     @property
@@ -57,17 +57,17 @@ class RunDirectory:
 
     @property
     def sample(self) -> Path:
-        """The text that the network writes, if it learned from text."""
+        """The generated text of a network that was trained on text."""
         return self.path / "sample.txt"
 
     @property
     def is_unstarted(self) -> bool:
         """Whether the run was killed before its first checkpoint, so that it starts from its beginning."""
-        # A checkpoint comes before the first metrics: if only the checkpoint is missing, it was lost.
+        # The first checkpoint comes before the first metrics. Metrics without a checkpoint mean that it was lost.
         return not self.checkpoint.exists() and not self.metrics.exists()
 
     def held(self, argument: str) -> AbstractContextManager[None]:
-        """Keep other processes out of the folder while inside; `argument` is how the caller named it.
+        """A context with a lock on the folder; `argument` is the caller's name of it, for errors.
 
         Raises:
             DataError: another process works there, or the folder cannot be written.
@@ -91,7 +91,7 @@ class RunDirectory:
         return RunSpec.from_file(self.run)
 
     def read_metrics(self, *, upto: int | None = None) -> list[dict[str, Any]]:
-        """The metrics of all steps, or of the first `upto`; a last line cut short is left out."""
+        """The metrics of all steps, or of the first `upto`; an incomplete last line is ignored."""
         if not self.metrics.is_file():
             return []
         rows: list[dict[str, Any]] = []
@@ -106,22 +106,22 @@ class RunDirectory:
         return rows
 
     def cut_metrics_(self, step: int) -> None:
-        """Drop what was written after `step`, so that a resumed run writes it again, once."""
+        """Remove metrics after `step`, because a resumed run writes them again."""
         rows = self.read_metrics(upto=step)
         write_whole(self.metrics, "".join(as_json(row) + "\n" for row in rows))
 
     def flush_metrics(self) -> None:
-        """Wait until the metrics are on the disk: a checkpoint may not outlive the lines before it."""
+        """Wait until the metrics are on the disk, because a checkpoint must not be newer than its metrics."""
         if self.metrics.is_file():
             flush(self.metrics)
 
     def remove_temporaries_(self) -> None:
-        """Remove the temporary files that a killed process left; no other process may work here."""
+        """Remove temporary files of killed processes; no other process may work here."""
         for folder in (self.path, self.pictures):
             remove_temporaries(folder)
 
     def append_metrics_(self, row: Mapping[str, Any]) -> None:
-        """Add one line; numbers that JSON does not know become null."""
+        """Append one line; NaN and infinity become null."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(as_json(row) + "\n")
 
@@ -136,7 +136,7 @@ def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
         try:
             claim(path, RunDirectory(path).run.name, spec.to_yaml())
         except FileExistsError:
-            # Another run has this folder, maybe since a moment ago.
+            # Another run has just taken this folder.
             continue
         return RunDirectory(path)
     assert out is not None, "there is always one more name"
@@ -147,7 +147,7 @@ def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
 
 
 def _names(spec: RunSpec) -> Iterator[Path]:
-    """Folders named after the run and the time, the first of a second without a number."""
+    """Candidate folders, named after the run and the time, from the second one on with a number."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     name = f"{spec.data.name}-{spec.optimizer.name}-{stamp}"
     yield Path("runs") / name

@@ -1,4 +1,4 @@
-"""A run for TensorBoard: the numbers of `metrics.jsonl` as event files, if the run asks for them."""
+"""The metrics of a run as event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Refuse a run that asks for TensorBoard if it is not installed.
+    """Refuse a run with TensorBoard if it is not installed.
 
     Raises:
-        SpecError: it is not.
+        SpecError: the run wants TensorBoard, and it is not installed.
     """
     if wanted and importlib.util.find_spec("tensorboard") is None:
         raise SpecError(
@@ -33,7 +33,7 @@ def check_tensorboard(wanted: bool) -> None:
 
 
 class Recorder:
-    """Passes on what an observer is told, and writes it as scalars by step."""
+    """Writes metrics as scalars by step, and forwards them to another observer."""
 
     def __init__(self, observer: Observer, writer: SummaryWriter) -> None:
         self._observer, self._writer = observer, writer
@@ -58,7 +58,7 @@ class Recorder:
 
 @contextmanager
 def recorded(observer: Observer, folder: Path, *, after: int) -> Iterator[Recorder]:
-    """While inside, what the observer is told goes to `folder` too; events after step `after` are redone."""
+    """A context with an observer that also writes to `folder`; existing events after step `after` are replaced."""
     check_tensorboard(True)
     from torch.utils.tensorboard.writer import SummaryWriter
 

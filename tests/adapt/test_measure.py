@@ -14,7 +14,7 @@ from torch.func import functional_call, jvp
 from torch.nn import functional
 
 import modular_manifolds as mm
-from modular_manifolds.adapt.measure import Matrices, responses
+from modular_manifolds.adaptation.measure import Matrices, responses
 from modular_manifolds.nn.piece import Piece
 
 ROWS = mm.Geometry(mm.Euclidean(), mm.RowRMS())

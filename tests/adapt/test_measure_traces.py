@@ -14,7 +14,7 @@ from measured import LENGTH, PLAIN, mlp, of_mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modular_manifolds.adapt.measure import responses
+from modular_manifolds.adaptation.measure import responses
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.wrappers import unwrapped
 
@@ -185,7 +185,7 @@ def test_errors_are_in_words() -> None:
         ("^responses\\(probes\\) must be a positive", lambda: responses(net, matrices, x, probes=0)),
         ("^batch must be a tensor, a tuple", lambda: responses(net, matrices, "text")),
         ("must have finite outputs, got NaN", lambda: responses(net, matrices, (x, math.nan))),
-        ("^model\\(batch\\) must give a floating.* without a gradient", lambda: responses(alone, of_alone, x)),
+        ("^model\\(batch\\) must return a floating.* without a gradient", lambda: responses(alone, of_alone, x)),
         ("^loss\\(outputs\\) must be a tensor of one", lambda: responses(net, matrices, x, loss=lambda y: y)),
         ("'w'\\] must be trainable", lambda: responses(net, {"w": (frozen.get_parameter("weight"), None, PLAIN)}, x)),
         ("'w'\\] must be a parameter", lambda: responses(net, {"w": (x, None, PLAIN)}, x)),  # pyright: ignore[reportArgumentType]

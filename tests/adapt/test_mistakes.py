@@ -69,7 +69,7 @@ MISTAKES: Final[Mapping[str, tuple[Callable[[], object], tuple[str, ...]]]] = {
     "wrong case": (adapt(mm.Rule("UP.weight"), REST), ("no match", "'up.weight'")),
     "two matches": (
         adapt(mm.Rule("*.weight"), mm.Rule("up.weight"), REST),
-        ("Rule('up.weight')", "taken by Rule('*.weight')", "in front of"),
+        ("Rule('up.weight')", "claimed by Rule('*.weight')", "before that rule"),
     ),
     "unclaimed": (
         adapt(mm.Rule("*.weight")),
@@ -180,7 +180,7 @@ MISTAKES: Final[Mapping[str, tuple[Callable[[], object], tuple[str, ...]]]] = {
     "unknown shape": (adapt(of=Stack), ("'w'", "(3, 4, 5)", "experts=True")),
     "unknown start": (adapt(start="keeps"), ("adapt(start)", "'keeps'")),
     "unknown split of the rate": (adapt(by="size"), ("adapt(by)", "'size'")),
-    "bounds": (adapt(by="bound"), ("adapt(by)", "declare the network")),
+    "bounds": (adapt(by="bound"), ("adapt(by)", "a declared network")),
     "measured on nothing": (adapt(by="measured"), ("adapt(by)", "example_inputs=batch")),
     "no rate": (lambda: mm.Fallback("*"), ("Fallback('*')(lr)", "lr=3e-4")),
     "bad betas": (

@@ -14,10 +14,10 @@ from torch.optim.swa_utils import AveragedModel
 from zoo import PlainGPT
 
 import modular_manifolds as mm
-from modular_manifolds.adapt.fresh import is_fresh
-from modular_manifolds.adapt.nearest import largest_rounded_up, nearest
-from modular_manifolds.adapt.scaling import UNIT_RADIUS, in_units
-from modular_manifolds.adapt.shares import shares_of
+from modular_manifolds.adaptation.fresh import is_fresh
+from modular_manifolds.adaptation.nearest import largest_singular_value_bound, nearest
+from modular_manifolds.adaptation.scaling import UNIT_RADIUS, scale_to_unit_norm
+from modular_manifolds.adaptation.shares import shares_of
 from modular_manifolds.solvers.table import pairs
 
 
@@ -80,7 +80,7 @@ def test_unit_points(shape: tuple[int, int]) -> None:
         if not manifold.compact:
             continue
         assert (pair.manifold, pair.norm) in UNIT_RADIUS
-        scaled = in_units(manifold, norm, shape)
+        scaled = scale_to_unit_norm(manifold, norm, shape)
         value = float(norm.value(scaled.random(shape, dtype=torch.float64)))
         loose = isinstance(manifold, mm.Sphere) and not isinstance(norm, mm.Frobenius)
         if loose:
@@ -166,7 +166,7 @@ def test_large_matrices(shape: tuple[int, ...]) -> None:
     manifold = mm.Stiefel(radius=2.0)
     assert torch.allclose(nearest(manifold, x), manifold.project(x), atol=1e-5)
     largest = float(torch.linalg.matrix_norm(x.double(), 2).amax())
-    assert largest <= largest_rounded_up(x) <= 1.011 * largest
+    assert largest <= largest_singular_value_bound(x) <= 1.011 * largest
 
 
 def test_projection_of_averages() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import modular_manifolds as mm
-from modular_manifolds.adapt.outputs import outputs_of
+from modular_manifolds.adaptation.outputs import outputs_of
 
 STEPS = 20
 

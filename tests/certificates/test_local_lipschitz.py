@@ -19,8 +19,12 @@ import modular_manifolds as mm
 from modular_manifolds.certificates import local
 from modular_manifolds.certificates.ascent import steeper_points
 from modular_manifolds.certificates.empirical import largest_slope
-from modular_manifolds.certificates.relu_chain import chain_of, near
-from modular_manifolds.certificates.semidefinite import checked_bound, form, multipliers
+from modular_manifolds.certificates.relu_chain import chain_of, region_around
+from modular_manifolds.certificates.semidefinite import (
+    checked_bound,
+    constraint_matrix,
+    multipliers,
+)
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError, SpaceError
 
 
@@ -120,7 +124,7 @@ def test_multipliers_that_are_wrong_prove_nothing_false(seed: int) -> None:
     """The solver is not trusted: whatever it says, the bound is above the worst pattern."""
     torch.manual_seed(seed)
     net = (free(4, 6) >> mm.ReLU() >> free(6, 3)).double()
-    region = near(chain_of(net.tree()), torch.zeros(4, dtype=torch.float64), 1.0)
+    region = region_around(chain_of(net.tree()), torch.zeros(4, dtype=torch.float64), 1.0)
     good = multipliers(region)
     assert good is not None
     worst = by_patterns(net)
@@ -139,7 +143,7 @@ def test_multipliers_that_are_wrong_prove_nothing_false(seed: int) -> None:
 def test_the_form_is_what_the_pairs_of_points_satisfy() -> None:
     """`ξᵀMξ = ρ‖Δx‖² − ‖Δf‖² − 2 Σ t_i u_i (c_i ξ − u_i)`, on real pairs."""
     net = (free(4, 6) >> mm.ReLU() >> free(6, 5) >> mm.ReLU() >> free(5, 3)).double()
-    region = near(chain_of(net.tree()), torch.zeros(4, dtype=torch.float64), 10.0)
+    region = region_around(chain_of(net.tree()), torch.zeros(4, dtype=torch.float64), 10.0)
     assert region.undecided == 11
     A, B, _ = (p.detach() for p in net.parameters())
     x, y = torch.randn(2, 50, 4, dtype=torch.float64)
@@ -149,14 +153,14 @@ def test_the_form_is_what_the_pairs_of_points_satisfy() -> None:
     xi = torch.cat((x - y, u), dim=1)
     change = (net(x) - net(y)).detach()
     assert torch.allclose(xi @ region.output.T, change)
-    slack = u * (xi @ region.before.T - u)
+    slack = u * (xi @ region.preactivation.T - u)
     assert float(slack.min()) >= -1e-12
     t, rho = torch.rand(11, dtype=torch.float64), 0.7
-    M = form(region, rho, t)
+    M = constraint_matrix(region, rho, t)
     left = (xi @ M * xi).sum(dim=1)
     right = rho * (x - y).square().sum(dim=1) - change.square().sum(dim=1) / region.slope**2
     assert torch.allclose(left, right - 2 * (slack * t).sum(dim=1))
-    assert bool((u.norm(dim=1) <= region.reach * (x - y).norm(dim=1)).all())
+    assert bool((u.norm(dim=1) <= region.undecided_gain * (x - y).norm(dim=1)).all())
 
 
 def test_a_unit_at_its_kink_is_undecided() -> None:
@@ -190,16 +194,22 @@ def test_a_unit_moves_by_what_the_units_in_front_of_it_may(
     last: list[float], undecided: int
 ) -> None:
     net = weights([[10.0, 0.0], [0.0, 0.1], [1.0, -1.0]], [last])
-    region = near(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 0.5)
+    region = region_around(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 0.5)
     assert region.undecided == undecided
 
 
 def test_while_all_is_one_matrix_its_rows_count() -> None:
     """Two units of slope 10 that cancel: `10 x₁ − 9.9 x₁` moves by 0.05 only."""
     net = weights([[10.0, 0.0], [9.9, 0.0]], [[1.0, -1.0]])
-    assert near(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 0.5).undecided == 0
-    assert near(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 0.99).undecided == 0
-    assert near(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 1.01).undecided == 3
+    assert (
+        region_around(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 0.5).undecided == 0
+    )
+    assert (
+        region_around(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 0.99).undecided == 0
+    )
+    assert (
+        region_around(chain_of(net.tree()), torch.ones(2, dtype=torch.float64), 1.01).undecided == 3
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -207,11 +217,14 @@ def test_what_rounding_did_to_the_matrices_is_counted(seed: int) -> None:
     """An error that large could have scaled a matrix: the bound covers the network with it scaled."""
     torch.manual_seed(seed)
     net = (free(4, 6) >> mm.ReLU() >> free(6, 3)).double()
-    region = near(chain_of(net.tree()), torch.zeros(4, dtype=torch.float64), 1.0)
+    region = region_around(chain_of(net.tree()), torch.zeros(4, dtype=torch.float64), 1.0)
     good = multipliers(region)
     assert good is not None
     for size in (0.1, 1.0):
-        for name, matrix in (("output_error", region.output), ("before_error", region.before)):
+        for name, matrix in (
+            ("output_error", region.output),
+            ("preactivation_error", region.preactivation),
+        ):
             error = size * float(matrix.norm())
             wrong = checked_bound(replace(region, **{name: error}), good[0])
             assert wrong >= by_patterns(net) * (1 + size)
@@ -268,7 +281,7 @@ def test_what_the_solver_does_not_give_is_made_up_by_norms(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     net, point = free(4, 6) >> mm.ReLU() >> free(6, 3), torch.zeros(4)
-    found = multipliers(near(chain_of(net.tree()), point.double(), 1.0))
+    found = multipliers(region_around(chain_of(net.tree()), point.double(), 1.0))
     assert found is not None
     for given_up in (None, (torch.zeros(6, dtype=torch.float64), True)):
         monkeypatch.setattr(local, "multipliers", lambda _, answer=given_up: answer)

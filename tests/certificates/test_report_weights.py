@@ -165,9 +165,9 @@ def test_a_search_that_found_nothing_says_so() -> None:
     none = mm.lipschitz(net, iterations=0)
     assert (none.empirical, none.tightness, none.searched) == (0.0, math.inf, 0)
     assert "(not searched)" in str(none)
-    assert "no slope was looked for" in none.advice()[-1]
+    assert "no slope was searched for" in none.advice()[-1]
     assert all(row.empirical is None for row in none.rows)
-    assert "no slope was looked for" in mm.lipschitz(net, points=x[:0]).advice()[-1]
+    assert "no slope was searched for" in mm.lipschitz(net, points=x[:0]).advice()[-1]
     # Everything is dead here: ReLU is given negative numbers only.
     dead = mm.Linear(FEATURES, FEATURES) >> mm.Bias(FEATURES) >> mm.ReLU()
     dead.get_parameter("1.weight").data.fill_(-1e3)

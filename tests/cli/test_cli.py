@@ -115,7 +115,10 @@ MISTAKES = {
         "--input-radius must be finite and positive, got -1",
     ),
     "no points": (["lipschitz", "--points", "0"], "--points must be at least 1, got 0"),
-    "no such device": (["train", "--set", "device=cuda:63"], "device must be one that torch finds"),
+    "no such device": (
+        ["train", "--set", "device=cuda:63"],
+        "device must be a device that torch finds",
+    ),
     "other data": (
         ["lipschitz", "--data", "mnist"],
         "data must be one of digits, cifar10, got 'mnist'",

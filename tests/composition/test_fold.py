@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import modular_manifolds as mm
-from modular_manifolds.certificates.empirical import traced
+from modular_manifolds.certificates.empirical import trace_leaves
 from modular_manifolds.certificates.forward_error import forward_error
 from modular_manifolds.certificates.inputs import takes_tokens
-from modular_manifolds.certificates.linear_map import linear, matrix_of, multiplied_out
+from modular_manifolds.certificates.linear_map import is_linear, matrix_of, matrix_product
 from modular_manifolds.certificates.propagation import propagate
 from modular_manifolds.composition import allocate, leaves
 from modular_manifolds.composition.budget import MOVED
-from modular_manifolds.composition.fold import Algebra, fold, paired
+from modular_manifolds.composition.folding import Algebra, fold, paired
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.sizes import arrivals, downstream_slopes, output_bound, slope
@@ -129,12 +129,12 @@ TABLES: Final[dict[str, Callable[[Tree], object]]] = {
     "slopes and": lambda tree: arrivals(tree, 1.0, Leaf.lipschitz_within),
     "the leaves that a step moves": lambda tree: fold(tree, MOVED),
     "slopes": lambda tree: allocate(tree, 1.0),
-    "linear parts": lambda tree: fold(tree, linear(matrix_of)),
-    "linear maps": lambda tree: fold(tree, multiplied_out(matrix_of)),
+    "linear parts": lambda tree: fold(tree, is_linear(matrix_of)),
+    "linear maps": lambda tree: fold(tree, matrix_product(matrix_of)),
     "rounding errors": lambda tree: forward_error(
         tree, SPACE, 1.0, Leaf.lipschitz_within, torch.float32
     ),
-    "outputs leaf by leaf": lambda tree: traced(tree, torch.ones(1, 2)),
+    "outputs leaf by leaf": lambda tree: trace_leaves(tree, torch.ones(1, 2)),
     "the leaves that are given the network's input": takes_tokens,
 }
 
@@ -152,5 +152,5 @@ def test_a_trace_needs_a_function_and_a_path_for_every_leaf() -> None:
     nameless = Leaf("a", "f", Signature(0.0, 1.0, SPACE, SPACE), 1.0)
     for tree in (nameless, Series("", (leaf("a"), leaf("a")))):
         with pytest.raises(LookupError, match="a"):
-            traced(tree, x)
-    assert list(traced(Series("", (leaf("a"), leaf("b"))), x)[1]) == ["a", "b"]
+            trace_leaves(tree, x)
+    assert list(trace_leaves(Series("", (leaf("a"), leaf("b"))), x)[1]) == ["a", "b"]

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 from torch import Tensor
-
-# `mm.linalg.msign` is the function.
-msign_module = importlib.import_module("modular_manifolds.linalg.msign")
 
 
 def orthonormal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -9,12 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from spectra import msign_module, orthonormal, with_values
+from spectra import orthonormal, with_values
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
+from modular_manifolds.linalg import matrix_sign
 
 
 def exact(x: Tensor) -> Tensor:
@@ -197,7 +198,7 @@ def test_bfloat16_keeps_singular_values_in_range(
     rows: int, power: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Spectra of gradients: of several steps on one Gram matrix in bfloat16 the largest came out at 1.1 to 17."""
-    monkeypatch.setattr(msign_module, "half_is_fast", lambda device_type: device_type == "cpu")
+    monkeypatch.setattr(matrix_sign, "half_is_fast", lambda device_type: device_type == "cpu")
     x = with_values(torch.arange(1, 257, dtype=torch.float64) ** -power, rows).float()
     found = torch.linalg.svdvals(mm.msign(x, accuracy=0.1, floor=0.01).double())
     assert float(found[0]) <= 1.05
@@ -211,7 +212,7 @@ def test_bfloat16_keeps_singular_values_in_range(
 def msign_in_float32(x: Tensor) -> Tensor:
     """The matrix sign of a machine without bfloat16, with an accuracy of 0.1 and a floor of 1e-3."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(msign_module, "half_is_fast", lambda _: False)
+        patch.setattr(matrix_sign, "half_is_fast", lambda _: False)
         return mm.msign(x, accuracy=0.1, floor=1e-3)
 
 

@@ -7,11 +7,10 @@ from functools import partial
 import cases
 import pytest
 import torch
-from spectra import msign_module
 
 import modular_manifolds as mm
 from modular_manifolds.errors import BackendError
-from modular_manifolds.linalg import backend
+from modular_manifolds.linalg import backend, matrix_sign
 
 COMPILED = ("eager", "aot_eager")
 """Compilers that need no C++ compiler; the graph is the same for all of them."""
@@ -61,7 +60,7 @@ def test_compiled_for_every_size_and_accuracy(dynamic: bool | None) -> None:
 
 def test_compiled_in_bfloat16_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.reset()
-    monkeypatch.setattr(msign_module, "half_is_fast", lambda device_type: device_type == "cpu")
+    monkeypatch.setattr(matrix_sign, "half_is_fast", lambda device_type: device_type == "cpu")
     x = torch.randn(256, 256)
     coarse = partial(mm.msign, accuracy=0.1, floor=0.01)
     compiled = torch.compile(coarse, fullgraph=True, backend="eager")

@@ -137,7 +137,7 @@ def test_pieces_go_where_separate_weights_go(
     if dtype is torch.float32:
         how["noise_damping"] = how["tangent_momentum"] = True
     else:
-        monkeypatch.setattr("modular_manifolds.optim.doors.FAR", 0.1)
+        monkeypatch.setattr("modular_manifolds.optim.params.MAX_OFF_MANIFOLD_RELATIVE", 0.1)
     own, theirs = separate(net, 0.1, **how)
     ours = mm.SteepestDescent(net, 0.1, **how)
     for seed in range(3):

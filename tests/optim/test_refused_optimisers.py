@@ -15,7 +15,7 @@ from modular_manifolds.errors import (
 
 
 def test_weight_decay_is_refused_where_it_does_nothing() -> None:
-    with pytest.raises(ArgumentError, match="normal to the manifold and does nothing"):
+    with pytest.raises(ArgumentError, match="normal to the manifold and has no effect"):
         mm.SteepestDescent(network(), lr=0.1, weight_decay=0.01)
 
 

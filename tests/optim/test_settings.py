@@ -27,15 +27,15 @@ REFUSED: list[tuple[str, Any, str]] = [
     ),
     ("shares", [1.0], "shares must be a list of one value for each of the 2 parameters, got 1"),
     ("shares", 1.0, "shares must be a list of one value for each of the 2 parameters, got 1.0"),
-    ("share", 1.0, r"share is no key of a group.*write into group\['shares'\]"),
-    ("name", "x", r"name is no key of a group.*write into group\['param_names'\]"),
-    ("shape", [2], r"shape is no key of a group.*write into group\['shapes'\]"),
+    ("share", 1.0, r"share is not a key of a group.*write into group\['shares'\]"),
+    ("name", "x", r"name is not a key of a group.*write into group\['param_names'\]"),
+    ("shape", [2], r"shape is not a key of a group.*write into group\['shapes'\]"),
     *(("momentum", bad, r"momentum must lie in \[0, 1\)") for bad in (NAN, 1.0, 1.045, -0.1, INF)),
     *(
         ("weight_decay", bad, "weight_decay must be finite and at least 0")
         for bad in (NAN, -1.0, INF)
     ),
-    ("weight_decay", 0.5, "on Stiefel the decay is normal to the manifold and does nothing"),
+    ("weight_decay", 0.5, "on Stiefel the decay is normal to the manifold and has no effect"),
     ("lr", torch.tensor([0.1]), r"lr must be one real .* got a tensor of shape \(1,\)"),
     ("lr", torch.tensor(1), r"lr must be one real .* got a tensor of shape \(\) and torch.int64"),
     ("lr", torch.tensor(NAN), "lr must be finite and at least 0, got nan"),

@@ -215,14 +215,14 @@ def test_compiled_networks_train_alike() -> None:
 
 def test_each_solve_starts_from_the_dual_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[Tensor | None] = []
-    take = on_host.take_planned
+    take = on_host.take_planned_step
 
     def watched(*arguments: Any) -> Step:
         dual = arguments[-1]
         starts.append(None if dual is None else dual.clone())
         return take(*arguments)
 
-    monkeypatch.setattr(on_host, "take_planned", watched)
+    monkeypatch.setattr(on_host, "take_planned_step", watched)
     net = mm.Linear(5, 8)
     opt = mm.SteepestDescent(net, lr=0.1, solver=Lyapunov())
     net.weight.grad = torch.randn_like(net.weight)

@@ -38,7 +38,7 @@ def test_the_contracts_say_what_the_design_says() -> None:
         "cli | integrations",
         "training",
         "specs",
-        "models | adapt | optim | certificates",
+        "models | adaptation | optim | certificates",
         "testing",
         "nn",
         "solvers | composition",

@@ -81,7 +81,7 @@ RUN_ERRORS = [
     ),
     (
         {"optimizer": {"name": "steepest-descent", "momentum": 0}},
-        "optimizer.nesterov must be false where momentum is 0, got True. "
+        "optimizer.nesterov must be false if momentum is 0, got True. "
         "Write nesterov: false too, or a momentum such as 0.9.",
     ),
     (

@@ -35,12 +35,12 @@ from modular_manifolds.solvers.solution import SMALLEST_DIVISOR, relative_gap
 
 @dataclass(frozen=True)
 class StiefelDual:
-    """The tall problem at unit scale, and the way back to the caller's shape.
+    """The tall problem at unit scale, and the data to return to the caller's shape.
 
     W and G⊥ have shape (*batch, m, n) and the caller's dtype, `c`, `k` and `e` (*batch, n, n) and float64:
     they hold squares of singular values, which need twice the digits. `tall` is G divided by its largest
-    entry and `across` the part of it across W; `scale` brings both to unit norm (to zero if they are
-    rounding), so that no tall matrix is touched to scale it. `along` is `‖K‖²/(‖K‖² + ‖G⊥‖²)`, shape (*batch, 1, 1). `wide` says that the caller's matrices were transposed; `unit` is
+    entry, and `across` is its part G⊥ normal to W; `scale` normalises both (to zero if they are rounding), so that no tall
+    matrix needs scaling. `along` is `‖K‖²/(‖K‖² + ‖G⊥‖²)`, shape (*batch, 1, 1). `wide` tells whether the caller's matrices were transposed; `unit` is
     the spectral norm of a direction of unit norm.
     """
 

@@ -1,4 +1,4 @@
-"""Sweeps: one run at many sizes, by many optimisers, at many learning rates."""
+"""Sweeps: one run with many sizes, optimisers and learning rates."""
 
 from modular_manifolds.training.sweep.plan import Arm as Arm
 from modular_manifolds.training.sweep.plan import Plan as Plan

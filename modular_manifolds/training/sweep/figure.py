@@ -1,4 +1,4 @@
-"""The picture of a sweep: loss against learning rate, a panel an arm, a curve a size."""
+"""The picture of a sweep: loss by learning rate, with one panel for each arm and one curve for each size."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _draw(axis: Axes, curve: Curve, colour: tuple[float, float, float, float]) -
 
 
 def _shown(found: Sequence[Summary]) -> tuple[float, float] | None:
-    """The losses that all panels show: runs that learnt next to nothing would flatten the rest."""
+    """The common range of losses, without runs that learnt almost nothing, which would flatten the curves."""
     best = [
         curve.losses[curve.best]
         for summary in found

@@ -1,4 +1,4 @@
-"""One run of a sweep, in memory from its first step to its last."""
+"""One run of a sweep, without files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from modular_manifolds.training.session import Session, surroundings
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """The outcome of a run.
 
     Args:
         validation_loss: the mean loss over the test part after the last step.
         training_loss: the mean loss of the last tenth of the steps.
-        diverged: why the run counts as diverged; None if it does not. A diverged run has no losses.
-        seconds: of the steps, without the measurement at the end.
+        diverged: the reason for a divergence; None if there is none. A diverged run has no losses.
+        seconds: the duration of the steps, without the final measurement.
     """
 
     validation_loss: float | None
@@ -31,19 +31,19 @@ class Outcome:
 
 
 def outcome(spec: RunSpec, data: Data) -> Outcome:
-    """Train a resolved run to its end. A loss or gradient that is not finite ends it; that is no error."""
-    begun = time.perf_counter()
+    """Train a resolved run to its end. A loss or gradient that is not finite ends it without an error."""
+    start = time.perf_counter()
     with surroundings(spec):
         session = Session(spec, data)
         last = math.ceil(session.steps / 10)
         losses: list[float] = []
         try:
             while not session.done:
-                # A device is waited for once a tenth, and what has diverged is noticed then.
+                # The host waits for the device, and notices divergence, ten times in a run.
                 losses += [each.loss for each in session.advance(last)]
-            seconds = time.perf_counter() - begun
-            found = session.measure(session.data.test).loss
+            seconds = time.perf_counter() - start
+            validation_loss = session.measure(session.data.test).loss
         except NonFiniteError as error:
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             return Outcome(None, None, f"{error.argument} is {error.seen}", seconds)
-    return Outcome(found, fmean(losses[-last:]), None, seconds)
+    return Outcome(validation_loss, fmean(losses[-last:]), None, seconds)

@@ -1,4 +1,4 @@
-"""The plan of a sweep: sizes, arms, learning rates and seeds, and the run at each of their points."""
+"""The plan of a sweep: its sizes, arms, learning rates and seeds."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ RANGE: Final = re.compile(r"2\^(-?\d+(?:\.[05])?)\.\.2\^(-?\d+(?:\.[05])?)")
 LARGEST_EXPONENT: Final = 500
 """The largest exponent of 2 in a range of values."""
 MOST_RUNS: Final = 10_000
-"""Runs that a sweep may have unless its caller says another number."""
+"""The default limit on the runs of a sweep."""
 NEXT_ASSIGNMENT: Final = re.compile(r",(?=[A-Za-z_][\w.]*=)")
 
 Grid = Literal["full", "coarse", "refined"]
-"""Rates √2 apart; 2 apart; or 2 apart and then the two that are √2 from the best of each curve."""
+"""The factor between rates: √2; 2; or 2, and then the two rates that are √2 from the best of each curve."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """The changes to the run that make it of one size, as `model.width=64`; nothing for the run as it is."""
+    """The assignments that set one size, such as `model.width=64`; empty for the unchanged run."""
 
     assignments: tuple[str, ...] = ()
 
@@ -36,7 +36,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Arm:
-    """An optimiser, and what else is changed for it, as `adamw,optimizer.weight_decay=0.1`."""
+    """An optimiser with further assignments, such as `adamw,optimizer.weight_decay=0.1`."""
 
     text: str
 
@@ -68,18 +68,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as it was asked for.
+    """The description of a sweep.
 
     Args:
-        run: what every point shares.
-        sizes: in the order in which they are compared, the smallest first.
+        run: the common run of all points.
+        sizes: the sizes in increasing order.
         ranges: the lowest and the highest notch of every arm.
-        grid: which notches in between.
-        seeds: how many runs each rate has; their seeds are the run's and those after it.
-        max_runs: how many runs there may be on the full grid.
+        grid: the choice of notches in between.
+        seeds: the number of runs at each rate; seeds count up from the run's seed.
+        max_runs: the largest number of runs on the full grid.
 
     Raises:
-        ArgumentError: there are more.
+        ArgumentError: there are more runs.
     """
 
     run: RunSpec
@@ -99,7 +99,7 @@ class Plan:
         return list(itertools.product(self.ranges, self.sizes))
 
     def points(self) -> list[Point]:
-        """The points to begin with: all of them, or those of the coarse grid."""
+        """The points of the first round: all points, or those of the coarse grid."""
         spacing = 1 if self.grid == "full" else 2
         return [
             point
@@ -108,27 +108,27 @@ class Plan:
         ]
 
     def at(self, arm: Arm, size: Size, notches: Iterable[int]) -> Iterator[Point]:
-        """The points of one curve at some notches, all seeds."""
+        """The points of one curve at these notches, with all seeds."""
         for notch in notches:
             for seed in range(self.seeds):
                 yield Point(size, arm, notch, self.run.seed + seed)
 
     def beside(self, arm: Arm, size: Size, notch: int) -> Iterator[Point]:
-        """The points right below and right above a notch, within the arm's range."""
+        """The points next to a notch, within the arm's range."""
         inside = range(*_closed(self.ranges[arm]))
         return self.at(arm, size, [each for each in (notch - 1, notch + 1) if each in inside])
 
 
 def power(notch: int) -> str:
-    """The rate of a notch as it is asked for, such as `2^-3.5`."""
+    """The rate of a notch as a text such as `2^-3.5`."""
     return f"2^{notch / 2:g}"
 
 
 def parse_range(text: str, *, argument: str) -> tuple[int, int]:
-    """`2^-6..2^1` as its lowest and highest notch.
+    """Parse a range such as `2^-6..2^1` into its lowest and highest notch.
 
     Raises:
-        ArgumentError: the text is no such range, or the higher end comes first.
+        ArgumentError: the text is not a range, or the higher end comes first.
     """
     found = RANGE.fullmatch(text.strip())
     ends = [float(each) for each in found.groups()] if found else [1.0, 0.0]
@@ -151,10 +151,10 @@ def parse_range(text: str, *, argument: str) -> tuple[int, int]:
 
 
 def parse_sizes(over: Sequence[str], *, most: int = MOST_RUNS) -> tuple[Size, ...]:
-    """`model.width=32,64` and `model.depth=2,8` as all their combinations, the last changing fastest.
+    """All combinations of choices such as `model.width=32,64` and `model.depth=2,8`; the last changes fastest.
 
     Args:
-        most: how many sizes there may be.
+        most: the largest number of sizes.
 
     Raises:
         ArgumentError: there is no `=`, a value is missing, or there are too many.

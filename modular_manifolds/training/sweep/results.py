@@ -1,4 +1,4 @@
-"""A sweep's folder: the run that it varies, a file for each point that is done, and all of them in one."""
+"""A sweep's folder: its run, one file for each finished point, and one file with all results."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from modular_manifolds.training.sweep.plan import Point
 
 @dataclass(frozen=True)
 class Result:
-    """A point and how its run ended."""
+    """A point and the outcome of its run."""
 
     point: Point
     outcome: Outcome
 
     def row(self) -> dict[str, Any]:
-        """As it stands in `sweep.json`."""
+        """The entry in `sweep.json`."""
         point = self.point
         named = {"arm": point.arm.text, "size": list(point.size.assignments)}
         return {**named, "lr": point.lr, "seed": point.seed, **asdict(self.outcome)}
@@ -35,7 +35,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Results:
-    """`run.yaml`, `runs/*.json`, `sweep.json` and `sweep.svg` of a sweep; every file is written whole."""
+    """`run.yaml`, `runs/*.json`, `sweep.json` and `sweep.svg` of a sweep; every file is written atomically."""
 
     path: Path
 
@@ -56,7 +56,7 @@ class Results:
         return self.path / "sweep.svg"
 
     def open(self, run: RunSpec) -> None:
-        """Begin a sweep of `run` here, or go on with one.
+        """Start a sweep of `run` in this folder, or continue one.
 
         Raises:
             DataError: the folder holds a sweep of another run or other files, or cannot be written.
@@ -75,7 +75,7 @@ class Results:
         try:
             claim(self.path, self.run.name, run.to_yaml())
         except FileExistsError:
-            # If another process has begun a sweep here meanwhile, `open` compares the two.
+            # Another process may have started a sweep here; then `open` compares the runs.
             if not self.run.is_file():
                 raise DataError(
                     "--out",
@@ -86,7 +86,7 @@ class Results:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes out of the folder while inside, and remove what a killed one left.
+        """A context with a lock on the folder; temporary files of killed processes are removed.
 
         Raises:
             DataError: another process works there, or the folder cannot be written.
@@ -97,7 +97,7 @@ class Results:
             yield
 
     def find(self, spec: RunSpec) -> Outcome | None:
-        """How this very run ended, if it did."""
+        """The outcome of this run; None if it has not finished."""
         file = self._file(spec)
         if not file.is_file():
             return None
@@ -109,7 +109,7 @@ class Results:
             ) from None
 
     def keep(self, spec: RunSpec, point: Point, outcome: Outcome) -> None:
-        """Write down how a run ended."""
+        """Store the outcome of a run."""
         content = {"point": str(point), "outcome": asdict(outcome)}
         self.runs.mkdir(exist_ok=True)
         write_whole(self._file(spec), json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -124,8 +124,7 @@ class Results:
         write_whole(self.json, text + "\n")
 
     def _file(self, spec: RunSpec) -> Path:
-        # Named after everything that decides the run, so that it cannot be taken for another's. The largest size
-        # that is allowed decides nothing.
+        # A hash of all settings that influence the result; the size limits do not.
         decides = spec.model_dump_json(indent=2, exclude={"max_modules", "max_weights"}) + "\n"
         return self.runs / f"{sha256(decides.encode()).hexdigest()[:16]}.json"
 

@@ -1,4 +1,4 @@
-"""Runs the points of a sweep, here or in several processes, and keeps what was found."""
+"""Runs the points of a sweep, in this or in several processes, and stores the outcomes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from modular_manifolds.training.sweep.results import Result, Results
 from modular_manifolds.training.sweep.summary import curve
 
 Watch = Callable[[Result, int], None]
-"""Told of each result, and how many runs of its round are left."""
+"""Called with each result, and the number of remaining runs of its round."""
 
 Runner = Callable[[Mapping[Point, RunSpec]], Iterator[tuple[Point, Outcome]]]
-"""Runs what it is given; outcomes come as they are found."""
+"""Runs the given specs, and yields outcomes in the order of completion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,7 @@ def prepare(plan: Plan) -> Prepared:
     """Read the data of a sweep and check every size and arm; nothing is written.
 
     Raises:
-        ArgumentError: a size or an arm names what is not known, does not fit or is too large, or
-            the data are missing.
+        ArgumentError: a size or an arm has an unknown name, does not fit or is too large, or the data are missing.
     """
     data = read_data(plan.run.data)
     runs = {
@@ -56,73 +55,77 @@ def prepare(plan: Plan) -> Prepared:
 def conduct(
     plan: Plan, kept: Results, *, jobs: int = 1, watch: Watch, prepared: Prepared | None = None
 ) -> list[Result]:
-    """Run every point of the plan that is not kept yet.
+    """Run every point of the plan that has no stored outcome.
 
     Args:
-        plan: what is asked for. Every size and arm is checked before the first run starts.
-        kept: the place that results are read from and written to.
-        jobs: processes; each reads the data once.
-        watch: told of each result, of those that lay there already too.
-        prepared: what `prepare(plan)` gave; it is called here without it.
+        plan: the plan. Every size and arm is checked before the first run starts.
+        kept: the folder with stored outcomes.
+        jobs: the number of processes; each reads the data once.
+        watch: called with each result, including stored ones.
+        prepared: the result of `prepare(plan)`; None to call it here.
 
     Returns:
         The results by arm, size, rate and seed.
 
     Raises:
-        ArgumentError: a size or an arm names what is not known or does not fit, or the data are missing.
+        ArgumentError: a size or an arm has an unknown name or does not fit, or the data are missing.
     """
     prepared = prepare(plan) if prepared is None else prepared
     data, shared = prepared.data, prepared.runs
-    found: dict[Point, Outcome] = {}
+    outcomes: dict[Point, Outcome] = {}
     with _runner(plan.run, data, jobs) as run:
-        for points in _rounds(plan, found):
-            left: dict[Point, RunSpec] = {}
+        for points in _rounds(plan, outcomes):
+            remaining: dict[Point, RunSpec] = {}
             for point in points:
                 spec = shared[point.arm, point.size].override(
                     [f"optimizer.lr={point.lr!r}", f"seed={point.seed}"]
                 )
                 known = kept.find(spec)
                 if known is None:
-                    left[point] = spec
+                    remaining[point] = spec
                 else:
-                    found[point] = known
-                    watch(Result(point, known), len(left))
-            for point, ended in run(left):
-                kept.keep(left.pop(point), point, ended)
-                found[point] = ended
-                watch(Result(point, ended), len(left))
+                    outcomes[point] = known
+                    watch(Result(point, known), len(remaining))
+            for point, finished_outcome in run(remaining):
+                kept.keep(remaining.pop(point), point, finished_outcome)
+                outcomes[point] = finished_outcome
+                watch(Result(point, finished_outcome), len(remaining))
     places = {each: place for place, each in enumerate(plan.curves)}
-    ordered = sorted(found, key=lambda each: (places[each.arm, each.size], each.notch, each.seed))
-    return [Result(point, found[point]) for point in ordered]
+    ordered = sorted(
+        outcomes, key=lambda each: (places[each.arm, each.size], each.notch, each.seed)
+    )
+    return [Result(point, outcomes[point]) for point in ordered]
 
 
-def _rounds(plan: Plan, found: Mapping[Point, Outcome]) -> Iterator[list[Point]]:
-    """The points to run, round by round; a later round depends on what the earlier ones found."""
+def _rounds(plan: Plan, outcomes: Mapping[Point, Outcome]) -> Iterator[list[Point]]:
+    """The points of each round; later rounds depend on the outcomes of earlier ones."""
     yield plan.points()
     if plan.grid != "refined":
         return
-    best = _best(plan, found)
+    best = _best(plan, outcomes)
     finer = [plan.beside(*each, notch) for each, notch in best.items() if notch is not None]
-    yield [point for points in finer for point in points if point not in found]
-    best = _best(plan, found)
+    yield [point for points in finer for point in points if point not in outcomes]
+    best = _best(plan, outcomes)
     first, last = plan.sizes[0], plan.sizes[-1]
     notches = {arm: best[arm, first] for arm in plan.ranges}
     carried = [plan.at(arm, last, [each]) for arm, each in notches.items() if each is not None]
-    yield [point for points in carried for point in points if point not in found]
+    yield [point for points in carried for point in points if point not in outcomes]
 
 
-def _best(plan: Plan, found: Mapping[Point, Outcome]) -> dict[tuple[Arm, Size], int | None]:
-    results = [Result(point, ended) for point, ended in found.items()]
+def _best(plan: Plan, outcomes: Mapping[Point, Outcome]) -> dict[tuple[Arm, Size], int | None]:
+    results = [Result(point, finished_outcome) for point, finished_outcome in outcomes.items()]
     return {(arm, size): curve(results, arm, size).best for arm, size in plan.curves}
 
 
 @contextmanager
 def _runner(run: RunSpec, data: Data, jobs: int) -> Iterator[Runner]:
     if jobs == 1:
-        there = data.to(torch.device(run.device))
-        yield lambda specs: ((point, outcome(spec, there)) for point, spec in list(specs.items()))
+        moved_data = data.to(torch.device(run.device))
+        yield lambda specs: (
+            (point, outcome(spec, moved_data)) for point, spec in list(specs.items())
+        )
         return
-    # Not forked: a GPU cannot be used by a fork of a process that has used it.
+    # Spawned, because a fork of a process that has used a GPU cannot use it.
     pool = ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), _read, (data.spec, run.device)
     )
@@ -139,11 +142,11 @@ def _runner(run: RunSpec, data: Data, jobs: int) -> Iterator[Runner]:
 
 
 _DATA: list[Data] = []
-"""The data that a worker process has read, for all its runs."""
+"""The data of a worker process, which all its runs share."""
 
 
 def _read(spec: DataSpec, device: str) -> None:
-    # Ctrl-C reaches every process of a terminal; the one that waits for the others decides.
+    # Ctrl-C reaches every process of a terminal; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -152,7 +155,7 @@ def _read(spec: DataSpec, device: str) -> None:
 
 
 def _end_after(parent: BaseProcess) -> None:
-    """End this process when `parent` has ended: a parent that is killed tells nobody."""
+    """End this process when `parent` has ended, because a killed parent cannot stop its workers."""
     parent.join()
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""The best learning rate of every size and arm, and how far it moves from one size to the next."""
+"""The best learning rate of every size and arm, and its change between sizes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Curve:
 
     @property
     def best(self) -> int | None:
-        """The notch of the lowest loss, the lower one of equals; None if every run diverged."""
+        """The lowest notch with the lowest loss; None if every run diverged."""
         best = min(sorted(self.losses), key=self.losses.__getitem__, default=None)
         return None if best is None or math.isinf(self.losses[best]) else best
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
-        """The end of the grid that the best rate is at, if any: a better one may lie beyond."""
+        """The end of the grid, if the best rate is there, so that a better one may lie outside; None otherwise."""
         if self.best == min(self.losses):
             return "lowest"
         return "highest" if self.best == max(self.losses) else None
@@ -42,16 +42,16 @@ class Summary:
 
     @property
     def moved(self) -> int | None:
-        """The distance between the lowest and the highest best rate of all sizes, in notches of √2; None if a size has none."""
+        """The distance between the lowest and the highest best rate, in notches of √2; None if a size has no best rate."""
         best = [curve.best for curve in self.curves]
         known = [notch for notch in best if notch is not None]
         return max(known) - min(known) if len(known) == len(best) else None
 
     @property
     def carried(self) -> float | None:
-        """How much higher, in per cent, the largest size's loss is at the smallest size's best rate than at its own.
+        """The excess loss, in per cent, of the largest size at the smallest size's best rate.
 
-        Infinite if it diverged there; None if it was not tried there.
+        Infinite if it diverged at this rate; None if this rate was not run.
         """
         first, last = self.curves[0], self.curves[-1]
         if first.best is None or last.best is None or first.best not in last.losses:

@@ -1,4 +1,4 @@
-"""Places: the position of each parameter in a model, and the modules around it."""
+"""Places: the name of each parameter in a model, and the modules around it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WRAPPERS: Final = (
     "default",
     "_orig_mod",
 )
-"""Names under which libraries put a module inside another that replaces it; none of them says what the module is for."""
+"""Attribute names under which wrappers of other libraries hold the original module."""
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,25 @@ class Place:
         name: the dotted name in the model.
         parameter: the parameter itself.
         module: the module that holds it.
-        parents: the modules around that one, the nearest first, without wrappers.
-        words: the names of `module` and of its parents, the nearest first, without wrappers.
+        parents: the modules around `module`, the nearest first, without wrappers.
+        module_names: the names of `module` and of its parents, the nearest first, without wrappers.
     """
 
     name: str
     parameter: nn.Parameter
     module: nn.Module
     parents: tuple[nn.Module, ...]
-    words: tuple[str, ...]
+    module_names: tuple[str, ...]
 
     @property
-    def own(self) -> str:
+    def attribute(self) -> str:
         """The parameter's name in its module, such as `weight`."""
         return self.name.rpartition(".")[2]
 
     @property
-    def word(self) -> str:
-        """The name that the module goes by, such as `q_proj`; empty for the model itself."""
-        return self.words[0] if self.words else ""
+    def module_name(self) -> str:
+        """The name of the module in its parent, such as `q_proj`; empty for the model itself."""
+        return self.module_names[0] if self.module_names else ""
 
     @property
     def parent(self) -> nn.Module | None:
@@ -54,13 +54,13 @@ class Place:
 
 
 def places_of(model: nn.Module) -> Iterator[Place]:
-    """Every name of every parameter, in the order of `model.named_parameters()`; tied parameters come more than once."""
+    """A place for every name of every parameter, in the order of `model.named_parameters()`."""
     modules = dict(model.named_modules(remove_duplicate=False))
     for path, module in modules.items():
-        words, parents = _around(path, modules)
-        for own, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            name = f"{path}.{own}" if path else own
-            yield Place(name, parameter, module, parents, words)
+        names, parents = _enclosing(path, modules)
+        for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            name = f"{path}.{attribute}" if path else attribute
+            yield Place(name, parameter, module, parents, names)
 
 
 def class_path(module: nn.Module) -> str:
@@ -69,9 +69,10 @@ def class_path(module: nn.Module) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _around(
+def _enclosing(
     path: str, modules: dict[str, nn.Module]
 ) -> tuple[tuple[str, ...], tuple[nn.Module, ...]]:
+    """The names from the module at `path` outwards, and the modules around it, both without wrappers."""
     words: list[str] = []
     parents: list[nn.Module] = []
     while path:

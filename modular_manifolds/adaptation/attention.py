@@ -1,7 +1,7 @@
-"""Attention: the heads of a projection, read from the module that holds it, and the layout of fused ones.
+"""Attention: the heads of projections, read from the module around them, and the layouts of fused projections.
 
-The layouts of fused weights are those of the classes' own code: `transformers` 5.24 (`modeling_*.py`), torch's
-`nn.MultiheadAttention`, and nanoGPT. A class that is not in the tables is taken to store q, k and v one behind the other.
+The layouts come from the classes' own code: `transformers` 5.24 (`modeling_*.py`), torch's `nn.MultiheadAttention`, and
+nanoGPT. Other classes are assumed to store q, k and v consecutively.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from modular_manifolds.adapt.split import Split
+from modular_manifolds.adaptation.split import Split
 from modular_manifolds.errors import ArgumentError
 
 HEADS: Final = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
@@ -33,15 +33,15 @@ FUSED: Final = (
     *("qkv_lin", "attn_qkv", "in_proj"),
 )
 INTERLEAVED: Final = ("GPTNeoX", "Bloom", "Persimmon", "MiniMaxLightning", "DisentangledSelf")
-"""Classes whose names begin so store (heads, 3, width) in one weight."""
+"""Beginnings of the names of classes that store (heads, 3, width) in one weight."""
 QKV: Final = ("q", "k", "v")
 
 
-def projection_split(word: str, module: nn.Module | None, outputs: int) -> Split | None:
-    """The heads of a projection with this name in this attention module; None if it is none or its heads are unknown.
+def projection_split(name: str, module: nn.Module | None, outputs: int) -> Split | None:
+    """The split of a projection into heads; None if it is not one of an attention module, or its heads are unknown.
 
     Args:
-        word: the name of the projection, such as `q_proj`.
+        name: the name of the projection, such as `q_proj`.
         module: the module around it.
         outputs: the number of its outputs.
 
@@ -50,13 +50,13 @@ def projection_split(word: str, module: nn.Module | None, outputs: int) -> Split
     """
     if module is None or not _is_attention(module):
         return None
-    if word in FUSED:
-        return _fused(word, module, outputs)
-    if word not in QUERIES + KEYS_AND_VALUES:
+    if name in FUSED:
+        return _fused_split(name, module, outputs)
+    if name not in QUERIES + KEYS_AND_VALUES:
         return None
     heads = _number(module, HEADS)
     width = _number(module, WIDTHS)
-    if word in KEYS_AND_VALUES:
+    if name in KEYS_AND_VALUES:
         heads = _number(module, KEY_HEADS) or heads
     if width is not None and outputs % width == 0:
         return Split(heads=outputs // width)
@@ -64,34 +64,34 @@ def projection_split(word: str, module: nn.Module | None, outputs: int) -> Split
 
 
 def heads_of(module: nn.Module) -> tuple[int, int, int] | None:
-    """The heads of queries, the heads of keys, and their width (0 if not stated); None if nothing is known."""
+    """The numbers of query heads and key heads, and their width (0 if unknown); None if the heads are unknown."""
     heads = _number(module, HEADS)
     if heads is None:
         return None
     return heads, _number(module, KEY_HEADS) or heads, _number(module, WIDTHS) or 0
 
 
-def _fused(word: str, module: nn.Module, outputs: int) -> Split | None:
+def _fused_split(name: str, module: nn.Module, outputs: int) -> Split | None:
     known = heads_of(module)
     kind = type(module).__name__
     if known is None:
-        three = word != "in_proj" and outputs % 3 == 0
-        return Split(parts=3, names=QKV) if three else None
+        is_qkv = name != "in_proj" and outputs % 3 == 0
+        return Split(parts=3, names=QKV) if is_qkv else None
     heads, keys, width = known
     if kind.startswith("CodeGen"):
-        # Four slices for four devices; each holds queries, values and keys of a quarter of the heads, as one matrix here.
+        # Four slices for four devices: each holds the queries, values and keys of a quarter of the heads.
         return Split(heads=(4, 4, 4), names=("q", "v", "k"), interleaved=True)
     if kind.startswith("Falcon"):
-        return _falcon(module, heads)
+        return _falcon_split(module, heads)
     if kind.startswith("GPTBigCode"):
-        return _big_code(module, heads, outputs)
+        return _big_code_split(module, heads, outputs)
     if kind.startswith(INTERLEAVED):
         return Split(heads=(heads,) * 3, names=QKV, interleaved=True)
-    if word == "query_key_value" and not type(module).__module__.startswith("transformers."):
+    if name == "query_key_value" and not type(module).__module__.startswith("transformers."):
         raise ArgumentError(
-            f"{kind}.{word}",
+            f"{kind}.{name}",
             "must have a known layout",
-            "a fused weight that Megatron interleaves by head and others do not",
+            "a fused weight, which some classes interleave by head and others do not",
             f"Add a rule with split=mm.Split(heads=({heads}, {keys}, {keys}), interleaved=True), or without interleaved.",
         )
     for each in (keys, heads):
@@ -99,12 +99,12 @@ def _fused(word: str, module: nn.Module, outputs: int) -> Split | None:
         if outputs % unit == 0 and (not width or outputs == unit * width):
             return Split(heads=(heads, each, each), names=QKV)
     if outputs % (2 * keys) == 0 and (not width or outputs == 2 * keys * width):
-        # Cross-attention: the queries have a weight of their own.
+        # Cross-attention has a separate weight for the queries.
         return Split(heads=(keys, keys), names=("k", "v"))
     return None
 
 
-def _falcon(module: nn.Module, heads: int) -> Split:
+def _falcon_split(module: nn.Module, heads: int) -> Split:
     if getattr(module, "new_decoder_architecture", False):
         groups = _number(module, ("num_kv_heads",)) or heads
         return Split(heads=(heads, groups, groups), names=QKV, interleaved=True)
@@ -113,7 +113,7 @@ def _falcon(module: nn.Module, heads: int) -> Split:
     return Split(heads=(heads,) * 3, names=QKV, interleaved=True)
 
 
-def _big_code(module: nn.Module, heads: int, outputs: int) -> Split | None:
+def _big_code_split(module: nn.Module, heads: int, outputs: int) -> Split | None:
     if getattr(module, "multi_query", False):
         return Split(heads=(heads, 1, 1), names=QKV)
     if outputs % (3 * heads):
@@ -127,14 +127,14 @@ def _is_attention(module: nn.Module) -> bool:
 
 
 def _number(module: nn.Module, names: tuple[str, ...]) -> int | None:
-    """The first of these attributes that is a positive whole number: of the module, or else of its `config`."""
+    """The first of these attributes of the module, or else of its `config`, that is a positive integer."""
     own = _own_number(module, names)
     return own if own is not None else _own_number(getattr(module, "config", None), names)
 
 
-def _own_number(of: Any, names: tuple[str, ...]) -> int | None:
+def _own_number(holder: Any, names: tuple[str, ...]) -> int | None:
     for name in names:
-        value = getattr(of, name, None)
+        value = getattr(holder, name, None)
         if type(value) is int and value > 0:
             return value
     return None

@@ -1,4 +1,4 @@
-"""Claims: which rule takes which parameter, and every way in which rules and weights can miss each other."""
+"""Claims: the rule of each parameter, and errors for rules without weights and weights without rules."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Final
 
 from torch import nn
 
-from modular_manifolds.adapt.place import Place, places_of
-from modular_manifolds.adapt.rules import AnyRule, Fallback, Rule, Skip, matches, text_of
+from modular_manifolds.adaptation.place import Place, places_of
+from modular_manifolds.adaptation.rules import AnyRule, Fallback, Rule, Skip, matches, text_of
 from modular_manifolds.errors import ArgumentError, UnconstrainedParameterError
 
-NAMED: Final = 3
-"""The number of names that a message lists."""
+MAX_NAMES_LISTED: Final = 3
+"""The number of names in a message."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A trainable parameter, all of its names, and the rule that takes it.
+    """A trainable parameter, its names, and its rule.
 
     Args:
-        places: the parameter's places, the first one under its name in `model.named_parameters()`.
-        rule: the rule; None if no rules were given and the defaults decide.
+        places: all places of the parameter; the first has its name in `model.named_parameters()`.
+        rule: the rule; None for the defaults.
         at: the place that the rule matched.
     """
 
@@ -46,15 +46,19 @@ def claims_of(model: nn.Module, rules: Sequence[AnyRule] | None) -> list[Claim]:
     """Each trainable parameter with the first rule that matches one of its names.
 
     Raises:
-        ArgumentError: a rule has the wrong type, matches nothing, only frozen weights, or only
-            weights that earlier rules took; a tied weight is claimed by two different rules.
-        UnconstrainedParameterError: no rule takes a trainable weight.
+        ArgumentError: a rule has the wrong type, or matches nothing, only frozen weights, or only weights of earlier
+            rules; two different rules claim a tied weight.
+        UnconstrainedParameterError: no rule claims a trainable weight.
     """
-    tied: dict[int, list[Place]] = {}
+    places_by_parameter: dict[int, list[Place]] = {}
     for place in places_of(model):
-        tied.setdefault(id(place.parameter), []).append(place)
-    trainable = {key: places for key, places in tied.items() if places[0].parameter.requires_grad}
-    if not tied:
+        places_by_parameter.setdefault(id(place.parameter), []).append(place)
+    trainable = {
+        key: places
+        for key, places in places_by_parameter.items()
+        if places[0].parameter.requires_grad
+    }
+    if not places_by_parameter:
         raise ArgumentError(
             "adapt(model)", "must have a weight", "a model without parameters", "Pass a model."
         )
@@ -62,8 +66,8 @@ def claims_of(model: nn.Module, rules: Sequence[AnyRule] | None) -> list[Claim]:
         raise ArgumentError(
             "adapt(model)",
             "must have a trainable weight",
-            f"{len(tied)} parameters, all frozen",
-            "Call requires_grad_(True) on the weights that are to learn.",
+            f"{len(places_by_parameter)} parameters, all frozen",
+            "Call requires_grad_(True) on the weights to train.",
         )
     if rules is None:
         return [Claim(tuple(places), None, places[0]) for places in trainable.values()]
@@ -71,14 +75,14 @@ def claims_of(model: nn.Module, rules: Sequence[AnyRule] | None) -> list[Claim]:
     hits = [
         {
             key: [p for p in places if matches(rule, p.name, p.parameter, p.module)]
-            for key, places in tied.items()
+            for key, places in places_by_parameter.items()
         }
         for rule in checked
     ]
     claims = [_claim(key, places, checked, hits) for key, places in trainable.items()]
     for index, rule in enumerate(checked):
         if not rule.optional and not any(claim.rule is rule for claim in claims):
-            _explain_idle(index, checked, hits[index], tied, claims)
+            _raise_for_unused_rule(index, checked, hits[index], places_by_parameter, claims)
     return claims
 
 
@@ -117,13 +121,13 @@ def _claim(
         raise UnconstrainedParameterError(
             f"the weight '{name}'",
             "must be claimed by a rule",
-            f"none of {len(rules)} rules; the closest is {_closest(places[0], rules)}",
+            f"none of {len(rules)} rules; the closest is {_closest_rule(places[0], rules)}",
             f"Add mm.Rule({name!r}), mm.Rule('*') last for the defaults, mm.Skip or mm.Fallback.",
         )
     index, place = min(firsts.items())
     rule = rules[index]
     by_name = isinstance(rule.match, str) and rule.match in {each.name for each in places}
-    others = [rules[i] for i in firsts if i != index and not _alike(rules[i], rule)]
+    others = [rules[i] for i in firsts if i != index and not _same_settings(rules[i], rule)]
     if others and not by_name:
         other = next(p for i, p in firsts.items() if rules[i] is others[0])
         raise ArgumentError(
@@ -135,8 +139,8 @@ def _claim(
     return Claim(tuple(places), rule, place)
 
 
-def _alike(a: AnyRule, b: AnyRule) -> bool:
-    """Whether two rules say the same of a weight."""
+def _same_settings(a: AnyRule, b: AnyRule) -> bool:
+    """Whether two rules give a weight the same settings."""
     if type(a) is not type(b):
         return False
     return {**vars(a), "match": "", "optional": False} == {
@@ -146,79 +150,81 @@ def _alike(a: AnyRule, b: AnyRule) -> bool:
     }
 
 
-def _explain_idle(
+def _raise_for_unused_rule(
     index: int,
     rules: list[AnyRule],
     hits: dict[int, list[Place]],
-    tied: dict[int, list[Place]],
+    places_by_parameter: dict[int, list[Place]],
     claims: list[Claim],
 ) -> None:
-    """Raise for a rule that claims nothing, with the reason."""
+    """Raise an error with the reason why a rule claims nothing."""
     rule = rules[index]
-    found = [places[0] for places in hits.values() if places]
-    live = [place for place in found if place.parameter.requires_grad]
+    matched = [places[0] for places in hits.values() if places]
+    trainable_places = [place for place in matched if place.parameter.requires_grad]
     remedy = "Or pass optional=True."
-    if live:
-        earlier = {str(c.rule) for c in claims for p in live if p.parameter is c.at.parameter}
+    if trainable_places:
+        earlier = {
+            str(c.rule) for c in claims for p in trainable_places if p.parameter is c.at.parameter
+        }
         raise ArgumentError(
             str(rule),
             "must claim a weight",
-            f"{len(live)} matches, all taken by {' and '.join(sorted(earlier))} before it",
-            f"Move it in front of that rule, or remove it. {remedy}",
+            f"{len(trainable_places)} matches, all claimed by {' and '.join(sorted(earlier))} before it",
+            f"Move it before that rule, or remove it. {remedy}",
         )
-    if found:
+    if matched:
         raise ArgumentError(
             str(rule),
             "must match a trainable weight",
-            f"{len(found)} matches, all frozen, such as '{found[0].name}'",
-            f"Call requires_grad_(True) on the weights that are to learn, or remove the rule. {remedy}",
+            f"{len(matched)} matches, all frozen, such as '{matched[0].name}'",
+            f"Call requires_grad_(True) on the weights to train, or remove the rule. {remedy}",
         )
-    every = [place for places in tied.values() for place in places]
+    all_places = [place for places in places_by_parameter.values() for place in places]
     raise ArgumentError(
-        str(rule), "must match a weight", "no match", f"{_suggestion(rule, every)} {remedy}"
+        str(rule), "must match a weight", "no match", f"{_suggestion(rule, all_places)} {remedy}"
     )
 
 
 def _suggestion(rule: AnyRule, places: list[Place]) -> str:
     if isinstance(rule.match, str):
-        names = _nearest(rule.match, [place.name for place in places])
-        return f"The nearest names are {listed(names)}."
+        names = _closest_names(rule.match, [place.name for place in places])
+        return f"The nearest names are {quote_names(names)}."
     if isinstance(rule.match, type):
         kinds = sorted({type(place.module).__name__ for place in places})
-        kinds = difflib.get_close_matches(rule.match.__name__, kinds, NAMED, 0) or kinds
-        return f"The weights are held by {listed(kinds[:NAMED])}."
-    return f"The names are {listed([place.name for place in places[:NAMED]])} and so on."
+        kinds = difflib.get_close_matches(rule.match.__name__, kinds, MAX_NAMES_LISTED, 0) or kinds
+        return f"The modules with weights are {quote_names(kinds[:MAX_NAMES_LISTED])}."
+    return f"The names are {quote_names([place.name for place in places[:MAX_NAMES_LISTED]])} and so on."
 
 
-def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
-    """The names that are most like a pattern; of names that differ in numbers only, the first."""
+def _closest_names(pattern: str, names: Sequence[str]) -> list[str]:
+    """The names most similar to a pattern; only the first of names that differ in numbers."""
     plain = pattern.replace("*", "")
 
-    def likeness(name: str) -> float:
+    def similarity(name: str) -> float:
         tail = name[-len(plain) :] if plain else name
         return max(difflib.SequenceMatcher(None, plain, each).ratio() for each in (name, tail))
 
-    found: dict[str, str] = {}
-    for name in sorted(names, key=likeness, reverse=True):
-        found.setdefault("".join(c for c in name if not c.isdigit()), name)
-    return list(found.values())[:NAMED]
+    matched: dict[str, str] = {}
+    for name in sorted(names, key=similarity, reverse=True):
+        matched.setdefault("".join(c for c in name if not c.isdigit()), name)
+    return list(matched.values())[:MAX_NAMES_LISTED]
 
 
-def _closest(place: Place, rules: Sequence[AnyRule]) -> str:
-    """The rule whose text is most like the name, or the class, of a weight."""
+def _closest_rule(place: Place, rules: Sequence[AnyRule]) -> str:
+    """The rule whose text is most similar to the name, or the class, of a weight."""
     if not rules:
         return "none"
 
-    def likeness(rule: AnyRule) -> float:
-        own = type(place.module).__name__ if isinstance(rule.match, type) else place.name
+    def similarity(rule: AnyRule) -> float:
+        target = type(place.module).__name__ if isinstance(rule.match, type) else place.name
         text = text_of(rule.match).strip("'").replace("*", "")
-        return difflib.SequenceMatcher(None, text, own).ratio()
+        return difflib.SequenceMatcher(None, text, target).ratio()
 
-    return str(max(rules, key=likeness))
+    return str(max(rules, key=similarity))
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first few names in quotes, and how many more there are."""
-    more = len(names) - NAMED
-    text = ", ".join(f"'{name}'" for name in names[:NAMED])
+def quote_names(names: Sequence[str]) -> str:
+    """The first names in quotes, and the number of the others."""
+    more = len(names) - MAX_NAMES_LISTED
+    text = ", ".join(f"'{name}'" for name in names[:MAX_NAMES_LISTED])
     return f"{text} and {more} more" if more > 0 else text

@@ -24,7 +24,7 @@ class Default:
     Args:
         manifold: in units of the norm.
         norm: the norm.
-        mass: the mass of all logical matrices of the role together; each has an equal part of it.
+        mass: the total mass of the role, divided equally among its logical matrices.
     """
 
     manifold: Manifold
@@ -49,4 +49,4 @@ zero. The masses come from a small GPT on text: docs/experiments.md has the tabl
 """
 
 PER_HEAD: Final = True
-"""Whether queries, keys and values of modules that state their heads are stacks of one matrix for each head."""
+"""Whether queries, keys and values are stacks with one matrix for each head, if the module declares its heads."""

@@ -1,4 +1,4 @@
-"""Progress of the measuring passes: a bar on a terminal, and nothing anywhere else."""
+"""Progress of the measuring passes: a bar on a terminal, and no output elsewhere."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 Progress: TypeAlias = Callable[[int, int, str], None]
-"""Called with the passes done, all passes, and the words for the last one."""
+"""Called with the number of finished passes, the number of all passes, and a description of the last one."""
 
-WIDTH: Final = 24
+BAR_CHARACTERS: Final = 24
 """The width of the bar in characters."""
 
 
 def progress_of(progress: bool | Progress) -> Progress | None:
-    """The function that reports: the caller's own, a bar if standard error is a terminal, or none."""
+    """The caller's own function, a bar if standard error is a terminal, or None."""
     if callable(progress):
         return progress
     return _bar if progress and sys.stderr.isatty() else None
 
 
 def _bar(done: int, total: int, words: str) -> None:
-    filled = WIDTH * done // total
+    filled = BAR_CHARACTERS * done // total
     end = "\n" if done == total else ""
-    line = f"\rmeasuring [{'#' * filled}{'.' * (WIDTH - filled)}] {done}/{total} {words:<24}"
+    line = (
+        f"\rmeasuring [{'#' * filled}{'.' * (BAR_CHARACTERS - filled)}] {done}/{total} {words:<24}"
+    )
     sys.stderr.write(line + end)
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Lipschitz bounds of a network: what the manifolds promise, what today's weights prove, what was found."""
+"""Lipschitz bounds of a network: declared by manifolds, certified for the current weights, and found by search."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import torch
 
 from modular_manifolds.arguments import check_count
-from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
+from modular_manifolds.certificates.advice import UnboundedModule, advice_lines, remedy_for
 from modular_manifolds.certificates.ascent import steeper_points
 from modular_manifolds.certificates.bounds import (
     bounds_of,
     check_radius,
-    one_space_to_another,
-    rounding_up,
+    endpoint_spaces,
+    rounding_factor,
 )
 from modular_manifolds.certificates.empirical import (
     largest_slope,
-    points_to_try,
+    search_points,
     slopes_of_leaves,
 )
-from modular_manifolds.certificates.examined import Examined, examined
+from modular_manifolds.certificates.examination import Examination, examine
 from modular_manifolds.certificates.forward_error import forward_error
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.leaf import Leaf
@@ -35,10 +35,9 @@ from modular_manifolds.tables import Printable, Table
 class LipschitzRow:
     """One atom or bond, in the norms of its own spaces.
 
-    `declared`, `certified` and `empirical` are as in the report, the last at what arrives at the module
-    from the points that are searched; None if it takes or gives tuples, which are not searched.
-    `remedy` says what to do if there is no finite bound. `rounding` bounds how far the module alone, as
-    torch computes it, is from the exact one for what arrives there; None without a radius.
+    `declared`, `certified` and `empirical` are as in the report. `empirical` is taken at the module's inputs for the searched
+    points; it is None for modules that take or return tuples. `remedy` is an advice if there is no finite bound.
+    `rounding` bounds the rounding error of the module alone; None without a radius.
     """
 
     path: str
@@ -52,17 +51,17 @@ class LipschitzRow:
 
 @dataclass(frozen=True)
 class LipschitzReport(Printable):
-    """Three numbers for `‖f(x) − f(y)‖_output ≤ L ‖x − y‖_input`, and a row a module; `print` it.
+    """Three bounds L in `‖f(x) − f(y)‖_output ≤ L ‖x − y‖_input`, and a row for each module; `print` it.
 
     `declared` holds at every point of the product manifold; infinite if a manifold is unbounded.
-    `certified` holds for the weights as they are now, in exact arithmetic.
-    `empirical` is the largest slope found: no true bound lies below it. It is 0 if no slope was found at the `searched`
-    points, or if nothing was searched; `advice` says which.
-    `rounding` closes the gap to the network f̂ that torch computes in its weights' dtype:
-    `‖f̂(x) − f̂(y)‖ ≤ certified · ‖x − y‖ + rounding` for inputs of norm at most `radius`. It grows with
-    the radius, so it is None if none was given; infinite if a module does not bound its rounding.
-    `merged` names the modules that were multiplied out to one matrix, a tuple a matrix: there the
-    certified bound is below the product of the rows.
+    `certified` holds for the current weights, in exact arithmetic.
+    `empirical` is the largest slope found, a lower bound on every true L. It is 0 if no slope was found at the `searched`
+    points, or if nothing was searched; `advice` tells the reason.
+    `rounding` covers the network f̂ that torch computes in its weights' dtype:
+    `‖f̂(x) − f̂(y)‖ ≤ certified · ‖x − y‖ + rounding` for inputs of norm at most `radius`. It is None without a radius, and
+    infinite if a module does not bound its rounding.
+    `merged` names the modules that were multiplied into one matrix, one tuple for each matrix: there the certified bound
+    is below the product of the rows.
     """
 
     input_norm: VectorNorm
@@ -88,7 +87,7 @@ class LipschitzReport(Printable):
         return ["module", "kind", "declared", "certified", "empirical"]
 
     def cells(self) -> list[list[float | str]]:
-        """The rows as text and numbers, for a table; a dash if nothing was searched."""
+        """The rows as texts and numbers, for a table; a dash if nothing was searched."""
         return [
             [
                 row.path or "(whole)",
@@ -120,17 +119,17 @@ class LipschitzReport(Printable):
         return "no slope found" if self.searched else "not searched"
 
     def advice(self) -> list[str]:
-        """A sentence for every reason why a bound is infinite, and one if no slope was found."""
-        lines = sentences(
-            Culprit(row.path, row.label, row.remedy, math.isfinite(row.certified))
+        """One sentence for each reason for an infinite bound, and one if no slope was found."""
+        lines = advice_lines(
+            UnboundedModule(row.path, row.label, row.remedy, math.isfinite(row.certified))
             for row in self.rows
         )
         if not self.empirical > 0 and self.certified > 0:
             lines.append(
-                f"no slope was found at {self.searched} points, so nothing is known of the tightness: the network is "
+                f"no slope was found at {self.searched} points, so the tightness is unknown: the network is "
                 "constant near them, or its numbers leave the range of float64; pass other points="
                 if self.searched
-                else "no slope was looked for, so nothing is known of the tightness; pass points, and "
+                else "no slope was searched for, so the tightness is unknown; pass points, and "
                 "starts= and iterations= of at least 1"
             )
         if self.rounding is None or math.isfinite(self.rounding) or math.isinf(self.certified):
@@ -156,24 +155,21 @@ def lipschitz(
 ) -> LipschitzReport:
     """Bound the slope of `net` from `input_norm` to `output_norm`.
 
-    The bound of a series is the product of the bounds of its parts, of a parallel or a sum their sum,
-    of a scale |c| times; norms are converted at the two ends only. Certified: each weight's operator
-    norm through `σ_max` in float64, rounded up; linear maps with nothing nonlinear between them, in
-    series or in a sum, are multiplied out first if that gives less. It is no larger than the declared
-    bound only if the weights are on their manifolds.
+    The bound of a series is the product of its parts' bounds, the bound of a parallel or a sum is their sum, and a scale c
+    multiplies by |c|. Norms are converted at the two ends only. The certified bound uses `σ_max` of each weight in
+    float64, rounded up; adjacent linear maps, in series or in a sum, are first multiplied out if that gives a smaller
+    bound. It is at most the declared bound if the weights are on their manifolds.
 
-    The bounds are those of the network in the mode it is in, with the values that its forward pass uses: call
-    `net.eval()` for those without dropout. Slopes are looked for in evaluation mode. The report works on a copy in float64
-    without hooks, and is the same in every mode and precision that torch may be in.
+    The bounds concern the network's current mode: call `net.eval()` for bounds without dropout. Slopes are searched in
+    evaluation mode. The report uses a float64 copy without hooks, and does not depend on torch's global settings.
 
     Args:
         net: a network from one space to another (not from or to a tuple).
         input_norm: l2, rms, l1 or linf; the network's own by default.
         output_norm: l2, rms, l1 or linf; the network's own by default.
-        radius: the largest `input_norm` of an input; the bounds then hold for such inputs, modules whose
-            bound depends on the size of their input are taken at what arrives there, and the report has
-            its `rounding`. Without it the bounds hold for all inputs.
-        points: inputs at which slopes are looked for, in any shape that the network takes; random ones by default.
+        radius: the largest `input_norm` of an input. The bounds then hold for such inputs only, use the resulting
+            sizes at each module, and include `rounding`. Without it they hold for all inputs.
+        points: inputs for the search, in any shape that the network takes; random ones by default.
         starts: effort and seed of the search for the largest slope.
         iterations: effort and seed of the search for the largest slope.
         seed: effort and seed of the search for the largest slope.
@@ -189,9 +185,9 @@ def lipschitz(
     starts = check_count(starts, argument="lipschitz(starts)", what="starts", least=0)
     iterations = check_count(iterations, argument="lipschitz(iterations)", what="steps", least=0)
     seed = check_count(seed, argument="lipschitz(seed)", what="the random draw", least=0)
-    with examined(net, argument="lipschitz(net)") as seen:
+    with examine(net, argument="lipschitz(net)") as examination:
         return _report(
-            seen,
+            examination,
             input_norm=input_norm,
             output_norm=output_norm,
             radius=radius,
@@ -203,7 +199,7 @@ def lipschitz(
 
 
 def _report(
-    seen: Examined,
+    examination: Examination,
     *,
     input_norm: VectorNorm | None,
     output_norm: VectorNorm | None,
@@ -213,22 +209,24 @@ def _report(
     iterations: int,
     seed: int,
 ) -> LipschitzReport:
-    network = seen.network
-    source, target = one_space_to_another(seen.tree, "lipschitz(net)")
-    given = source.norm if input_norm is None else input_norm
-    wanted = target.norm if output_norm is None else output_norm
-    check_vector_norm(given, argument="input_norm")
-    check_vector_norm(wanted, argument="output_norm")
+    network = examination.network
+    source, target = endpoint_spaces(examination.tree, "lipschitz(net)")
+    from_norm = source.norm if input_norm is None else input_norm
+    to_norm = target.norm if output_norm is None else output_norm
+    check_vector_norm(from_norm, argument="input_norm")
+    check_vector_norm(to_norm, argument="output_norm")
     if radius is not None:
         radius = check_radius(radius)
-    known = bounds_of(seen.bounded, input_norm=given, output_norm=wanted, radius=radius)
-    promised, proved = known.promised, known.proved
+    bounds = bounds_of(
+        examination.bounded, input_norm=from_norm, output_norm=to_norm, radius=radius
+    )
+    declared, certified = bounds.declared_propagation, bounds.certified_propagation
 
     generator = torch.Generator("cpu").manual_seed(seed)
-    asked = points_to_try(
+    starting_points = search_points(
         network,
-        seen.tree,
-        norm=given,
+        examination.tree,
+        norm=from_norm,
         radius=radius,
         points=points,
         starts=starts,
@@ -236,9 +234,9 @@ def _report(
     )
     at = steeper_points(
         network,
-        asked,
-        input_norm=given,
-        output_norm=wanted,
+        starting_points,
+        input_norm=from_norm,
+        output_norm=to_norm,
         radius=radius,
         iterations=iterations,
         generator=generator,
@@ -246,49 +244,51 @@ def _report(
     empirical = largest_slope(
         network,
         at,
-        input_norm=given,
-        output_norm=wanted,
+        input_norm=from_norm,
+        output_norm=to_norm,
         iterations=iterations,
         generator=generator,
     )
-    spaces = {each.leaf.path: (each.source, each.target) for each in proved.passages}
-    found = slopes_of_leaves(seen.tree, spaces, asked, iterations=iterations, generator=generator)
+    spaces = {each.leaf.path: (each.source, each.target) for each in certified.passages}
+    slopes = slopes_of_leaves(
+        examination.tree, spaces, starting_points, iterations=iterations, generator=generator
+    )
     rounding = None
     if radius is not None:
-        after = conversion(target.norm, wanted, target.size)
+        after = conversion(target.norm, to_norm, target.size)
         error = forward_error(
-            seen.bounded, source, known.arriving, Leaf.certified_within, seen.dtype
+            examination.bounded, source, bounds.arriving, Leaf.certified_within, examination.dtype
         )
-        rounding = 2 * after * rounding_up(proved) * error
-    pairs = zip(promised.passages, proved.passages, strict=True)
+        rounding = 2 * after * rounding_factor(certified) * error
+    pairs = zip(declared.passages, certified.passages, strict=True)
     return LipschitzReport(
-        input_norm=given,
-        output_norm=wanted,
-        declared=known.declared,
-        certified=known.certified,
+        input_norm=from_norm,
+        output_norm=to_norm,
+        declared=bounds.declared,
+        certified=bounds.certified,
         empirical=empirical,
-        rows=tuple(_row(one, other, found, radius, seen.dtype) for one, other in pairs),
+        rows=tuple(_row(one, other, slopes, radius, examination.dtype) for one, other in pairs),
         radius=radius,
         rounding=rounding,
-        merged=proved.merged,
-        searched=len(asked) if iterations else 0,
+        merged=certified.merged,
+        searched=len(starting_points) if iterations else 0,
     )
 
 
 def _row(
-    promised: Passage,
-    proved: Passage,
-    found: dict[str, float],
+    declared: Passage,
+    certified: Passage,
+    slopes: dict[str, float],
     radius: float | None,
     dtype: torch.dtype,
 ) -> LipschitzRow:
-    leaf = promised.leaf
+    leaf = declared.leaf
     return LipschitzRow(
         leaf.path,
         leaf.label,
-        promised.slope,
-        proved.slope,
-        found.get(leaf.path),
-        remedy_for(promised, proved, radius),
-        None if radius is None else leaf.rounding_within(proved.radii, dtype),
+        declared.slope,
+        certified.slope,
+        slopes.get(leaf.path),
+        remedy_for(declared, certified, radius),
+        None if radius is None else leaf.rounding_within(certified.radii, dtype),
     )

@@ -1,4 +1,4 @@
-"""Assignment: a model and rules become rows, one for each logical matrix."""
+"""Assignment: the rows of a plan, one for each logical matrix, from a model and rules."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from modular_manifolds.adapt.claims import Claim, claims_of
-from modular_manifolds.adapt.defaults import DEFAULTS, Role
-from modular_manifolds.adapt.known import Known, output_modules, recognise
-from modular_manifolds.adapt.refusals import check_fit, check_model, check_storage
-from modular_manifolds.adapt.row import Row
-from modular_manifolds.adapt.rules import AnyRule, Fallback, Rule, Skip
-from modular_manifolds.adapt.scaling import in_units
-from modular_manifolds.adapt.split import Split, is_whole
+from modular_manifolds.adaptation.claims import Claim, claims_of
+from modular_manifolds.adaptation.defaults import DEFAULTS, Role
+from modular_manifolds.adaptation.known import ParameterFacts, output_modules, recognise
+from modular_manifolds.adaptation.refusals import check_fit, check_model, check_storage
+from modular_manifolds.adaptation.row import Row
+from modular_manifolds.adaptation.rules import AnyRule, Fallback, Rule, Skip
+from modular_manifolds.adaptation.scaling import scale_to_unit_norm
+from modular_manifolds.adaptation.split import Split, is_whole
 from modular_manifolds.errors import ArgumentError, ModularManifoldsError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.euclidean import Euclidean
@@ -30,15 +30,15 @@ class Assignment:
 
     Args:
         rows: the logical matrices with a geometry.
-        fallbacks: for each parameter that another optimiser steps, the optimiser and its settings.
-        skipped: the trainable parameters that nobody steps.
-        given: for each row, the manifold that its rule names; None for the default.
+        fallbacks: the optimiser and its settings, for each parameter that another optimiser steps.
+        skipped: the trainable parameters that no optimiser steps.
+        rule_manifolds: for each row, the manifold of its rule; None for the default.
     """
 
     rows: tuple[Row, ...]
     fallbacks: dict[str, dict[str, Any]]
     skipped: tuple[str, ...]
-    given: tuple[Manifold | None, ...]
+    rule_manifolds: tuple[Manifold | None, ...]
 
 
 def assign(model: nn.Module, rules: Sequence[AnyRule] | None) -> Assignment:
@@ -60,32 +60,32 @@ def assign(model: nn.Module, rules: Sequence[AnyRule] | None) -> Assignment:
         else:
             check_storage(claim)
             drafts += _drafts_of(claim, outputs)
-    given = tuple(draft.given for draft in drafts)
-    return Assignment(_with_masses(drafts), fallbacks, tuple(skipped), given)
+    manifolds = tuple(draft.rule_manifold for draft in drafts)
+    return Assignment(_with_masses(drafts), fallbacks, tuple(skipped), manifolds)
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """A row whose mass is not known before all rows are.
+    """A row before its mass is known, which depends on the number of rows.
 
     Args:
         row: the row, with mass 0.
-        mass: the mass that its rule gives, if any.
+        mass: the mass of its rule, if any.
         extra: the mass of the other roles of a tied weight.
-        given: the manifold that its rule names, if any.
+        rule_manifold: the manifold of its rule, if any.
     """
 
     row: Row
     mass: float | None
     extra: float
-    given: Manifold | None
+    rule_manifold: Manifold | None
 
 
 def _drafts_of(claim: Claim, outputs: frozenset[int]) -> list[_Draft]:
     """The logical matrices of one parameter."""
     rule = claim.rule if isinstance(claim.rule, Rule) else Rule("*")
-    found = [recognise(place, outputs=outputs) for place in claim.places]
-    known = _one_of(found)
+    facts = [recognise(place, outputs=outputs) for place in claim.places]
+    known = _primary_facts(facts)
     parameter = claim.places[0].parameter
     shape = tuple(parameter.shape)
     where = f"{claim.rule} for '{claim.name}'" if claim.rule is not None else f"'{claim.name}'"
@@ -93,27 +93,29 @@ def _drafts_of(claim: Claim, outputs: frozenset[int]) -> list[_Draft]:
         if rule.split is None:
             raise ArgumentError(
                 f"the weight '{claim.name}'",
-                "must say how it holds matrices",
-                f"shape {shape} in {type(claim.at.module).__name__}, which is not known",
-                f"Add mm.Rule({claim.name!r}, split=mm.Split(experts=True)), say, or mm.Fallback.",
+                "must have a known division into matrices",
+                f"shape {shape} in {type(claim.at.module).__name__}, an unknown module",
+                f"Add a rule such as mm.Rule({claim.name!r}, split=mm.Split(experts=True)), or mm.Fallback.",
             )
-        known = Known("hidden", None, type(claim.at.module).__name__)
-    # A class names a module's matrices; its biases keep the geometry of vectors.
+        known = ParameterFacts("hidden", None, type(claim.at.module).__name__)
+    # A rule for a class concerns the module's matrices; its biases keep the geometry of vectors.
     by_class = isinstance(rule.match, type) and known.role == "vector" and _has_matrix(claim)
     if by_class:
         rule = Rule("*", mass=rule.mass)
     split = _split_of(rule.split, known.split, where=where)
-    pieces = _pieces(split, known.role, shape, where=where)
-    # A tied weight does the work of all its roles.
-    roles: set[Role] = {each.role for each in found if each is not None}
+    pieces = _pieces_of(split, known.role, shape, where=where)
+    # A tied weight has the mass of all its roles.
+    roles: set[Role] = {each.role for each in facts if each is not None}
     extra = sum(DEFAULTS[role].mass for role in roles if role != known.role)
-    named = rule.manifold or (known.geometry.manifold if known.geometry is not None else None)
+    rule_manifold = rule.manifold or (
+        known.geometry.manifold if known.geometry is not None else None
+    )
     drafts: list[_Draft] = []
     for piece in pieces:
         logical = shape if piece is None else piece.shape
         if rule.manifold is not None:
             check_fit(rule.manifold, known, logical, where=where, parameter=claim.name)
-        geometry = _geometry(rule, known, logical, where=where)
+        geometry = _geometry_of(rule, known, logical, where=where)
         row = Row(
             parameter=claim.name,
             piece=piece,
@@ -122,17 +124,17 @@ def _drafts_of(claim: Claim, outputs: frozenset[int]) -> list[_Draft]:
             geometry=geometry,
             mass=0.0,
             role=known.role,
-            rule=_text(claim, known, given=rule.split is not None, vector=by_class),
+            rule=_rule_text(claim, known, rule_has_split=rule.split is not None, vector=by_class),
             aliases=claim.aliases,
         )
-        drafts.append(_Draft(row, rule.mass, extra, named))
+        drafts.append(_Draft(row, rule.mass, extra, rule_manifold))
     return drafts
 
 
-def _one_of(found: list[Known | None]) -> Known | None:
-    """The knowledge that counts for a tied weight: an embedding before a head, and anything before nothing."""
+def _primary_facts(facts: list[ParameterFacts | None]) -> ParameterFacts | None:
+    """The deciding facts for a tied weight: an embedding precedes a head; None if nothing is known."""
     order: list[Role] = ["embedding", "hidden", "head", "increment", "position", "vector"]
-    known = [each for each in found if each is not None]
+    known = [each for each in facts if each is not None]
     return min(known, key=lambda each: order.index(each.role), default=None)
 
 
@@ -140,42 +142,44 @@ def _has_matrix(claim: Claim) -> bool:
     return any(parameter.dim() >= 2 for parameter in claim.at.module.parameters(recurse=False))
 
 
-def _split_of(given: Split | None, known: Split | None, *, where: str) -> Split | None:
-    """The split of the rule, stored as the module is known to store it."""
-    if given is None:
+def _split_of(rule_split: Split | None, known: Split | None, *, where: str) -> Split | None:
+    """The split of the rule, with the storage order of the module if that is known."""
+    if rule_split is None:
         return known
     stored = bool(known.transpose) if known is not None else False
-    if given.transpose is None:
-        return replace(given, transpose=stored)
-    if known is not None and known.transpose is not None and given.transpose != stored:
+    if rule_split.transpose is None:
+        return replace(rule_split, transpose=stored)
+    if known is not None and known.transpose is not None and rule_split.transpose != stored:
         order = "(in, out)" if stored else "(out, in)"
         raise ArgumentError(
             f"{where}: Split(transpose)",
-            f"must fit the module, which stores {order}",
-            given.transpose,
+            f"must agree with the module, which stores {order}",
+            rule_split.transpose,
             "Leave transpose out.",
         )
-    return given
+    return rule_split
 
 
-def _pieces(
+def _pieces_of(
     split: Split | None, role: Role, shape: tuple[int, ...], *, where: str
 ) -> tuple[Piece | None, ...]:
     if split is not None and (split.cuts or role not in ("vector", "embedding", "position")):
-        found = split.pieces(shape, argument=where)
-        return tuple(None if is_whole(each, shape) else each for each in found)
+        pieces = split.pieces(shape, argument=where)
+        return tuple(None if is_whole(each, shape) else each for each in pieces)
     if len(shape) == 0:
         return (Piece("", (1, 1), (), (), (0,), (1,)),)
     if len(shape) <= 2:
         return (None,)
     if role == "hidden":
         return Split().pieces(shape, argument=where)
-    # A table of vectors or a bias with leading dimensions: every last dimension is a row.
+    # In a table of vectors, or a bias with leading dimensions, the last dimension is a row.
     n = len(shape)
     return (Piece("", shape, (), (), tuple(range(n - 1)), (n - 1,)),)
 
 
-def _geometry(rule: Rule, known: Known, shape: tuple[int, ...], *, where: str) -> Geometry:
+def _geometry_of(
+    rule: Rule, known: ParameterFacts, shape: tuple[int, ...], *, where: str
+) -> Geometry:
     if known.geometry is not None and rule.manifold is None and rule.norm is None:
         return known.geometry
     default = DEFAULTS[known.role]
@@ -183,7 +187,7 @@ def _geometry(rule: Rule, known: Known, shape: tuple[int, ...], *, where: str) -
     manifold = rule.manifold or (Euclidean() if rule.norm is not None else default.manifold)
     rows, columns = shape[-2:] if len(shape) > 1 else (*shape, 1)
     try:
-        scaled = in_units(manifold, norm, (rows, columns))
+        scaled = scale_to_unit_norm(manifold, norm, (rows, columns))
         scaled.check_shape(shape, argument="the weight")
         return Geometry(scaled, norm)
     except ModularManifoldsError as error:
@@ -200,16 +204,17 @@ def _orientation(role: Role, split: Split | None) -> str:
     return "in×out, transposed" if split is not None and split.transpose else "out×in"
 
 
-def _text(claim: Claim, known: Known, *, given: bool, vector: bool) -> str:
+def _rule_text(claim: Claim, known: ParameterFacts, *, rule_has_split: bool, vector: bool) -> str:
+    """The rule of a row as a text: the default or the rule, and the source of its split."""
     if claim.rule is None:
         return f"default: {known.role} ({known.source})"
-    by_module = known.split is not None and known.split.cuts and not given
+    by_module = known.split is not None and known.split.cuts and not rule_has_split
     extra = "; vectors: default" if vector else f"; split of {known.source}" if by_module else ""
     return f"{claim.rule}{extra}"
 
 
 def _with_masses(drafts: list[_Draft]) -> tuple[Row, ...]:
-    """The rows with their masses: a role's mass in equal parts for its rows without a mass of their own."""
+    """The rows with their masses: rows without an own mass share the mass of their role equally."""
     counts = Counter(draft.row.role for draft in drafts if draft.mass is None)
     rows: list[Row] = []
     for draft in drafts:

@@ -1,4 +1,4 @@
-"""Shares: how one learning rate is split over logical matrices by their masses and responses."""
+"""Shares: the split of one learning rate over logical matrices by their masses and responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ output at all, and LoRA's A none beside a B of zeros.
 def shares_of(
     masses: Sequence[float], responses: Sequence[float | None]
 ) -> tuple[list[float], list[float]]:
-    """The shares `(mass / total mass) / max(response, 1)`, and the numbers that they divide by.
+    """The shares `(mass / total mass) / max(response, 1)`, and these denominators.
 
     A response that was not measured counts as 1.
     """

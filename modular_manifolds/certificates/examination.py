@@ -1,4 +1,4 @@
-"""The door of every report: a copy of the network in float64, in surroundings that change nothing."""
+"""The start of every report: a float64 copy of the network, independent of torch's global settings."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from modular_manifolds.nn.network import check_composed, check_values
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A network that a report is about.
+class Examination:
+    """A copy of a network for measurements and bounds.
 
     Args:
-        network: a copy in float64 and in evaluation mode, without hooks and gradients: what is measured.
-        tree: its composition, for what is measured leaf by leaf.
-        bounded: the composition in the mode that the network was in: what is bounded. Dropout in training has
-            a larger slope than in evaluation.
-        dtype: the dtype in which the network itself computes.
+        network: a copy for measurements, in float64 and evaluation mode, without hooks and gradients.
+        tree: the composition of the copy, for measurements at each leaf.
+        bounded: the composition in the network's own mode, for bounds. Dropout has a larger slope in training mode.
+        dtype: the dtype of the original network.
     """
 
     network: nn.Module
@@ -35,16 +34,16 @@ class Examined:
 
 
 @contextmanager
-def examined(net: Composed, *, argument: str) -> Iterator[Examined]:
-    """Examine a network as it stands; the caller's network and settings stay as they are.
+def examine(net: Composed, *, argument: str) -> Iterator[Examination]:
+    """Copy a network for a report. The caller's network and torch's settings do not change.
 
     Args:
         net: the network.
-        argument: how the caller wrote the network, for error messages.
+        argument: the caller's name of the network, for error messages.
 
     Raises:
         ArgumentError: `net` is not `Composed`, a weight is complex or has no values yet, or a
-            transform of `torch.func` is under way.
+            transform of `torch.func` is active.
         NonFiniteError: a weight holds NaN or infinity.
     """
     checked = check_composed(net, argument=argument)
@@ -57,25 +56,25 @@ def examined(net: Composed, *, argument: str) -> Iterator[Examined]:
         network.double()
         bounded = _in_mode_of(module, network)
         tree = cast("Composed", network).tree()
-        other = tree if bounded is network else cast("Composed", bounded).tree()
-        yield Examined(network, tree, other, dtype)
+        bounded_tree = tree if bounded is network else cast("Composed", bounded).tree()
+        yield Examination(network, tree, bounded_tree, dtype)
 
 
 def dtype_of(network: nn.Module, default: torch.dtype) -> torch.dtype:
-    """The coarsest dtype among the weights; the default without weights."""
+    """The coarsest dtype of the weights; the default if there are none."""
     types = {parameter.dtype for parameter in network.parameters()} or {default}
     return max(types, key=lambda each: torch.finfo(each).eps)
 
 
 def _in_mode_of(net: nn.Module, network: nn.Module) -> nn.Module:
-    """`network` with each module in the mode that it has in `net`; the two share their tensors."""
+    """A copy of `network` that shares its tensors, with each module in its mode of `net`."""
     modes = {path for path, module in net.named_modules() if module.training}
     if not modes:
         return network
-    others: dict[nn.Module, nn.Module] = {
+    copies: dict[nn.Module, nn.Module] = {
         module: type(module).__new__(type(module)) for module in network.modules()
     }
     for path, module in network.named_modules():
-        parts = {name: part and others[part] for name, part in vars(module)["_modules"].items()}
-        vars(others[module]).update(vars(module), _modules=parts, training=path in modes)
-    return others[network]
+        parts = {name: part and copies[part] for name, part in vars(module)["_modules"].items()}
+        vars(copies[module]).update(vars(module), _modules=parts, training=path in modes)
+    return copies[network]

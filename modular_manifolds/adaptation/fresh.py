@@ -1,4 +1,4 @@
-"""Fresh or trained: whether a weight looks as an initialisation left it."""
+"""Fresh or trained: whether a weight looks newly initialised."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 EDGE_FACTOR: Final = 1.5
-"""How far beyond the edge of random matrices the largest singular value of a fresh weight may lie."""
+"""The largest accepted ratio of a fresh weight's `σ_max` to the edge of random matrices."""
 ORTHOGONAL_SPREAD: Final = 1e-3
-"""The largest relative error of `WᵀW` as a multiple of the identity for an orthogonal initialisation."""
+"""The largest relative deviation of `WᵀW` from a multiple of the identity for an orthogonal initialisation."""
 POWER_STEPS: Final = 4
 """The number of steps of the power iteration."""
 
@@ -20,7 +20,7 @@ def is_fresh(matrix: Tensor) -> bool:
     """Whether every matrix of (*batch, m, n) has independent entries, is orthogonal, or is constant.
 
     Independent entries of rms s have `σ_max` near the edge `s (√m + √n)` of Marchenko and Pastur; training adds directions
-    beyond it. A constant matrix, such as zero, has been learned by nobody either.
+    beyond it.
     """
     x = matrix.detach().float()
     m, n = x.shape[-2:]
@@ -32,12 +32,12 @@ def is_fresh(matrix: Tensor) -> bool:
         return True
     rms = x.square().mean(dim=(-2, -1)).sqrt()
     edge = EDGE_FACTOR * rms * (math.sqrt(m) + math.sqrt(n))
-    within = largest_singular_values(x) <= edge
-    return bool(within.all()) or _is_orthogonal(x)
+    is_below_edge = largest_singular_values(x) <= edge
+    return bool(is_below_edge.all()) or _is_orthogonal(x)
 
 
 def largest_singular_values(x: Tensor, *, steps: int = POWER_STEPS) -> Tensor:
-    """`σ_max` of each matrix of (batch, m, n) by power iteration on four vectors: a bound from below, shape (batch,)."""
+    """A lower bound on `σ_max` of each matrix of (batch, m, n), by power iteration on four vectors, shape (batch,)."""
     tall = x if x.shape[-2] >= x.shape[-1] else x.mT
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(tall.shape[-1], 4, generator=generator).to(tall)

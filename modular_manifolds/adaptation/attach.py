@@ -1,4 +1,4 @@
-"""The door: any PyTorch model, with rules or without, becomes a plan."""
+"""`mm.adapt`: a plan for any PyTorch model, with or without rules."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from modular_manifolds.adapt.assign import assign
-from modular_manifolds.adapt.plan import ModelPlan
-from modular_manifolds.adapt.progress import Progress
-from modular_manifolds.adapt.rules import AnyRule
-from modular_manifolds.adapt.shares import By
-from modular_manifolds.adapt.start import check_finite, keep, project_
+from modular_manifolds.adaptation.assign import assign
+from modular_manifolds.adaptation.plan import ModelPlan
+from modular_manifolds.adaptation.progress import Progress
+from modular_manifolds.adaptation.rules import AnyRule
+from modular_manifolds.adaptation.shares import By
+from modular_manifolds.adaptation.start import check_finite, fit_manifolds, project_
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.wrappers import unwrapped
 
@@ -35,24 +35,23 @@ def adapt(
 ) -> ModelPlan:
     """Decide a geometry for every trainable weight of a model; `print` the plan to read it.
 
-    The model keeps its class, its forward pass, its parameter objects and the keys of its state dict, and nothing is hung on
-    its modules or tensors. Its weights move only if `start="project"` puts them onto their manifolds.
+    The model keeps its class, its forward pass, its parameter objects and its state-dict keys, and gets no attributes or
+    hooks. Its weights move only with `start="project"`, which puts them onto their manifolds.
 
     Args:
-        model: any `torch.nn.Module`; wrappers such as `torch.compile` and DDP are looked through.
-        rules: `mm.Rule`, `mm.Skip` and `mm.Fallback` in order; the first match wins. None for the defaults, and
-            `mm.Rule("*")` at the end for the defaults of whatever is left.
-        example_inputs: a batch, on which the responses of the outputs are measured.
-        start: `"project"` puts fresh weights onto their manifolds and refuses trained ones; `"keep"` changes no bit, and lets
-            manifolds go through the weights as they are. With `"keep"`, hidden matrices get a `SpectralBall` of today's
-            `σ_max` by default, and a `SpectralBall`, `SpectralSphere` or `Sphere` of radius 1 in a rule takes the radius of
-            the weight.
-        by: how the learning rate is split: by `"measured"` responses, the default with example inputs, or by `"mass"`.
-        loss: the loss of what the model returns, for measuring; see `ModelPlan.measure`.
-        probes: the number of random backward passes that measure.
+        model: any `torch.nn.Module`, also inside wrappers such as `torch.compile` and DDP.
+        rules: `mm.Rule`, `mm.Skip` and `mm.Fallback` in order; the first match wins. None for the defaults; a last
+            `mm.Rule("*")` gives defaults to all other weights.
+        example_inputs: a batch for measuring the responses of the outputs.
+        start: `"project"` moves fresh weights onto their manifolds, and refuses trained ones. `"keep"` changes no weight,
+            and chooses manifolds that contain the weights: hidden matrices get a `SpectralBall` of radius `σ_max` by
+            default, and a `SpectralBall`, `SpectralSphere` or `Sphere` of radius 1 in a rule takes the weight's radius.
+        by: the split of the learning rate: by `"measured"` responses, the default with example inputs, or by `"mass"`.
+        loss: maps the model's result to the loss, for measuring; see `ModelPlan.measure`.
+        probes: the number of random backward passes for measuring.
         seed: the seed of random points and probes.
-        force: project trained weights all the same.
-        progress: whether measuring draws a bar on a terminal, or a function `(done, total, words)` to call instead.
+        force: project trained weights as well.
+        progress: whether to show a progress bar on a terminal, or a function `(done, total, words)` to call instead.
 
     Raises:
         ArgumentError: the model, a rule or a weight breaks a rule; the message is one line with the
@@ -72,13 +71,13 @@ def adapt(
     assignment = assign(network, rules)
     parameters: dict[str, nn.Parameter] = dict(network.named_parameters())
     rows = assignment.rows
-    # Points that are drawn in inference mode could not be written to weights outside of it.
+    # Tensors made in inference mode cannot be written to outside it.
     with torch.inference_mode(False), torch.no_grad():
         check_finite(rows, parameters)
         if start == "project":
             rows = project_(rows, parameters, seed=seed, force=force)
         else:
-            rows = keep(rows, parameters, given=assignment.given)
+            rows = fit_manifolds(rows, parameters, rule_manifolds=assignment.rule_manifolds)
     plan = ModelPlan(network, rows, assignment.fallbacks, assignment.skipped, "mass", start)
     if split == "mass":
         return plan
@@ -91,9 +90,9 @@ def _check_by(by: Any, example_inputs: Any) -> By:
     if by == "bound":
         raise ArgumentError(
             "adapt(by)",
-            "must be 'mass' or 'measured' for a model that was not declared",
+            "must be 'mass' or 'measured' for an adapted model",
             "'bound'",
-            "Bounds follow from a composition: declare the network with mm.Linear, mm.ReLU and >>.",
+            "Bounds need a declared network: build it from mm.Linear, mm.ReLU and >>.",
         )
     if by not in ("mass", "measured"):
         raise ArgumentError(

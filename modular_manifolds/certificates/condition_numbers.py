@@ -1,4 +1,4 @@
-"""The health of each weight: singular values, condition number, distance from the manifold."""
+"""The conditioning of each weight: singular values, condition number, distance from the manifold."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ class ConditioningRow:
 
     @property
     def condition(self) -> float | None:
-        """`largest / smallest`; infinite for a weight that is not of full rank, None for a vector.
-
-        A vector's ratio would be 1 at every length but zero. A bias starts at length zero and has no ratio there.
-        """
+        """`largest / smallest`; infinite for a rank-deficient weight, None for a vector."""
         if self.vector:
             return None
         return self.largest / self.smallest if self.smallest > 0 else math.inf
@@ -43,7 +40,7 @@ class ConditioningRow:
 
 @dataclass(frozen=True)
 class ConditioningReport(Printable):
-    """A row a weight, measured in float64; `print` it to read it."""
+    """One row for each weight, measured in float64; `print` it to read it."""
 
     rows: tuple[ConditioningRow, ...]
 
@@ -52,7 +49,7 @@ class ConditioningReport(Printable):
         return ["weight", "manifold", "largest σ", "smallest σ", "condition", "off manifold"]
 
     def cells(self) -> list[list[float | str | None]]:
-        """The rows as text and numbers, for a table; None for a vector, which has no condition number."""
+        """The rows as texts and numbers, for a table; a vector has None as its condition number."""
         return [
             [r.path, r.manifold, r.largest, r.smallest, r.condition, r.residual] for r in self.rows
         ]
@@ -63,11 +60,10 @@ class ConditioningReport(Printable):
 
 
 def conditioning(net: Weighted) -> ConditioningReport:
-    """Measure every weight of `net` as it is now, in float64; of an adapted model every logical matrix.
+    """Measure every current weight of `net`, or every logical matrix of an adapted model, in float64.
 
-    A row of a stack speaks of all its matrices: the largest and the smallest singular value of any, and the largest
-    residual. A weight that `torch.nn.utils` computes, as by pruning or a parametrization, is measured as the forward pass uses it in
-    evaluation mode.
+    The row of a stack has the extreme singular values and the largest residual of all its matrices. A weight that
+    `torch.nn.utils` computes, as by pruning or a parametrization, has the value of the forward pass in evaluation mode.
 
     Raises:
         ArgumentError: `net` is not `Weighted`, or a weight is complex or has no values yet.
@@ -78,21 +74,21 @@ def conditioning(net: Weighted) -> ConditioningReport:
     if not isinstance(network, nn.Module):
         return _report(_logical_weights(network), dict(network.geometries()))
     with plain_surroundings(device_of(network)):
-        # In the copy a weight that torch computes is a parameter.
+        # The copy stores computed weights as parameters.
         parameters = dict(snapshot(network).named_parameters())
         return _report(parameters, dict(network.geometries()))
 
 
 def _logical_weights(network: Weighted) -> dict[str, Tensor]:
-    """The weights by the paths of their geometries; the pieces of stored tensors too."""
-    found: dict[str, Tensor] = {
+    """The weights by the paths of their geometries, including pieces of stored tensors."""
+    weights: dict[str, Tensor] = {
         path: parameter.detach() for path, parameter in network.named_parameters()
     }
     if isinstance(network, Adapted):
-        stored = dict(found)
+        stored = dict(weights)
         for path, (name, piece) in network.pieces().items():
-            found[path] = piece.read(stored[name])
-    return found
+            weights[path] = piece.read(stored[name])
+    return weights
 
 
 def _report(
@@ -109,7 +105,7 @@ def _report(
                 str(geometry.manifold),
                 float(values.amax()),
                 float(values.amin()),
-                # Of entries whose squares leave the range of float64 the distance is not known, and far.
+                # NaN means that squares leave the range of float64: the distance is large.
                 math.inf if math.isnan(residual) else residual,
                 vector=weight.dim() == 1,
             )

@@ -1,4 +1,4 @@
-"""Rules: which weights of a model get which geometry, in the order in which they are tried."""
+"""Rules: the geometries of a model's weights, by names, classes or predicates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from modular_manifolds.adapt.split import Split
+from modular_manifolds.adaptation.split import Split
 from modular_manifolds.arguments import NOT_NEGATIVE, POSITIVE, check_number
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
@@ -22,17 +22,17 @@ Match: TypeAlias = str | type[nn.Module] | Predicate
 
 @dataclass(frozen=True)
 class Rule:
-    """A geometry for the weights that `match` names.
+    """A geometry for the weights that `match` selects.
 
     Args:
-        match: a glob on the dotted parameter name, in which `*` crosses dots; a module class, for the parameters that
-            its modules hold directly; or a predicate `f(name, parameter, module) -> bool`. A class that holds a matrix
-            and a bias gives `manifold`, `norm` and `split` to the matrix, and the bias takes the default of vectors.
-        manifold: in units of the norm: it is scaled so that its points have norm 1. `Stiefel()` beside `RMSOperator()`
-            has singular values `√(out/in)`, for example. None for the default, or `Euclidean` if only a norm is given.
+        match: a glob on the dotted parameter name, in which `*` also matches dots; a module class, for the direct parameters
+            of its modules; or a predicate `f(name, parameter, module) -> bool`. If the modules of a class have a matrix and
+            a bias, `manifold`, `norm` and `split` concern the matrix, and the bias takes the default of vectors.
+        manifold: in units of the norm: it is scaled so that its points have norm 1. For example, `Stiefel()` with
+            `RMSOperator()` has singular values `√(out/in)`. None for the default, or `Euclidean` if only a norm is given.
         norm: None for the default norm of the weight's role.
-        mass: the mass of each logical matrix that the rule claims; None for the default.
-        split: how the stored tensor is cut into logical matrices; None for the split that the module is known by.
+        mass: the mass of each logical matrix of the rule; None for the default.
+        split: the division of the stored tensor into logical matrices; None for the known split of the module.
         optional: whether the rule may match nothing.
 
     Raises:
@@ -47,7 +47,7 @@ class Rule:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        _check_match(self.match, of="Rule")
+        _check_match(self.match, rule="Rule")
         for name, kind, example in (
             ("manifold", Manifold, "mm.Stiefel()"),
             ("norm", Norm, "mm.RMSOperator()"),
@@ -66,7 +66,7 @@ class Rule:
                 self.mass,
                 POSITIVE,
                 argument=f"{self}(mass)",
-                remedy="Use mm.Skip for weights that are not to move.",
+                remedy="Use mm.Skip for weights that must not move.",
             )
 
     def __str__(self) -> str:
@@ -75,13 +75,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Skip:
-    """Weights that are not stepped, though they are trainable."""
+    """Trainable weights that the optimiser does not step."""
 
     match: Match
     optional: bool = False
 
     def __post_init__(self) -> None:
-        _check_match(self.match, of="Skip")
+        _check_match(self.match, rule="Skip")
 
     def __str__(self) -> str:
         return f"Skip({text_of(self.match)})"
@@ -93,11 +93,11 @@ class Fallback:
 
     Args:
         match: as for `Rule`.
-        lr: AdamW's learning rate, which must be stated: it has another unit than the optimiser's.
+        lr: AdamW's learning rate. It is required, because its unit differs from the optimiser's.
         betas: as in `torch.optim.AdamW`.
         eps: as in `torch.optim.AdamW`.
         weight_decay: as in `torch.optim.AdamW`.
-        optional: whether it may match nothing.
+        optional: whether the rule may match nothing.
     """
 
     match: Match
@@ -108,13 +108,13 @@ class Fallback:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        _check_match(self.match, of="Fallback")
+        _check_match(self.match, rule="Fallback")
         if self.lr is None:
             raise ArgumentError(
                 f"{self}(lr)",
-                "must be stated, because AdamW's rate has another unit than the optimiser's",
+                "must be given, because its unit differs from the optimiser's learning rate",
                 "nothing",
-                "Write mm.Fallback(..., lr=3e-4), say.",
+                "Write mm.Fallback(..., lr=3e-4), for example.",
             )
         for name, value in (
             ("lr", self.lr),
@@ -133,7 +133,7 @@ class Fallback:
             )
 
     def values(self) -> dict[str, Any]:
-        """The optimiser and its settings, as values that JSON can hold."""
+        """The optimiser and its settings, as JSON values."""
         return {
             "optimizer": "adamw",
             "lr": self.lr,
@@ -150,10 +150,10 @@ AnyRule: TypeAlias = Rule | Skip | Fallback
 
 
 def matches(rule: AnyRule, name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
-    """Whether the rule's `match` names this parameter.
+    """Whether the rule's `match` selects this parameter.
 
     Raises:
-        ArgumentError: a predicate raised, or gave something else than a truth value.
+        ArgumentError: a predicate raised an error, or returned no bool.
     """
     match = rule.match
     if isinstance(match, str):
@@ -161,37 +161,37 @@ def matches(rule: AnyRule, name: str, parameter: nn.Parameter, module: nn.Module
     if isinstance(match, type):
         return isinstance(module, match)
     try:
-        found = match(name, parameter, module)
+        is_match = match(name, parameter, module)
     except Exception as error:
         raise ArgumentError(
             str(rule),
-            "must have a predicate that takes every weight",
+            "must have a predicate that accepts every weight",
             f"{type(error).__name__} for '{name}': {error}",
-            "Write a function of (name, parameter, module) that gives True or False.",
+            "Write a function of (name, parameter, module) that returns True or False.",
         ) from error
-    if not isinstance(found, bool):
+    if not isinstance(is_match, bool):
         raise ArgumentError(
             str(rule),
-            "must have a predicate that gives True or False",
-            f"{found!r} for '{name}'",
-            "Write a function of (name, parameter, module), with bool(...) around its result.",
+            "must have a predicate that returns True or False",
+            f"{is_match!r} for '{name}'",
+            "Put bool(...) around the result of the predicate.",
         )
-    return found
+    return is_match
 
 
 def text_of(match: Match) -> str:
-    """A match as it reads in tables and messages."""
+    """The text of a match for tables and messages."""
     if isinstance(match, str):
         return repr(match)
     return getattr(match, "__name__", type(match).__name__)
 
 
-def _check_match(match: Any, *, of: str) -> None:
+def _check_match(match: Any, *, rule: str) -> None:
     module_class = isinstance(match, type) and issubclass(match, nn.Module)
     predicate = callable(match) and not isinstance(match, type | nn.Module)
     if not (isinstance(match, str) or module_class or predicate):
         raise ArgumentError(
-            f"{of}(match)",
+            f"{rule}(match)",
             "must be a glob on parameter names, a subclass of torch.nn.Module, or a predicate",
             repr(match)
             if not isinstance(match, nn.Module)

@@ -1,4 +1,4 @@
-"""The printed table of a plan: a line a logical matrix, or a line for all that differ in the number of their layer."""
+"""The printed table of a plan: one line for each logical matrix, or for all that differ only in layer numbers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from modular_manifolds.adapt.row import Row
+from modular_manifolds.adaptation.row import Row
 
 Cells: TypeAlias = list[float | int | str | None]
 
-NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
+LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
 
 
 def plan_header() -> list[str]:
@@ -28,9 +28,9 @@ def plan_cells(
     *,
     full: bool,
 ) -> list[Cells]:
-    """The rows and the fallbacks as text and numbers.
+    """The rows and the fallbacks as texts and numbers.
 
-    A line for several layers shows a number if it is the same for all of them, and else the smallest and the largest.
+    A line for several layers shows the smallest and the largest number if they differ.
     """
     lines: list[tuple[str, tuple[str, ...], Cells]] = []
     for row, share in zip(rows, shares, strict=True):
@@ -47,32 +47,32 @@ def plan_cells(
         lines.append((name, texts, [None, None, None, None]))
     groups: dict[tuple[Any, ...], list[tuple[str, Cells]]] = {}
     for name, texts, numbers in lines:
-        key = name if full else NUMBER.sub("{}", name)
+        key = name if full else LAYER_NUMBER.sub("{}", name)
         groups.setdefault((key, texts), []).append((name, numbers))
-    found: list[Cells] = []
+    cells: list[Cells] = []
     for (_, texts), members in groups.items():
         columns = zip(*(numbers for _, numbers in members), strict=True)
-        name = _joined([each for each, _ in members])
-        found.append([name, *texts[:-1], *map(_range, columns), texts[-1]])
-    return found
+        name = _merged_name([each for each, _ in members])
+        cells.append([name, *texts[:-1], *map(_range, columns), texts[-1]])
+    return cells
 
 
-def _joined(names: Sequence[str]) -> str:
-    """One name for several that differ in numbers: `h.{0..11}.attn.weight`."""
+def _merged_name(names: Sequence[str]) -> str:
+    """One name for several that differ in layer numbers: `h.{0..11}.attn.weight`."""
     if len(names) == 1:
         return names[0]
-    columns = zip(*(NUMBER.findall(name) for name in names), strict=True)
-    words = iter([_numbers([int(each) for each in column]) for column in columns])
-    return NUMBER.sub(lambda _: next(words), names[0])
+    columns = zip(*(LAYER_NUMBER.findall(name) for name in names), strict=True)
+    words = iter([_number_range([int(each) for each in column]) for column in columns])
+    return LAYER_NUMBER.sub(lambda _: next(words), names[0])
 
 
-def _numbers(values: Sequence[int]) -> str:
-    found = sorted(set(values))
-    if len(found) == 1:
-        return str(found[0])
-    if found == list(range(found[0], found[-1] + 1)):
-        return f"{{{found[0]}..{found[-1]}}}"
-    return f"{{{','.join(map(str, found))}}}"
+def _number_range(values: Sequence[int]) -> str:
+    unique = sorted(set(values))
+    if len(unique) == 1:
+        return str(unique[0])
+    if unique == list(range(unique[0], unique[-1] + 1)):
+        return f"{{{unique[0]}..{unique[-1]}}}"
+    return f"{{{','.join(map(str, unique))}}}"
 
 
 def _range(values: Sequence[float | int | str | None]) -> float | int | str | None:

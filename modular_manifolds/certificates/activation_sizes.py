@@ -1,4 +1,4 @@
-"""The sizes of activations and gradients: what is guaranteed, beside what was measured."""
+"""The sizes of activations and gradients: declared, certified and measured."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.arguments import check_count
-from modular_manifolds.certificates.advice import Culprit, remedy_for, sentences
+from modular_manifolds.certificates.advice import UnboundedModule, advice_lines, remedy_for
 from modular_manifolds.certificates.bounds import (
     bounds_of,
     check_radius,
-    one_space_to_another,
-    rounding_up,
+    endpoint_spaces,
+    rounding_factor,
 )
 from modular_manifolds.certificates.empirical import (
     DUALS,
     as_factors,
     largest_norm,
-    points_to_try,
     rounded_down,
-    traced,
+    search_points,
+    trace_leaves,
     vector_norm,
 )
-from modular_manifolds.certificates.examined import Examined, examined
+from modular_manifolds.certificates.examination import Examination, examine
 from modular_manifolds.certificates.inputs import as_vectors
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.leaf import Leaf
@@ -38,9 +38,9 @@ from modular_manifolds.tables import Printable, Table
 
 @dataclass(frozen=True)
 class Size:
-    """A bound for every point of the manifolds, one for the weights as they are, and the largest one seen.
+    """The bound on the whole manifolds, the bound for the current weights, and the largest measured value.
 
-    `measured` is None if nothing could be measured: there are no points, or numbers leave the range of float64.
+    `measured` is None without points, or if numbers leave the range of float64.
     """
 
     declared: float
@@ -81,14 +81,14 @@ class ActivationReport(Printable):
         return ["module", "kind", "input", *sizes[1:], "output", *sizes[1:], "gradient", *sizes[1:]]
 
     def cells(self) -> list[list[float | str]]:
-        """The rows as text and numbers, for a table: of each size the declared, certified and measured one."""
+        """The rows as texts and numbers, for a table."""
         return [
             [
                 row.path or "(whole)",
                 row.label,
-                *_three(row.input),
-                *_three(row.output),
-                *_three(row.gradient),
+                *_size_cells(row.input),
+                *_size_cells(row.output),
+                *_size_cells(row.gradient),
             ]
             for row in self.rows
         ]
@@ -103,9 +103,9 @@ class ActivationReport(Printable):
         ]
 
     def advice(self) -> list[str]:
-        """A sentence for every reason why a bound is infinite."""
-        return sentences(
-            Culprit(row.path, row.label, row.remedy, math.isfinite(row.output.certified))
+        """One sentence for each reason for an infinite bound."""
+        return advice_lines(
+            UnboundedModule(row.path, row.label, row.remedy, math.isfinite(row.output.certified))
             for row in self.rows
         )
 
@@ -119,16 +119,16 @@ def activations(
 ) -> ActivationReport:
     """Bound every activation of `net`, and every gradient, for inputs of norm at most `radius`.
 
-    A module of slope bound L whose inputs are within r gives outputs within `L r + ‖f(0)‖`; a gradient of
-    dual norm g at the end is at most g times the product of the slopes behind the module. Each module's
-    slope is taken at the radius that arrives there. Modes and precisions are treated as in `mm.lipschitz`: bounds are
-    those of the network's own mode, and sizes are measured in evaluation mode.
+    A module with slope bound L maps inputs of norm r to outputs of norm at most `L r + ‖f(0)‖`. A gradient of dual norm g
+    at the network's output has dual norm at most g times the product of the slopes after the module. Each slope is taken at
+    the bound on the module's inputs. As in `mm.lipschitz`, bounds concern the network's current mode, and sizes are
+    measured in evaluation mode.
 
     Args:
         net: a network from one space to another (not from or to a tuple).
-        radius: the largest norm of an input, in the network's own input norm; that of the points by
-            default, and 1 without points.
-        points: inputs to measure on, in any shape that the network takes; random ones of norm `radius` by default.
+        radius: the largest norm of an input, in the network's own input norm; by default the largest norm of the points,
+            and 1 without points.
+        points: inputs for the measurement, in any shape that the network takes; by default random ones of norm `radius`.
         seed: the seed of the random inputs and output gradients.
 
     Raises:
@@ -139,61 +139,66 @@ def activations(
         ShapeError: the network does not take such points.
     """
     seed = check_count(seed, argument="activations(seed)", what="the random draw", least=0)
-    with examined(net, argument="activations(net)") as seen:
-        return _report(seen, radius, points, seed)
+    with examine(net, argument="activations(net)") as examination:
+        return _report(examination, radius, points, seed)
 
 
-def _report(seen: Examined, radius: float | None, points: Any, seed: int) -> ActivationReport:
-    network = seen.network
-    source, target = one_space_to_another(seen.tree, "activations(net)")
-    given = None if points is None else as_vectors(points, seen.tree, argument="points")
-    if radius is None and given is not None and given.numel():
-        radius = float(vector_norm(given, source.norm).amax()) or None
+def _report(
+    examination: Examination, radius: float | None, points: Any, seed: int
+) -> ActivationReport:
+    network = examination.network
+    source, target = endpoint_spaces(examination.tree, "activations(net)")
+    vectors = None if points is None else as_vectors(points, examination.tree, argument="points")
+    if radius is None and vectors is not None and vectors.numel():
+        radius = float(vector_norm(vectors, source.norm).amax()) or None
     radius = check_radius(1.0 if radius is None else radius)
-    known = bounds_of(seen.bounded, input_norm=source.norm, output_norm=target.norm, radius=radius)
-    proved = known.proved.passages
+    bounds = bounds_of(
+        examination.bounded, input_norm=source.norm, output_norm=target.norm, radius=radius
+    )
+    certified = bounds.certified_propagation.passages
     generator = torch.Generator("cpu").manual_seed(seed)
-    at = points_to_try(
+    at = search_points(
         network,
-        seen.tree,
+        examination.tree,
         norm=source.norm,
         radius=radius,
-        points=given,
-        starts=64 if given is None else len(given),
+        points=vectors,
+        starts=64 if vectors is None else len(vectors),
         generator=generator,
     )
-    found = _measured(seen.tree, target, proved, at, generator)
-    up = rounding_up(known.proved)
+    measurements = _measure_sizes(examination.tree, target, certified, at, generator)
+    factor = rounding_factor(bounds.certified_propagation)
     rows: list[ActivationRow] = []
-    for one, other in zip(known.promised.passages, proved, strict=True):
-        measured = found.get(one.leaf.path, (None, None, None))
+    for declared, current in zip(bounds.declared_propagation.passages, certified, strict=True):
+        leaf = declared.leaf
+        measured = measurements.get(leaf.path, (None, None, None))
         pairs = (
-            (one.arriving, other.arriving),
-            (one.leaving, other.leaving),
-            (one.gradient, other.gradient),
+            (declared.arriving, current.arriving),
+            (declared.leaving, current.leaving),
+            (declared.gradient, current.gradient),
         )
-        sizes = [Size(a, b * up, m) for (a, b), m in zip(pairs, measured, strict=True)]
-        remedy = remedy_for(one, other, radius)
-        rows.append(ActivationRow(one.leaf.path, one.leaf.label, *sizes, remedy=remedy))
+        sizes = [Size(a, b * factor, m) for (a, b), m in zip(pairs, measured, strict=True)]
+        remedy = remedy_for(declared, current, radius)
+        rows.append(ActivationRow(leaf.path, leaf.label, *sizes, remedy=remedy))
     return ActivationReport(radius, source.norm, tuple(rows))
 
 
-def _measured(
+def _measure_sizes(
     tree: Tree,
     target: Space,
     passages: tuple[Passage, ...],
     at: Tensor,
     generator: torch.Generator,
 ) -> dict[str, tuple[float | None, float | None, float | None]]:
-    """The largest input, output and gradient of each leaf at the points; empty if none can be traced."""
+    """The largest input, output and gradient of each leaf at the points; empty without points or without a trace."""
     if not at.numel():
         return {}
     try:
-        output, seen = traced(tree, at.clone().requires_grad_(), _node)
+        output, trace = trace_leaves(tree, at.clone().requires_grad_(), _node)
     except LookupError:
         return {}
-    gradients: dict[str, float | None] = dict.fromkeys(seen, 0.0)
-    ends = [part for path in seen for part in _parts(seen[path][1])]
+    gradients: dict[str, float | None] = dict.fromkeys(trace, 0.0)
+    ends = [vector for path in trace for vector in _vectors_of(trace[path][1])]
     entries = sum(end[:1].numel() for end in ends)
     random = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu")
     coordinate = (random == random.amax(dim=-1, keepdim=True)).to(torch.float64)
@@ -205,14 +210,16 @@ def _measured(
         )
         for passage in passages:
             path = passage.leaf.path
-            own = [next(arriving) for _ in _parts(seen[path][1])]
-            size = _largest(_dual_norm(_like(seen[path][1], own), passage.target), entries)
+            own = [next(arriving) for _ in _vectors_of(trace[path][1])]
+            size = _largest(
+                _dual_norm(_with_structure(trace[path][1], own), passage.target), entries
+            )
             before = gradients[path]
             gradients[path] = None if size is None or before is None else max(before, size)
     return {
         each.leaf.path: (
-            _largest(_norm(seen[each.leaf.path][0], each.source), entries),
-            _largest(_norm(seen[each.leaf.path][1], each.target), entries),
+            _largest(_norm(trace[each.leaf.path][0], each.source), entries),
+            _largest(_norm(trace[each.leaf.path][1], each.target), entries),
             gradients[each.leaf.path],
         )
         for each in passages
@@ -220,24 +227,28 @@ def _measured(
 
 
 def _node(leaf: Leaf, x: Any, output: Any) -> Any:
-    """A node of the graph for this leaf alone: an identity gives back what other modules use too."""
+    """A separate graph node for this leaf's output, because an identity returns its input, which others share."""
     if isinstance(output, tuple):
         return tuple(_node(leaf, x, part) for part in output)
     return output.view_as(output)
 
 
-def _parts(x: Any) -> list[Tensor]:
-    """The vectors of a tuple, in order."""
-    return [each for part in x for each in _parts(part)] if isinstance(x, tuple) else [x]
+def _vectors_of(x: Any) -> list[Tensor]:
+    """The vectors of a nested tuple, in order."""
+    return [each for part in x for each in _vectors_of(part)] if isinstance(x, tuple) else [x]
 
 
-def _like(x: Any, vectors: list[Tensor]) -> Any:
-    """The vectors as a tuple of the same form as `x`; they are taken from the front of the list."""
-    return tuple(_like(part, vectors) for part in x) if isinstance(x, tuple) else vectors.pop(0)
+def _with_structure(x: Any, vectors: list[Tensor]) -> Any:
+    """The vectors in the nested structure of `x`; they are removed from the list."""
+    return (
+        tuple(_with_structure(part, vectors) for part in x)
+        if isinstance(x, tuple)
+        else vectors.pop(0)
+    )
 
 
 def _norm(x: Any, space: AnySpace) -> Tensor:
-    """The norm of each input, the largest over its vectors; of a tuple the sum over its parts."""
+    """The norm of each input: the largest over its vectors; for a tuple the sum over its parts."""
     if isinstance(space, ProductSpace):
         parts = zip(x, space.parts, strict=True)
         return torch.stack([_norm(part, each) for part, each in parts]).sum(dim=0)
@@ -246,7 +257,7 @@ def _norm(x: Any, space: AnySpace) -> Tensor:
 
 
 def _dual_norm(g: Any, space: AnySpace) -> Tensor:
-    """The dual norm for each input, the sum over its vectors, `√d ‖g‖₂` for rms; of a tuple the largest of its parts'."""
+    """The dual norm for each input: the sum over its vectors, `√d ‖g‖₂` for rms; for a tuple the largest of its parts."""
     if isinstance(space, ProductSpace):
         parts = zip(g, space.parts, strict=True)
         return torch.stack([_dual_norm(part, each) for part, each in parts]).amax(dim=0)
@@ -262,5 +273,5 @@ def _largest(sizes: Tensor, entries: int) -> float | None:
     return rounded_down(largest, entries) if math.isfinite(largest) else None
 
 
-def _three(size: Size) -> list[float | str]:
+def _size_cells(size: Size) -> list[float | str]:
     return [size.declared, size.certified, "-" if size.measured is None else size.measured]

@@ -1,4 +1,4 @@
-"""One forward pass of a user's model that leaves no trace, and the tensor that counts as its outputs."""
+"""One forward pass of a user's model without side effects, and the tensor that counts as its outputs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from modular_manifolds.errors import ArgumentError
 
-NAMED: Final = ("logits", "last_hidden_state")
-"""The names under which a model with several outputs gives its main one, the preferred name first."""
+OUTPUT_NAMES: Final = ("logits", "last_hidden_state")
+"""The names of the main output of models with several outputs, the preferred name first."""
 
 Batch = Any
-"""The arguments of the model: a tensor, a tuple or list of positional ones, or a mapping of keyword ones."""
+"""The arguments of the model: a tensor, positional arguments in a tuple or list, or keyword arguments in a mapping."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +29,27 @@ class Outputs:
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Hold `model` in eval mode with gradients on; afterwards modes, buffers and random numbers are as they were.
+def preserved_state(model: nn.Module) -> Iterator[None]:
+    """Keep `model` in eval mode with gradients on; afterwards restore modes, buffers and the random state.
 
-    The modes are written as attributes: an overridden `train` may do more, such as merging weights. Compiled parts run
-    eagerly, because a compiled backward pass may refuse to run twice.
+    Modes are set as attributes, because an overridden `train` may have side effects, such as merging weights. Compiled
+    parts run eagerly, because a compiled backward pass may not run twice.
     """
     modules = list(model.modules())
     modes = [module.training for module in modules]
     buffers = [
-        _Buffer(module, name, tensor, tensor.detach().clone(), _version(tensor))
+        _SavedBuffer(module, name, tensor, tensor.detach().clone(), _version(tensor))
         for module in modules
         for name, tensor in module.named_buffers(recurse=False)
     ]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_kept_random_numbers(model))
+        stack.enter_context(_preserved_random_state(model))
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if any(isinstance(module, nn.RNNBase) for module in modules):
-            # cuDNN has no backward pass of a recurrent network in eval mode.
+            # cuDNN has no backward pass for recurrent networks in eval mode.
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         try:
             for module in modules:
@@ -65,28 +65,28 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 def outputs_of(
     model: nn.Module, batch: Batch, loss: Callable[[Any], Tensor] | None = None
 ) -> Outputs:
-    """Call `model` on `batch`; find its outputs and its loss.
+    """Call `model` on `batch`; return its outputs and its loss.
 
-    The outputs are `logits` if the model gives some, else `last_hidden_state`, else the first floating-point tensor that
-    has a gradient and is no single number. The loss is `loss(result)`, or the result's own `loss`.
+    The outputs are `logits` if the result has them, else `last_hidden_state`, else the first floating-point tensor with
+    dimensions and a gradient. The loss is `loss(result)`, or the result's own `loss`.
 
     Raises:
-        ArgumentError: no tensor serves as the outputs, the outputs are not finite, or the loss is
-            not one number with a gradient.
+        ArgumentError: no tensor can be the outputs, the outputs are not finite, or the loss is not one number with a
+            gradient.
     """
-    result = _called(model, batch)
+    result = _call(model, batch)
     tensor = _main_tensor(result)
     if not bool(torch.isfinite(tensor.detach()).all()):
         raise ArgumentError(
             "model(batch)",
             "must have finite outputs",
             "NaN or infinity",
-            "Check the weights and the batch: a step that starts from here has no size.",
+            "Check the weights and the batch.",
         )
     return Outputs(tensor, _loss(result, loss))
 
 
-def _called(model: nn.Module, batch: Batch) -> Any:
+def _call(model: nn.Module, batch: Batch) -> Any:
     if isinstance(batch, Tensor):
         return model(batch)
     if isinstance(batch, Mapping):
@@ -97,53 +97,53 @@ def _called(model: nn.Module, batch: Batch) -> Any:
         "batch",
         "must be a tensor, a tuple or list of positional arguments, or a mapping of keyword arguments",
         type(batch).__name__,
-        "Pass the arguments that the model is called with.",
+        "Pass the arguments of the model.",
     )
 
 
 def _main_tensor(result: Any) -> Tensor:
-    for name in NAMED:
-        found = _entry(result, name)
-        if _serves(found):
-            return found
-    for found in _tensors(result):
-        if _serves(found):
-            return found
+    for name in OUTPUT_NAMES:
+        value = _member(result, name)
+        if _can_be_output(value):
+            return value
+    for value in _tensors(result):
+        if _can_be_output(value):
+            return value
     raise ArgumentError(
         "model(batch)",
-        "must give a floating-point tensor of more than one number that depends on a trainable weight",
-        _described(result),
-        "Return the outputs of the model, not only its loss, and leave its weights trainable.",
+        "must return a floating-point tensor with dimensions that depends on a trainable weight",
+        _describe(result),
+        "Return the outputs of the model, not only its loss, and keep its weights trainable.",
     )
 
 
 def _loss(result: Any, loss: Callable[[Any], Tensor] | None) -> Tensor | None:
-    found = _entry(result, "loss") if loss is None else loss(result)
-    if loss is None and not isinstance(found, Tensor):
+    value = _member(result, "loss") if loss is None else loss(result)
+    if loss is None and not isinstance(value, Tensor):
         return None
-    if not isinstance(found, Tensor) or found.numel() != 1 or not found.requires_grad:
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
         raise ArgumentError(
             "loss(outputs)" if loss is not None else "model(batch).loss",
             "must be a tensor of one number with a gradient",
-            _described(found),
+            _describe(value),
             "Average the loss over the batch, and do not detach it.",
         )
-    return found.reshape(())
+    return value.reshape(())
 
 
-def _entry(result: Any, name: str) -> Any:
-    """An entry of a mapping or an attribute of an object; None if it has none of this name."""
+def _member(result: Any, name: str) -> Any:
+    """The entry of a mapping, or the attribute of an object, with this name; None if there is none."""
     if isinstance(result, Tensor):
         return None
     return result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
 
 
-def _serves(found: Any) -> bool:
+def _can_be_output(value: Any) -> bool:
     return (
-        isinstance(found, Tensor)
-        and found.is_floating_point()
-        and found.requires_grad
-        and found.dim() > 0
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.requires_grad
+        and value.dim() > 0
     )
 
 
@@ -158,23 +158,23 @@ def _tensors(result: Any) -> Iterator[Tensor]:
         for each in result:
             yield from _tensors(each)
     elif hasattr(result, "__dict__"):
-        # One level only: an object may hold itself.
+        # One level only, because an object may contain itself.
         for each in vars(result).values():
             if isinstance(each, Tensor | tuple | list | Mapping):
                 yield from _tensors(each)
 
 
-def _described(result: Any) -> str:
+def _describe(result: Any) -> str:
     if isinstance(result, Tensor):
         kind = "" if result.requires_grad else " without a gradient"
         return f"a {result.dtype} tensor of shape {tuple(result.shape)}{kind}"
-    found = [_described(each) for each in _tensors(result)]
-    inside = f" with {'; '.join(found[:4])}" if found else ""
+    value = [_describe(each) for each in _tensors(result)]
+    inside = f" with {'; '.join(value[:4])}" if value else ""
     return f"{type(result).__name__}{inside}"
 
 
 @contextmanager
-def _kept_random_numbers(model: nn.Module) -> Iterator[None]:
+def _preserved_random_state(model: nn.Module) -> Iterator[None]:
     devices = {each.device for each in (*model.parameters(), *model.buffers())}
     devices = {each for each in devices if each.type not in ("cpu", "meta")}
     kinds = sorted({each.type for each in devices})
@@ -187,8 +187,8 @@ def _kept_random_numbers(model: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Buffer:
-    """A buffer of a module, with what is needed to put it back."""
+class _SavedBuffer:
+    """A buffer of a module, with its values and version, to restore it."""
 
     module: nn.Module
     name: str
@@ -204,5 +204,5 @@ class _Buffer:
 
 
 def _version(tensor: Tensor) -> int:
-    # Inference tensors count no versions, and nothing writes into them here.
+    # Inference tensors have no version, and nothing can write to them here.
     return 0 if tensor.is_inference() else tensor._version

@@ -1,4 +1,4 @@
-"""Refusals: models and weights that cannot be adapted, each with its remedy."""
+"""Refusals: errors for models and weights that cannot be adapted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from modular_manifolds.adapt.claims import Claim
-from modular_manifolds.adapt.known import Known
+from modular_manifolds.adaptation.claims import Claim
+from modular_manifolds.adaptation.known import ParameterFacts
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
@@ -23,18 +23,18 @@ from modular_manifolds.nn.module import Module
 from modular_manifolds.nn.sharing import refuse_shared
 from modular_manifolds.nn.tracing import has_values
 
-COMPUTED: Final = (BasePruningMethod, SpectralNorm, WeightNorm)
+COMPUTING_HOOKS: Final = (BasePruningMethod, SpectralNorm, WeightNorm)
 """Torch's hooks that compute a weight from other parameters."""
-NEED_MATRICES: Final = (Stiefel, SpectralBall, SpectralSphere)
-"""Manifolds of which a vector has only a sphere."""
+MATRIX_MANIFOLDS: Final = (Stiefel, SpectralBall, SpectralSphere)
+"""Manifolds for matrices only; on a vector they would be spheres."""
 
 
 def check_model(model: Any) -> None:
-    """Refuse anything that is not a module, or is a network of this library already.
+    """Refuse an argument that is not a module, or is a network of this library.
 
     Raises:
-        ArgumentError: as said.
-        SharedWeightError: two parameters lie in one memory.
+        ArgumentError: in these cases.
+        SharedWeightError: two parameters share memory.
     """
     if isinstance(model, type) or not isinstance(model, nn.Module):
         raise ArgumentError(
@@ -47,14 +47,14 @@ def check_model(model: Any) -> None:
         raise ArgumentError(
             "adapt(model)",
             "must be a model without geometry",
-            f"{type(model).__name__}, whose weights have their geometry already",
+            f"{type(model).__name__}, whose weights already have geometries",
             "Pass it to mm.SteepestDescent directly.",
         )
     refuse_shared(model.named_parameters())
 
 
 def check_storage(claim: Claim) -> None:
-    """Refuse a weight that has no values, is not real and dense, or is an ingredient of a computed weight.
+    """Refuse a weight that has no values, is complex or sparse, or is an input of a computed weight.
 
     Raises:
         ArgumentError: the message names the weight.
@@ -73,7 +73,7 @@ def check_storage(claim: Claim) -> None:
             where,
             "must be real",
             parameter.dtype,
-            "Take real and imaginary part as two weights, or add mm.Fallback.",
+            "Store the real and the imaginary part as two weights, or add mm.Fallback.",
         )
     if parameter.layout != torch.strided:
         raise ArgumentError(where, "must be dense", parameter.layout, "Use mm.Fallback for it.")
@@ -82,25 +82,25 @@ def check_storage(claim: Claim) -> None:
             where, "must have entries", tuple(parameter.shape), "Remove it, or add mm.Skip."
         )
     for each in claim.places:
-        computed = _computed(each.module, each.own, each.parents)
+        computed = _computing_mechanism(each.module, each.attribute, each.parents)
         if computed:
             raise ArgumentError(
                 where,
                 "must be the weight that the model uses",
-                f"an ingredient of one that {computed} computes",
+                f"an input of a weight that {computed} computes",
                 "Remove the parametrization or the pruning first, or add mm.Skip or mm.Fallback for it.",
             )
 
 
 def check_fit(
-    manifold: Manifold, known: Known, shape: tuple[int, ...], *, where: str, parameter: str
+    manifold: Manifold, known: ParameterFacts, shape: tuple[int, ...], *, where: str, parameter: str
 ) -> None:
-    """Refuse a manifold for vectors that only matrices have, and one that would move rows that must stay.
+    """Refuse a matrix manifold for a vector, and a compact manifold for an embedding with fixed rows.
 
     Raises:
         ArgumentError: the message begins with `where`.
     """
-    if known.role == "vector" and isinstance(manifold, NEED_MATRICES):
+    if known.role == "vector" and isinstance(manifold, MATRIX_MANIFOLDS):
         raise ShapeError(
             f"{where}: {manifold}",
             "needs a matrix",
@@ -110,13 +110,13 @@ def check_fit(
     if known.fixed_rows and manifold.compact:
         raise ArgumentError(
             f"{where}: {manifold}",
-            "would move a row that the embedding keeps or sets itself",
+            "would move a row that the embedding controls itself",
             known.fixed_rows,
-            f"Use Euclidean for '{parameter}', or build the embedding without that.",
+            f"Use Euclidean for '{parameter}', or build the embedding without this setting.",
         )
 
 
-def _computed(module: nn.Module, own: str, parents: tuple[nn.Module, ...]) -> str:
+def _computing_mechanism(module: nn.Module, attribute: str, parents: tuple[nn.Module, ...]) -> str:
     """The name of the mechanism that computes a weight from this parameter; empty if there is none."""
     if isinstance(module, parametrize.ParametrizationList) or any(
         isinstance(each, parametrize.ParametrizationList) for each in parents
@@ -124,8 +124,8 @@ def _computed(module: nn.Module, own: str, parents: tuple[nn.Module, ...]) -> st
         return "torch.nn.utils.parametrize"
     hooks = vars(module).get("_forward_pre_hooks", {})
     for hook in hooks.values():
-        if isinstance(hook, COMPUTED):
+        if isinstance(hook, COMPUTING_HOOKS):
             name = getattr(hook, "_tensor_name", None) or getattr(hook, "name", "")
-            if own.startswith(f"{name}_"):
+            if attribute.startswith(f"{name}_"):
                 return type(hook).__name__
     return ""

@@ -6,26 +6,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modular_manifolds.adapt.defaults import Role
+from modular_manifolds.adaptation.defaults import Role
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece, logical_name
 
 
 @dataclass(frozen=True)
 class Row:
-    """A logical matrix, or a stack of equal ones that are stepped alike.
+    """A logical matrix, or a stack of equal ones with one geometry.
 
     Args:
         parameter: the name of the stored tensor in the model.
-        piece: the part of it; None if the tensor is a matrix, a stack or a vector as it stands.
+        piece: the piece of it; None if the whole tensor is a matrix, a stack or a vector.
         shape: the logical shape, (*batch, out, in) or (n,).
         orientation: how the tensor is stored: `out×in`, `in×out, transposed`, `rows` or `vector`.
         geometry: the manifold with its radius, and the norm.
-        mass: the share of the learning.
-        role: the role, from which defaults follow.
+        mass: the weight's fraction of the change, before normalisation.
+        role: the role, which decides the defaults.
         rule: the rule that claimed it, and the module that its split comes from.
-        response: the rms change of the outputs per unit step; None until it is measured.
-        moved: how far the start moved the weight, relative to its size; infinite from zero, None if it did not move.
+        response: the rms change of the outputs per unit step; None if not measured.
+        moved: the distance that the start moved the weight, relative to its size; infinite for a zero weight, None if it
+            did not move.
         aliases: the other names of a tied tensor.
     """
 
@@ -52,7 +53,7 @@ class Row:
         return getattr(self.geometry.manifold, "radius", None)
 
     def read(self, parameter: Tensor) -> Tensor:
-        """The logical matrix inside the stored tensor: a view, or a copy if its memory is not laid out for one."""
+        """The logical matrix of the stored tensor: a view if the memory layout allows it, otherwise a copy."""
         stored = parameter.detach()
         return stored if self.piece is None else self.piece.read(stored)
 

@@ -1,4 +1,4 @@
-"""Plans as text: names and geometries, never patterns; what a changed model lacks is said when it is read back."""
+"""Plans as JSON text, with names instead of patterns; reading checks that the model has the same weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from torch import nn
 
-from modular_manifolds.adapt.claims import listed
-from modular_manifolds.adapt.row import Row
-from modular_manifolds.adapt.shares import By
+from modular_manifolds.adaptation.claims import quote_names
+from modular_manifolds.adaptation.row import Row
+from modular_manifolds.adaptation.shares import By
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.nn.geometry import Geometry
@@ -24,14 +24,14 @@ FORMAT: Final = 1
 
 
 @dataclass(frozen=True)
-class Saved:
-    """The decisions of a plan.
+class PlanData:
+    """The content of a plan, without the model.
 
     Args:
         rows: one row for each logical matrix.
-        fallbacks: for each parameter that another optimiser steps, that optimiser and its settings.
-        skipped: trainable parameters that nobody steps.
-        by: how the learning rate is split.
+        fallbacks: the optimiser and its settings, for each parameter that another optimiser steps.
+        skipped: trainable parameters that no optimiser steps.
+        by: the split of the learning rate.
     """
 
     rows: Sequence[Row]
@@ -40,8 +40,8 @@ class Saved:
     by: By
 
 
-def plan_text(saved: Saved, model: nn.Module) -> str:
-    """The decisions as JSON: for each logical matrix its name, its piece, geometry, mass and response."""
+def plan_text(saved: PlanData, model: nn.Module) -> str:
+    """The plan as JSON: the name, piece, geometry, mass and response of each logical matrix."""
     parameters = dict(model.named_parameters())
     rows = [
         {
@@ -71,8 +71,8 @@ def plan_text(saved: Saved, model: nn.Module) -> str:
     )
 
 
-def read_plan(text: str, network: nn.Module) -> Saved:
-    """The decisions that `plan_text` wrote, for a model with the same weights.
+def read_plan(text: str, network: nn.Module) -> PlanData:
+    """Read the text of `plan_text`, for a model with the same weights.
 
     Raises:
         ArgumentError: as `ModelPlan.from_json`.
@@ -89,11 +89,11 @@ def read_plan(text: str, network: nn.Module) -> Saved:
         _check_same(values, network)
         parameters = dict(network.named_parameters())
         rows = tuple(_row(each, parameters) for each in values["rows"])
-        return Saved(rows, values["fallbacks"], tuple(values["skipped"]), values["by"])
+        return PlanData(rows, values["fallbacks"], tuple(values["skipped"]), values["by"])
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ArgumentError(
             "from_json(text)",
-            "must be what plan.to_json() wrote",
+            "must be the text of plan.to_json()",
             f"{type(error).__name__}: {error}",
             "Pass the whole text.",
         ) from None
@@ -120,79 +120,81 @@ def _row(values: Mapping[str, Any], parameters: Mapping[str, nn.Parameter]) -> R
 def _check_same(values: Mapping[str, Any], model: nn.Module) -> None:
     """Refuse a model whose trainable weights differ from those of the plan."""
     names = [row["name"] for row in values["rows"]]
-    twice = (
+    duplicates = (
         sorted({name for name in names if names.count(name) > 1})
         if len(names) > len(set(names))
         else []
     )
-    if twice:
+    if duplicates:
         raise ArgumentError(
             "from_json(text)",
             "must name each logical matrix once",
-            f"{listed(twice)} twice",
+            f"{quote_names(duplicates)} twice",
             "Pass the text as plan.to_json() wrote it.",
         )
     shapes = {name: list(p.shape) for name, p in model.named_parameters()}
-    live = {name for name, p in model.named_parameters() if p.requires_grad}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     stored = {row["parameter"]: row["stored"] for row in values["rows"]}
     planned = set(stored) | set(values["fallbacks"]) | set(values["skipped"])
     missing = sorted(planned - set(shapes))
-    extra = sorted(live - planned)
-    frozen = sorted((set(stored) | set(values["fallbacks"])) & set(shapes) - live)
+    extra = sorted(trainable - planned)
+    frozen = sorted((set(stored) | set(values["fallbacks"])) & set(shapes) - trainable)
     changed = [n for n, shape in stored.items() if n in shapes and shapes[n] != list(shape)]
-    said = [
-        f"{word} {listed(found)}"
-        for word, found in (("lacks", missing), ("also has", extra), ("has frozen", frozen))
+    differences = [
+        f"{verb} {quote_names(found)}"
+        for verb, found in (("lacks", missing), ("also has", extra), ("has frozen", frozen))
         if found
     ]
-    said += [f"has '{n}' of shape {tuple(shapes[n])}, not {tuple(stored[n])}" for n in changed[:3]]
-    if said:
+    differences += [
+        f"has '{n}' of shape {tuple(shapes[n])}, not {tuple(stored[n])}" for n in changed[:3]
+    ]
+    if differences:
         raise ArgumentError(
             "from_json(model)",
             "must have the weights of the plan",
-            f"a model that {', '.join(said)}",
-            "Build the model as it was, or call mm.adapt again.",
+            f"a model that {', '.join(differences)}",
+            "Build the model of the plan, or call mm.adapt again.",
         )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
-    twice = (
+    duplicates = (
         next((name for name in names if names.count(name) > 1), None)
         if len(set(names)) < len(names)
         else None
     )
-    if twice is not None:
+    if duplicates is not None:
         raise ArgumentError(
             "from_json(text)",
             "must have each name once",
-            f"'{twice}' twice",
+            f"'{duplicates}' twice",
             "Pass the text as plan.to_json() wrote it.",
         )
     return dict(pairs)
 
 
 def _instance(base: type[Any], values: Mapping[str, Any]) -> Any:
-    """The manifold or norm that `values_of` wrote, of a class that has been imported."""
+    """The manifold or norm with these values; its class must have been imported."""
     fields = dict(values)
     name = fields.pop("name")
     for kind in _subclasses(base):
         try:
-            found = kind(**fields)
+            instance = kind(**fields)
         except TypeError:
             continue
-        if values_of(found)["name"] == name:
-            return found
+        if values_of(instance)["name"] == name:
+            return instance
     raise ArgumentError(
         "from_json(text)",
-        f"must name a {base.__name__} that is known",
+        f"must name a known {base.__name__}",
         repr(name),
         "Import the module that defines it first.",
     )
 
 
 def _subclasses(base: type[Any]) -> list[type[Any]]:
-    found: list[type[Any]] = []
+    kinds: list[type[Any]] = []
     for kind in base.__subclasses__():
-        found += [kind, *_subclasses(kind)]
-    return found
+        kinds += [kind, *_subclasses(kind)]
+    return kinds

@@ -1,4 +1,4 @@
-"""The start: fresh weights go onto their manifolds, or manifolds go through the weights as they are."""
+"""The start: move fresh weights onto their manifolds, or choose manifolds that contain the weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from modular_manifolds.adapt.fresh import is_fresh
-from modular_manifolds.adapt.nearest import largest_rounded_up, nearest
-from modular_manifolds.adapt.row import Row
+from modular_manifolds.adaptation.fresh import is_fresh
+from modular_manifolds.adaptation.nearest import largest_singular_value_bound, nearest
+from modular_manifolds.adaptation.row import Row
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.manifolds.base import Manifold
@@ -23,8 +23,8 @@ from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 
-ON_MANIFOLD: Final = 1e-5
-"""The largest residual of a weight that counts as a point of its manifold."""
+MAX_RESIDUAL_RELATIVE: Final = 1e-5
+"""A weight with at most this residual, relative to the radius, is on its manifold."""
 
 
 def check_finite(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter]) -> None:
@@ -35,7 +35,7 @@ def check_finite(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter]) ->
     """
     for name in dict.fromkeys(row.parameter for row in rows):
         weight = parameters[name].detach()
-        # One pass: a sum of finite numbers is hardly ever out of range, and a sum with NaN or infinity never in it.
+        # One pass over the memory: NaN and infinity survive a sum.
         if bool(torch.isfinite(weight.sum(dtype=torch.float64))):
             continue
         finite = torch.isfinite(weight)
@@ -52,25 +52,25 @@ def check_finite(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter]) ->
 def project_(
     rows: Sequence[Row], parameters: Mapping[str, nn.Parameter], *, seed: int, force: bool
 ) -> tuple[Row, ...]:
-    """Move every fresh weight onto its manifold; a row says how far its weight moved, relative to its size.
+    """Move every fresh weight onto its manifold; return the rows with the relative distances.
 
-    A weight on its manifold keeps its bits. A zero matrix gets a random point. Nothing is written before every weight has
-    been looked at.
+    A weight on its manifold does not change. A zero matrix becomes a random point. All weights are checked before the
+    first is changed.
 
     Raises:
         ArgumentError: a weight looks trained, and `force` is false.
     """
-    away: list[Row] = []
+    off_manifold: list[Row] = []
     for row in rows:
         if row.geometry.manifold.compact:
             value = row.read(parameters[row.parameter])
             if not _is_on(row.geometry.manifold, value):
-                away.append(row)
+                off_manifold.append(row)
     if not force:
-        _refuse_trained(away, parameters)
+        _refuse_trained(off_manifold, parameters)
     moved: dict[str, float] = {}
     generator = torch.Generator().manual_seed(seed)
-    for row in away:
+    for row in off_manifold:
         parameter = parameters[row.parameter]
         value = row.read(parameter)
         point = _start_point(row.geometry.manifold, value, generator)
@@ -81,21 +81,21 @@ def project_(
 
 
 def _start_point(manifold: Manifold, value: Tensor, generator: torch.Generator) -> Tensor:
-    """The nearest point of each matrix; a random one for a matrix of equal entries, which says nothing."""
+    """The nearest point of each matrix; a random point for a constant matrix."""
     matrices = value.reshape(-1, *value.shape[-2:]) if value.dim() > 1 else value[None]
     if not bool((matrices[..., 0, :1] == matrices[..., -1, -1:]).any()):
-        # The corners differ, and to look at them costs nothing.
+        # A cheap test: matrices with different corners are not constant.
         return nearest(manifold, value)
     flat = matrices.flatten(1)
-    empty = (flat.amax(dim=1) == flat.amin(dim=1)) & (flat.shape[1] > 1)
-    if not bool(empty.any()):
+    constant = (flat.amax(dim=1) == flat.amin(dim=1)) & (flat.shape[1] > 1)
+    if not bool(constant.any()):
         return nearest(manifold, value)
     shape = tuple(value.shape)
     random = manifold.random(shape, generator=generator, dtype=value.dtype).to(value.device)
-    mixed = torch.where(
-        empty.reshape(-1, *[1] * (matrices.dim() - 1)), random.reshape(matrices.shape), matrices
+    filled = torch.where(
+        constant.reshape(-1, *[1] * (matrices.dim() - 1)), random.reshape(matrices.shape), matrices
     )
-    return nearest(manifold, mixed.reshape(shape))
+    return nearest(manifold, filled.reshape(shape))
 
 
 def _refuse_trained(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter]) -> None:
@@ -111,98 +111,103 @@ def _refuse_trained(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter])
     distance, row = max(trained, key=lambda each: each[0])
     raise ArgumentError(
         "adapt(start)",
-        "projects fresh weights only, because it would destroy what trained ones have learned",
+        "projects fresh weights only, because a projection would destroy trained ones",
         f"{len(trained)} weights that look trained; the worst, '{row.name}', would move by {distance:.3g} of its size",
-        "Pass start='keep' for manifolds that go through the weights, or force=True.",
+        "Pass start='keep' for manifolds that contain the weights, or force=True.",
     )
 
 
 def _is_on(manifold: Manifold, value: Tensor) -> bool:
     if type(manifold) is Stiefel and value.dim() > 1:
-        # Every point has this length; to see it costs one pass instead of a product.
+        # A cheap test: all points have the same Frobenius norm.
         length = float(value.norm()) / manifold.radius
         rank = value.numel() / max(value.shape[-2:])
-        if abs(length**2 / rank - 1) > 10 * ON_MANIFOLD:
+        if abs(length**2 / rank - 1) > 10 * MAX_RESIDUAL_RELATIVE:
             return False
-    return bool((manifold.residual(value) <= ON_MANIFOLD).all())
+    return bool((manifold.residual(value) <= MAX_RESIDUAL_RELATIVE).all())
 
 
-def keep(
+def fit_manifolds(
     rows: Sequence[Row],
     parameters: Mapping[str, nn.Parameter],
     *,
-    given: Sequence[Manifold | None],
+    rule_manifolds: Sequence[Manifold | None],
 ) -> tuple[Row, ...]:
-    """Let the manifolds go through the weights as they are; no bit of a weight changes.
+    """Choose manifolds that contain the weights, which do not change.
 
     Args:
-        rows: the rows as the rules give them.
-        parameters: the weights.
-        given: for each row the manifold that its rule names; None for the default, which becomes a `SpectralBall` of today's
+        rows: the rows of the assignment.
+        parameters: the weights by name.
+        rule_manifolds: for each row the manifold of its rule; None for the default, which becomes a `SpectralBall` of radius
             `σ_max`.
 
     Raises:
-        ArgumentError: a weight is not on the manifold that its rule names.
+        ArgumentError: a weight is not on the manifold of its rule.
     """
-    found: list[Row] = []
-    for row, manifold in zip(rows, given, strict=True):
-        found += _kept(row, manifold, row.read(parameters[row.parameter]))
-    return tuple(found)
+    fitted: list[Row] = []
+    for row, manifold in zip(rows, rule_manifolds, strict=True):
+        fitted += _fit_manifold(row, manifold, row.read(parameters[row.parameter]))
+    return tuple(fitted)
 
 
-def _kept(row: Row, given: Manifold | None, value: Tensor) -> list[Row]:
+def _fit_manifold(row: Row, rule_manifold: Manifold | None, value: Tensor) -> list[Row]:
     manifold = row.geometry.manifold
     if not manifold.compact:
         return [row]
-    if given is None:
-        # A weight of zeros gets the ball of the default size.
-        ball = SpectralBall(largest_rounded_up(value) or row.radius or 1.0)
+    if rule_manifold is None:
+        # A zero weight gets a ball of the default radius.
+        ball = SpectralBall(largest_singular_value_bound(value) or row.radius or 1.0)
         return [replace(row, geometry=Geometry(ball, row.geometry.norm))]
-    if isinstance(given, SpectralBall | SpectralSphere | Sphere) and given.radius == 1.0:
-        if not isinstance(given, SpectralBall) and value.dim() > 2:
-            pieces = _each(row.piece, value.shape)
+    if (
+        isinstance(rule_manifold, SpectralBall | SpectralSphere | Sphere)
+        and rule_manifold.radius == 1.0
+    ):
+        if not isinstance(rule_manifold, SpectralBall) and value.dim() > 2:
+            pieces = _single_pieces(row.piece, value.shape)
             return [
-                _through(replace(row, piece=piece, shape=tuple(value.shape[-2:])), given, matrix)
+                _with_weight_radius(
+                    replace(row, piece=piece, shape=tuple(value.shape[-2:])), rule_manifold, matrix
+                )
                 for piece, matrix in zip(pieces, value.flatten(0, -3), strict=True)
             ]
-        return [_through(row, given, value)]
+        return [_with_weight_radius(row, rule_manifold, value)]
     if not _is_on(manifold, value):
         raise ArgumentError(
             f"{row.rule} for '{row.name}': {manifold}",
-            "must hold the weight as it is, because start='keep' changes no bit",
+            "must contain the weight, because start='keep' does not change it",
             f"a residual of {float(manifold.residual(value).amax()):.3g}",
             "Use SpectralBall(), SpectralSphere(), Sphere() or Euclidean(), or start='project'.",
         )
     return [row]
 
 
-def _through(row: Row, given: Manifold, value: Tensor) -> Row:
-    """The row with a manifold of this class whose radius is that of the weight."""
-    if isinstance(given, Sphere):
+def _with_weight_radius(row: Row, rule_manifold: Manifold, value: Tensor) -> Row:
+    """The row with a manifold of this class, with the radius of the weight."""
+    if isinstance(rule_manifold, Sphere):
         size = float(value.double().norm())
-    elif isinstance(given, SpectralBall):
-        size = largest_rounded_up(value)
+    elif isinstance(rule_manifold, SpectralBall):
+        size = largest_singular_value_bound(value)
     else:
         size = float(singular_values(value).amax())
     if not size:
         raise ArgumentError(
-            f"{row.rule} for '{row.name}': {given}",
-            "must go through the weight as it is",
-            "a weight of zeros",
+            f"{row.rule} for '{row.name}': {rule_manifold}",
+            "must contain the weight",
+            "a zero weight",
             "Use Euclidean(), or start='project'.",
         )
-    return replace(row, geometry=Geometry(replace(given, radius=size), row.geometry.norm))
+    return replace(row, geometry=Geometry(replace(rule_manifold, radius=size), row.geometry.norm))
 
 
-def _each(piece: Piece | None, shape: Sequence[int]) -> list[Piece]:
-    """Every matrix of a stack as a piece of its own."""
+def _single_pieces(piece: Piece | None, shape: Sequence[int]) -> list[Piece]:
+    """One piece for each matrix of a stack."""
     n = len(shape)
     whole = piece or Piece("", tuple(shape), (), tuple(range(n - 2)), (n - 2,), (n - 1,))
-    cut = {dim: (start, length) for dim, start, length in whole.narrowed}
-    found = [whole]
+    ranges = {dim: (start, length) for dim, start, length in whole.narrowed}
+    pieces = [whole]
     for dim in whole.batch:
-        start, length = cut.get(dim, (0, whole.unflattened[dim]))
-        found = [
+        start, length = ranges.get(dim, (0, whole.unflattened[dim]))
+        pieces = [
             replace(
                 each,
                 name=f"{each.name}.{i}" if each.name else str(i),
@@ -210,7 +215,7 @@ def _each(piece: Piece | None, shape: Sequence[int]) -> list[Piece]:
                 batch=tuple(d for d in each.batch if d != dim),
                 rows=(dim, *each.rows),
             )
-            for each in found
+            for each in pieces
             for i in range(length)
         ]
-    return found
+    return pieces

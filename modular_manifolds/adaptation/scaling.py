@@ -26,33 +26,33 @@ from modular_manifolds.norms.spectral import Spectral
 Shape: TypeAlias = tuple[int, int]
 
 
-def _one(_: Shape) -> float:
+def _unit(_: Shape) -> float:
     return 1.0
 
 
-def _rms(shape: Shape) -> float:
+def _sqrt_aspect(shape: Shape) -> float:
     return math.sqrt(shape[0] / shape[1])
 
 
-def _rank(shape: Shape) -> float:
+def _sqrt_rank(shape: Shape) -> float:
     return math.sqrt(min(shape))
 
 
 UNIT_RADIUS: Final[Mapping[tuple[type[Manifold], type[Norm]], Callable[[Shape], float]]] = (
     MappingProxyType(
         {
-            (Stiefel, Spectral): _one,
-            (Stiefel, RMSOperator): _rms,
-            (Stiefel, Frobenius): lambda s: 1 / _rank(s),
-            (SpectralBall, Spectral): _one,
-            (SpectralBall, RMSOperator): _rms,
-            (SpectralBall, Frobenius): lambda s: 1 / _rank(s),
-            (SpectralSphere, Spectral): _one,
-            (SpectralSphere, RMSOperator): _rms,
-            (SpectralSphere, Frobenius): lambda s: 1 / _rank(s),
-            (Sphere, Frobenius): _one,
-            (Sphere, Spectral): _rank,
-            (Sphere, RMSOperator): lambda s: _rms(s) * _rank(s),
+            (Stiefel, Spectral): _unit,
+            (Stiefel, RMSOperator): _sqrt_aspect,
+            (Stiefel, Frobenius): lambda s: 1 / _sqrt_rank(s),
+            (SpectralBall, Spectral): _unit,
+            (SpectralBall, RMSOperator): _sqrt_aspect,
+            (SpectralBall, Frobenius): lambda s: 1 / _sqrt_rank(s),
+            (SpectralSphere, Spectral): _unit,
+            (SpectralSphere, RMSOperator): _sqrt_aspect,
+            (SpectralSphere, Frobenius): lambda s: 1 / _sqrt_rank(s),
+            (Sphere, Frobenius): _unit,
+            (Sphere, Spectral): _sqrt_rank,
+            (Sphere, RMSOperator): lambda s: _sqrt_aspect(s) * _sqrt_rank(s),
             (Sphere, Max): lambda s: math.sqrt(s[0] * s[1]),
             (Oblique, RowRMS): lambda s: math.sqrt(s[1]),
             (Oblique, Frobenius): lambda s: 1 / math.sqrt(s[0]),
@@ -63,15 +63,15 @@ UNIT_RADIUS: Final[Mapping[tuple[type[Manifold], type[Norm]], Callable[[Shape], 
 )
 """The radius for matrices of shape (out, in).
 
-If the points of a manifold differ in norm, the radius belongs to the typical one: on a `Sphere` a matrix with equal singular
-values for spectral norms, and one with equal entries for `Max`; on spectral balls and spheres the largest norm.
+If points of the manifold have different norms, a typical point decides: on a `Sphere` a matrix with equal singular values
+for spectral norms, and a matrix with equal entries for `Max`. On spectral balls and spheres the largest norm decides.
 """
 
 
-def in_units(manifold: Manifold, norm: Norm, shape: Shape) -> Manifold:
-    """The manifold, scaled so that its points of this shape (out, in) have norm 1 instead of radius 1.
+def scale_to_unit_norm(manifold: Manifold, norm: Norm, shape: Shape) -> Manifold:
+    """The manifold, scaled so that its points of this shape (out, in) have norm 1.
 
-    A manifold or a norm of your own is scaled by the norm of a random point.
+    For a manifold or norm outside `UNIT_RADIUS` the norm of a random point decides.
     """
     if not manifold.compact:
         return manifold
@@ -81,6 +81,6 @@ def in_units(manifold: Manifold, norm: Norm, shape: Shape) -> Manifold:
     else:
         generator = torch.Generator().manual_seed(0)
         point = manifold.random(shape, generator=generator, dtype=torch.float64, device="cpu")
-        own = getattr(manifold, "radius", 1.0)
-        factor = own / float(norm.value(point))
+        radius_of_point = getattr(manifold, "radius", 1.0)
+        factor = radius_of_point / float(norm.value(point))
     return manifold if factor == 1.0 else manifold.scaled(factor)

@@ -1,4 +1,4 @@
-"""Plans: what was decided for every weight of a model, and all that the optimiser asks."""
+"""Plans: the geometries of a model's weights, in the form that the optimiser needs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modular_manifolds.adapt.printed import plan_cells, plan_header
-from modular_manifolds.adapt.progress import Progress, progress_of
-from modular_manifolds.adapt.refusals import check_model
-from modular_manifolds.adapt.row import Row
-from modular_manifolds.adapt.saved import Saved, plan_text, read_plan
-from modular_manifolds.adapt.shares import By, shares_of
+from modular_manifolds.adaptation.printed import plan_cells, plan_header
+from modular_manifolds.adaptation.progress import Progress, progress_of
+from modular_manifolds.adaptation.refusals import check_model
+from modular_manifolds.adaptation.row import Row
+from modular_manifolds.adaptation.saved import PlanData, plan_text, read_plan
+from modular_manifolds.adaptation.shares import By, shares_of
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.budget import Budget, BudgetRow
 from modular_manifolds.nn.geometry import Geometry
@@ -26,18 +26,18 @@ from modular_manifolds.wrappers import unwrapped
 
 @dataclass(frozen=True)
 class ModelPlan(Printable):
-    """A model's weights with their geometries, as `mm.adapt` decided them; `print` it to read it.
+    """The geometries that `mm.adapt` decided for a model's weights; `print` the plan to read it.
 
-    It is what `SteepestDescent`, `mm.budget`, `mm.conditioning` and `mm.project_` take in the place of a declared network. It
-    refers to the model and changes nothing of it; weights are looked up by name at every call.
+    `SteepestDescent`, `mm.budget`, `mm.conditioning` and `mm.project_` accept it in place of a declared network. It holds the
+    model, and looks up weights by name at every call.
 
     Args:
         model: the model, without wrappers.
         rows: one row for each logical matrix.
-        fallback_settings: for each parameter that another optimiser steps, that optimiser and its settings.
-        skipped: trainable parameters that nobody steps.
-        by: how the learning rate is split: by `"mass"` alone, or by `"measured"` responses.
-        start: how the start was made: `"project"`, `"keep"`, or `"saved"` for a plan that was read back.
+        fallback_settings: the optimiser and its settings, for each parameter that another optimiser steps.
+        skipped: trainable parameters that no optimiser steps.
+        by: the split of the learning rate: by `"mass"` alone, or by `"measured"` responses.
+        start: `"project"` or `"keep"` as in `mm.adapt`, or `"saved"` for a plan from `from_json`.
     """
 
     model: nn.Module
@@ -48,10 +48,10 @@ class ModelPlan(Printable):
     start: str = "project"
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The stored tensors that are stepped, by name: those of the rows and of the fallbacks."""
-        wanted = {row.parameter for row in self.rows} | set(self.fallback_settings)
+        """The stepped parameters by name: those of the rows and of the fallbacks."""
+        stepped = {row.parameter for row in self.rows} | set(self.fallback_settings)
         for name, parameter in self.model.named_parameters():
-            if name in wanted:
+            if name in stepped:
                 yield name, parameter
 
     def geometries(self) -> Iterator[tuple[str, Geometry]]:
@@ -59,19 +59,19 @@ class ModelPlan(Printable):
         return ((row.name, row.geometry) for row in self.rows)
 
     def pieces(self) -> Mapping[str, tuple[str, Piece]]:
-        """For each logical matrix that is not a whole parameter: the parameter's name, and the piece of it."""
+        """The parameter's name and the piece, for each logical matrix that is not a whole parameter."""
         return {row.name: (row.parameter, row.piece) for row in self.rows if row.piece is not None}
 
     def fallbacks(self) -> Mapping[str, Mapping[str, Any]]:
-        """For each parameter without a geometry: the optimiser that steps it, and its settings."""
+        """The optimiser and its settings, for each parameter without a geometry."""
         return {name: dict(values) for name, values in self.fallback_settings.items()}
 
     def budget(self, lr: float = 1.0) -> Budget:
         """The split of one learning rate over the logical matrices.
 
-        `share = (mass / total mass) / max(response, 1)`; by mass alone every response counts as 1. So a step of rate `lr`
-        moves no weight by more than its part of `lr` in its own norm, and with measured responses it moves the outputs by
-        at most about `lr` (rms), to first order.
+        `share = (mass / total mass) / max(response, 1)`; by mass alone every response counts as 1. So a step moves each
+        weight by at most its fraction of `lr`, in its own norm. With measured responses it also moves the outputs by at
+        most about `lr` (rms), to first order.
 
         Raises:
             ArgumentError: `lr` is not finite or is negative.
@@ -107,29 +107,26 @@ class ModelPlan(Printable):
         seed: int = 0,
         progress: bool | Progress = True,
     ) -> ModelPlan:
-        """A plan with the responses of this batch: the rms change of the outputs per unit step of each logical matrix.
-
-        The plan that is asked stays as it is.
+        """A new plan with responses: the rms change of the outputs on this batch per unit step of each logical matrix.
 
         Args:
             batch: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
-            loss: the loss of what the model returns; without it the `loss` of the outputs, if there is one.
+            loss: maps the model's result to the loss; by default the result's `.loss`, if it has one.
             probes: the number of random backward passes; the relative error is about `1/√(2 · probes)`.
             seed: the seed of the probes.
-            progress: whether a bar is drawn on a terminal, or a function `(done, total, words)` to call instead.
+            progress: whether to show a progress bar on a terminal, or a function `(done, total, words)` to call instead.
 
         Raises:
-            ArgumentError: the model gives nothing to measure, or a weight does not reach its
-                outputs.
+            ArgumentError: the model returns no usable outputs, or a weight does not reach them.
             NonFiniteError: a gradient holds NaN or infinity.
         """
-        from modular_manifolds.adapt.measure import responses
+        from modular_manifolds.adaptation.measure import responses
 
         parameters = dict(self.model.named_parameters())
         matrices = {
             row.name: (parameters[row.parameter], row.piece, row.geometry) for row in self.rows
         }
-        found = responses(
+        by_name = responses(
             self.model,
             matrices,
             batch,
@@ -138,15 +135,15 @@ class ModelPlan(Printable):
             generator=torch.Generator().manual_seed(seed),
             progress=progress_of(progress),
         )
-        rows = tuple(replace(row, response=found[row.name]) for row in self.rows)
+        rows = tuple(replace(row, response=by_name[row.name]) for row in self.rows)
         return replace(self, rows=rows, by="measured")
 
     def project_(self, averaged: nn.Module | Mapping[str, Tensor] | None = None) -> None:
         """Move weights to the nearest points of their manifolds, in place.
 
         Args:
-            averaged: a copy of the model whose weights are averages, inside wrappers or not, or a state dict; None for the
-                model itself.
+            averaged: a copy of the model with averaged weights, possibly inside wrappers, or a state dict; None for the model
+                itself.
 
         Raises:
             ArgumentError: the copy lacks a weight of the plan, or has it in another shape.
@@ -154,7 +151,7 @@ class ModelPlan(Printable):
         project_(self, averaged)
 
     def table(self, *, full: bool = False) -> str:
-        """The rows as a table; rows that differ in the number of their layer only are one line, unless `full`."""
+        """The rows as a text table. Rows that differ only in layer numbers share one line, unless `full`."""
         return str(self._table(full=full))
 
     def _table(self, *, full: bool) -> Table:
@@ -165,15 +162,15 @@ class ModelPlan(Printable):
 
     def to_json(self) -> str:
         """The plan as text: names, pieces, geometries, masses and responses."""
-        saved = Saved(self.rows, self.fallback_settings, self.skipped, self.by)
+        saved = PlanData(self.rows, self.fallback_settings, self.skipped, self.by)
         return plan_text(saved, self.model)
 
     @classmethod
     def from_json(cls, text: str, model: nn.Module) -> ModelPlan:
-        """Read back what `to_json` wrote, for a model with the same weights; no weight moves.
+        """Read a plan from the text of `to_json`, for a model with the same weights; no weight moves.
 
         Raises:
-            ArgumentError: the text is no plan, or the model differs from it; the message says in which weights.
+            ArgumentError: the text is not a plan, or the model has other weights; the message names them.
         """
         network = unwrapped(model)
         check_model(network)
