@@ -100,7 +100,8 @@ def train(
             _run(console, trainer)
         return
     spec = asked_for(run, changes)
-    data_set = read_data(spec.data)
+    with console.status("Reading the data"):
+        data_set = read_data(spec.data)
     origin = spec.with_data(data_set.spec, examples=len(data_set.train)).origin_of_rate()
     spec = settled(spec, data_set).with_absolute_path()
     check_machine(spec)

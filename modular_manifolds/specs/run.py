@@ -13,7 +13,7 @@ from modular_manifolds.errors import SpecError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs.base import Spec, refused, with_defaults
 from modular_manifolds.specs.data import DataSpec, ImagesSpec
-from modular_manifolds.specs.data_sizes import Sizes
+from modular_manifolds.specs.data_sizes import Sizes, Usual
 from modular_manifolds.specs.document import Document
 from modular_manifolds.specs.losses import CrossEntropySpec, LossSpec
 from modular_manifolds.specs.models import RATES, SPECS, AnyModel, ModelSpec
@@ -117,8 +117,7 @@ class RunSpec(Document, Spec):
         """The model of this run; None if its network is written out, or its images have not been read."""
         if self.network is not None or self.model is not None:
             return self.model
-        usual = self.data.usual()
-        return usual and SPECS[usual.model["name"]].model_validate(usual.model)
+        return _model_of(self.data.usual())
 
     def with_data(self, data: DataSpec, *, examples: int) -> Self:
         """This run with what is now known of its data; the values that nobody has set follow from them."""
@@ -218,15 +217,7 @@ class RunSpec(Document, Spec):
         first = [each for each in steps if each.comes_first]
         start = self._assigned([each for each in first if each.below("data")])
         if start.model is None and any(each.below("model") for each in steps):
-            named = any(each.below("model") for each in first)
-            if start.usual_model is None and start.network is None and not named:
-                raise SpecError(
-                    "model.name",
-                    "must be given for images whose size decides the network",
-                    "nothing",
-                    "Name mlp, residual-mlp or convnet.",
-                )
-            start = start.model_copy(update={"model": start.usual_model})
+            start = start._with_a_model(first)
         into_network = [each for each in steps if each.below("network") and each not in first]
         others = [each for each in steps if each not in first and each not in into_network]
         # Validated in between: a new optimiser fills in its own defaults, which later keys may lead through.
@@ -235,11 +226,36 @@ class RunSpec(Document, Spec):
             named = named.resolved()
         return named._assigned(into_network)
 
+    def _with_a_model(self, assignments: Sequence[Assignment]) -> Self:
+        """This run with its usual model written down, so that keys lead into it."""
+        usual = _model_of(self.data.usual())
+        if usual is not None:
+            return self.model_copy(update={"model": usual})
+        named = [Assignment("model", each.value) for each in assignments if each.below("model")]
+        if not named:
+            raise SpecError(
+                "model.name",
+                "must be given for images whose size decides the network",
+                "nothing",
+                "Name mlp, residual-mlp or convnet.",
+            )
+        return self._assigned(named)
+
     def _assigned(self, assignments: Sequence[Assignment]) -> Self:
         data = self.model_dump(mode="json")
-        if "lr" not in self.optimizer.model_fields_set:
-            del data["optimizer"]["lr"]
-        if "batch_size" not in self.model_fields_set:
-            del data["batch_size"]
         assign_(data, assignments)
+        named = {each.key for each in assignments}
+        # A value that nobody has set follows from the new model and data.
+        if "batch_size" not in self.model_fields_set | named:
+            del data["batch_size"]
+        if "lr" not in self.optimizer.model_fields_set and not named & {
+            "optimizer",
+            "optimizer.lr",
+        }:
+            data["optimizer"].pop("lr", None)
         return type(self).model_validate(data)
+
+
+def _model_of(usual: Usual | None) -> ModelSpec | None:
+    """The model of data that have been read, or that are always known."""
+    return None if usual is None else SPECS[usual.model["name"]].model_validate(usual.model)

@@ -1,4 +1,4 @@
-"""From text to tokens and back: a token a character, a token a byte, or the tokens of a tokenizer file."""
+"""Tokens of a text, and back: a token a character, a token a byte, or the tokens of a tokenizer file."""
 
 from __future__ import annotations
 

@@ -392,12 +392,12 @@ class TestOverride:
             (
                 "optimzer.lr=3",
                 "optimzer must be a known key, got 'optimzer'. Did you mean 'optimizer'? Known here: "
-                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, checkpoint_every, max_modules, max_weights, tensorboard, threads, device.",
+                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, evaluate_every, checkpoint_every, max_modules, max_weights, tensorboard, threads, device.",
             ),
             (
                 "epoch=3",
                 "epoch must be a known key, got 'epoch'. Did you mean 'epochs'? Known here: "
-                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, checkpoint_every, max_modules, max_weights, tensorboard, threads, device.",
+                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, evaluate_every, checkpoint_every, max_modules, max_weights, tensorboard, threads, device.",
             ),
             (
                 "optimizer.lr=fast",
@@ -476,7 +476,7 @@ RUN_ERRORS = [
     (
         {"data": {"name": "cifar"}},
         "data.name must be a known name, got 'cifar'. Did you mean 'cifar10'? "
-        "Known here: digits, cifar10, text.",
+        "Known here: digits, cifar10, images, text.",
     ),
     ({"data": {"name": "cifar10", "path": 3}}, "data.path must be text, got 3. Put it in quotes."),
     ({"data": "digits"}, "data must be a mapping, got 'digits'. Write it as key: value."),
