@@ -101,7 +101,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _shown(folder: Path) -> list[Path]:
-    """What lies in a folder, in the order of the names, without what systems put there."""
+    """The files and folders in a folder, by name, without those that systems put there."""
     return sorted(
         each
         for each in folder.iterdir()
