@@ -19,7 +19,10 @@ class ArgumentError(ModularManifoldsError, ValueError):
     """
 
     def __init__(self, argument: str, rule: str, seen: object, remedy: str) -> None:
-        self.argument, self.rule, self.seen, self.remedy = argument, rule, seen, remedy
+        self.argument: str = argument
+        self.rule: str = rule
+        self.seen: object = seen
+        self.remedy: str = remedy
         super().__init__(f"{argument} {rule}, got {seen}. {remedy}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, object, str]]:

@@ -20,9 +20,12 @@ class Row:
     Args:
         bench: the name of the benchmark, as `--only` takes it.
         what: what is compared.
-        ours, theirs: the two numbers, in `unit`; None if there is none.
-        ratio, low, high: the ratio that the bar is about and the quartiles over rounds; None if there
+        ours: the two numbers, in `unit`; None if there is none.
+        theirs: the two numbers, in `unit`; None if there is none.
+        ratio: the ratio that the bar is about and the quartiles over rounds; None if there
             is none.
+        low: as `ratio`.
+        high: as `ratio`.
         bar: what must hold, in words; empty for a row that is for orientation only.
         met: whether it holds; None if there is no bar or nothing could be measured.
         note: what else is to know.

@@ -19,7 +19,8 @@ class Configuration:
         dtype: precision of the operands of the matrix products, `"bf16"` or `"fp32"`.
         target: architecture, one of `TARGETS`.
         constexprs: compile-time arguments, block sizes among them.
-        warps, stages: as Triton counts them.
+        warps: as Triton counts them.
+        stages: as Triton counts them.
         layout: `"rows"` if the long side is contiguous, `"columns"` if the short side is.
     """
 

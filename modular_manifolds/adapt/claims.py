@@ -46,9 +46,9 @@ def claims_of(model: nn.Module, rules: Sequence[AnyRule] | None) -> list[Claim]:
     """Each trainable parameter with the first rule that matches one of its names.
 
     Raises:
-        ArgumentError: a rule has the wrong type, matches nothing, only frozen weights, or only weights that earlier rules
-        took; a tied weight is claimed by two different rules. UnconstrainedParameterError: no rule takes a trainable
-        weight.
+        ArgumentError: a rule has the wrong type, matches nothing, only frozen weights, or only
+            weights that earlier rules took; a tied weight is claimed by two different rules.
+        UnconstrainedParameterError: no rule takes a trainable weight.
     """
     tied: dict[int, list[Place]] = {}
     for place in places_of(model):

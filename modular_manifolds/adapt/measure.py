@@ -67,8 +67,9 @@ def responses(
         cancels, as for the bias of attention keys.
 
     Raises:
-        ArgumentError: a weight is frozen, has no numbers (meta device), or does not reach the outputs; the model gives no
-        outputs to measure; or another argument breaks its rule. NonFiniteError: a gradient holds NaN or infinity.
+        ArgumentError: a weight is frozen, has no numbers (meta device), or does not reach the
+            outputs; the model gives no outputs to measure; or another argument breaks its rule.
+        NonFiniteError: a gradient holds NaN or infinity.
     """
     net = _checked_model(model)
     probes = check_count(probes, argument="responses(probes)", what="random cotangents")

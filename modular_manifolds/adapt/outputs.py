@@ -71,8 +71,8 @@ def outputs_of(
     has a gradient and is no single number. The loss is `loss(result)`, or the result's own `loss`.
 
     Raises:
-        ArgumentError: no tensor serves as the outputs, the outputs are not finite, or the loss is not one number with
-        a gradient.
+        ArgumentError: no tensor serves as the outputs, the outputs are not finite, or the loss is
+            not one number with a gradient.
     """
     result = _called(model, batch)
     tensor = _main_tensor(result)

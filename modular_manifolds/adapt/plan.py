@@ -17,15 +17,15 @@ from modular_manifolds.adapt.saved import Saved, plan_text, read_plan
 from modular_manifolds.adapt.shares import By, shares_of
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.budget import Budget, BudgetRow
-from modular_manifolds.composition.table import format_table
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.nn.projection import project_
+from modular_manifolds.tables import Printable, Table
 from modular_manifolds.wrappers import unwrapped
 
 
 @dataclass(frozen=True)
-class ModelPlan:
+class ModelPlan(Printable):
     """A model's weights with their geometries, as `mm.adapt` decided them; `print` it to read it.
 
     It is what `SteepestDescent`, `mm.budget`, `mm.conditioning` and `mm.project_` take in the place of a declared network. It
@@ -119,8 +119,9 @@ class ModelPlan:
             progress: whether a bar is drawn on a terminal, or a function `(done, total, words)` to call instead.
 
         Raises:
-            ArgumentError: the model gives nothing to measure, or a weight does not reach its outputs. NonFiniteError: a
-            gradient holds NaN or infinity.
+            ArgumentError: the model gives nothing to measure, or a weight does not reach its
+                outputs.
+            NonFiniteError: a gradient holds NaN or infinity.
         """
         from modular_manifolds.adapt.measure import responses
 
@@ -154,9 +155,13 @@ class ModelPlan:
 
     def table(self, *, full: bool = False) -> str:
         """The rows as a table; rows that differ in the number of their layer only are one line, unless `full`."""
+        return str(self._table(full=full))
+
+    def _table(self, *, full: bool) -> Table:
         shares = [row.share for row in self.budget().rows]
-        cells = plan_cells(self.rows, shares, self.fallback_settings, full=full)
-        return format_table(plan_header(), cells)
+        return Table(
+            plan_header(), plan_cells(self.rows, shares, self.fallback_settings, full=full)
+        )
 
     def to_json(self) -> str:
         """The plan as text: names, pieces, geometries, masses and responses."""
@@ -176,8 +181,9 @@ class ModelPlan:
         rows, fallbacks, skipped = tuple(saved.rows), saved.fallbacks, tuple(saved.skipped)
         return cls(network, rows, fallbacks, skipped, saved.by, "saved")
 
-    def __str__(self) -> str:
-        return "\n".join([self.table(), *self._remarks()])
+    def printed(self) -> list[Table | str]:
+        """The table, and remarks on the start, on ties and on weights that nobody steps."""
+        return [self._table(full=False), *self._remarks()]
 
     def _remarks(self) -> Iterator[str]:
         yield (

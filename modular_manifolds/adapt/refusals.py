@@ -33,7 +33,8 @@ def check_model(model: Any) -> None:
     """Refuse anything that is not a module, or is a network of this library already.
 
     Raises:
-        ArgumentError: as said. SharedWeightError: two parameters lie in one memory.
+        ArgumentError: as said.
+        SharedWeightError: two parameters lie in one memory.
     """
     if isinstance(model, type) or not isinstance(model, nn.Module):
         raise ArgumentError(

@@ -94,7 +94,9 @@ class Fallback:
     Args:
         match: as for `Rule`.
         lr: AdamW's learning rate, which must be stated: it has another unit than the optimiser's.
-        betas, eps, weight_decay: as in `torch.optim.AdamW`.
+        betas: as in `torch.optim.AdamW`.
+        eps: as in `torch.optim.AdamW`.
+        weight_decay: as in `torch.optim.AdamW`.
         optional: whether it may match nothing.
     """
 

@@ -37,7 +37,8 @@ class ProjectedGradient:
     result is an attack's, not a proof: a point that survives may still have a neighbour of another class.
 
     Args:
-        steps, restarts: gradient steps from each start, and starts for each point.
+        steps: gradient steps from each start, and starts for each point.
+        restarts: gradient steps from each start, and starts for each point.
         seed: of the random starts; torch's global generator stays as it was.
 
     Raises:

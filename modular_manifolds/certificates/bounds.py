@@ -23,7 +23,8 @@ class Bounds:
     Args:
         declared: holds on the product manifold.
         certified: holds for the weights as they are now.
-        promised, proved: the same leaf by leaf, in the norms of the leaves' own spaces.
+        promised: the same leaf by leaf, in the norms of the leaves' own spaces.
+        proved: the same leaf by leaf, in the norms of the leaves' own spaces.
         arriving: the bound on the inputs' norm in the network's own space.
     """
 
@@ -44,7 +45,8 @@ def bounds(
     """Bound the slope of `net` between two norms, for inputs within `radius` or for all.
 
     Raises:
-        ArgumentError: `net` is not `Composed`, or a weight has no values. SpaceError: as `one_space_to_another`.
+        ArgumentError: `net` is not `Composed`, or a weight has no values.
+        SpaceError: as `one_space_to_another`.
     """
     network = check_composed(net, argument="lipschitz(net)")
     check_values(network, argument="lipschitz(net)")

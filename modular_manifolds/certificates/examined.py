@@ -44,7 +44,8 @@ def examined(net: Composed, *, argument: str) -> Iterator[Examined]:
 
     Raises:
         ArgumentError: `net` is not `Composed`, a weight is complex or has no values yet, or a
-        transform of `torch.func` is under way. NonFiniteError: a weight holds NaN or infinity.
+            transform of `torch.func` is under way.
+        NonFiniteError: a weight holds NaN or infinity.
     """
     checked = check_composed(net, argument=argument)
     check_values(checked, argument=argument)

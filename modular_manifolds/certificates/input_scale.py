@@ -15,7 +15,8 @@ class InputScale:
     """`x = (u − mean)/std`, entry by entry: x is what the network sees, u what a radius is measured in.
 
     Args:
-        mean, std: shaped to broadcast with one example; std positive.
+        mean: shaped to broadcast with one example; std positive.
+        std: shaped to broadcast with one example; std positive.
         unit: what u is measured in, as it reads after "a radius in".
         slack: how much the data's scaling may be off, relatively: a millionth is more than float32's own
             rounding; 0 if the scaling is exact.

@@ -39,8 +39,11 @@ class Region:
     Args:
         output: (out, inputs + undecided).
         before: (undecided, inputs + undecided).
-        output_error, before_error: bounds on the Frobenius norm of what rounding did to the two.
-        inputs, units, undecided: how many there are.
+        output_error: bounds on the Frobenius norm of what rounding did to the two.
+        before_error: bounds on the Frobenius norm of what rounding did to the two.
+        inputs: how many there are.
+        units: how many there are.
+        undecided: how many there are.
         slope: a Lipschitz bound in the ball, by norms: the product over the units that can be on, or the
             norm of the one matrix if none is undecided.
         reach: G with `‖u‖₂ ≤ G ‖Δx‖₂`.

@@ -57,10 +57,11 @@ def robustness(
             smaller ones left right.
 
     Raises:
-        ArgumentError: a label or a radius is out of range, or a weight is complex. ShapeError: inputs, labels and network
-        do not fit. NonFiniteError: inputs, outputs or a weight hold NaN or infinity. SpaceError: `mm.lipschitz` refuses the
-        network. CertificateError: the attack changed a certified prediction, so a declared number is
-        wrong.
+        ArgumentError: a label or a radius is out of range, or a weight is complex.
+        ShapeError: inputs, labels and network do not fit.
+        NonFiniteError: inputs, outputs or a weight hold NaN or infinity.
+        SpaceError: `mm.lipschitz` refuses the network.
+        CertificateError: the attack changed a certified prediction, so a declared number is wrong.
 
     Source: Y. Tsuzuku, I. Sato, M. Sugiyama, "Lipschitz-Margin Training" (2018), proposition 1.
     """

@@ -11,8 +11,8 @@ from modular_manifolds.composition.fold import Algebra, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, plus, times, total
 from modular_manifolds.composition.sizes import LeafBound, arrivals, behind
-from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import Tree, leaves
+from modular_manifolds.tables import Printable, Table
 
 BUDGET_ROUNDING: Final = 1e-9
 """The relative error of sums and products over a tree of a million modules: four roundings of 2⁻⁵³ a module."""
@@ -69,7 +69,7 @@ class TypicalSlope:
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Printable):
     """A row a weight, in the order in which data meets the weights; `print` it to read it.
 
     Args:
@@ -156,10 +156,11 @@ class Budget:
             for r in self.rows
         ]
 
-    def __str__(self) -> str:
+    def printed(self) -> list[Table | str]:
+        """The table, and the verdict below it."""
         if not self.rows:
-            return f"budget of lr={self.lr:g}: the network has no weights"
-        return f"{format_table(self.header(), self.cells())}\n{self.verdict}"
+            return [f"budget of lr={self.lr:g}: the network has no weights"]
+        return [Table(self.header(), self.cells()), self.verdict]
 
 
 def _named(modules: Sequence[object]) -> str:

@@ -33,7 +33,8 @@ class Leaf:
             infinite if there is none.
         offset: a bound on `‖f(0)‖`, 0 for a module that maps zero to zero.
         weight: the weight's path; None for a bond.
-        manifold, norm: how the weight's geometry reads in tables.
+        manifold: how the weight's geometry reads in tables.
+        norm: how the weight's geometry reads in tables.
         norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs; 1 for a well-normed atom.
         within: the slope bound for inputs of norm at most r, as a function of r; `lipschitz` for every r
             without it. It does not count when trees are compared: `lipschitz` is its value at infinity.

@@ -34,7 +34,8 @@ def check_slopes(
     A module without a bound (an infinite sensitivity) composes only if it declares a rate scale.
 
     Args:
-        sensitivity, rate_scale: the two slopes.
+        sensitivity: the two slopes.
+        rate_scale: the two slopes.
         of: the class whose arguments they are, for the message.
     """
     named = "{}" if of is None else of + "({})"
@@ -62,8 +63,9 @@ class Signature:
             for weights in their unit balls and inputs in the unit ball. For a composition it is the product or
             the sum of the parts' bounds, and holds as long as the input of every part stays in its unit ball;
             `tree.slope` follows the sizes and needs no such condition. Infinite if there is no finite bound.
-        source, target: the spaces. `source` is None for a module that takes any space; only then may `target`
+        source: the spaces. `source` is None for a module that takes any space; only then may `target`
             mention SAME.
+        target: as `source`.
         rate_scale: the slope that the budget divides the learning rate by, the sensitivity by default. A module
             whose typical slope differs from its bound declares the typical one. It bounds nothing.
 

@@ -24,7 +24,9 @@ class GeometryCallback(TrainerCallback):
         every: the number of the optimiser's steps between two looks at the geometry.
         batch: a batch to measure responses on; None for geometry alone.
         measure_every: the number of steps between two measurements, ten times `every` by default. The first is after step 1.
-        loss, probes, each: as in `GeometryMonitor`.
+        loss: as in `GeometryMonitor`.
+        probes: as in `GeometryMonitor`.
+        each: as in `GeometryMonitor`.
 
     Raises:
         ArgumentError: as `GeometryMonitor`, or a number of steps is not above zero.

@@ -94,7 +94,8 @@ def skew_msign_by_kernels(
 
     Args:
         gamma: shape (*batch, n, n), entries of any size.
-        polynomials, half: as in `msign_by_kernels`.
+        polynomials: as in `msign_by_kernels`.
+        half: as in `msign_by_kernels`.
 
     Returns:
         The result in the dtype of gamma, and s of shape (*batch, 1, 1), float32: zero for zero, NaN for NaN.
@@ -211,8 +212,11 @@ def land_by_kernels_(
     torch's path, and the specification: the same in `optim.on_device`, by operators on lists.
 
     Args:
-        weights, masters, turned: as the momenta in `descend_by_kernels_`, the weights in their dtype; there may be no masters.
-        landed, start: stacks in float32: the new rows of those that move, and the rows of all others, which stay.
+        weights: as the momenta in `descend_by_kernels_`, the weights in their dtype; there may be no masters.
+        masters: as the momenta in `descend_by_kernels_`, the weights in their dtype; there may be no masters.
+        turned: as the momenta in `descend_by_kernels_`, the weights in their dtype; there may be no masters.
+        landed: stacks in float32: the new rows of those that move, and the rows of all others, which stay.
+        start: stacks in float32: the new rows of those that move, and the rows of all others, which stay.
         moving: whether a row moves, in a shape that expands to one bool a row.
     """
     kernels.land_(weights, landed, start, moving, masters=masters, turned=turned)

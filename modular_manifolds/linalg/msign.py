@@ -55,9 +55,10 @@ def msign(
         gives NaN. Autocast and torch's precision settings change nothing.
 
     Raises:
-        ArgumentError: `accuracy` or `floor` is out of range. NonFiniteError: `x` holds NaN or infinity
-        and `accuracy="exact"` (the polynomial form does not look, so as not to wait for the device;
-        it gives NaN for NaN). BackendError: the backend named cannot be used.
+        ArgumentError: `accuracy` or `floor` is out of range.
+        NonFiniteError: `x` holds NaN or infinity and `accuracy="exact"` (the polynomial form does
+            not look, so as not to wait for the device; it gives NaN for NaN).
+        BackendError: the backend named cannot be used.
 
     Source: Amsel et al. (2025, arXiv 2505.16932), for the accuracy and the floor asked for.
     """

@@ -38,7 +38,8 @@ def msign_gap(
     Args:
         gradient: G, shape (*batch, m, n), of any finite size.
         direction: A, of the same shape.
-        accuracy, floor: those that `msign` was called with.
+        accuracy: those that `msign` was called with.
+        floor: those that `msign` was called with.
         unit: u.
 
     Returns:
@@ -63,9 +64,12 @@ def nuclear_bounds(
     """`|<X, A>|/u` and an upper bound on `‖X‖_nuc`, for `A = ± u msign(X, accuracy=ε, floor=…)`.
 
     Args:
-        x, sign: X and A, shape (*batch, m, n), X of a size whose squares stay in range.
+        x: X and A, shape (*batch, m, n), X of a size whose squares stay in range.
+        sign: X and A, shape (*batch, m, n), X of a size whose squares stay in range.
         size: `‖X‖_F`, shape (*batch).
-        accuracy, floor, unit: as in `msign_gap`.
+        accuracy: as in `msign_gap`.
+        floor: as in `msign_gap`.
+        unit: as in `msign_gap`.
 
     Returns:
         Two tensors of shape (*batch), in float64.

@@ -26,7 +26,8 @@ def retracted_within(w: Tensor, step: Tensor, length: float) -> Tensor:
     leave, `length²/(1 + length²)` of `XᵀX`, to rounding.
 
     Args:
-        w, step: shape (*batch, m, n), m ≥ n; W orthonormal and the step tangent.
+        w: shape (*batch, m, n), m ≥ n; W orthonormal and the step tangent.
+        step: shape (*batch, m, n), m ≥ n; W orthonormal and the step tangent.
         length: a bound on the spectral norm of the step, finite, at least 0.
     """
     if resolve("auto", w) != "triton" or step.dtype is not w.dtype:

@@ -103,7 +103,8 @@ def check_values(net: nn.Module) -> None:
     """Refuse parameters that no report can speak of; the message names the first one.
 
     Raises:
-        ArgumentError, NonFiniteError: as `snapshot`.
+        ArgumentError: as `snapshot`.
+        NonFiniteError: as `snapshot`.
     """
     for name, parameter in net.named_parameters():
         where = f"the weight '{name}'"

@@ -158,8 +158,8 @@ class Manifold(ABC):
         """Give the manifold of all points times `factor`; one with a radius has it multiplied.
 
         Raises:
-            ArgumentError: `factor` is not finite and positive, or the manifold has no radius and does not say how it is
-            scaled.
+            ArgumentError: `factor` is not finite and positive, or the manifold has no radius and
+                does not say how it is scaled.
         """
         where = f"{type(self).__name__}.scaled(factor)"
         remedy = "Pass a positive factor such as math.sqrt(out / in)."

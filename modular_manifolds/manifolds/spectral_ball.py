@@ -64,7 +64,8 @@ def retract_by_products(point: Tensor, step: Tensor, radius: float, length: floa
     """`W + A` with its singular values capped at the radius, without a decomposition and without a branch.
 
     Args:
-        point, step: W in the ball and A, shape (*batch, m, n).
+        point: W in the ball and A, shape (*batch, m, n).
+        step: W in the ball and A, shape (*batch, m, n).
         length: a bound on `‖A‖₂`; infinite if none is known.
     """
     # The sum of large entries is out of range, half of it is not.

@@ -79,7 +79,8 @@ def retract_by_products(point: Tensor, step: Tensor, radius: float, length: floa
     """`W + A` with its singular values capped at the radius, or its largest raised to it, without a decomposition.
 
     Args:
-        point, step: W on the sphere and A, shape (*batch, m, n).
+        point: W on the sphere and A, shape (*batch, m, n).
+        step: W on the sphere and A, shape (*batch, m, n).
         length: a bound on `‖A‖₂`; infinite if none is known.
     """
     # The sum of large entries is out of range, half of it is not.

@@ -23,7 +23,8 @@ def ConvNet(
     `logit_scale`, the sensitivity of the whole.
 
     Args:
-        in_channels, classes: what comes in and goes out.
+        in_channels: what comes in and goes out.
+        classes: what comes in and goes out.
         size: the image's (height, width); each stage halves it, rounding down.
         width: the number of channels after the first convolution.
         depth: the number of stages.

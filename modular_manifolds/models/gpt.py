@@ -61,7 +61,8 @@ def GPT(
         vocabulary: how many tokens there are.
         width: features of the residual stream, a multiple of `heads`.
         depth: how many pairs of attention and perceptron.
-        heads, kv_heads: how many heads have queries of their own, and keys and values, `heads` by default.
+        heads: how many heads have queries of their own, and keys and values, `heads` by default.
+        kv_heads: how many heads have queries of their own, and keys and values, `heads` by default.
         mlp_factor: features inside a perceptron, over `width`.
         attention_scale: the largest attention logit for queries and keys of rms 1.
         logit_scale: the largest rms of the logits for a stream of rms 1.
@@ -72,8 +73,9 @@ def GPT(
         manifold: of every matrix, as in `rms_linear`; Euclidean() of the embedding too.
 
     Raises:
-        ArgumentError: a size is out of range, `heads` does not divide `width`, or `kv_heads` does not
-        divide `heads`. UnsupportedPairError: the manifold has no solver beside RMSOperator.
+        ArgumentError: a size is out of range, `heads` does not divide `width`, or `kv_heads` does
+            not divide `heads`.
+        UnsupportedPairError: the manifold has no solver beside RMSOperator.
     """
     first, between, last = masses
     vocabulary = check_count(vocabulary, argument="GPT(vocabulary)", what="tokens")

@@ -22,13 +22,15 @@ def MLP(
     Sensitivity 1 with the default geometry, Stiefel × Spectral.
 
     Args:
-        in_features, classes: the sizes of input and output.
+        in_features: the sizes of input and output.
+        classes: the sizes of input and output.
         hidden: the sizes in between.
-        manifold, norm: the geometry of every weight; as `Linear`'s by default.
+        manifold: the geometry of every weight; as `Linear`'s by default.
+        norm: the geometry of every weight; as `Linear`'s by default.
 
     Raises:
-        ArgumentError: a size is out of range. UnsupportedPairError: the pair of manifold and norm has
-        no solver.
+        ArgumentError: a size is out of range.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
 
     Source: J. Bernstein, "Modular Manifolds" (2025).
     """

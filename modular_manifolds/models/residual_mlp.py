@@ -25,7 +25,8 @@ def ResidualMLP(
     would halve the power. The blocks share one mass: depth takes nothing from input and output.
 
     Args:
-        in_features, classes: the sizes of input and output.
+        in_features: the sizes of input and output.
+        classes: the sizes of input and output.
         width: features between the blocks.
         depth: L, the number of blocks.
         logit_scale: the largest rms of the outputs for inputs of rms 1. The learning rate is that of the
@@ -34,8 +35,8 @@ def ResidualMLP(
         manifold: of every weight, as in `rms_linear`.
 
     Raises:
-        ArgumentError: an argument is out of range. UnsupportedPairError: the manifold has no solver
-        beside RMSOperator.
+        ArgumentError: an argument is out of range.
+        UnsupportedPairError: the manifold has no solver beside RMSOperator.
 
     Source: Large et al., "Scalable optimization in the modular norm" (2024), section 3.
     """

@@ -19,14 +19,15 @@ def rms_linear(
     `√(in/out) · σ_max(W) = 1`: on a manifold of radius 1 the map has sensitivity 1 at every width.
 
     Args:
-        in_features, out_features: the sizes.
+        in_features: the sizes.
+        out_features: the sizes.
         manifold: Stiefel(), SpectralBall() or SpectralSphere(), scaled as said, or Euclidean(), in
             which the weight starts with RMS operator norm 1; Stiefel() by default.
         mass: the share of the learning.
 
     Raises:
-        ArgumentError: an argument is out of range. UnsupportedPairError: the manifold has no solver
-        beside RMSOperator.
+        ArgumentError: an argument is out of range.
+        UnsupportedPairError: the manifold has no solver beside RMSOperator.
 
     Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
     """

@@ -64,7 +64,7 @@ class Bias(Atom):
             offset=constant * ball.radius,
         )
         self.features = features
-        self.radius = ball.radius
+        self.radius: float = ball.radius
         self.vector_norm: VectorNorm = vector_norm
 
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:

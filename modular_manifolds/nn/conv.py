@@ -36,16 +36,20 @@ class Conv2d(Atom):
     convolution on a torus, from the frequencies.
 
     Args:
-        in_channels, out_channels: the numbers of channels.
-        kernel_size, stride, padding: one number for both directions, or (height, width).
+        in_channels: the numbers of channels.
+        out_channels: the numbers of channels.
+        kernel_size: one number for both directions, or (height, width).
+        stride: one number for both directions, or (height, width).
+        padding: one number for both directions, or (height, width).
         size: the image's (height, width).
         groups: into how many independent parts the channels fall.
-        manifold, norm: the geometry of each matrix.
+        manifold: the geometry of each matrix.
+        norm: the geometry of each matrix.
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
-        ArgumentError: a number is out of range, or no window fits. UnsupportedPairError: the pair of manifold
-        and norm has no solver.
+        ArgumentError: a number is out of range, or no window fits.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
     """
 
     def __init__(
@@ -95,7 +99,7 @@ class Conv2d(Atom):
         self.out_channels = out_channels
         self.groups = groups
         self.windows = windows
-        self.scale = 1 / math.sqrt(windows.overlap)
+        self.scale: float = 1 / math.sqrt(windows.overlap)
 
     def arguments(self) -> dict[str, object]:
         return {

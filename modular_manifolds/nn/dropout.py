@@ -30,7 +30,7 @@ class Dropout(Bond):
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
         remedy = "Pass the part of the entries to drop."
-        self.p = check_number(p, PROBABILITIES, argument="Dropout(p)", remedy=remedy)
+        self.p: float = check_number(p, PROBABILITIES, argument="Dropout(p)", remedy=remedy)
 
     @property
     def factor(self) -> float:

@@ -33,7 +33,8 @@ class Embedding(Atom):
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
-        ArgumentError: a number is out of range. UnsupportedPairError: the manifold has no solver with RowRMS.
+        ArgumentError: a number is out of range.
+        UnsupportedPairError: the manifold has no solver with RowRMS.
 
     Source: Large et al., "Scalable optimization in the modular norm" (2024), Embedding.
     """

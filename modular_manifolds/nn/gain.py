@@ -53,7 +53,7 @@ class Gain(Atom):
             mass=mass,
         )
         self.features = features
-        self.radius = ball.radius
+        self.radius: float = ball.radius
         self.vector_norm: VectorNorm = vector_norm
 
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:

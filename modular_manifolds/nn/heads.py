@@ -33,12 +33,13 @@ class Heads(MatrixAtom):
         features: of the input.
         heads: how many.
         head_features: of each head.
-        manifold, norm: the geometry of each head's matrix; the norm must be one from rms to rms.
+        manifold: the geometry of each head's matrix; the norm must be one from rms to rms.
+        norm: the geometry of each head's matrix; the norm must be one from rms to rms.
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
-        ArgumentError: a size or the mass is out of range. UnsupportedPairError: the pair of manifold
-        and norm has no solver.
+        ArgumentError: a size or the mass is out of range.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
     """
 
     def __init__(

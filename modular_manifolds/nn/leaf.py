@@ -37,7 +37,8 @@ class Atom(Module):
     Args:
         geometry: manifold and norm of the weight.
         shape: the weight's shape.
-        source, target: the spaces.
+        source: the spaces.
+        target: the spaces.
         sensitivity: a Lipschitz bound in the input for weights in their unit ball. Infinite, if there is none,
             only together with a rate scale.
         lipschitz: a Lipschitz bound at every point of the manifold; may be infinite.
@@ -80,7 +81,7 @@ class Atom(Module):
         self._largest = float(largest)
         self._leading = leading
         check_entries(shape, argument=f"{type(self).__name__} weight")
-        self.weight = nn.Parameter(self._drawn(shape))
+        self.weight: nn.Parameter = nn.Parameter(self._drawn(shape))
 
     @property
     def geometry(self) -> Geometry:

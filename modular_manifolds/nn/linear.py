@@ -22,14 +22,17 @@ class Linear(MatrixAtom):
     weight of unit norm.
 
     Args:
-        in_features, out_features: the sizes.
-        manifold, norm: the geometry of the weight.
+        in_features: the sizes.
+        out_features: the sizes.
+        manifold: the geometry of the weight.
+        norm: the geometry of the weight.
         mass: the share of the learning; 0 freezes the weight.
-        source_norm, target_norm: the vector norms of input and output; those of `norm` by default.
+        source_norm: the vector norms of input and output; those of `norm` by default.
+        target_norm: the vector norms of input and output; those of `norm` by default.
 
     Raises:
-        ArgumentError: a size or the mass is out of range. UnsupportedPairError: the pair of manifold
-        and norm has no solver.
+        ArgumentError: a size or the mass is out of range.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
     """
 
     def __init__(

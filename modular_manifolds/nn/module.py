@@ -186,8 +186,8 @@ class Scale(Module):
 
     def __init__(self, module: Module, factor: float) -> None:
         super().__init__()
-        self.module = check_part(module, argument="Scale(module)")
-        self.factor = check_factor(factor)
+        self.module: Module = check_part(module, argument="Scale(module)")
+        self.factor: float = check_factor(factor)
         self.tree()
 
     def tree(self, path: str = "") -> Tree:
@@ -289,8 +289,8 @@ def check_part(module: object, *, argument: str) -> Module:
     """Give back the module that a composition takes in for `module`: what is inside torch's wrappers.
 
     Raises:
-        ArgumentError: `module` is none of this library, or a wrapper averages its gradients over processes, which the
-        composition would not do.
+        ArgumentError: `module` is none of this library, or a wrapper averages its gradients over
+            processes, which the composition would not do.
     """
     if averages_gradients(module):
         raise ArgumentError(

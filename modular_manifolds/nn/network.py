@@ -20,8 +20,8 @@ def check_network(net: object, *, argument: str) -> Weighted:
         argument: the name that the caller wrote, for errors.
 
     Raises:
-        ArgumentError: `net` is not `Weighted`; the message names what is missing. SharedWeightError: a weight stands at
-        two places.
+        ArgumentError: `net` is not `Weighted`; the message names what is missing.
+        SharedWeightError: a weight stands at two places.
     """
     network = unwrapped(net)
     if isinstance(network, type) or not isinstance(network, Weighted):
@@ -45,8 +45,8 @@ def check_composed(net: object, *, argument: str) -> Composed:
     """Give back the network inside torch's wrappers, if bounds on its function can be told from its composition.
 
     Raises:
-        ArgumentError: `net` is not `Composed`, or not a `torch.nn.Module`. SharedWeightError: a weight stands at two
-        places.
+        ArgumentError: `net` is not `Composed`, or not a `torch.nn.Module`.
+        SharedWeightError: a weight stands at two places.
     """
     network = check_network(net, argument=argument)
     if isinstance(network, Composed) and isinstance(network, nn.Module):
@@ -72,7 +72,8 @@ def check_declared(net: object, *, argument: str) -> Module:
     """Give back the network of this library's modules inside torch's wrappers, each weight at one place.
 
     Raises:
-        ArgumentError: `net` is no module of this library. SharedWeightError: a weight stands at two places.
+        ArgumentError: `net` is no module of this library.
+        SharedWeightError: a weight stands at two places.
     """
     network = check_module(net, argument=argument)
     refuse_shared_weights(network)

@@ -22,7 +22,9 @@ class Piece:
         name: the name of the piece inside its tensor, such as `q`; empty if it is the whole tensor.
         unflattened: the stored shape, with dimensions split into several.
         narrowed: cuts (dimension, start, length) of the split shape.
-        batch, rows, columns: dimensions of the split shape; every dimension stands in one of the three.
+        batch: dimensions of the split shape; every dimension stands in one of the three.
+        rows: dimensions of the split shape; every dimension stands in one of the three.
+        columns: dimensions of the split shape; every dimension stands in one of the three.
     """
 
     name: str

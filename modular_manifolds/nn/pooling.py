@@ -20,8 +20,9 @@ class Pool(Bond):
 
     Args:
         channels: the number of channels.
-        kernel_size, stride: one number for both directions, or (height, width); the stride is the kernel's
+        kernel_size: one number for both directions, or (height, width); the stride is the kernel's
             size by default. Rows and columns that do not fill a window are left out.
+        stride: as `kernel_size`.
         size: the image's (height, width).
 
     Raises:

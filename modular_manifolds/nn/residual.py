@@ -23,14 +23,14 @@ class Residual(Module):
     does not grow with depth. Source: Large et al. (2024), section 3.
 
     Raises:
-        ArgumentError: `depth` is not a positive whole number. SpaceError: the block does not give the
-        space it takes.
+        ArgumentError: `depth` is not a positive whole number.
+        SpaceError: the block does not give the space it takes.
     """
 
     def __init__(self, block: Module, *, depth: int) -> None:
         super().__init__()
-        self.block = check_part(block, argument="Residual(block)")
-        self.depth = check_count(
+        self.block: Module = check_part(block, argument="Residual(block)")
+        self.depth: int = check_count(
             depth, argument="Residual(depth)", what="blocks in the whole chain"
         )
         self.tree()

@@ -46,7 +46,8 @@ class Rotary(Bond):
         space = Space(head_features, "rms")
         super().__init__(source=space, target=space, leading=(POSITIONS,))
         self.head_features = head_features
-        self.base = check_number(base, BASES, argument="Rotary(base)", remedy="Leave it at 10000.")
+        remedy = "Leave it at 10000."
+        self.base: float = check_number(base, BASES, argument="Rotary(base)", remedy=remedy)
         # Not buffers: a cast of the network would round them twice, and a turn would no longer keep lengths.
         self._tables: tuple[Tensor, Tensor] | None = None
 

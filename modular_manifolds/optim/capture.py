@@ -26,8 +26,9 @@ def check_capture(capturable: bool, roster: Roster, groups: Sequence[Mapping[str
     """Refuse a capture that would freeze something that changes.
 
     Raises:
-        ArgumentError: `capturable` is not set, a weight has no gradient or lies in the host's memory, a rate is not a tensor
-        on the device, or weights and settings are not those of the step before.
+        ArgumentError: `capturable` is not set, a weight has no gradient or lies in the host's
+            memory, a rate is not a tensor on the device, or weights and settings are not those of
+            the step before.
     """
     if not capturable:
         _refuse("needs an optimizer for it", "capturable=False", "Pass capturable=True.")

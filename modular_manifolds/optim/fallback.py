@@ -115,7 +115,8 @@ def step_plain(
 
     Args:
         moving: weights with a finite gradient.
-        groups, state: the optimiser's.
+        groups: the optimiser's.
+        state: the optimiser's.
         ok: for each device a flag whether the step may be taken; None if it may.
     """
     alike: dict[tuple[int, torch.device, torch.dtype], list[Plain]] = {}

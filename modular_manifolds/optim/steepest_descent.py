@@ -62,8 +62,9 @@ class SteepestDescent(Optimizer):
         capturable: allow `torch.cuda.CUDAGraph` to capture `step()`; `lr` becomes a tensor.
 
     Raises:
-        ArgumentError: an argument is out of range. UnconstrainedParameterError: a parameter has no
-        manifold. `step` raises NonFiniteError for a NaN or infinite gradient, before any weight moves.
+        ArgumentError: an argument is out of range.
+        UnconstrainedParameterError: a parameter has no manifold. `step` raises NonFiniteError for a
+            NaN or infinite gradient, before any weight moves.
     """
 
     def __init__(
@@ -106,8 +107,8 @@ class SteepestDescent(Optimizer):
         self._solver = solver
         self._on_nonfinite = on_nonfinite
         self._capturable = bool(capturable)
-        self.skipped = 0
-        self.diagnoses = Diagnoses(list(self._geometries))
+        self.skipped: int = 0
+        self.diagnoses: Diagnoses = Diagnoses(list(self._geometries))
         """How the last solve of each weight ended, by path; a weight that has not moved yet has none."""
         if capturable and not isinstance(lr, Tensor):
             device = groups[0]["params"][0].device
@@ -132,9 +133,11 @@ class SteepestDescent(Optimizer):
         """One step; `closure`, as in torch, computes the loss and its gradients again.
 
         Raises:
-            NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`; on an accelerator, a gradient of
-            the step before. No weight, no momentum and no dual has changed by it. UnconstrainedParameterError: a weight of an
-            adapted model has a gradient, and the plan has not claimed it.
+            NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`; on an
+                accelerator, a gradient of the step before. No weight, no momentum and no dual has
+                changed by it.
+            UnconstrainedParameterError: a weight of an adapted model has a gradient, and the plan
+                has not claimed it.
         """
         loss = None
         if closure is not None:
@@ -151,8 +154,8 @@ class SteepestDescent(Optimizer):
         A captured or compiled step cannot raise: call this after some of them, such as at the end of an epoch.
 
         Raises:
-            NonFiniteError: a gradient held NaN or infinity and `on_nonfinite="raise"`. ArgumentError: a rate that is
-            a tensor was larger than the plans allow.
+            NonFiniteError: a gradient held NaN or infinity and `on_nonfinite="raise"`.
+            ArgumentError: a rate that is a tensor was larger than the plans allow.
         """
         self._hear(wait=True)
 
@@ -271,8 +274,8 @@ class SteepestDescent(Optimizer):
         Load hooks work as torch's: one that runs before may change what is loaded, one that runs after sees it.
 
         Raises:
-            ArgumentError: the state is not for these weights, or holds a setting that a step would refuse. Nothing
-            has changed then.
+            ArgumentError: the state is not for these weights, or holds a setting that a step would
+                refuse. Nothing has changed then.
         """
         given: list[dict[str, Any]] = []
         before = {weight: dict(entries) for weight, entries in self.state.items()}

@@ -36,10 +36,12 @@ def take(
 
     Args:
         geometry: manifold and norm of the weights.
-        point, gradient: shape (*batch, m, n) or (n,).
+        point: shape (*batch, m, n) or (n,).
+        gradient: shape (*batch, m, n) or (n,).
         length: the length of the step in the norm, shape (*batch), or a number for one weight; or one for each unit, in
             a shape that broadcasts over the point.
-        solver, dual: as in `steepest`.
+        solver: as in `steepest`.
+        dual: as in `steepest`.
     """
     solution = steepest(geometry.manifold, geometry.norm, point, gradient, solver=solver, dual=dual)
     longest = length if isinstance(length, float) else None
@@ -58,8 +60,11 @@ def take_planned(
     """`take` by a plan that was made for matrices of this shape, dtype and device.
 
     Args:
-        geometry, length, dual: as in `take`.
-        point, gradient: shape (*batch, m, n), in at least float32, of one dtype.
+        geometry: as in `take`.
+        length: as in `take`.
+        dual: as in `take`.
+        point: shape (*batch, m, n), in at least float32, of one dtype.
+        gradient: shape (*batch, m, n), in at least float32, of one dtype.
         longest: a bound on all lengths; None if none is known.
     """
     solution = carry_out(plan, point, gradient, dual)

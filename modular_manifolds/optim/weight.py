@@ -26,7 +26,8 @@ class Weight:
         name: the path in the network, with the piece's name in brackets.
         parameter: the stored tensor that holds the weight.
         geometry: its manifold and norm.
-        group, place: `param_groups[group]["params"][place]` is the parameter.
+        group: `param_groups[group]["params"][place]` is the parameter.
+        place: `param_groups[group]["params"][place]` is the parameter.
         index: counts the weights of all groups.
         path: the parameter's name.
         piece: the place of the weight in the parameter; None if it is the whole.

@@ -16,10 +16,11 @@ from modular_manifolds.solvers.base import Solver, plan_for
 from modular_manifolds.solvers.plan import Plan, carry_out
 from modular_manifolds.solvers.solution import Solution
 from modular_manifolds.solvers.table import find_pair
+from modular_manifolds.tables import Printable, Table
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Printable):
     """The solver that `select` takes, why, and how it will compute; `print` it to read it.
 
     Args:
@@ -35,7 +36,8 @@ class Choice:
     place: str = ""
     plan: Plan | None = None
 
-    def __str__(self) -> str:
+    def printed(self) -> list[Table | str]:
+        """The solver and the reason, the plan, and the other solvers, in one paragraph."""
         sentences = [
             f"{self.manifold} × {self.norm}: {self.solver.name}, because {self.solver.reason}."
         ]
@@ -43,7 +45,7 @@ class Choice:
             sentences.append(f"Plan for {self.place}: {self.plan}.")
         if self.others:
             sentences.append(f"Also available: {', '.join(self.others)}.")
-        return " ".join(sentences)
+        return [" ".join(sentences)]
 
 
 def select(
@@ -58,13 +60,15 @@ def select(
     whether a small matrix is decomposed, whether products are in bfloat16, whether kernels run. That is its plan.
 
     Args:
-        manifold, norm: the pair.
+        manifold: the pair.
+        norm: the pair.
         shape: the weight's shape, (*batch, m, n) or (n,); without it the choice has no plan.
         device: the weight's device.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair; the message lists those that are. ShapeError: the
-        manifold has no points of this shape. ArgumentError: torch knows no such device.
+        UnsupportedPairError: no solver is known for the pair; the message lists those that are.
+        ShapeError: the manifold has no points of this shape.
+        ArgumentError: torch knows no such device.
     """
     device_type = _device_type(device)
     pair = find_pair(manifold, norm)
@@ -106,9 +110,10 @@ def steepest(
         A Solution; its `status` says whether the direction is certified, its `gap` how well.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ShapeError: the shapes differ. NonFiniteError: the
-        gradient or the point holds NaN or infinity, and the solver decomposes it; the others give NaN, and a status
-        that is not CONVERGED.
+        UnsupportedPairError: no solver is known for the pair.
+        ShapeError: the shapes differ.
+        NonFiniteError: the gradient or the point holds NaN or infinity, and the solver decomposes
+            it; the others give NaN, and a status that is not CONVERGED.
     """
     if point.shape != gradient.shape:
         raise ShapeError(
@@ -144,8 +149,8 @@ def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -
     """The solver that `solver` names for this pair, or `solver` itself if it is one.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ArgumentError: the solver named is not one of
-        the pair's.
+        UnsupportedPairError: no solver is known for the pair.
+        ArgumentError: the solver named is not one of the pair's.
     """
     pair = find_pair(manifold, norm)
     if solver == "auto":

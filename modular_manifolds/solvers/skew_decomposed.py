@@ -55,7 +55,8 @@ def by_decomposition(w: Tensor, g: Tensor, *, size: float) -> tuple[Tensor, floa
     it is found in an orthonormal basis of the columns of W and G, whatever the rank of G.
 
     Args:
-        w, g: tall.
+        w: tall.
+        g: tall.
         size: `‖G‖_F`.
     """
     rows, columns = w.shape

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
+from modular_manifolds.tables import Printable, Table
 
 
 class Status(Enum):
@@ -31,8 +32,8 @@ class Status(Enum):
 
 
 @dataclass(frozen=True)
-class Solution:
-    """The steepest tangent direction of unit length, with its certificate.
+class Solution(Printable):
+    """The steepest tangent direction of unit length, with its certificate; `print` it to read it.
 
     A solve on an accelerator does not wait for its numbers: `status` is computed when it is read.
 
@@ -68,6 +69,17 @@ class Solution:
     def status(self) -> Status:
         """How the solve ended; the worst matrix of a stack decides. Reading it waits for the device."""
         return status_of(self.gap, self.tolerance, self.shortfall)
+
+    def printed(self) -> list[Table | str]:
+        """One row with the largest gap of a stack, and the status in words. Printing waits for the device."""
+        shape = "×".join(map(str, self.direction.shape)) or "scalar"
+        dtype = str(self.direction.dtype).removeprefix("torch.")
+        gap = float(self.gap.max()) if self.gap.numel() else None
+        row = [shape, dtype, gap, self.tolerance, int(self.iterations)]
+        return [
+            Table(["direction", "dtype", "gap", "tolerance", "iterations"], [row]),
+            str(self.status),
+        ]
 
 
 def status_of(gap: Tensor, tolerance: float | None, shortfall: Status) -> Status:

@@ -143,7 +143,8 @@ class ByProducts(Plan):
         manifold: the one that names the normal.
         length: the spectral norm of the direction.
         rounds: how often φ is touched.
-        accuracy, floor: those of the msign.
+        accuracy: those of the msign.
+        floor: those of the msign.
     """
 
     manifold: Manifold

@@ -37,7 +37,8 @@ class Pair:
     """One row of the table.
 
     Args:
-        manifold, norm: the classes; weights of their subclasses are other pairs.
+        manifold: the classes; weights of their subclasses are other pairs.
+        norm: the classes; weights of their subclasses are other pairs.
         solvers: the solvers of the pair, its default first.
         method: the name by which the literature knows steepest descent on this pair.
     """
@@ -117,7 +118,8 @@ def register(
     """Add a pair of your own to the table; weights of this pair can then be optimised.
 
     Args:
-        manifold, norm: the classes.
+        manifold: the classes.
+        norm: the classes.
         solvers: the solvers of the pair, its default first.
         method: the method's name, for tables.
 
@@ -125,8 +127,8 @@ def register(
         The new row.
 
     Raises:
-        ArgumentError: an argument is no class of manifolds or norms or no solver, no solver is given, or the pair is in
-        the table.
+        ArgumentError: an argument is no class of manifolds or norms or no solver, no solver is
+            given, or the pair is in the table.
     """
     for argument, kind, base in (("manifold", manifold, Manifold), ("norm", norm, Norm)):
         if not (isinstance(kind, type) and issubclass(kind, base)):

@@ -48,8 +48,8 @@ class Document(BaseModel):
         """Read a file: JSON if its name ends in `.json`, YAML otherwise.
 
         Raises:
-            SpecError: the file cannot be read or says something that is not known; the message names
-            the file and the place in it.
+            SpecError: the file cannot be read or says something that is not known; the message
+                names the file and the place in it.
         """
         data = read(path)
         try:

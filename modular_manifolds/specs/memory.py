@@ -35,7 +35,9 @@ def check_memory(
 
     Args:
         needed: bytes, at least.
-        argument, seen, remedy: as the error says them.
+        argument: as the error says them.
+        seen: as the error says them.
+        remedy: as the error says them.
         error: the kind of the error.
     """
     memory = machine_memory()

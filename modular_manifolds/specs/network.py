@@ -62,7 +62,8 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
 
         Raises:
             ArgumentError: an argument is out of range, or two modules do not fit; the message says
-            at which place in the specification. SpecError: the network is larger than allowed. Nothing is made then.
+                at which place in the specification.
+            SpecError: the network is larger than allowed. Nothing is made then.
         """
         self.check_size(Limits(max_modules, max_weights), where, bytes_each=TO_BUILD)
         return self.root.build(where)
@@ -74,7 +75,8 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
             bytes_each: what an entry of a weight takes in memory; None if nothing is put there.
 
         Raises:
-            SpecError: it is larger. ArgumentError: an argument is out of range.
+            SpecError: it is larger.
+            ArgumentError: an argument is out of range.
         """
         argument = where or "the network"
         limits.check_modules(modules_of(self.root), argument)

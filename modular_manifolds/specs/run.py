@@ -145,11 +145,13 @@ class RunSpec(Document, Spec):
         writes down.
 
         Args:
-            in_features, classes: the sizes of the data; those of the named data set by default.
+            in_features: the sizes of the data; those of the named data set by default.
+            classes: the sizes of the data; those of the named data set by default.
 
         Raises:
-            ArgumentError: the network cannot be built. SpecError: it is larger than the run allows, does not
-            take the data's features or does not give one output a class.
+            ArgumentError: the network cannot be built.
+            SpecError: it is larger than the run allows, does not take the data's features or does
+                not give one output a class.
         """
         sizes = self.data.sizes
         if in_features is not None and classes is not None:

@@ -216,8 +216,10 @@ def check_module(module: Composed, sample: Sample | None = None) -> None:
 
     Raises:
         AssertionError: a declared number is refuted; the message says what was measured.
-        ArgumentError: the module has no tree (see `Composed`), or takes a tuple of parts that may be anything, which
-        cannot be drawn at random, or a weight is complex or has no values yet. NonFiniteError: a weight holds NaN or infinity.
+        ArgumentError: the module has no tree (see `Composed`), or takes a tuple of parts that may
+            be anything, which cannot be drawn at random, or a weight is complex or has no values
+            yet.
+        NonFiniteError: a weight holds NaN or infinity.
     """
     sample = Sample((7,), dtype=torch.float32) if sample is None else sample
     # In a copy two weights in one memory would be apart.

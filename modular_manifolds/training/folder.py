@@ -24,7 +24,8 @@ def claim(path: Path, name: str, text: str) -> None:
     A new folder appears with its file in it: no moment shows it without. An empty folder is taken too.
 
     Raises:
-        FileExistsError: the folder is in use. DataError: it cannot be made or written.
+        FileExistsError: the folder is in use.
+        DataError: it cannot be made or written.
     """
     try:
         # On its own, because a file in the place of a parent is no folder in use.

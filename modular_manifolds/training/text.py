@@ -78,8 +78,9 @@ def read_text(spec: TextSpec) -> Text:
     """Read a text; its first nine tenths train, the last tenth tests.
 
     Raises:
-        DataError: there is no such file, one is empty, all are too short for a window in the last tenth, or the tokens
-        are not those that `spec` writes down. SpecError: a text is not UTF-8.
+        DataError: there is no such file, one is empty, all are too short for a window in the last tenth,
+            or the tokens are not those that `spec` writes down.
+        SpecError: a text is not UTF-8.
     """
     read = documents(spec)
     known, row = _encoded(spec, read)

@@ -186,7 +186,8 @@ def test_a_module_without_a_bound_has_its_place_in_the_picture() -> None:
     slopes, sizes = mm.lipschitz(net), mm.activations(net, radius=2.0)
     assert math.isinf(slopes.rows[1].certified)
     drawn, bounded = (
-        figures.bounds(mm.lipschitz(net, radius=radius), sizes) for radius in (None, 2.0)
+        figures.as_svg(figures.bounds(mm.lipschitz(net, radius=radius), sizes))
+        for radius in (None, 2.0)
     )
     assert drawn.startswith("<?xml")
     assert drawn != bounded

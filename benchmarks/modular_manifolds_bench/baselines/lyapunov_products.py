@@ -132,7 +132,8 @@ def inverse_root_by_products(
 
     Args:
         m: shape (*batch, n, n), float64; zero is allowed.
-        accuracy, least: as above; the smaller, the more products.
+        accuracy: as above; the smaller, the more products.
+        least: as above; the smaller, the more products.
 
     Returns:
         P, N, and `‖M‖_F` of shape (*batch, 1, 1).

@@ -42,8 +42,8 @@ def prepare(plan: Plan) -> Prepared:
     """Read the data of a sweep and check every size and arm; nothing is written.
 
     Raises:
-        ArgumentError: a size or an arm names what is not known, does not fit or is too large, or the data are
-        missing.
+        ArgumentError: a size or an arm names what is not known, does not fit or is too large, or
+            the data are missing.
     """
     data = read_data(plan.run.data)
     runs = {
