@@ -31,8 +31,8 @@ def read_own_images(spec: OwnImagesSpec) -> DataSet:
     Every image is decoded before any is trained on.
 
     Raises:
-        DataError: there is no such folder, a file is damaged or of a kind that is not read, a class has no images, sizes
-        differ, or the classes or the shape are not those that `spec` writes down.
+        DataError: there is no such folder, a file is damaged or of a kind that is not read, a class has
+            no images, sizes differ, or the classes or the shape are not those that `spec` writes down.
     """
     train, test = _found(spec)
     classes = classes_of(train)

@@ -109,8 +109,8 @@ def tokens_of(spec: TextSpec) -> Tokens | None:
     """The tokens that a run names; None if they are the characters of a text that has not been read.
 
     Raises:
-        DataError: a tokenizer file is missing, damaged, another one than the run was started with, or the library that
-        reads it is not installed.
+        DataError: a tokenizer file is missing, damaged, another one than the run was started with, or the
+            library that reads it is not installed.
     """
     if spec.from_file:
         return _from_file(spec)
