@@ -75,26 +75,23 @@ def test_nothing_half_read_is_trained_on(
 def test_a_text_has_a_rate_that_fits_its_network(capsys: pytest.CaptureFixture[str]) -> None:
     Path("words.txt").write_text("the sea is wide and the boat is small. " * 60)
     named = ["train", "--data", "text", "--data-path", "words.txt", "--steps", "6", *TINY_GPT]
-    assert main([*named, "--set", "data.context=8", "--out", "run"]) == 0
+    named += ["--set", "data.context=8", "--set", "data.tokenizer=byte"]
+    assert main([*named, "--set", "evaluate_every=4", "--out", "run"]) == 0
     out = capsys.readouterr().out
     for text in (
-        "data           words.txt: 2,340 characters, 15 different ones; 2,106 to train",
+        "data           words.txt: 2,340 bytes, 256 different ones; 2,106 to train",
         "learning rate  1, the default of steepest-descent for gpt, whose outputs are scaled by 8;",
         "batch          16 of 264 examples a step",
+        "\nstep 4/6  lr ",
         "\nepoch 1/1  lr ",
     ):
         assert text in out
-    run = RunDirectory(Path("run")).read_run()
+    directory = RunDirectory(Path("run"))
+    run = directory.read_run()
     assert (run.optimizer.lr, run.batch_size) == (1.0, 16)
-    named += ["--set", "data.context=8", "--set", "data.tokenizer=byte"]
-    assert main([*named, "--set", "optimizer.lr=0.5", "--set", "evaluate_every=4"]) == 0
-    out = capsys.readouterr().out
-    assert "learning rate" not in out.split("Learning-rate split")[0]
-    assert "step 4/6  lr " in out
-    (path,) = Path("runs").iterdir()
-    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    rows = directory.read_metrics()
     assert [row["step"] for row in rows if "test_loss" in row] == [4, 6]
-    assert "nats a byte" in (path / "report.html").read_text()
+    assert "nats a byte" in directory.report.read_text()
 
 
 def test_the_budget_and_the_schema_know_the_data(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,10 @@ def test_numbers_with_gaps_are_mapped_and_said(write: Write) -> None:
 
 def test_the_names_of_a_table_are_the_classes(write: Write) -> None:
     assert read(write([0, 1, 1, 0], names=["tea", "oil"])).classes == ("tea", "oil")
+    names = ["tea", "oil", "rye"]
+    write([0, 1], names=names)
+    with pytest.raises(DataError, match=r"test\), row 0 must be of a class .*, got 'rye'"):
+        read(write([2], "test-0.parquet", names=names))
 
 
 @pytest.mark.parametrize(
