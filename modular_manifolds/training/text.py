@@ -62,7 +62,7 @@ class Text:
         """A line for the user: the text, its tokens, and its two parts."""
         units = f"{self.spec.unit}s"
         count = len(self.train.tokens) + len(self.test.tokens)
-        kinds = f"{count:,} {units}, {len(self.classes):,} different ones"
+        kinds = f"{count:,} {units}, a vocabulary of {len(self.classes):,}"
         parts = (
             f"{len(self.train.tokens):,} to train and the last {len(self.test.tokens):,} to test"
         )

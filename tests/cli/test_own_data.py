@@ -79,7 +79,7 @@ def test_a_text_has_a_rate_that_fits_its_network(capsys: pytest.CaptureFixture[s
     assert main([*named, "--set", "evaluate_every=4", "--out", "run"]) == 0
     out = capsys.readouterr().out
     for text in (
-        "data           words.txt: 2,340 bytes, 256 different ones; 2,106 to train",
+        "data           words.txt: 2,340 bytes, a vocabulary of 256; 2,106 to train",
         "learning rate  1, the default of steepest-descent for gpt, whose outputs are scaled by 8;",
         "batch          16 of 264 examples a step",
         "\nstep 4/6  lr ",

@@ -116,7 +116,7 @@ class TestTokenizerFile:
         assert tokens == [0, 1, 0, 2, 3] * 20
         assert text.classes == ("the", "sea", "boat", "?")
         assert text.spec.vocabulary == 4
-        assert text.summary.split(": ", 1)[1].startswith("100 tokens, 4 different ones")
+        assert text.summary.split(": ", 1)[1].startswith("100 tokens, a vocabulary of 4")
         assert write(OneHot(4), text.spec, "sea", length=3, temperature=0) == "sea sea sea"
 
     def test_it_stays_the_runs_own(self, file: Path) -> None:
