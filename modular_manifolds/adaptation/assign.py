@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from modular_manifolds.adaptation.claims import Claim, claims_of
 from modular_manifolds.adaptation.defaults import DEFAULTS, Role
-from modular_manifolds.adaptation.known import ParameterFacts, output_modules, recognise
+from modular_manifolds.adaptation.known import ParameterFacts, output_roles, recognise
 from modular_manifolds.adaptation.refusals import check_fit, check_model, check_storage
 from modular_manifolds.adaptation.row import Row
 from modular_manifolds.adaptation.rules import AnyRule, Fallback, Rule, Skip
@@ -48,7 +48,7 @@ def assign(model: nn.Module, rules: Sequence[AnyRule] | None) -> Assignment:
         ArgumentError: a rule, a weight or the model breaks a rule; the message is one line.
     """
     check_model(model)
-    outputs = output_modules(model)
+    outputs = output_roles(model)
     drafts: list[_Draft] = []
     fallbacks: dict[str, dict[str, Any]] = {}
     skipped: list[str] = []
@@ -81,7 +81,7 @@ class _Draft:
     rule_manifold: Manifold | None
 
 
-def _drafts_of(claim: Claim, outputs: frozenset[int]) -> list[_Draft]:
+def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
     """The logical matrices of one parameter."""
     rule = claim.rule if isinstance(claim.rule, Rule) else Rule("*")
     facts = [recognise(place, outputs=outputs) for place in claim.places]
@@ -133,7 +133,15 @@ def _drafts_of(claim: Claim, outputs: frozenset[int]) -> list[_Draft]:
 
 def _primary_facts(facts: list[ParameterFacts | None]) -> ParameterFacts | None:
     """The deciding facts for a tied weight: an embedding precedes a head; None if nothing is known."""
-    order: list[Role] = ["embedding", "hidden", "head", "increment", "position", "vector"]
+    order: list[Role] = [
+        "embedding",
+        "hidden",
+        "unembedding",
+        "head",
+        "increment",
+        "position",
+        "vector",
+    ]
     known = [each for each in facts if each is not None]
     return min(known, key=lambda each: order.index(each.role), default=None)
 

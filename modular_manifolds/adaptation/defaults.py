@@ -14,7 +14,9 @@ from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.rms_operator import RMSOperator
 from modular_manifolds.norms.row_rms import RowRMS
 
-Role: TypeAlias = Literal["embedding", "position", "hidden", "increment", "head", "vector"]
+Role: TypeAlias = Literal[
+    "embedding", "position", "hidden", "increment", "unembedding", "head", "vector"
+]
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,16 @@ DEFAULTS: Final[Mapping[Role, Default]] = MappingProxyType(
         "position": Default(Euclidean(), RowRMS(), 0.3),
         "hidden": Default(Stiefel(), RMSOperator(), 3.0),
         "increment": Default(Euclidean(), RMSOperator(), 1.0),
-        "head": Default(Euclidean(), RMSOperator(), 0.075),
+        "unembedding": Default(Euclidean(), RMSOperator(), 0.075),
+        "head": Default(Euclidean(), RMSOperator(), 0.6),
         "vector": Default(Euclidean(), RMSOperator(), 0.3),
     }
 )
 """Hidden matrices keep rms norms, embeddings move by rows, the head is free.
 
-An `increment` is a matrix that starts at zero and is added to a frozen one, as LoRA's B: a manifold would move it away from
-zero. The masses come from a small GPT on text at two widths: docs/experiments.md has the table and its command.
+An `unembedding` is a head with one output for each token of an embedding. Its orthogonal steps move rare tokens as far as
+frequent ones, so it is lighter than a head over classes. An `increment` is a matrix that starts at zero and is added to a frozen one, as LoRA's B: a manifold would move it away from
+zero. The masses come from a small GPT on text at two widths, and from classifiers: docs/experiments.md has the tables and their commands.
 """
 
 PER_HEAD: Final = True

@@ -6,10 +6,11 @@ imports.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from torch import nn
+from torch import Tensor, nn
 
 from modular_manifolds.adaptation.attention import QKV, projection_split
 from modular_manifolds.adaptation.defaults import PER_HEAD, Role
@@ -56,12 +57,12 @@ class ParameterFacts:
     fixed_rows: str = ""
 
 
-def recognise(place: Place, *, outputs: frozenset[int]) -> ParameterFacts | None:
+def recognise(place: Place, *, outputs: Mapping[int, Role]) -> ParameterFacts | None:
     """The facts about a parameter; None if it is unknown.
 
     Args:
         place: the parameter and the modules around it.
-        outputs: the ids of the modules that compute the model's outputs.
+        outputs: the roles of the modules that compute the model's outputs, by their ids.
     """
     module, source = place.module, type(place.module).__name__
     if isinstance(module, Atom):
@@ -91,8 +92,26 @@ def recognise(place: Place, *, outputs: frozenset[int]) -> ParameterFacts | None
     return _bare_parameter(place)
 
 
-def output_modules(model: nn.Module) -> frozenset[int]:
-    """The ids of the linear layers that compute the outputs of a model.
+def output_roles(model: nn.Module) -> dict[int, Role]:
+    """The roles of the linear layers that compute the outputs of a model, by their ids.
+
+    An `unembedding` has one output for each token of the model's largest embedding, a `head` has other outputs.
+    """
+    tokens = [
+        module.num_embeddings
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and "pos" not in path.rpartition(".")[2]
+    ]
+    roles: dict[int, Role] = {}
+    for module in _output_modules(model):
+        weight = getattr(module, "weight", None)
+        outputs = weight.shape[0] if isinstance(weight, Tensor) else 0
+        roles[id(module)] = "unembedding" if outputs == max(tokens, default=None) else "head"
+    return roles
+
+
+def _output_modules(model: nn.Module) -> list[nn.Module]:
+    """The linear layers that compute the outputs of a model.
 
     These are `model.get_output_embeddings()`, else the linear layers with a name of `HEAD_WORDS`, else the last linear layer if
     only `nn.Sequential` containers are around it.
@@ -103,18 +122,18 @@ def output_modules(model: nn.Module) -> frozenset[int]:
     except (AttributeError, NotImplementedError, TypeError):
         declared = None
     if isinstance(declared, nn.Module):
-        return frozenset([id(declared)])
+        return [declared]
     linear = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)]
-    named = [id(m) for path, m in linear if _has_head_name(path)]
+    named: list[nn.Module] = [m for path, m in linear if _has_head_name(path)]
     if named or not linear:
-        return frozenset(named)
+        return named
     path, last = linear[-1]
     container: nn.Module = model
     for word in path.split(".")[:-1]:
         container = container.get_submodule(word)
         if not isinstance(container, nn.Sequential):
-            return frozenset()
-    return frozenset([id(last)])
+            return []
+    return [last]
 
 
 def _has_head_name(path: str) -> bool:
@@ -134,7 +153,7 @@ def _is_vector(place: Place) -> bool:
     return place.attribute != "weight" and sum(size > 1 for size in shape) <= 1
 
 
-def _linear(place: Place, outputs: frozenset[int]) -> ParameterFacts:
+def _linear(place: Place, outputs: Mapping[int, Role]) -> ParameterFacts:
     """The facts about a matrix named `weight`: (out, in), or (in, out) in `Conv1D` of transformers."""
     module, source = place.module, type(place.module).__name__
     transposed = class_path(module) == "transformers.pytorch_utils.Conv1D"
@@ -142,7 +161,7 @@ def _linear(place: Place, outputs: frozenset[int]) -> ParameterFacts:
     transpose = True if transposed else False if isinstance(module, nn.Linear) else None
     whole = Split(transpose=transpose)
     if id(module) in outputs:
-        return ParameterFacts("head", whole, source)
+        return ParameterFacts(outputs[id(module)], whole, source)
     size = place.parameter.shape[1 if transposed else 0]
     split = projection_split(place.module_name, place.parent, size)
     if split is not None:

@@ -137,7 +137,7 @@ def _concatenate(parts: Sequence[list[Leaf]]) -> list[Leaf]:
 
 
 FIRST_LEAVES: Final = Algebra(
-    "the leaves that take the network's input, without identities",
+    "the leaves that take the network's input",
     leaf=lambda leaf: [] if leaf.identity else [leaf],
     series=lambda parts: next((part for part in parts if part), []),
     parallel=_concatenate,

@@ -12,6 +12,7 @@ from modular_manifolds.specs.data_sizes import Sizes, Usual, absolute
 CHAR: Final = "char"
 BYTE: Final = "byte"
 BYTES: Final = 256
+"""The number of tokens of the byte tokenizer."""
 
 
 class TextSpec(Spec):

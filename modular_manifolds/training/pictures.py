@@ -25,9 +25,11 @@ DEEP: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 COLOUR: Final = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr"})
 """Pillow's names for the kinds of images: 8-bit grey, 16-bit grey, and colour."""
 LEVELS: Final = 65_535
+"""The largest value of a 16-bit pixel."""
 SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 """The EXIF orientations that swap height and width."""
 ORIENTATION: Final = 0x0112
+"""The number of the EXIF tag that says how the camera was held."""
 
 
 @dataclass(frozen=True)

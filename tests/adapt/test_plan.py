@@ -65,6 +65,20 @@ def test_masses() -> None:
     assert rows["wte.weight"].mass == pytest.approx(0.575)
 
 
+def test_an_unembedding_is_lighter_than_a_head() -> None:
+    """Tokens are those of the largest embedding: a model of two classes and two token types has a head."""
+
+    class Reader(nn.Module):
+        def __init__(self, outputs: int) -> None:
+            super().__init__()
+            self.tokens, self.types = nn.Embedding(9, 4), nn.Embedding(2, 4)
+            self.hidden, self.head = nn.Linear(4, 4), nn.Linear(4, outputs)
+
+    for outputs, role, mass in ((9, "unembedding", 0.075), (2, "head", 0.6), (5, "head", 0.6)):
+        row = by_name(mm.adapt(Reader(outputs)))["head.weight"]
+        assert (row.role, row.mass) == (role, mass)
+
+
 def test_shares() -> None:
     shares, sizes = shares_of([1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 1.0, 0.3])
     assert sizes == [4.0, 1.0, 1.0, 1.0]

@@ -55,7 +55,7 @@ def test_a_report_survives_json_and_shows_what_is_missed(tmp_path: Path) -> None
     ]
     assert json.loads(report.to_json())["environment"]["torch"] == torch.__version__
     for broken in ("{", "{}", '{"rows": [{"x": 1}], "environment": {}}'):
-        with pytest.raises(DataError, match="report must be what"):
+        with pytest.raises(DataError, match="report must be a file of"):
             Report.from_json(broken)
     with pytest.raises(DataError, match="--json must be a file that can be written"):
         report.write(tmp_path / "nowhere" / "report.json")
@@ -149,5 +149,7 @@ def test_an_installed_package_says_where_the_benchmarks_are(
     monkeypatch.setattr(COMMAND, "__file__", str(installed))
     assert main(["bench"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: bench must run in the repository, where the folder benchmarks/")
+    assert error.startswith(
+        "error: bench must run in the repository, which has the folder benchmarks/"
+    )
     assert "pip install -e '.[bench]'" in error

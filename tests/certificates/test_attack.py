@@ -192,5 +192,5 @@ def test_an_attack_that_loses_its_points_breaks_nothing(value: float) -> None:
 
     report = mm.robustness(net, x, predicted(net, x), radii=[0.1], attack=lost)
     assert report.rows[0].attacked == 1.0
-    with pytest.raises(ShapeError, match=r"robustness\(attack\) must give points of the shape"):
+    with pytest.raises(ShapeError, match=r"robustness\(attack\) must return points of the shape"):
         mm.robustness(net, x, predicted(net, x), attack=lambda _, points, __, ___: points[:1])

@@ -120,8 +120,8 @@ def test_a_module_without_a_finite_bound_is_named_with_what_to_do() -> None:
     assert free.advice() == [
         "no bound is declared, because the weights of 0 are on an unbounded manifold; "
         "put them on Stiefel, Sphere or Oblique to get one",
-        "no bound is declared at 1 (Square): its bound depends on the size of its input, which a module "
-        "in front leaves unbounded",
+        "no bound is declared at 1 (Square): its bound depends on the size of its input, which an "
+        "earlier module leaves unbounded",
     ]
     assert mm.lipschitz(Opaque(4) >> mm.ReLU()).advice() == [
         "no bound holds at 0 (Opaque): put its weight on Stiefel, Sphere or Oblique to get one"

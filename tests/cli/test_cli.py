@@ -159,7 +159,7 @@ def test_usage_errors_are_code_two(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("modular-manifolds 0.1")
+    assert capsys.readouterr().out.startswith("modular-manifolds 0.2")
     for arguments in (["--help"], ["train", "-h"], ["budget", "-h"], ["lipschitz", "-h"]):
         assert main(arguments) == 0
         assert "Usage" in capsys.readouterr().out

@@ -135,7 +135,7 @@ TABLES: Final[dict[str, Callable[[Tree], object]]] = {
         tree, SPACE, 1.0, Leaf.lipschitz_within, torch.float32
     ),
     "outputs leaf by leaf": lambda tree: trace_leaves(tree, torch.ones(1, 2)),
-    "the leaves that are given the network's input": takes_tokens,
+    "the leaves that take the network's input": takes_tokens,
 }
 
 

@@ -102,7 +102,7 @@ def test_rms_norm_refuses_spaces_where_its_constant_grows() -> None:
     jacobian = torch.func.jacrev(mm.RMSNorm(400))(x)
     assert float(jacobian.abs().sum(dim=-1).amax()) > 3.0
     for norm in ("linf", "l1"):
-        with pytest.raises(ArgumentError, match="where its Lipschitz bound does not grow"):
+        with pytest.raises(ArgumentError, match="for which its Lipschitz bound does not grow"):
             mm.RMSNorm(400, vector_norm=norm)
     with pytest.raises(SpaceError, match=r"l2\[4\] into rms\[4\]"):
         _ = mm.Linear(4, 4) >> mm.RMSNorm(4)

@@ -213,7 +213,7 @@ def test_bad_convolutions_are_refused(arguments: dict[str, Any], message: str) -
 def test_an_image_that_is_not_flat_is_refused_in_words() -> None:
     images = torch.randn(2, 3, 4, 4)
     for module in (mm.Conv2d(3, 2, 3, size=4), mm.MeanPool(3, 2, size=4)):
-        with pytest.raises(ShapeError, match=r"must have 48 features.*mm.Flatten\(\) in front"):
+        with pytest.raises(ShapeError, match=r"must have 48 features.*mm.Flatten\(\) before"):
             module(images)
         assert (mm.Flatten() >> module)(images).dim() == 2
 

@@ -123,7 +123,10 @@ class TestDamage:
                 {"type": "linear", "in_features": 0, "out_features": 2},
                 "Linear(in_features) must be a positive whole number, got 0",
             ),
-            ("relu", "'weight' must be a tensor of the network, got one that the network has not"),
+            (
+                "relu",
+                "'weight' must be a tensor of the network, got a tensor that the network does not have",
+            ),
             (
                 {"type": "linear", "in_features": 2, "out_features": 3},
                 "'weight' must be a real (3, 2), got torch.float32 (2, 2)",

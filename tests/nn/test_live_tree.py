@@ -117,7 +117,7 @@ def test_what_is_not_a_module_is_refused(other: Any) -> None:
 def test_a_torch_module_gets_a_remedy_of_its_own() -> None:
     with pytest.raises(
         ArgumentError,
-        match=r"wrap the torch module in a class of your own that inherits mm\.Bond or mm\.Atom",
+        match=r"wrap the torch module in your own class that inherits mm\.Bond or mm\.Atom",
     ):
         mm.Series(nn.Linear(3, 3))  # pyright: ignore[reportArgumentType]
 

@@ -48,7 +48,7 @@ def faults() -> dict[str, tuple[mm.Module, str]]:
             Gain(gain=-1.5, sensitivity=1.2),
             "sensitivity bounds the slope: measured",
         ),
-        "offset": (Gain(shift=0.1), "give outputs within reach: measured"),
+        "offset": (Gain(shift=0.1), "the bound on outputs for inputs of size 0: measured"),
         "writes": (Writes(), "'input' was written into"),
         "norm constant": (Understated(), "a step of unit length moves the output: measured"),
     }

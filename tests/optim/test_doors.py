@@ -103,7 +103,7 @@ def test_distributed_networks_are_looked_through_and_refused_in_compositions(
             lambda f: mm.Identity() >> f,
             lambda f: mm.Series(WRAPPERS["compiled"](f)),
         ):
-            with pytest.raises(ArgumentError, match=r"`wrapped\.module`, and wrap the whole"):
+            with pytest.raises(ArgumentError, match=r"`wrapped\.module`, and wrap the composition"):
                 compose(wrapped)
 
 

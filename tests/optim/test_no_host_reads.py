@@ -127,7 +127,7 @@ def test_what_a_captured_graph_would_freeze_is_refused(monkeypatch: pytest.Monke
         move_to_fake_device(opt, torch.float32)
         rate = opt.param_groups[0]["lr"] = torch.empty((), device="cuda")
         opt.step()
-        monkeypatch.setattr(steepest_descent, "capturing", lambda: True)
+        monkeypatch.setattr(steepest_descent, "is_capturing", lambda: True)
         with NoWaiting():
             opt.step()
         first, last = opt.param_groups[0]["params"]
@@ -141,16 +141,16 @@ def test_what_a_captured_graph_would_freeze_is_refused(monkeypatch: pytest.Monke
         last.grad = kept
         for lr in (0.1, torch.tensor(0.1)):
             opt.param_groups[0]["lr"] = lr
-            refuse("needs an lr on the device")
+            refuse("needs an lr tensor on the device")
         opt.param_groups[0]["lr"] = rate
         opt.param_groups[0]["shares"][0] *= 2
-        refuse("needs the weights, shares and gradients of the step before")
+        refuse("needs the weights, shares and gradients of the previous step")
         opt.param_groups[0]["shares"][0] /= 2
         opt.param_groups[0]["params"][1] = torch.nn.Parameter(torch.empty_like(first))
         opt.param_groups[0]["params"][1].grad = torch.empty_like(first)
-        refuse("needs the weights, shares and gradients of the step before")
+        refuse("needs the weights, shares and gradients of the previous step")
     plain = optimiser(mm.Euclidean(), mm.Max(), (4, 3))
-    with pytest.raises(ArgumentError, match="needs an optimizer for it, got capturable=False"):
+    with pytest.raises(ArgumentError, match="needs a capturable optimizer, got capturable=False"):
         plain.step()
     host = optimiser(mm.Euclidean(), mm.Max(), (4, 3), capturable=True)
     assert isinstance(host.param_groups[0]["lr"], torch.Tensor)

@@ -119,7 +119,7 @@ def test_a_row_may_be_assigned_for_one_version_more() -> None:
 def test_a_subclass_is_told_which_base_is_listed_and_how_to_register() -> None:
     with pytest.raises(UnsupportedPairError) as caught:
         mm.solvers.select(Rotations(), mm.Spectral())
-    assert caught.value.remedy.startswith("Stiefel × Spectral has one")
+    assert caught.value.remedy.startswith("Stiefel × Spectral has a solver")
     assert "mm.solvers.register(Rotations, Spectral, SkewSign(" in caught.value.remedy
     # Its base has no solver for this norm: then the table is listed.
     with pytest.raises(UnsupportedPairError, match="Use one of Euclidean × Frobenius, "):
