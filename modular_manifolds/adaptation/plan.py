@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ from modular_manifolds.composition.table import format_table
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.nn.projection import project_
-from modular_manifolds.wrappers import unwrapped
+from modular_manifolds.nn.sharded import refuse_sharded
+from modular_manifolds.wrappers import Replicas, replicas_of, unwrapped
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class ModelPlan:
         skipped: trainable parameters that no optimiser steps.
         by: the split of the learning rate: by `"mass"` alone, or by `"measured"` responses.
         start: `"project"` or `"keep"` as in `mm.adapt`, or `"saved"` for a plan from `from_json`.
+        replicas: the processes that hold the same model, if `DistributedDataParallel` was around it.
     """
 
     model: nn.Module
@@ -46,6 +48,7 @@ class ModelPlan:
     skipped: tuple[str, ...]
     by: By = "mass"
     start: str = "project"
+    replicas: Replicas = field(default_factory=Replicas, compare=False, repr=False)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The stepped parameters by name: those of the rows and of the fallbacks."""
@@ -170,9 +173,11 @@ class ModelPlan:
         """
         network = unwrapped(model)
         check_model(network)
+        refuse_sharded(network, argument="from_json(model)")
         saved = read_plan(text, network)
         rows, fallbacks, skipped = tuple(saved.rows), saved.fallbacks, tuple(saved.skipped)
-        return cls(network, rows, fallbacks, skipped, saved.by, "saved")
+        replicas = replicas_of(model)
+        return cls(network, rows, fallbacks, skipped, saved.by, "saved", replicas)
 
     def __str__(self) -> str:
         return "\n".join([self.table(), *self._remarks()])
