@@ -186,7 +186,8 @@ class Bucket:
     def per_weight(self, numbers: Tensor) -> Tensor:
         """One number for each matrix of the stack, in shape (weights, *batch), or (*batch) for a single weight."""
         if not self._batch:
-            return numbers if len(self.weights) > 1 else numbers.reshape(())
+            is_single = self.batched and len(self.weights) == 1
+            return numbers.squeeze(0) if is_single else numbers
         count = (len(self.weights),) if len(self.weights) > 1 else ()
         return numbers.reshape(count + self._batch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,9 @@ from modular_manifolds.optim.state import full_precision_weight
 from modular_manifolds.optim.weight import PieceState, Weight, dual_shape, full_dtype
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.wrappers import replicas_of
+
+ALL_GATHER: Final = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+"""torch's gathering of tensors of one size into one tensor. torch 2.13 gave it a new name."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Exchange:
             if sent is None:
                 sent = torch.zeros(size, dtype=dtype, device=self.device)
             received = sent.new_empty((self.processes, size))
-            dist.all_gather_into_tensor(received.view(-1), sent, group=self._group)
+            ALL_GATHER(received.view(-1), sent, group=self._group)
             self._received[dtype] = received
         self._sent = {}
         self._packed.clear()
