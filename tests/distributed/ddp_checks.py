@@ -45,14 +45,17 @@ def _trained(name: str, **options: Any) -> dict[str, Any]:
     backward(name, wrapped)
     with counting() as counts:
         opt.step()
+    roster = opt._roster  # pyright: ignore[reportPrivateUsage]
+    weights = roster._all_weights  # pyright: ignore[reportPrivateUsage]
+    others = roster._all_fallback_weights  # pyright: ignore[reportPrivateUsage]
     return {
         "start": start,
         "weights": weights_of(wrapped),
         "state": state_of(opt),
         "counts": counts,
         "placement": opt.placement,
-        "shapes": {each.name: each.shape for each in opt._roster._all_weights},
-        "members": len(opt._roster._all_weights) + len(opt._roster._all_fallback_weights),
+        "shapes": {each.name: each.shape for each in weights},
+        "members": len(weights) + len(others),
     }
 
 

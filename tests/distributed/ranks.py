@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import start_processes
 
 TIMEOUT_SECONDS = 60
 """After so long a collective that lacks a process fails: a hang is an error, not a wait."""
@@ -93,7 +93,7 @@ def _main() -> None:
             for name, each in checks.items()
             if world in module.WORLDS.get(name, (world,))
         }
-        mp.start_processes(_rank, (world, folder, known), nprocs=world, start_method="fork")
+        start_processes(_rank, (world, folder, known), nprocs=world, start_method="fork")
 
 
 if __name__ == "__main__":

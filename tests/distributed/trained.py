@@ -94,7 +94,7 @@ def train(name: str, wrapped: nn.Module, opt: mm.SteepestDescent, steps: int) ->
 @contextmanager
 def way_of(name: str) -> Iterator[None]:
     """While inside, steps go the way of the host, or that of an accelerator, which reads no number."""
-    modules = (steepest_descent, on_device, settings) if name == "device" else ()
+    modules: list[Any] = [steepest_descent, on_device, settings] if name == "device" else []
     known = [(each, each.readable) for each in modules]
     try:
         for module, _ in known:
@@ -164,7 +164,8 @@ class _Collectives(TorchDispatchMode):
 def counting() -> Iterator[Counts]:
     """While inside, solves and collectives are counted."""
     counts = Counts()
-    ways = [(each, each.take_planned_step) for each in (on_host, on_device)]
+    modules: list[Any] = [on_host, on_device]
+    ways = [(each, each.take_planned_step) for each in modules]
 
     def counted(way: Callable[..., Any]) -> Callable[..., Any]:
         def take(geometry: mm.Geometry, plan: Any, point: Tensor, *rest: Any) -> Any:
