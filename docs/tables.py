@@ -89,8 +89,7 @@ TABLES: Final[dict[str, Callable[[], Iterator[str]]]] = {
 }
 
 PAGES: Final = (
-    "README.md",
-    "docs/index.md",
+    "docs/ideas/methods.md",
     "docs/solvers.md",
     "docs/specs.md",
     "docs/api.md",

@@ -1,6 +1,6 @@
 """A small GPT that learns to write like a text, character by character.
 
-The whole network has one learning rate; the budget below says what each weight gets of it. Run it on
+The whole network has one learning rate; the printed budget shows the share of each weight. Run it on
 any text in UTF-8:
 
     python examples/char_gpt.py input.txt --steps 1000
@@ -27,7 +27,7 @@ from modular_manifolds.training.text import read_text
 
 @dataclass(frozen=True)
 class Trained:
-    """The training loss of each step in nats a character, and what the network writes at the end."""
+    """The training loss of each step in nats per character, and a sample of generated text."""
 
     losses: list[float]
     sample: str

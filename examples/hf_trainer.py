@@ -42,7 +42,7 @@ class Images(Dataset[dict[str, Tensor]]):
 
 
 def accuracy(found: Any) -> dict[str, float]:
-    """The part of the predictions that is right."""
+    """The fraction of correct predictions."""
     return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
 
 

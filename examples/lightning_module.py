@@ -71,7 +71,7 @@ def run(
     seed_everything(0, verbose=False)
     data, module = load_data("digits"), Digits(epochs=epochs)
     train = TensorDataset(data.train.images, data.train.labels)
-    # Lightning tells this sampler the epoch, so a run that goes on sees the batches of one that never stopped.
+    # Lightning tells this sampler the epoch, so a resumed run sees the same batches as an uninterrupted one.
     order = DistributedSampler(train, num_replicas=1, rank=0)
     trainer = Trainer(
         max_epochs=epochs if stop_after is None else stop_after,

@@ -33,7 +33,7 @@ RATES = {"ours": 1.0, "adamw": 2**-8, "muon": 2**-4}
 """The default rate of each optimiser: the best of a grid of factors of two on tiny Shakespeare."""
 
 ADAMW_BESIDE_MUON = 2**-5
-"""The rate of what Muon leaves to AdamW, tuned with Muon's."""
+"""AdamW's rate for the weights that Muon does not step, tuned together with Muon's rate."""
 
 WEIGHT_DECAY = 0.1
 """The weight decay of AdamW and Muon, on matrices."""

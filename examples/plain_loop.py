@@ -2,7 +2,7 @@
 
     python examples/plain_loop.py
 
-A run that was interrupted goes on from its checkpoint, with the same bits as one that was not.
+An interrupted run continues from its checkpoint, bit for bit like an uninterrupted one.
 """
 
 from __future__ import annotations

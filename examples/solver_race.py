@@ -1,15 +1,14 @@
 """Every solver of Stiefel × Spectral on gradients from training: duality gap against time.
 
 An MLP 3072-128-64-10 without biases is trained with momentum 0.95, every weight on the Stiefel manifold
-and measured by the spectral norm. Some of the pairs (weight, momentum) that the optimiser meets are
-kept. Then the solver and the baselines of Stiefel × Spectral solve them with a growing number of iterations, their own
-stopping rules switched off; a solver without iterations gives one point. Solvers whose published settings
-depend on the size of the gradient race once more with settings that fit these gradients.
+with the spectral norm. Some pairs (weight, momentum) of the training are recorded. Then the solver and the baselines of
+Stiefel × Spectral solve them with a growing number of iterations and without their stopping rules; a solver without
+iterations gives one point. Solvers with scale-dependent settings run again with settings for these gradients.
 
     PYTHONPATH=benchmarks python examples/solver_race.py --data-path DIR
 
-with DIR a folder with the Parquet files of `uoft-cs/cifar10`; without it the bundled digits are enlarged
-to as many pixels, and the figure says so. Writes `solver_race.png`, and its numbers as JSON beside it.
+DIR holds the Parquet files of `uoft-cs/cifar10`; without it the bundled digits are enlarged to this size. The script
+writes `solver_race.png` and a JSON file with its numbers.
 """
 
 from __future__ import annotations
@@ -46,16 +45,15 @@ from modular_manifolds.training.split import Split
 SIZES = (3072, 128, 64, 10)
 BUDGETS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 MARKERS = "osD^vPX*"
-SMALLEST = 1e-8
-"""A gap below this is rounding in float32, and zero cannot stand on a logarithmic axis: drawn as this."""
-LONG = 1.0
-"""Seconds after which a solve is not repeated again."""
+SMALLEST_DRAWN_GAP = 1e-8
+"""Smaller gaps are float32 rounding, and are drawn at this value of the logarithmic axis."""
+MAX_REPEATED_SECONDS = 1.0
+"""A solve that takes longer is not repeated."""
 FITTED: dict[str, mm.solvers.Solver] = {
     "dual-ascent, gradient of norm 1": DualAscent(normalise=True),
     "admm, gradient of norm 1, ρ = 20": ADMM(rho=20.0, normalise=True),
 }
-"""Beside the table's: the published settings are for gradients of another size than these. Of ρ = 1, 4, 10,
-30, 100, … those between 10 and 30 did best on these networks."""
+"""Settings for gradients of this size. Of ρ = 1, 4, 10, 30, 100, … those between 10 and 30 were best."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Problem:
 class Point:
     """Medians over the problems of one weight. `budget` is None for a solver without iterations.
 
-    `method` is the solver's name, and what differs from its defaults.
+    `method` is the solver's name with its non-default settings.
     """
 
     weight: str
@@ -97,7 +95,7 @@ Entry = tuple[str, int | None, mm.solvers.Solver]
 
 
 TOLERANCES = (0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-"""The tolerances that the closed form is asked for in turn: it has no iterations to count."""
+"""The tolerances of the closed form, which has no iterations to count."""
 
 
 def digits() -> Split:
@@ -164,7 +162,7 @@ def measure(solver: mm.solvers.Solver, problem: Problem, repeats: int) -> tuple[
     """Median milliseconds of a solve, and the gap it ends with; a long solve is repeated less often."""
     seconds: list[float] = []
     gap = math.nan
-    while len(seconds) < repeats and sum(seconds) < LONG:
+    while len(seconds) < repeats and sum(seconds) < MAX_REPEATED_SECONDS:
         start = time.perf_counter()
         found = mm.steepest(
             mm.Stiefel(), mm.Spectral(), problem.point, problem.gradient, solver=solver
@@ -220,7 +218,7 @@ def draw(race: Race) -> Figure:
                 colour = COLOURS[kind % len(COLOURS)]
                 (handles[method],) = axis.plot(
                     [point.milliseconds for point in curve],
-                    [max(point.gap, SMALLEST) for point in curve],
+                    [max(point.gap, SMALLEST_DRAWN_GAP) for point in curve],
                     "--" if method in FITTED else "-",
                     marker=MARKERS[kind % len(MARKERS)],
                     color=colour,
@@ -281,7 +279,7 @@ def main(
         int, typer.Option(help="Solves of each problem, of which the median is taken.")
     ] = 5,
 ) -> None:
-    """Train, let every solver race on what was met, and draw the figure."""
+    """Train, run every solver on the recorded problems, and draw the figure."""
     torch.set_num_threads(threads)
     if data_path is None:
         data, name = digits(), "the bundled digits, enlarged to 3072 numbers an image"

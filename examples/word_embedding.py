@@ -2,18 +2,18 @@
 
 A network learns to predict the next word of a text. Its vocabulary has thousands of words and a batch contains a few
 hundred of them, so most rows have a gradient of zero in most steps. The methods differ only in the embedding, which has
-a learning rate of its own.
+its own learning rate.
 
-- "at rest": the row keeps its place, and its momentum decays. This is the rule of `mm.SteepestDescent`.
+- "at rest": the row does not move, and its momentum decays. This is the rule of `mm.SteepestDescent`.
 - "noise damped": the same with `noise_damping`, which shortens the steps of noisy rows.
-- "momentum kept": the row keeps its place and its momentum, as in `torch.optim.SparseAdam`.
-- "every row moves": the row goes on along its momentum, at full length, and its momentum decays.
+- "momentum kept": the row does not move, and its momentum does not change, as in `torch.optim.SparseAdam`.
+- "every row moves": the row moves along its momentum, at full length, and its momentum decays.
 - "AdamW": `torch.optim.AdamW` steps the embedding, without weight decay.
-- "frozen": the embedding stays as it was drawn. This shows how much there is to gain.
+- "frozen": the embedding keeps its initial values, as a baseline.
 
     python examples/word_embedding.py FILE
 
-FILE is any text in UTF-8. The network is an embedding and a head, or a GPT with --depth 2. Finished runs are kept under --out.
+FILE is any text in UTF-8. The network is an embedding and a head, or a GPT with --depth 2. Finished runs are stored under --out.
 """
 
 from __future__ import annotations
@@ -42,13 +42,10 @@ from modular_manifolds.training.text import Windows
 
 WORD: Final = re.compile(r"\w+(?:'\w+)*|[^\w\s]|\n")
 """A word, a punctuation mark or the end of a line."""
-
 UNKNOWN: Final = 0
-"""The token of every word that is not in the vocabulary."""
-
-RARE: Final = 10
-"""A word is rare if the training part contains it fewer than this many times."""
-
+"""The token of words outside the vocabulary."""
+RARE_BELOW_COUNT: Final = 10
+"""A word is rare if it occurs fewer times in the training part."""
 AT_REST: Final = "at rest"
 DAMPED: Final = "noise damped"
 KEPT: Final = "momentum kept"
@@ -65,7 +62,7 @@ START_EMBEDDING: Final = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A text as tokens, its last tenth held out; `counts` says how often training contains each token."""
+    """A text as tokens, with its last tenth held out; `counts` are the frequencies of tokens in the training part."""
 
     train: Windows
     test: Windows
@@ -124,7 +121,7 @@ def network(vocabulary: int, width: int, depth: int) -> mm.Module:
 
 
 def optimisers(net: mm.Module, trial: Trial) -> list[torch.optim.Optimizer]:
-    """Steepest descent, and AdamW for the embedding if the method says so."""
+    """Steepest descent, with AdamW for the embedding in the AdamW methods."""
     steepest = mm.SteepestDescent(net, trial.rate, momentum=MOMENTUM, nesterov=True)
     # No other weight has the embedding's geometry, so the group is its own.
     (group,) = (g for g in steepest.param_groups if g["param_names"] == ["embedding.weight"])
@@ -185,7 +182,7 @@ class Experiment:
         return measured(net, self.words)
 
     def run(self, trial: Trial) -> Run:
-        """The trial's result as it is on disk; the network is trained if it is not there."""
+        """The trial's result from the disk; if it is missing, the network is trained first."""
         settings = [self.width, self.depth, self.batch, self.steps, *asdict(trial).values()]
         text = torch.cat([self.words.train.tokens, self.words.test.tokens]).tolist()
         key = hashlib.sha256(json.dumps([settings, text]).encode()).hexdigest()[:16]
@@ -202,7 +199,7 @@ class Experiment:
         return run
 
     def tuned(self, method: str) -> Trial:
-        """The method's best trial of seed 0: rates on grids of factors of two, one after the other till both stay."""
+        """The method's best trial with seed 0: both rates are searched on grids of factors of 2, in turn, until neither changes."""
         if method == FROZEN:
             return self.bracketed(Trial(method, START), "rate")
         best, before = Trial(method, START, START_EMBEDDING), None
@@ -246,7 +243,7 @@ def measured(net: mm.Module, words: Words) -> Run:
         read.append(inputs.flatten())
         predicted.append(labels.flatten())
     loss = torch.cat(values).double()
-    rare = words.counts < RARE
+    rare = words.counts < RARE_BELOW_COUNT
     rare[UNKNOWN] = False
     after, of = rare[torch.cat(read)], rare[torch.cat(predicted)]
     rms = net.get_parameter("embedding.weight").square().mean(dim=1).sqrt()

@@ -3,6 +3,8 @@
 The table of contents below is the public surface, grouped by folder.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from modular_manifolds import errors as errors
 from modular_manifolds import linalg as linalg
 from modular_manifolds import models as models
@@ -91,3 +93,19 @@ from modular_manifolds.specs import NetworkSpec as NetworkSpec
 from modular_manifolds.specs import RunSpec as RunSpec
 from modular_manifolds.specs import load as load
 from modular_manifolds.specs import save as save
+
+if TYPE_CHECKING:
+    from modular_manifolds.training.plot import plot as plot
+else:
+    # Type checkers would take any name of a module that has this function.
+    def __getattr__(name: str) -> Any:
+        # The figures need matplotlib, which a program that only trains never waits for.
+        if name == "plot":
+            from modular_manifolds.training.plot import plot
+
+            return plot
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "plot"})

@@ -1,4 +1,4 @@
-"""Checks of numbers that callers pass: one for real numbers, one for whole numbers."""
+"""Checks of the real and whole numbers that callers pass."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from modular_manifolds.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an argument may be.
+    """The values that a numeric argument may take.
 
     Args:
         rule: what must hold, starting with a verb.
-        holds: whether a float is in the range; false for NaN.
+        contains: whether a float is in the range; false for NaN.
     """
 
     rule: str
-    holds: Callable[[float], bool]
+    contains: Callable[[float], bool]
 
 
 POSITIVE: Final = Range("must be finite and positive", lambda x: 0 < x < math.inf)
@@ -30,41 +30,45 @@ NOT_NEGATIVE: Final = Range("must be finite and at least 0", lambda x: 0 <= x < 
 NOT_ZERO: Final = Range("must be finite and not 0", lambda x: x != 0 and math.isfinite(x))
 
 
-def check_number(value: Any, within: Range, *, argument: str, remedy: str) -> float:
-    """Give back a real number as a Python float, or refuse it.
+def check_number(value: Any, allowed: Range, *, argument: str, remedy: str) -> float:
+    """Return a real number as a Python float, or refuse it.
 
-    Every real number is taken: Python's, numpy's, a fraction. Truth values are not numbers here.
+    Python's numbers, numpy's numbers and fractions are accepted. Booleans are not numbers here.
 
     Raises:
-        ArgumentError: `value` is not a number, or not in the range `within`.
+        ArgumentError: `value` is not a number, or not in the range `allowed`.
     """
     number = value if type(value) is float else _as_float(value)
-    if not within.holds(number):
-        raise ArgumentError(argument, within.rule, repr(value), remedy)
+    if not allowed.contains(number):
+        raise ArgumentError(argument, allowed.rule, repr(value), remedy)
     return number
 
 
 def check_count(value: Any, *, argument: str, what: str = "features", least: int = 1) -> int:
-    """Give back a whole number as a Python int, or refuse it.
+    """Return a whole number as a Python int, or refuse it.
 
-    Everything that Python takes as an index is a whole number: Python's, numpy's, a torch tensor of one. Truth
-    values are not.
+    Everything that Python accepts as an index is a whole number: Python's, numpy's, a torch tensor of one. Booleans
+    are not.
+
+    Args:
+        what: the things that are counted, for the message.
+        least: the smallest number allowed.
 
     Raises:
         ArgumentError: `value` is not a whole number, or below `least`.
     """
-    number = whole(value)
+    number = as_whole_number(value)
     if number is None or number < least:
         rule = "a positive whole number" if least == 1 else f"a whole number of at least {least}"
         raise ArgumentError(argument, f"must be {rule}", repr(value), f"Pass the number of {what}.")
     return number
 
 
-def whole(value: Any) -> int | None:
-    """A whole number as a Python int; None for anything else."""
+def as_whole_number(value: Any) -> int | None:
+    """`value` as a Python int if it is a whole number; None otherwise."""
     if type(value) is int:
         return value
-    # A tensor of truth values is an index to Python.
+    # Python accepts a tensor of one boolean as an index.
     if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
         return None
     try:
@@ -75,14 +79,14 @@ def whole(value: Any) -> int | None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a real number and no truth value."""
+    """Whether `value` is a real number and not a boolean."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _as_float(value: Any) -> float:
-    """A real number as a Python float; NaN, which is in no range, for anything else."""
+    """`value` as a Python float if it is a real number; otherwise NaN, which is in no range."""
     if not is_number(value):
-        count = whole(value)
+        count = as_whole_number(value)
         if count is None:
             return math.nan
         value = count

@@ -1,11 +1,11 @@
-"""One family: every error that a caller can cause.
+"""The errors that a caller can cause.
 
 Each message is one line in one order: argument, rule, value seen, remedy.
 """
 
 
 class ModularManifoldsError(Exception):
-    """Root of the family: catch this to catch everything a caller can cause."""
+    """Base class of all errors below: catch it to catch everything that a caller can cause."""
 
 
 class ArgumentError(ModularManifoldsError, ValueError):
@@ -19,7 +19,10 @@ class ArgumentError(ModularManifoldsError, ValueError):
     """
 
     def __init__(self, argument: str, rule: str, seen: object, remedy: str) -> None:
-        self.argument, self.rule, self.seen, self.remedy = argument, rule, seen, remedy
+        self.argument: str = argument
+        self.rule: str = rule
+        self.seen: object = seen
+        self.remedy: str = remedy
         super().__init__(f"{argument} {rule}, got {seen}. {remedy}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, object, str]]:
@@ -28,27 +31,27 @@ class ArgumentError(ModularManifoldsError, ValueError):
 
 
 class SpaceError(ArgumentError):
-    """Two modules were composed whose spaces do not fit."""
+    """Two composed modules have spaces that do not match."""
 
 
 class ShapeError(ArgumentError):
-    """A tensor has a shape that the manifold, the norm or the solver cannot take."""
+    """A tensor has a shape that the manifold, the norm or the solver does not support."""
 
 
 class PartIndexError(ArgumentError, IndexError):
-    """A composition has no part at this place."""
+    """A composition has no part with this index."""
 
 
 class SharedWeightError(ArgumentError):
-    """One weight appears at two places of a network."""
+    """A weight appears twice in a network."""
 
 
 class UnconstrainedParameterError(ArgumentError):
-    """A parameter has no manifold, so no step for it is defined."""
+    """A parameter has no manifold, so its step is not defined."""
 
 
 class UnsupportedPairError(ArgumentError):
-    """No solver is known for this pair of a manifold and a norm."""
+    """No solver is known for this pair of manifold and norm."""
 
 
 class NonFiniteError(ArgumentError):
@@ -56,7 +59,7 @@ class NonFiniteError(ArgumentError):
 
 
 class BackendError(ArgumentError):
-    """A backend was asked for by name and cannot be used."""
+    """The backend that the caller named cannot be used."""
 
 
 class SpecError(ArgumentError):
@@ -64,12 +67,12 @@ class SpecError(ArgumentError):
 
 
 class DataError(ArgumentError):
-    """Training data is missing, empty or of another layout than promised."""
+    """Training data is missing, empty or has another layout than declared."""
 
 
 class CheckpointError(ArgumentError):
-    """A checkpoint or a run directory is damaged or of another version."""
+    """A checkpoint or a run directory is damaged or has another version."""
 
 
 class CertificateError(ArgumentError):
-    """Something that was certified turned out false: a declared number is wrong, or this library is."""
+    """A certified statement turned out false: a declared number is wrong, or this library has a bug."""

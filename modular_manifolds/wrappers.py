@@ -1,4 +1,4 @@
-"""The wrappers that torch puts around a network, and the network inside them."""
+"""Torch's wrappers around a network, such as `torch.compile`'s, and the network inside them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ WRAPPERS: Final = (
     ("torch.nn.parallel.distributed", "DistributedDataParallel", "module"),
     ("torch.optim.swa_utils", "AveragedModel", "module"),
 )
-"""The file and the class of each wrapper, and the attribute that holds the network inside."""
+"""For each wrapper: its module, its class, and the attribute that holds the network inside."""
 
 
 def unwrapped(net: Any) -> Any:
-    """The network inside torch's wrappers, in any order and number; anything else as it is.
+    """The network inside any nesting of torch's wrappers; anything else is returned unchanged.
 
-    Looked through are `torch.compile`, `DataParallel`, `DistributedDataParallel` and `AveragedModel`. Nothing is
+    The wrappers are `torch.compile`, `DataParallel`, `DistributedDataParallel` and `AveragedModel`. Nothing is
     copied: the weights are those that the wrapper uses.
     """
     *_, (_, inner) = layers(net)
@@ -55,7 +55,7 @@ def averages_gradients(net: Any) -> bool:
 
 
 def layers(net: Any) -> Iterator[tuple[str, Any]]:
-    """`net` and everything inside its wrappers, from the outside to the network itself; each with its name."""
+    """The name and the object of each layer of wrapping, from the outermost wrapper to the network itself."""
     while True:
         name, attribute = _wrapper(net)
         yield name, net
@@ -65,9 +65,9 @@ def layers(net: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _wrapper(net: object) -> tuple[str, str]:
-    """The name of the type of `net`, and the attribute that holds the network inside; empty for no wrapper."""
-    # The type decides: a compiled module may name the wrapped class as its `__class__`. A file that nobody has imported
-    # has made no wrapper, and importing torch's compiler takes seconds.
+    """The type name of `net`, and the attribute that holds the network inside; empty if `net` is not a wrapper."""
+    # The type decides, because a compiled module may report the wrapped class as its `__class__`. Only modules that are
+    # imported already are looked at: importing torch's compiler takes seconds.
     for file, name, attribute in WRAPPERS:
         kind = getattr(sys.modules.get(file), name, None)
         if kind is not None and issubclass(type(net), kind):

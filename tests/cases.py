@@ -136,6 +136,9 @@ def instances(kind: type[mm.Manifold]) -> list[mm.Manifold]:
     return found
 
 
+SOLVERS: list[SolverCase] = list(solver_cases())
+
+
 @dataclass(frozen=True)
 class ModuleCase:
     """A module that takes vectors, or tuples of vectors of given sizes.

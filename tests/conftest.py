@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "seeds_as_written: compares with what was computed without --seed"
     )
+    config.addinivalue_line("markers", "long: takes many seconds, so it begins before the others")
     # Small matrices in workers that share the cores: more threads would only wait for one another.
     torch.set_num_threads(config.option.threads)
     hide_capabilities(HIDDEN[config.option.processor])
@@ -64,6 +65,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture of the test is made."""
     as_written = item.get_closest_marker("seeds_as_written") is not None
     SHIFT.by = 0 if as_written else APART * item.config.option.seed
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin long tests first, so that no worker waits for one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_collection_finish() -> None:
@@ -133,7 +139,7 @@ settings.register_profile(
     "quick",
     deadline=None,
     derandomize=True,
-    max_examples=40,
+    max_examples=25,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -14,7 +14,7 @@ SIZES = {
     torch.float32: (1.0, 1e-3, 1e6, 1e-20, 1e20, 1e-30, 1e30, 1e-38, 1e-45, 1e38, 3.4e38),
     torch.float64: (1.0, 1e-3, 1e6, 1e-100, 1e100, 1e-200, 1e200, 1e-308, 5e-324, 1e308, 1.7e308),
 }
-"""From the smallest denormal number of a dtype to its largest number; the ordinary sizes first."""
+"""Sizes from the smallest denormal number of a dtype to its largest number; the ordinary ones first."""
 
 RADII = (1.0, 1.7, 1e-3, 1e3, 1e-30, 1e30)
 STEPS = (0.1, 0.0, 1e-30, 1e-8, 1.0, 1e3, 1e20, 1e38)

@@ -1,4 +1,4 @@
-"""What a caller may have told torch about modes and precision: the one table for steps, functions and reports."""
+"""Modes and precisions that a caller may have set in torch: the one table for steps, functions and reports."""
 
 from __future__ import annotations
 

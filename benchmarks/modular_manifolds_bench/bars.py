@@ -1,4 +1,4 @@
-"""The benchmarks themselves: what is compared with what, and which bar must hold."""
+"""The benchmarks: the comparisons, and the required ratios."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from modular_manifolds_bench.recordings import Recordings, Settings
 from modular_manifolds_bench.report import Row, amount
 from modular_manifolds_bench.timing import Contender, Ratio, Timings, interleave
 
-GAP = 1e-2
+MAX_GAP = 1e-2
 STEP_BAR = 1.5
 PLAIN_BAR = 0.8
 WHOLE_BAR = 0.7
 SEED_BAR: Final[dict[tuple[int, int], float]] = {(128, 3072): 100.0}
 SEED_BAR_ELSEWHERE = 30.0
 RESIDUALS: Final[dict[torch.dtype, float]] = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-NO_TREND = 1.5
-"""The last thousand residuals may be this many times the first thousand: rounding is noise."""
-ROUNDING = 1.05
-"""A step's small bookkeeping tensors beside the stack itself."""
-SLOW = 768 * 768
-"""The number of entries from which dual ascent takes many seconds a step, and is timed in one round."""
+MAX_RESIDUAL_GROWTH = 1.5
+"""The largest accepted ratio of the last thousand residuals to the first thousand."""
+MEMORY_TOLERANCE_FACTOR = 1.05
+"""A tolerance for a step's small tensors besides the stack."""
+ONE_ROUND_MIN_ENTRIES = 768 * 768
+"""The smallest number of entries at which dual ascent, with many seconds a step, is timed in one round only."""
 
 
 def manifold_muon(recordings: Recordings) -> Iterator[Row]:
@@ -56,8 +56,8 @@ def step_rows(problem: Problem, best: float, settings: Settings) -> Iterator[Row
         timings,
         MUON,
         ratio,
-        bar=f"≤ {STEP_BAR:g} at a gap ≤ {GAP:g}",
-        met=ratio.value <= STEP_BAR and gap <= GAP,
+        bar=f"≤ {STEP_BAR:g} at a gap ≤ {MAX_GAP:g}",
+        met=ratio.value <= STEP_BAR and gap <= MAX_GAP,
         note=f"gap {gap:.1e}, certified {certificate:.1e}",
     )
     for other in steppers[2:]:
@@ -102,7 +102,7 @@ def seed_row(problem: Problem, best: float, settings: Settings) -> Row:
     name = "dual ascent"
     remembering = quality.Remembering()
     seed = contenders.ours(problem, name=name, solver=remembering, warm=False)
-    most = 1 if problem.shape[0] * problem.shape[1] >= SLOW else None
+    most = 1 if problem.shape[0] * problem.shape[1] >= ONE_ROUND_MIN_ENTRIES else None
     timings = _timed([mine.contender(problem), seed.contender(problem, most=most)], settings)
     gap, _ = gaps(problem, best, mine)
     (direction,) = remembering.found
@@ -205,8 +205,8 @@ def memory_rows(name: str, found: StepMemory) -> Iterator[Row]:
         ours=found.transient,
         theirs=found.largest,
         ratio=found.transient / found.largest,
-        bar=f"≤ {ROUNDING:g}",
-        met=found.transient <= ROUNDING * found.largest,
+        bar=f"≤ {MEMORY_TOLERANCE_FACTOR:g}",
+        met=found.transient <= MEMORY_TOLERANCE_FACTOR * found.largest,
         note=f"{found.transient / found.weights:.1f} times the weights",
     )
 
@@ -232,8 +232,8 @@ def residual_drift(recordings: Recordings) -> Iterator[Row]:
             unit="",
             ours=found.largest,
             ratio=found.growth,
-            bar=f"≤ {bound:g}, last tenth / first ≤ {NO_TREND:g}",
-            met=found.largest <= bound and found.growth <= NO_TREND,
+            bar=f"≤ {bound:g}, last tenth / first ≤ {MAX_RESIDUAL_GROWTH:g}",
+            met=found.largest <= bound and found.growth <= MAX_RESIDUAL_GROWTH,
             note="the ratio is last / first tenth",
         )
 

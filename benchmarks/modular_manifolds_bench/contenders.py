@@ -24,10 +24,9 @@ NOT_INSTALLED = "not installed: pip install 'modular-manifolds[bench]'"
 
 @dataclass(frozen=True)
 class Stepper:
-    """An optimiser on weights of its own, and the way back to any recorded moment.
+    """An optimiser with its own weights, which can be reset to any recorded moment.
 
-    `restore(moment)` writes weights, gradients, learning rate and state into the optimiser; `step` is
-    the optimiser's own.
+    `restore(moment)` writes weights, gradients, learning rate and state into the optimiser; `step` takes one step.
     """
 
     name: str

@@ -13,7 +13,7 @@ from modular_manifolds.training.split import Split
 from modular_manifolds_bench.gradients import MOMENTUM
 
 BATCH = 64
-EVERY = 10
+MEASURE_EVERY_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def drift(
         optimizer.zero_grad()
         functional.cross_entropy(net(data[chosen]), images.labels[chosen]).backward()
         optimizer.step()
-        if step % EVERY == EVERY - 1 or steps < EVERY:
+        if step % MEASURE_EVERY_STEPS == MEASURE_EVERY_STEPS - 1 or steps < MEASURE_EVERY_STEPS:
             seen.append(
                 max(
                     float(geometry.manifold.residual(parameters[path].detach().double()))

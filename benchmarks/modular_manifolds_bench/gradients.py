@@ -64,8 +64,8 @@ def images_of_cifar10(folder: Path) -> Split:
 def enlarged_digits() -> Split:
     """The bundled digits of 8×8 pixels, bilinearly enlarged to 32×32, three channels of one digit.
 
-    Every channel is shifted by up to four pixels of its own. Enlarged alone, the images would span no
-    more than 64 dimensions and gradients have rank 64; those of photographs have full rank.
+    Each channel has its own shift of up to four pixels. Without shifts the images would span at most 64 dimensions and
+    gradients would have rank 64, while those of photographs have full rank.
     """
     digits = digits_alone()
     count = len(digits.images)
@@ -81,7 +81,7 @@ def enlarged_digits() -> Split:
 
 
 def digits_alone() -> Split:
-    """The bundled digits as they are: 64 numbers an image."""
+    """The bundled digits with 64 pixels."""
     return load_data("digits").train
 
 
@@ -128,12 +128,12 @@ def record(
     batch: int = BATCH,
     watch: Callable[[str], None] = lambda _: None,
 ) -> list[tuple[str, Moment]]:
-    """Train `net` and keep what every weight met at the steps `at`, counted from 0; stop at the last.
+    """Train `net`, and record every weight's Moment at the steps `at`, counted from 0; stop at the last.
 
-    `steps` is how long the training is that the learning rate falls over.
+    `steps` is the length of the training, over which the learning rate falls.
 
     Returns:
-        The paths of the weights, each with a Moment of that weight alone, step by step.
+        Pairs of a weight's path and its Moment, step by step.
     """
     found: list[tuple[str, Moment]] = []
     for step, optimizer in training(net, images, steps=steps, lr=lr, share=share, batch=batch):
@@ -200,7 +200,7 @@ def large_net(images: Split, watch: Callable[[str], None]) -> list[Problem]:
 
 
 def deep_net(watch: Callable[[str], None]) -> Problem:
-    """64 square weights of 64×64 with absolute values between them, on the digits as they are."""
+    """64 square weights of 64×64 with absolute values between them, on the bundled digits."""
     net = _seeded((64,) * 65, mm.Abs)
     found = record(
         net, digits_alone(), steps=40, at=(10, 20, 30), lr=1.0, share=1 / 64, watch=watch

@@ -1,4 +1,4 @@
-"""The language model beside the same network in plain torch: what composition costs."""
+"""The cost of composition: the language model compared with the same network in plain torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory as torch's CPU allocator reports it to the profiler, what single operations need inside included."""
+"""Memory from the events of torch's CPU allocator, including the work space of single operations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEASURED = "modular_manifolds_bench.measured"
 
 @dataclass(frozen=True)
 class Use:
-    """Bytes above what was there before: at the highest point, and what stayed."""
+    """Additional bytes: at the peak, and at the end."""
 
     peak: int
     kept: int
@@ -30,9 +30,9 @@ class Use:
 def measure(run: Callable[[], object], *, prepare: Callable[[], object] = lambda: None) -> Use:
     """The memory that `run` allocates on the CPU, from the allocator's events in the order they came.
 
-    Every allocation of torch counts, also the work space of a decomposition; what other libraries
-    allocate for themselves does not. What `run` frees must have been allocated by it or by `prepare`,
-    which runs right before it and is not counted: of older blocks the allocator tells no size.
+    Every allocation of torch counts, including the work space of decompositions; allocations of other libraries do not.
+    `run` may free only blocks of its own or of `prepare`, which runs before it and is not counted, because the sizes of
+    older blocks are unknown.
     """
     with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         prepared = prepare()
@@ -68,7 +68,7 @@ class StepMemory:
 
 
 def of_steps(optimizer: torch.optim.Optimizer) -> StepMemory:
-    """Measure an optimiser that has gradients and its state: what it holds, what a step needs on top.
+    """Measure an optimiser with gradients and state: the bytes of its state, and the additional bytes of a step.
 
     `allowed_state` is momentum and one n×n dual a weight, n the shorter side, both as wide as the
     weights.

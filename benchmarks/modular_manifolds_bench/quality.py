@@ -69,7 +69,7 @@ def best_dual(moment: Moment) -> float:
 
 
 def direction(moment: Moment) -> Tensor:
-    """The direction that the default solver finds from what a step of training starts from."""
+    """The direction of the default solver from the starting values of a training step."""
     return mm.steepest(
         mm.Stiefel(),
         mm.Spectral(),

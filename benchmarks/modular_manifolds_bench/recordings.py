@@ -26,11 +26,11 @@ class Settings:
     """The settings of a run.
 
     Args:
-        data_path: the folder with CIFAR-10's Parquet files; the bundled digits without it.
-        rounds: at most so many a comparison.
-        seconds: no further round of a comparison once its timed steps took this long, after three.
-        drift_steps: how long the weights are watched.
-        watch: is told what is being done.
+        data_path: the folder with CIFAR-10's Parquet files; None for the bundled digits.
+        rounds: the largest number of rounds of a comparison.
+        seconds: a comparison ends after three rounds if its timed steps took this long.
+        drift_steps: the number of steps in the drift benchmark.
+        watch: called with a description of the current work.
     """
 
     data_path: Path | None = None
@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Recordings:
-    """The recorded problems, each made once, when it is first asked for."""
+    """The recorded problems, each made at its first use."""
 
     settings: Settings
 

@@ -18,14 +18,16 @@ class Row:
     """One comparison.
 
     Args:
-        bench: the name of the benchmark, as `--only` takes it.
-        what: what is compared.
-        ours, theirs: the two numbers, in `unit`; None if there is none.
-        ratio, low, high: the ratio that the bar is about and the quartiles over rounds; None if there
-            is none.
-        bar: what must hold, in words; empty for a row that is for orientation only.
-        met: whether it holds; None if there is no bar or nothing could be measured.
-        note: what else is to know.
+        bench: the name of the benchmark for `--only`.
+        what: a description of the comparison.
+        ours: the two numbers, in `unit`; None if there is none.
+        theirs: the two numbers, in `unit`; None if there is none.
+        ratio: the measured ratio and its quartiles over rounds; None if there is none.
+        low: the measured ratio and its quartiles over rounds; None if there is none.
+        high: the measured ratio and its quartiles over rounds; None if there is none.
+        bar: the required condition as a text; empty if there is none.
+        met: whether the condition holds; None without a bar or a measurement.
+        note: a remark.
     """
 
     bench: str
@@ -73,7 +75,7 @@ class Report:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 "report",
-                "must be what `modular-manifolds bench --json` wrote",
+                "must be a file of `modular-manifolds bench --json`",
                 f"{type(error).__name__}: {error}",
                 "Run the command again.",
             ) from None

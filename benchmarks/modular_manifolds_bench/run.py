@@ -16,8 +16,8 @@ def run(settings: Settings, *, only: Sequence[str] = (), threads: int = 2) -> Re
     """Run the benchmarks named in `only`, or all, with `threads` threads.
 
     Raises:
-        ArgumentError: a name is unknown, or a number out of range. DataError: the images cannot be
-        read.
+        ArgumentError: a name is unknown, or a number out of range.
+        DataError: the images cannot be read.
     """
     for name in only:
         if name not in BENCHES:

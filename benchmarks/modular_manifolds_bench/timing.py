@@ -14,16 +14,15 @@ import torch
 from modular_manifolds.errors import ArgumentError
 
 LEAST_ROUNDS = 3
-"""Below this a median is a single measurement."""
+"""The smallest number of rounds: a median of fewer is a single measurement."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to time. `prepare(round)` brings back its start, outside the clock; `run` is timed.
+    """A function to time: `prepare(round)` restores the start and is not timed; `run` is timed.
 
     Args:
-        most: takes part in at most so many rounds, and is not warmed up if that is one: for work that takes
-            many seconds.
+        most: the largest number of rounds, for slow functions; with 1 there is no warm-up.
     """
 
     name: str

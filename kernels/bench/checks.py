@@ -1,4 +1,4 @@
-"""Every kernel against float64."""
+"""Comparisons of every kernel with float64."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Checked:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within what is allowed; NaN is not."""
+        """Whether the error is at most the allowed one; false for NaN."""
         return self.error <= self.allowed
 
 
 def relative(found: Tensor, exact: Tensor) -> float:
-    """`‖found − exact‖_F / ‖exact‖_F`, of a stack together."""
+    """`‖found − exact‖_F / ‖exact‖_F` over the whole stack."""
     return float((found.double() - exact).norm() / exact.norm())
 
 
 def checks(device: torch.device) -> Iterator[Checked]:
-    """Public functions everywhere; on a GPU single products too."""
+    """Compare the public functions with float64; on a GPU the single products too."""
     for shape in (
         (3, 17, 17),
         (5, 64, 64),
@@ -78,18 +78,18 @@ def checks(device: torch.device) -> Iterator[Checked]:
 
 
 def product_checks(device: torch.device) -> Iterator[Checked]:
-    """The products that large matrices are made of."""
+    """Compare the Gram matrix, the polynomial and its application, as large matrices use them, with float64."""
     machine = machine_of(device.index or 0)
     x = drawn(2, 300, 500, device=device)
     cases: tuple[tuple[Precision, float], ...] = (("fp32", 5e-6), ("bf16", 2e-2))
     for precision, allowed in cases:
-        given = x if precision == "fp32" else x.bfloat16()
-        r, _ = launches.gram(machine, given, precision)
-        yield Checked(f"gram {precision}", relative(r, naive.gram(given.double())), allowed)
+        operand = x if precision == "fp32" else x.bfloat16()
+        r, _ = launches.gram(machine, operand, precision)
+        yield Checked(f"gram {precision}", relative(r, naive.gram(operand.double())), allowed)
         yield Checked(f"gram {precision}, symmetric", 0.0 if torch.equal(r, r.mT) else 1.0, 0.0)
         p = launches.polynomial(machine, r, r, (0.5, -2.0, 1.5), precision)
         exact = naive.polynomial(r.double(), r.double(), 0.5, -2.0, 1.5)
         yield Checked(f"polynomial {precision}", relative(p, exact), allowed)
-        y = launches.apply(machine, p, given, 0.5, 1.5, precision, out=torch.empty_like(given))
-        exact = naive.apply(p.double(), given.double(), 0.5, 1.5)
+        y = launches.apply(machine, p, operand, 0.5, 1.5, precision, out=torch.empty_like(operand))
+        exact = naive.apply(p.double(), operand.double(), 0.5, 1.5)
         yield Checked(f"apply {precision}", relative(y, exact), allowed)

@@ -1,4 +1,4 @@
-"""Every kernel against float64, and on a GPU against what torch and others do; a table, and JSON if asked.
+"""Compare every kernel with float64, and on a GPU its time with torch's and others'; print a table, optionally JSON.
 
     python kernels/bench/compare.py --json measured.json
 
@@ -39,7 +39,7 @@ def environment(device: torch.device) -> dict[str, str | None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check, time if there is a GPU, print, write; 1 if a check failed."""
+    """Run the checks, and the timings on a GPU; print and write the results; return 1 if a check failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="write the results here too")
     parser.add_argument("--budget", type=float, default=1.0, help="seconds of each timing, at most")

@@ -1,4 +1,4 @@
-"""The weights of GPT-2 small as matrices, without the network around them: for this library and for torch's optimisers."""
+"""The weights of GPT-2 small as matrices, without its network, for this library's and torch's optimisers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POSITIONS: Final = 1024
 
 
 def hidden_shapes(width: int = WIDTH) -> list[tuple[int, ...]]:
-    """All matrices inside the layers: queries, keys and values, one matrix a head; their mix; up; down."""
+    """The shapes of all matrices in the layers: queries, keys and values with one matrix for each head; output; up; down."""
     heads = (HEADS, width // HEADS, width)
     inner = 4 * width
     return [
@@ -33,7 +33,7 @@ def hidden_shapes(width: int = WIDTH) -> list[tuple[int, ...]]:
 
 
 def embedding_shapes(width: int = WIDTH) -> list[tuple[int, ...]]:
-    """The tables of tokens and of positions, a vector a row."""
+    """The shapes of the token and position tables, with one vector in each row."""
     return [(TOKENS, width), (POSITIONS, width)]
 
 

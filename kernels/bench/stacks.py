@@ -1,4 +1,4 @@
-"""The matrices that are compared on, and their polar factors."""
+"""The matrices of the comparisons, and their polar factors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sections of `step.py`: each steps the weights of GPT-2 small on a GPU, and gives back what it found."""
+"""The sections of `step.py`: each steps the weights of GPT-2 small on a GPU and returns its findings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Found = dict[str, Any]
 def prepared(
     device: str, width: int, *, manifold: mm.Manifold, capturable: bool = False
 ) -> tuple[mm.Module, mm.SteepestDescent]:
-    """Weights with numbers and gradients, and their optimiser."""
+    """Weights with values and gradients, and their optimiser."""
     net = gpt2.network(manifold, device, width)
     gpt2.fill_(net.parameters(), seed=0)
     return net, mm.SteepestDescent(net, RATE, momentum=0.95, nesterov=True, capturable=capturable)
@@ -38,7 +38,7 @@ def prepared(
 
 @contextmanager
 def by_torch() -> Iterator[None]:
-    """While inside, torch computes whatever no plan gives to the kernels."""
+    """A context in which torch computes everything that a plan does not assign to the kernels."""
     reason = "torch's path is timed"
     before = kernels.why_not, kernels.why_not_on
     kernels.why_not = kernels.why_not_on = lambda *_, **__: reason
@@ -81,7 +81,7 @@ def steps_without_waiting(device: str = "cuda", width: int = gpt2.WIDTH) -> Foun
 
 
 def captured(steps: int = 3) -> Found:
-    """Steps of a captured graph beside the same steps taken one by one."""
+    """Compare steps of a captured graph with the same steps in eager mode."""
     (net, opt), (other_net, other) = (
         prepared("cuda", gpt2.WIDTH, manifold=mm.Stiefel(), capturable=True) for _ in range(2)
     )
@@ -107,7 +107,7 @@ def captured(steps: int = 3) -> Found:
 
 
 def milliseconds(run: Callable[[], object]) -> float:
-    """One call from an idle device to an idle device, host included."""
+    """The time of one call, from an idle device to an idle device, including the host."""
     torch.cuda.synchronize()
     start = time.perf_counter()
     run()
@@ -126,7 +126,7 @@ def interleaved(runs: Mapping[str, Callable[[], object]], *, budget: float) -> d
 
 
 def launches_of(run: Callable[[], object]) -> int:
-    """How many kernels, copies and fills the profiler sees on the device in one call."""
+    """The number of kernels, copies and fills on the device in one call, by the profiler."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     torch.cuda.synchronize()
     with torch.profiler.profile(activities=activities) as profile:

@@ -1,4 +1,4 @@
-"""The kernels' times on a GPU beside those of torch and others."""
+"""Timings of the kernels on a GPU, compared with torch and others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Timed:
 
     @property
     def ratio(self) -> float:
-        """Above one if ours is faster."""
+        """Their time divided by ours."""
         return self.others / self.ours
 
 
@@ -116,7 +116,7 @@ def timings(budget: float) -> Iterator[Timed]:
 
 
 def elementwise(budget: float, device: torch.device) -> Iterator[Timed]:
-    """Retraction and pre-step beside the same in torch."""
+    """Timings of retraction and pre-step, compared with torch."""
     w, a = (polar(drawn(96, 64, 768, device=device)).float() for _ in range(2))
     mine = milliseconds(lambda: kernels.stiefel_retract(w, a, eta=0.01), budget=budget)
     theirs = milliseconds(lambda: naive.stiefel_retract(w, a, 0.01, 1), budget=budget)

@@ -1,7 +1,7 @@
 """Triton kernels for the matrix sign and the Stiefel manifold, usable with torch alone.
 
-Tensors on cuda go through the kernels, all others through plain torch. Triton is imported at the first
-launch, so this imports anywhere.
+Tensors on cuda are computed by the kernels, all others by plain torch. Triton is imported at the first
+launch, so the package can be imported on any machine.
 """
 
 from modular_manifolds_kernels.certificate import Bound as Bound

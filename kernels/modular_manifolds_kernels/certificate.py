@@ -1,4 +1,4 @@
-"""A bound on the gap of a direction by kernels: one launch for all inner products, one for the bound."""
+"""A bound on the gap of a direction by kernels: one launch for the inner products, one for the bound."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from modular_manifolds_kernels.shipped import choose
 
 @dataclass(frozen=True)
 class Bound:
-    """The numbers of a bound `gap = <G, A> · kept / (lost + attained) + whole + rounding/s`, in this order.
+    """The constants of the bound `gap = <G, A> · kept / (lost + attained) + whole + rounding/s`, in this order.
 
-    Here `lost = s · min(max(share · (squares − ‖Ω‖_F²), 0), each)`, and `attained` is `<L, R>`, or `−<G, A>` without
-    those. If `s ≤ least` there is no direction.
+    Here `lost = s · min(max(share · (squares − ‖Ω‖_F²), 0), each)`. `attained` is `<L, R>` for a pair (L, R), otherwise
+    `−<G, A>`. If `s ≤ least`, the gradient has no tangent part, and direction and gap are zero.
     """
 
     share: float
@@ -38,25 +38,31 @@ def certify_(
     info: Tensor | None,
     bound: Bound,
 ) -> Tensor:
-    """`naive.certify_` by kernels: the gap of shape (batch,), for stacks of shape (batch, …) with any strides."""
+    """`naive.certify_` by kernels: the gap, shape (batch,), for stacks of shape (batch, …) with any strides."""
     batch, n, k = a.shape
-    side, split = omega.shape[-1], pair is not None
+    side, has_pair = omega.shape[-1], pair is not None
     # Without a pair the pointers are not read.
     left, right = (a, a) if pair is None else pair
-    down, across = left.shape[1:]
-    row = choose("overlaps", "fp32", machine.target, SPLIT=split)
-    last = choose("certify", "fp32", machine.target, SPLIT=split, FACTORED=info is not None)
+    pair_rows, pair_columns = left.shape[1:]
+    row = choose("overlaps", "fp32", machine.target, SPLIT=has_pair)
+    certify_row = choose(
+        "certify", "fp32", machine.target, SPLIT=has_pair, FACTORED=info is not None
+    )
     assert row is not None
-    assert last is not None
+    assert certify_row is not None
     block, block_k = int(row.constexprs["BLOCK"]), int(row.constexprs["BLOCK_K"])
-    shapes = [(n, k), (side, side), (down, across)]
+    shapes = [(n, k), (side, side), (pair_rows, pair_columns)]
     parts = max(-(-m // block) * -(-c // block_k) for m, c in shapes)
     sums = torch.empty(batch, 3, parts, dtype=torch.float32, device=a.device)
     strides = [stride for x in (a, g, omega, left, right) for stride in x.stride()]
-    sizes = (n, k, side, down, across, parts)
+    sizes = (n, k, side, pair_rows, pair_columns, parts)
     machine.launch(row, (batch * parts,), a, g, omega, left, right, sums, *sizes, *strides)
     gap = torch.empty(batch, dtype=torch.float32, device=a.device)
-    tiles = -(-n // int(last.constexprs["BLOCK"])) * -(-k // int(last.constexprs["BLOCK_K"]))
+    tiles = -(-n // int(certify_row.constexprs["BLOCK"])) * -(
+        -k // int(certify_row.constexprs["BLOCK_K"])
+    )
     results = (a, sums, scale, scale if info is None else info, gap)
-    machine.launch(last, (batch * tiles,), *results, *astuple(bound), n, k, parts, *a.stride())
+    machine.launch(
+        certify_row, (batch * tiles,), *results, *astuple(bound), n, k, parts, *a.stride()
+    )
     return gap

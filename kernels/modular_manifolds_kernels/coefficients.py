@@ -1,4 +1,4 @@
-"""The polynomials `p(x) = a x + b x³ + c x⁵` that the kernels use unless told otherwise."""
+"""The default polynomials `p(x) = a x + b x³ + c x⁵` of the kernels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 Polynomial = tuple[float, float, float]
 
 _SAFETY: Final = 1.01
+"""The factor by which the paper shrinks the range of all polynomials but the last."""
 _RAW: Final[tuple[Polynomial, ...]] = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -24,8 +25,8 @@ def _shrunk(raw: tuple[Polynomial, ...]) -> tuple[Polynomial, ...]:
 
 POLAR_EXPRESS: Final[tuple[Polynomial, ...]] = (*_shrunk(_RAW), (1.875, -1.25, 0.375))
 """Amsel, Persson, Musco, Gower, "The Polar Express" (2025, arXiv 2505.16932): optimal for singular
-values in [1e-3, 1], in this order. All but the last are shrunk by 1.01 as the paper advises, so that
-rounding in half precision cannot push a singular value past the stable range."""
+values in [1e-3, 1], in this order. All but the last are shrunk by 1.01 as the paper advises. Rounding in
+half precision then cannot push a singular value past the stable range."""
 
 FOUR_STEPS: Final[tuple[Polynomial, ...]] = (
     *_shrunk(
@@ -37,6 +38,6 @@ FOUR_STEPS: Final[tuple[Polynomial, ...]] = (
     ),
     (2.6177330845098274, -1.9412888952818121, 0.4486398450192728),
 )
-"""The same construction, four steps for singular values in [1/400, 1]: all come within 0.27 of 1, while the
-five steps of `torch.optim.Muon` leave 0.318. Below, less is kept than by those: the slope at zero is 314,
-theirs 485."""
+"""The same construction with four steps for singular values in [1/400, 1]: all come within 0.27 of 1. The five
+steps of `torch.optim.Muon` reach 0.318. Smaller singular values grow less: the slope at zero is 314 instead of
+485."""

@@ -1,4 +1,4 @@
-"""One way to compile one kernel."""
+"""The compile-time configuration of a kernel."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ TARGETS: Final = ("sm_80", "sm_90", "sm_100", "gfx942")
 
 @dataclass(frozen=True)
 class Configuration:
-    """One shipped way to compile one kernel.
+    """One shipped configuration of one kernel.
 
     Args:
         kernel: key of `KERNELS`.
         dtype: precision of the operands of the matrix products, `"bf16"` or `"fp32"`.
         target: architecture, one of `TARGETS`.
-        constexprs: compile-time arguments, block sizes among them.
-        warps, stages: as Triton counts them.
+        constexprs: compile-time arguments, including block sizes.
+        warps: Triton's `num_warps` and `num_stages`.
+        stages: as `warps`.
         layout: `"rows"` if the long side is contiguous, `"columns"` if the short side is.
     """
 
@@ -32,8 +33,8 @@ class Configuration:
     layout: str = "rows"
 
 
-TOGETHER: Final = 48
-"""How many tensors a kernel takes in one of its lists."""
+TENSORS_PER_LAUNCH: Final = 48
+"""The length of a kernel's list of tensors."""
 
 _WITHOUT_PRODUCTS: Final = (
     "move",

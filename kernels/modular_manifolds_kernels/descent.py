@@ -1,4 +1,4 @@
-"""Weights that lie apart, by kernels: one launch takes up to `TOGETHER` of them if they have one orientation."""
+"""Kernels on lists of weights: one launch takes up to `TENSORS_PER_LAUNCH` weights of one orientation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from modular_manifolds_kernels.configuration import TOGETHER as TOGETHER
+from modular_manifolds_kernels.configuration import TENSORS_PER_LAUNCH as TENSORS_PER_LAUNCH
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.shipped import Configuration, Precision, choose
 
-HALF: Final = (torch.bfloat16, torch.float16)
+HALF_DTYPES: Final = (torch.bfloat16, torch.float16)
 
 
 def descend_(
@@ -28,15 +28,21 @@ def descend_(
     turned: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
     """`naive.descend_` by kernels: a stack (batch, n, k), and the largest entry of each of its rows, (batch, n)."""
-    device, held = gradients[0].device, len(momenta) > 0
+    device, has_momenta = gradients[0].device, len(momenta) > 0
     batch, n, k = stack_shape(gradients, turned)
     out = torch.empty(batch, n, k, dtype=torch.float32, device=device)
     largest = torch.empty(batch, n, dtype=torch.float32, device=device)
-    row = _row(machine, "descend", gradients[0].dtype, MOMENTUM=held, NESTEROV=nesterov and held)
+    row = _row(
+        machine,
+        "descend",
+        gradients[0].dtype,
+        MOMENTUM=has_momenta,
+        NESTEROV=nesterov and has_momenta,
+    )
     matrices = batch // len(gradients)
-    for taken, grid, sizes in _launches(row, matrices, n, k, turned):
-        lists = _filled(gradients[taken]), _filled((momenta or gradients)[taken])
-        first = taken.start * matrices
+    for in_launch, grid, sizes in _launches(row, matrices, n, k, turned):
+        lists = _padded(gradients[in_launch]), _padded((momenta or gradients)[in_launch])
+        first = in_launch.start * matrices
         machine.launch(row, grid, *lists, ok, out[first:], largest[first:], mu, *sizes)
     return out, largest
 
@@ -55,9 +61,9 @@ def land_(
     batch, n, k = landed.shape
     row = _row(machine, "land", torch.bfloat16 if masters else torch.float32)
     matrices = batch // len(weights)
-    for taken, grid, sizes in _launches(row, matrices, n, k, turned):
-        lists = _filled(weights[taken]), _filled((masters or weights)[taken])
-        stacks = [x[taken.start * matrices :] for x in (landed, start, moving)]
+    for in_launch, grid, sizes in _launches(row, matrices, n, k, turned):
+        lists = _padded(weights[in_launch]), _padded((masters or weights)[in_launch])
+        stacks = [x[in_launch.start * matrices :] for x in (landed, start, moving)]
         strides = [stride for x in stacks for stride in x.stride()]
         machine.launch(row, grid, *lists, *stacks, *sizes, *strides)
 
@@ -70,7 +76,7 @@ def stack_shape(tensors: Sequence[Tensor], turned: Sequence[bool]) -> tuple[int,
 
 
 def _row(machine: Machine, kernel: str, dtype: torch.dtype, **flags: bool) -> Configuration:
-    precision: Precision = "bf16" if dtype in HALF else "fp32"
+    precision: Precision = "bf16" if dtype in HALF_DTYPES else "fp32"
     row = choose(kernel, precision, machine.target, **flags)
     assert row is not None, "the table holds every kernel that is launched"
     return row
@@ -79,17 +85,17 @@ def _row(machine: Machine, kernel: str, dtype: torch.dtype, **flags: bool) -> Co
 def _launches(
     row: Configuration, matrices: int, n: int, k: int, turned: Sequence[bool]
 ) -> Iterator[tuple[slice, tuple[int], tuple[int, int, int, int, int]]]:
-    """The weights of each launch, its grid, and its sizes with the strides of rows and columns in a weight."""
+    """For each launch: its weights, its grid, and its sizes with the strides of rows and columns of a weight."""
     blocks = -(-n // int(row.constexprs["BLOCK"]))
-    for turn, places in itertools.groupby(range(len(turned)), key=lambda place: turned[place]):
-        whole = list(places)
-        for first in range(whole[0], whole[-1] + 1, TOGETHER):
-            taken = slice(first, min(first + TOGETHER, whole[-1] + 1))
-            grid = ((taken.stop - first) * matrices * blocks,)
-            down, across = (1, n) if turn else (k, 1)
-            yield taken, grid, (n, k, matrices, down, across)
+    for is_turned, places in itertools.groupby(range(len(turned)), key=lambda place: turned[place]):
+        run = list(places)
+        for first in range(run[0], run[-1] + 1, TENSORS_PER_LAUNCH):
+            in_launch = slice(first, min(first + TENSORS_PER_LAUNCH, run[-1] + 1))
+            grid = ((in_launch.stop - first) * matrices * blocks,)
+            row_stride, column_stride = (1, n) if is_turned else (k, 1)
+            yield in_launch, grid, (n, k, matrices, row_stride, column_stride)
 
 
-def _filled(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """As many tensors as a kernel takes: those beyond the weights are never chosen."""
-    return (*tensors, *[tensors[0]] * (TOGETHER - len(tensors)))
+def _padded(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The tensors, padded to the length of a kernel's list; the padding is never selected."""
+    return (*tensors, *[tensors[0]] * (TENSORS_PER_LAUNCH - len(tensors)))

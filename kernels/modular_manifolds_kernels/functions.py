@@ -1,4 +1,4 @@
-"""The functions to call: the matrix sign, the retraction and the pre-step, checked and given their defaults."""
+"""The public functions for the matrix sign, the retraction and the pre-step: checks and defaults."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def msign(
 ) -> Tensor:
     """The nearest matrix with orthonormal columns (rows, if X is wide), by polynomials.
 
-    `U p(Σ) Vᵀ` for `X = U Σ Vᵀ`: p applies the `coefficients` in order to singular values that
-    were divided by `‖X Xᵀ‖_F^{1/2}`. Zero gives zero, NaN gives NaN; entries of 1e-30 and 1e+30 give the
-    same. The same input gives the same bits. Differentiable: the derivative is that of `U Vᵀ`.
+    `U p(Σ) Vᵀ` for `X = U Σ Vᵀ`: p applies the `coefficients` in order to the singular values of
+    `X/‖X Xᵀ‖_F^{1/2}`. Zero gives zero, and NaN gives NaN. The scale of X does not matter, also for entries of
+    1e-30 and 1e+30. The same input gives the same bits. Differentiable: the derivative is that of `U Vᵀ`.
 
     Args:
         x: shape (*batch, m, n). On cuda float32, bfloat16 or float16 by kernels; elsewhere any
             floating-point dtype by torch.
-        coefficients: triples (a, b, c) of `a σ + b σ³ + c σ⁵`. The default, eight steps, brings
-            singular values of a thousandth of the normalised size to one.
+        coefficients: triples (a, b, c) of `a σ + b σ³ + c σ⁵`. The default, eight steps, maps
+            normalised singular values of at least 1e-3 to one.
         precision: of the operands of the matrix products on cuda: `"fp32"` is float32 to rounding,
             `"bf16"` is bfloat16 with float32 sums. `"auto"` is `"bf16"` for inputs in half
-            precision, else `"fp32"`. torch elsewhere computes in at least float32.
-        largest: what `pre_step_` found of the same x; it saves a pass over memory.
+            precision, else `"fp32"`. On other devices torch computes in at least float32.
+        largest: the `largest` of `pre_step_` for the same x; it saves a pass over memory.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -53,14 +53,14 @@ def msign_and_scale(
     precision: Literal["auto", "bf16", "fp32"] = "auto",
     largest: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The result of `msign`, and the `s = ‖X Xᵀ‖_F^{1/2}` that its singular values were divided by.
+    """The result of `msign`, and the scale `s = ‖X Xᵀ‖_F^{1/2}` by which X was divided.
 
-    s is at least the largest singular value of x and at most `min(m, n)^{1/4}` times that, both to the rounding of
-    the products. It comes from the same launches, has no derivative, and nothing is read on the host. Zero has the
-    scale zero, NaN gives NaN.
+    Up to the rounding of the products, s is at least the largest singular value of x and at most `min(m, n)^{1/4}`
+    times that. It needs no other launch, has no derivative, and nothing is read on the host. It is zero for zero and
+    NaN for NaN.
 
     Returns:
-        The result as of `msign`, and s of shape (*batch,): float32, of float64 matrices float64.
+        The result of `msign`; and s of shape (*batch,), in float32, or float64 for float64 matrices.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -87,20 +87,20 @@ def stiefel_retract(
     corrections: int = 1,
     measured: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Move along A and land on the Stiefel manifold; and how far from it the result is.
+    """Move along A and land on the Stiefel manifold; also return the distance from it.
 
-    `X = (W + ηA)/√(1+η²)`, exact if A is tangent with `AᵀA = I`; then `X ← 1.5 X − 0.5 X XᵀX`, each
-    of which squares what is left. The residual is `max |XᵀX − I|` (`X Xᵀ` for wide X) of what is
-    stored. Not differentiable.
+    `X = (W + ηA)/√(1+η²)` is exact if A is tangent with `AᵀA = I`. Then each correction
+    `X ← 1.5 X − 0.5 X XᵀX` squares the distance from the manifold. The residual is `max |XᵀX − I|` (`X Xᵀ` for
+    wide X) of the stored result. Not differentiable.
 
     Args:
-        w: shape (*batch, m, n), a point: orthonormal columns (rows, if wide).
-        a: same shape, a direction, or without `unit` the whole step.
-        eta: length of the step: a number, or a tensor on the device of w that expands to (*batch,), one number a
-            matrix. A kernel reads it there, nothing waits.
-        unit: whether A is to be multiplied by η. If not, `X = (W + A)/√(1+η²)`.
-        corrections: how many cubic steps.
-        measured: whether to find the residual, which takes larger matrices another product.
+        w: shape (*batch, m, n), a point: orthonormal columns (rows if wide).
+        a: same shape, a direction; the whole step if `unit` is false.
+        eta: length of the step: a number, or a tensor on the device of w that expands to (*batch,), one number for
+            each matrix. Kernels read it on the device, so the host does not wait.
+        unit: whether A is multiplied by η. If not, `X = (W + A)/√(1+η²)`.
+        corrections: the number of cubic steps.
+        measured: whether to compute the residual, which needs another product for larger matrices.
 
     Returns:
         The new point, and the residual of shape (*batch,), or (0,) if it is not measured.
@@ -129,7 +129,7 @@ def _one_a_matrix(eta: Tensor, w: Tensor) -> Tensor:
     seen = f"{tuple(eta.shape)} on {eta.device}"
     raise ValueError(
         f"eta must be a number or expand to {tuple(w.shape[:-2])} on {w.device}, got {seen}."
-        " Pass one length a matrix, where the matrices are."
+        " Pass one length for each matrix, on their device."
     )
 
 
@@ -137,9 +137,9 @@ class PreStep(NamedTuple):
     """The result of the pre-step.
 
     Args:
-        direction: what is descended: the momentum itself, or with Nesterov a new tensor.
+        direction: the momentum itself, or with Nesterov the look-ahead in a new tensor.
         largest: `max |direction|` of parts of each matrix, shape (*batch, parts): pass it to `msign`.
-        squares: sums of the squares of each part divided by its maximum, same shape.
+        squares: for each part the sum of squares of its entries divided by its maximum, same shape.
     """
 
     direction: Tensor
@@ -148,21 +148,21 @@ class PreStep(NamedTuple):
 
     def norm(self) -> Tensor:
         """`‖direction‖_F` of each matrix, shape (*batch,), without overflow or underflow of squares."""
-        whole = self.largest.amax(dim=-1, keepdim=True)
-        share = self.largest / torch.where(whole == 0, 1.0, whole)
-        return whole.squeeze(-1) * (share.square() * self.squares).sum(dim=-1).sqrt()
+        largest = self.largest.amax(dim=-1, keepdim=True)
+        relative = self.largest / torch.where(largest == 0, 1.0, largest)
+        return largest.squeeze(-1) * (relative.square() * self.squares).sum(dim=-1).sqrt()
 
 
 def pre_step_(momentum: Tensor, gradient: Tensor, *, mu: float, nesterov: bool = False) -> PreStep:
-    """Update the momentum in place and measure what is descended, in one pass over memory.
+    """Update the momentum in place and measure the direction, in one pass over memory.
 
-    `B ← μB + (1−μ)G`; descended is B, or with Nesterov `μB + (1−μ)G` with the new B.
+    `B ← μB + (1−μ)G`; the direction is B, or with Nesterov `μB + (1−μ)G` with the new B.
 
     Args:
         momentum: shape (*batch, m, n), written to; its batch dimensions must be viewable as one.
         gradient: same shape.
         mu: in [0, 1).
-        nesterov: whether to look ahead.
+        nesterov: whether the direction is Nesterov's look-ahead.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -180,7 +180,7 @@ def pre_step_(momentum: Tensor, gradient: Tensor, *, mu: float, nesterov: bool =
 
 
 def check_matrices(x: Tensor, argument: str) -> None:
-    """Refuse what is not a stack of matrices."""
+    """Refuse a tensor that is not a stack of real matrices."""
     if x.dim() < 2 or not x.is_floating_point():
         raise ValueError(
             f"{argument} must be real and floating-point with shape (*batch, m, n),"

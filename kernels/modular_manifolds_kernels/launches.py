@@ -1,4 +1,4 @@
-"""One function a kernel: shapes and strides in, a launch out. All matrices are stacks (batch, n, k), n ≤ k."""
+"""One function for each kernel, which launches it with shapes and strides. All matrices are stacks (batch, n, k), n ≤ k."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.shipped import TARGETS, Configuration, Precision, choose
 
-WIDEST_TILE = 256
-"""No tile has a longer side."""
+TILE_MAX_SIDE = 256
+"""The longest side of a tile, in entries."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Scalars that one launch leaves for the next.
+    """Scalars that one launch computes for the next.
 
     Args:
         largest: `max |x|` of each part of a matrix, shape (batch, parts).
         squares: sums of squares of each part of the Gram matrix, shape (batch, tiles).
-        scales: written by `apply`: the length that each matrix was divided by, shape (batch,).
+        scales: written by `apply`: the scale by which each matrix was divided, shape (batch,).
     """
 
     largest: Tensor
@@ -32,12 +32,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Step:
-    """How long a step is, in numbers that a kernel reads when it needs them.
+    """The length of a step, in numbers that a kernel reads on the device.
 
     Args:
         eta: a factor of every length.
-        lengths: one number a matrix, shape (batch,), float32; None for ones.
-        unit: whether the direction is to be multiplied by the length; if not, it is the whole step.
+        lengths: one number for each matrix, shape (batch,), float32; None for ones.
+        unit: whether the direction is multiplied by the length; if not, it is the whole step.
     """
 
     eta: float
@@ -45,7 +45,7 @@ class Step:
     unit: bool
 
     def arguments(self, device: torch.device) -> tuple[Tensor, float, int, int]:
-        """In the order of the kernels' arguments: lengths, eta, each, unit."""
+        """The kernels' arguments: lengths, eta, each (the stride of lengths), unit."""
         if self.lengths is None:
             return _one(device), self.eta, 0, int(self.unit)
         return self.lengths, self.eta, self.lengths.stride(0), int(self.unit)
@@ -57,24 +57,24 @@ def _one(device: torch.device) -> Tensor:
 
 
 def stack(x: Tensor) -> Tensor:
-    """`x` of shape (*batch, m, n) as (batch, m, n) with strides a tile can be addressed by; a view if possible.
+    """`x` of shape (*batch, m, n) as (batch, m, n) with offsets of a tile in 32 bits; a view if possible.
 
     Raises:
-        ValueError: its rows are too long for that.
+        ValueError: its rows are too long for 32-bit offsets.
     """
     flat = x.reshape(-1, x.shape[-2], x.shape[-1])
     return addressable(flat if _fits_32_bits(flat) else flat.contiguous())
 
 
 def addressable(x: Tensor) -> Tensor:
-    """`x` of shape (batch, m, n) itself.
+    """`x` of shape (batch, m, n), checked for 32-bit offsets in a tile.
 
     Raises:
-        ValueError: offsets inside a tile of it would not fit 32 bits.
+        ValueError: offsets in a tile do not fit 32 bits.
     """
     if not _fits_32_bits(x):
         raise ValueError(
-            f"a tile of at most {WIDEST_TILE} rows and columns must span fewer than 2³¹ entries on cuda,"
+            f"a tile of at most {TILE_MAX_SIDE} rows and columns must span fewer than 2³¹ entries on cuda,"
             f" got a {x.shape[1]:,}×{x.shape[2]:,} matrix with strides {x.stride()[1:]}."
             " Pass it with the long side first, contiguous."
         )
@@ -83,21 +83,21 @@ def addressable(x: Tensor) -> Tensor:
 
 def _fits_32_bits(x: Tensor) -> bool:
     sides = zip(x.shape[1:], x.stride()[1:], strict=True)
-    return sum((min(size, WIDEST_TILE) - 1) * stride for size, stride in sides) < 1 << 31
+    return sum((min(size, TILE_MAX_SIDE) - 1) * stride for size, stride in sides) < 1 << 31
 
 
-def wide(x: Tensor) -> Tensor:
-    """`x` or its transposed view, the one that has at least as many columns as rows."""
+def as_wide(x: Tensor) -> Tensor:
+    """`x`, or its transposed view if it has more rows than columns."""
     return x if x.shape[-2] <= x.shape[-1] else x.mT
 
 
 def layout(x: Tensor) -> str:
-    """The name of the rows of the table made for `x`: its short side is contiguous, or its long side."""
+    """The layout in the table for `x`: "columns" if its short side is contiguous, else "rows"."""
     return "columns" if x.stride(-2) == 1 and x.stride(-1) != 1 else "rows"
 
 
-def like(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """An empty stack of the shape of `x`, contiguous along the side that `x` is."""
+def empty_like(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """An empty stack of the shape and layout of `x`."""
     batch, n, k = x.shape
     if layout(x) == "columns":
         return torch.empty(batch, k, n, dtype=dtype, device=x.device).mT
@@ -105,23 +105,25 @@ def like(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def storage(precision: Precision) -> torch.dtype:
-    """How matrices between two launches are stored."""
+    """The dtype of matrices between two launches."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def scratch(row: Configuration, x: Tensor, *, squares: int) -> tuple[Tensor, int]:
-    """The room that a program in tiles works in: X of whole tiles and a few square matrices, of each in the stack.
+    """The workspace of a program in tiles: for each matrix, X padded to whole tiles and some square matrices.
 
-    Returns the room, and how wide X is in it.
+    Returns the workspace and the width of X in it.
     """
     batch, _, k = x.shape
     side, tile = int(row.constexprs["BLOCK"]), int(row.constexprs["TILE"])
     width = -(-k // tile) * tile
-    held = torch.empty(batch, side, width + squares * side, dtype=torch.float32, device=x.device)
-    return held, width
+    workspace = torch.empty(
+        batch, side, width + squares * side, dtype=torch.float32, device=x.device
+    )
+    return workspace, width
 
 
-def _must(row: Configuration | None) -> Configuration:
+def _required(row: Configuration | None) -> Configuration:
     assert row is not None, "the table holds every kernel that is launched"
     return row
 
@@ -137,20 +139,20 @@ def _triangle(n: int, block: int | str | bool) -> int:
 
 def largest_entries(machine: Machine, x: Tensor) -> Tensor:
     """`max |x|` of parts of each matrix, shape (batch, parts); X of shape (batch, m, n)."""
-    return _measured(machine, x)[0]
+    return _measure_parts(machine, x)[0]
 
 
-def _measured(machine: Machine, x: Tensor) -> tuple[Tensor, Tensor]:
-    """That, and the sums of the squares of each part divided by its maximum."""
-    row = _must(choose("pre_step", "fp32", machine.target, MOMENTUM=False, NESTEROV=False))
+def _measure_parts(machine: Machine, x: Tensor) -> tuple[Tensor, Tensor]:
+    """`max |x|` of parts of each matrix, and for each part the sum of squares of its entries divided by it."""
+    row = _required(choose("pre_step", "fp32", machine.target, MOMENTUM=False, NESTEROV=False))
     return _pre_step(machine, row, x, x, x, 0.0)
 
 
 def unit_length(machine: Machine, x: Tensor, out: Tensor, *, rows: bool) -> None:
-    """Write `X / ‖X‖` of each matrix to `out`, or of each row of it; all of shape (batch, m, n)."""
+    """Write `X / ‖X‖` of each matrix or each row to `out`; both have shape (batch, m, n)."""
     batch, n, k = x.shape
     if rows:
-        row = _must(choose("unit_rows", "fp32", machine.target))
+        row = _required(choose("unit_rows", "fp32", machine.target))
         grid = (batch * _tiles(n, row.constexprs["BLOCK"]),)
         machine.launch(row, grid, x, out, n, k, *x.stride(), *out.stride())
         return
@@ -158,8 +160,8 @@ def unit_length(machine: Machine, x: Tensor, out: Tensor, *, rows: bool) -> None
         # Neighbours in a tile's long side should be neighbours in memory.
         x, out = x.mT, out.mT
         _, n, k = x.shape
-    largest, squares = _measured(machine, x)
-    row = _must(choose("unit_length", "fp32", machine.target))
+    largest, squares = _measure_parts(machine, x)
+    row = _required(choose("unit_length", "fp32", machine.target))
     grid = (batch * _tiles(n, row.constexprs["BLOCK"]) * _tiles(k, row.constexprs["BLOCK_K"]),)
     sizes = (n, k, largest.shape[1])
     machine.launch(row, grid, x, out, largest, squares, *sizes, *x.stride(), *out.stride())
@@ -168,18 +170,20 @@ def unit_length(machine: Machine, x: Tensor, out: Tensor, *, rows: bool) -> None
 def pre_step_(
     machine: Machine, momentum: Tensor, gradient: Tensor, out: Tensor | None, mu: float
 ) -> tuple[Tensor, Tensor]:
-    """Update `momentum` in place; write Nesterov's combination to `out` if there is one.
+    """Update `momentum` in place; write Nesterov's look-ahead to `out` if there is one.
 
-    All of shape (batch, m, n). Returns `max |·|` of parts of what is descended, and the sums of the
-    squares of each part divided by its maximum, each of shape (batch, parts).
+    Tensors have shape (batch, m, n). Returns `max |·|` of parts of the direction, and for each part the sum of
+    squares of its entries divided by it, each of shape (batch, parts).
     """
-    row = _must(choose("pre_step", "fp32", machine.target, MOMENTUM=True, NESTEROV=out is not None))
+    row = _required(
+        choose("pre_step", "fp32", machine.target, MOMENTUM=True, NESTEROV=out is not None)
+    )
     return _pre_step(machine, row, momentum, gradient, momentum if out is None else out, mu)
 
 
 def parts_of_pre_step(m: int, n: int) -> int:
-    """How many parts the pre-step cuts a matrix m×n into; the same on every target."""
-    row = _must(choose("pre_step", "fp32", TARGETS[0], MOMENTUM=True, NESTEROV=True))
+    """The number of parts of a matrix m×n in the pre-step; it is the same on every target."""
+    row = _required(choose("pre_step", "fp32", TARGETS[0], MOMENTUM=True, NESTEROV=True))
     return _tiles(m, row.constexprs["BLOCK"]) * _tiles(n, row.constexprs["BLOCK_K"])
 
 
@@ -202,7 +206,7 @@ def _pre_step(
 
 def move(machine: Machine, w: Tensor, a: Tensor, out: Tensor, step: Step) -> None:
     """Write `(W + fA)/√(1 + η²)` to `out`, f the factor of the step; all of shape (batch, n, k)."""
-    row = _must(choose("move", "fp32", machine.target))
+    row = _required(choose("move", "fp32", machine.target))
     if layout(out) == "columns":
         # Neighbours in a tile's long side should be neighbours in memory.
         w, a, out = w.mT, a.mT, out.mT
@@ -215,10 +219,10 @@ def move(machine: Machine, w: Tensor, a: Tensor, out: Tensor, step: Step) -> Non
 def gram(
     machine: Machine, x: Tensor, precision: Precision, largest: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`X Xᵀ`; with `largest`, that of X divided by its largest entry, and the sums of squares of its parts."""
+    """`X Xᵀ`, and sums of squares of its parts; with `largest`, X is divided by its largest entry first."""
     batch, n, k = x.shape
     scaled = largest is not None
-    row = _must(choose("gram", precision, machine.target, layout=layout(x), SCALED=scaled))
+    row = _required(choose("gram", precision, machine.target, layout=layout(x), SCALED=scaled))
     tiles = _triangle(n, row.constexprs["BLOCK"])
     r = torch.empty(batch, n, n, dtype=storage(precision), device=x.device)
     squares = torch.empty(batch, tiles, dtype=torch.float32, device=x.device)
@@ -238,12 +242,12 @@ def polynomial(
     sizes: Sizes | None = None,
     scaled: int = 0,
 ) -> Tensor:
-    """`a I + b A + c A B`; A is divided by its length if `scaled` is 1, A and B if it is 2."""
+    """`a I + b A + c A B`; A is divided by its Frobenius norm if `scaled` is 1, A and B if it is 2."""
     batch, n, _ = left.shape
-    row = _must(choose("polynomial", precision, machine.target, SCALED=scaled))
+    row = _required(choose("polynomial", precision, machine.target, SCALED=scaled))
     out = torch.empty(batch, n, n, dtype=storage(precision), device=left.device)
     grid = (batch * _triangle(n, row.constexprs["BLOCK"]),)
-    # If nothing is scaled the pointer is not read.
+    # Without scaling the kernel does not read this pointer.
     squares = out if sizes is None else sizes.squares
     parts = 0 if sizes is None else sizes.squares.shape[1]
     strides = (*left.stride()[:2], *right.stride()[:2], *out.stride()[:2])
@@ -265,12 +269,16 @@ def apply(
     """Write `a X + c P X` to `out`; with `sizes`, X is normalised first."""
     batch, n, k = x.shape
     scaled = sizes is not None
-    row = _must(choose("apply", precision, machine.target, layout=layout(x), SCALED=scaled))
+    row = _required(choose("apply", precision, machine.target, layout=layout(x), SCALED=scaled))
     block = row.constexprs["BLOCK"]
-    # The pointers are not used if nothing is scaled.
-    used = Sizes(out, out, out) if sizes is None else sizes
-    counts = (0, 0) if sizes is None else (used.largest.shape[1], used.squares.shape[1])
-    scalars = (used.largest, used.squares, used.scales)
+    # Without scaling the kernel does not use these pointers.
+    scalars_or_out = Sizes(out, out, out) if sizes is None else sizes
+    counts = (
+        (0, 0)
+        if sizes is None
+        else (scalars_or_out.largest.shape[1], scalars_or_out.squares.shape[1])
+    )
+    scalars = (scalars_or_out.largest, scalars_or_out.squares, scalars_or_out.scales)
     strides = (*p.stride()[:2], *x.stride(), *out.stride())
     grid = (batch * _tiles(n, block) * _tiles(k, block),)
     machine.launch(row, grid, p, x, out, *scalars, a, c, n, k, *counts, *strides)
@@ -280,6 +288,6 @@ def apply(
 def gate_(
     machine: Machine, largest: Tensor, counts: Tensor, ok: Tensor, reached: Tensor, bound: float
 ) -> None:
-    """`naive.gate_` by kernels: `ok` of one int8 and `reached` of one a weight are written to."""
-    row = _must(choose("gate", "fp32", machine.target))
+    """`naive.gate_` by kernels: writes `ok`, one int8, and `reached`, one int8 for each weight."""
+    row = _required(choose("gate", "fp32", machine.target))
     machine.launch(row, (1,), largest, counts, ok, reached, bound, largest.shape[0])

@@ -1,4 +1,4 @@
-"""The machine that runs the kernels, and the launch of a kernel from its row of the table."""
+"""The device that runs the kernels, and the launch of a kernel with its configuration."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from modular_manifolds_kernels.shipped import KERNELS, Configuration
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TRITON = importlib.util.find_spec("triton") is not None
-"""Whether Triton can be imported. Found out without importing it, once: compilers read it as a constant."""
+"""Whether Triton can be imported. It is a constant for compilers, and checking it does not import Triton."""
 
-MOST_PROGRAMS = (1 << 31) - 1
-"""The length of a grid's first axis."""
+GRID_MAX_PROGRAMS = (1 << 31) - 1
+"""The largest number of programs on a grid's first axis."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A column of the table, and the functions it launches.
+    """A target of the table of configurations, and the kernels.
 
     Args:
         target: one of `shipped.TARGETS`.
@@ -36,15 +36,15 @@ class Machine:
     def launch(self, row: Configuration, grid: tuple[int], *arguments: object) -> None:
         """Launch the kernel of `row` with its compile-time arguments, warps and stages.
 
-        `arguments` are all others in order. Strides that are 1 are found out by Triton itself. A grid
-        has one axis: the others end at 65,535, and a stack may be deeper.
+        `arguments` are all other arguments in order. Triton itself specialises on strides of 1. A grid has one axis,
+        because the other axes are limited to 65,535 programs, and a stack may be deeper.
 
         Raises:
-            ValueError: there are more programs than that axis has numbers for.
+            ValueError: there are more programs than `GRID_MAX_PROGRAMS`.
         """
-        if grid[0] > MOST_PROGRAMS:
+        if grid[0] > GRID_MAX_PROGRAMS:
             raise ValueError(
-                f"a stack must make at most {MOST_PROGRAMS:,} programs of {row.kernel},"
+                f"a stack must make at most {GRID_MAX_PROGRAMS:,} programs of {row.kernel},"
                 f" got {grid[0]:,}. Pass fewer matrices at a time."
             )
         self.kernels[row.kernel][grid](
@@ -54,10 +54,10 @@ class Machine:
 
 @functools.cache
 def machine_of(index: int) -> Machine:
-    """The machine that the CUDA or ROCm device with this index is.
+    """The machine for the CUDA or ROCm device with this index.
 
     Raises:
-        RuntimeError: the table has no column for it.
+        RuntimeError: the table has no rows for the device.
     """
     target = _target(index)
     if target is None:
@@ -66,15 +66,15 @@ def machine_of(index: int) -> Machine:
 
 
 def why_not(x: Tensor) -> str | None:
-    """Why the kernels cannot be used for `x`, in a sentence; None when they can.
+    """The reason why the kernels cannot be used for `x`, as a sentence; None if they can.
 
-    If torch sees no device at all, a tensor on one is a fake that only has a shape: it may pass.
+    If torch sees no device, a cuda tensor is a fake one, for which the answer is None.
     """
     return why_not_on(x.device.type, x.dtype, index=x.device.index)
 
 
 def why_not_on(device_type: str, dtype: torch.dtype, *, index: int | None = None) -> str | None:
-    """The same for tensors of this dtype on a device, the current one unless `index` names another."""
+    """The reason for tensors of this dtype on a device (by default the current one); None if kernels can be used."""
     if device_type != "cuda":
         return f"the tensor is on {device_type}, and Triton kernels run on cuda devices only"
     if dtype not in DTYPES:
@@ -83,7 +83,7 @@ def why_not_on(device_type: str, dtype: torch.dtype, *, index: int | None = None
 
 
 def _why_not_here(index: int | None) -> str | None:
-    """The part of the answer that depends on the installation and the device alone."""
+    """The reason that depends only on the installation and the device; None if there is none."""
     if not TRITON:
         return "Triton is not installed; it comes with torch's CUDA wheels"
     if not torch.cuda.is_available():
@@ -93,7 +93,7 @@ def _why_not_here(index: int | None) -> str | None:
 
 
 def _target(index: int) -> str | None:
-    """The column of the table for this device: that of the nearest older architecture of its family."""
+    """The target for this device: its architecture or the nearest older one of its family."""
     properties = torch.cuda.get_device_properties(index)
     if torch.version.hip is not None:
         return "gfx942" if properties.gcnArchName.startswith("gfx94") else None

@@ -1,4 +1,4 @@
-"""The computation of each kernel, in a few lines of torch: the specification its tests compare it with."""
+"""The specification of each kernel in a few lines of torch, for its tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def apply(p: Tensor, x: Tensor, a: float, c: float) -> Tensor:
 
 
 def normalise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`X/s` and `s = ‖X Xᵀ‖_F^{1/2}`, by way of `X / max |x|`: safe for 1e-30 and 1e+30; zero gives zeros.
+    """`X/s` and `s = ‖X Xᵀ‖_F^{1/2}`, computed from `X / max |x|`: safe for entries of 1e-30 and 1e+30; zero gives zero.
 
     The largest singular value of `X/s` is at most 1 and at least `n^{-1/4}`. s has shape (*batch,).
     """
@@ -47,7 +47,7 @@ def msign(x: Tensor, coefficients: Iterable[Polynomial]) -> Tensor:
 
 
 def msign_and_scale(x: Tensor, coefficients: Iterable[Polynomial]) -> tuple[Tensor, Tensor]:
-    """The same, and s of shape (*batch,)."""
+    """The result of `msign`, and s of shape (*batch,)."""
     wide = x.shape[-2] <= x.shape[-1]
     y, scale = normalise(x if wide else x.mT)
     for a, b, c in coefficients:
@@ -59,10 +59,10 @@ def msign_and_scale(x: Tensor, coefficients: Iterable[Polynomial]) -> tuple[Tens
 def stiefel_retract(
     w: Tensor, a: Tensor, eta: float | Tensor, corrections: int, *, unit: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """`X = (W + ηA)/√(1+η²)`, then `X ← 1.5 X − 0.5 X XᵀX` as often as asked; and `max |XᵀX − I|`.
+    """`X = (W + ηA)/√(1+η²)`, then `X ← 1.5 X − 0.5 X XᵀX` `corrections` times; and `max |XᵀX − I|`.
 
-    Without `unit`, A is the whole step: `X = (W + A)/√(1+η²)`. W and A of shape (*batch, m, n), with orthonormal
-    columns (rows, if wide); η a number or of shape (*batch,), as the residual is.
+    Without `unit`, A is the whole step: `X = (W + A)/√(1+η²)`. W and A have shape (*batch, m, n), W with orthonormal
+    columns (rows if wide). η is a number or has shape (*batch,), like the residual.
     """
     wide = w.shape[-2] <= w.shape[-1]
     length = torch.as_tensor(eta, dtype=w.dtype, device=w.device)[..., None, None]
@@ -78,9 +78,11 @@ def stiefel_retract(
 def pre_step(
     momentum: Tensor, gradient: Tensor, mu: float, *, nesterov: bool
 ) -> tuple[Tensor, Tensor]:
-    """`B ← μB + (1−μ)G`, and what to descend: B, or with Nesterov `μB + (1−μ)G` with the new B."""
-    kept = mu * momentum + (1 - mu) * gradient
-    return kept, (mu * kept + (1 - mu) * gradient if nesterov else kept)
+    """`B ← μB + (1−μ)G`, and the direction: B, or with Nesterov `μB + (1−μ)G` with the new B."""
+    momentum_after = mu * momentum + (1 - mu) * gradient
+    return momentum_after, (
+        mu * momentum_after + (1 - mu) * gradient if nesterov else momentum_after
+    )
 
 
 def certify_(
@@ -92,22 +94,22 @@ def certify_(
     info: Tensor | None,
     bound: Bound,
 ) -> Tensor:
-    """The gap of A as in `Bound`, and A becomes zero if it is no direction: the gap is 0 then.
+    """The gap of A as in `Bound`; if `s ≤ least`, A becomes zero and the gap is 0.
 
-    If `info` is not zero A becomes zero too, and the gap is 1; NaN stays NaN. All of shape (*batch, …), scale, info
-    and gap of shape (*batch,).
+    If `info` is not zero, A becomes zero and the gap is 1. NaN stays NaN. Stacks have shape (*batch, …); scale, info
+    and gap have shape (*batch,).
     """
-    along, square = inner(g, a), inner(omega, omega)
-    attained = -along if pair is None else inner(*pair)
+    inner_product, square = inner(g, a), inner(omega, omega)
+    attained = -inner_product if pair is None else inner(*pair)
     lost = (bound.share * (bound.squares - square)).clamp(0.0, bound.each) * scale
-    gap = along * bound.kept / (lost + attained) + bound.whole + bound.rounding / scale
+    gap = inner_product * bound.kept / (lost + attained) + bound.whole + bound.rounding / scale
     gap, zero = gap.clamp(0.0, 1.0), scale * 0
     if info is not None:
         a.copy_(torch.where((info != 0)[..., None, None], zero[..., None, None], a))
         gap = torch.where(info != 0, zero + 1, gap)
-    nothing = scale <= bound.least
-    a.masked_fill_(nothing[..., None, None], 0.0)
-    return gap.masked_fill(nothing, 0.0)
+    no_direction = scale <= bound.least
+    a.masked_fill_(no_direction[..., None, None], 0.0)
+    return gap.masked_fill(no_direction, 0.0)
 
 
 def inner(x: Tensor, y: Tensor) -> Tensor:
@@ -124,30 +126,31 @@ def descend_(
     nesterov: bool,
     turned: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
-    """`pre_step` of weights that lie apart, into their momenta: what is descended, in one stack of shape (batch, n, k).
+    """`pre_step` on lists of weights: the directions in one stack of shape (batch, n, k).
 
-    Those that are `turned` are transposed in the stack. Gradients count as zero, and momenta stay as they are, if `ok`
-    is false. Without momenta the gradients are descended. Second, `max |G|` of each row of the stack, shape (batch, n).
+    Weights that are `turned` are transposed in the stack. If `ok` is false, gradients count as zero and momenta do not
+    change. Without momenta the directions are the gradients. Also returns `max |G|` of each row of the stack, shape
+    (batch, n).
     """
-    found: list[Tensor] = []
+    stacked: list[Tensor] = []
     largest: list[Tensor] = []
-    for place, (given, turn) in enumerate(zip(gradients, turned, strict=True)):
-        gradient = torch.where(ok, given.to(torch.promote_types(given.dtype, torch.float32)), 0.0)
+    for index, (stored, is_turned) in enumerate(zip(gradients, turned, strict=True)):
+        gradient = torch.where(ok, stored.to(torch.promote_types(stored.dtype, torch.float32)), 0.0)
         value = gradient
         if momenta:
-            kept, value = pre_step(momenta[place], gradient, mu, nesterov=nesterov)
-            kept = torch.where(ok, kept, momenta[place])
-            value = value if nesterov else kept
-            momenta[place].copy_(kept)
-        shape = (-1, *given.shape[-2:])
+            momentum, value = pre_step(momenta[index], gradient, mu, nesterov=nesterov)
+            momentum = torch.where(ok, momentum, momenta[index])
+            value = value if nesterov else momentum
+            momenta[index].copy_(momentum)
+        shape = (-1, *stored.shape[-2:])
         value, gradient = (x.reshape(shape) for x in (value, gradient))
-        found.append(value.mT if turn else value)
-        largest.append(gradient.abs().amax(dim=-2 if turn else -1))
-    return torch.cat(found), torch.cat(largest)
+        stacked.append(value.mT if is_turned else value)
+        largest.append(gradient.abs().amax(dim=-2 if is_turned else -1))
+    return torch.cat(stacked), torch.cat(largest)
 
 
 def unit_length(x: Tensor, *, rows: bool) -> Tensor:
-    """`X / ‖X‖_F`, or every row by itself; zero stays zero. Squares are those of entries divided by the largest one."""
+    """`X / ‖X‖_F`, or each row divided by its length; zero stays zero. Entries are scaled before squaring."""
     dim = (-1,) if rows else (-2, -1)
     numbers = torch.finfo(x.dtype)
     largest = x.abs().amax(dim=dim, keepdim=True).clamp_min(numbers.tiny)
@@ -164,23 +167,23 @@ def land_(
     *,
     turned: Sequence[bool],
 ) -> None:
-    """Write a stack (batch, n, k) to the weights and, if there are any, to their master copies.
+    """Write a stack (batch, n, k) to the weights and to their master copies, if there are any.
 
-    Rows whose number in `moving`, of shape (batch, n), is false stay at their start.
+    A row moves to `landed` if its number in `moving`, of shape (batch, n), is true; else it stays at `start`.
     """
     after = torch.where(moving.unsqueeze(-1), landed, start)
-    for place, part in enumerate(after.chunk(len(weights))):
-        value = (part.mT if turned[place] else part).reshape(weights[place].shape)
-        weights[place].copy_(value)
+    for index, part in enumerate(after.chunk(len(weights))):
+        value = (part.mT if turned[index] else part).reshape(weights[index].shape)
+        weights[index].copy_(value)
         if masters:
-            masters[place].copy_(value)
+            masters[index].copy_(value)
 
 
 def gate_(largest: Tensor, counts: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Whether every number is below `bound`; and, if all are, which numbers are positive.
+    """Whether all of `largest` are below `bound`; and, if so, which of them are positive.
 
-    `counts` has a number for each of these, one that is left alone, and one for steps: they grow by one if a number is
-    not below the bound, and the last one if any is not.
+    `counts` has one number for each weight, one that does not change, and one for skipped steps. A weight's number grows
+    by one if its largest entry is not below the bound; the last number grows by one if any is not.
     """
     finite = largest < bound
     ok, weights = finite.all(), largest.shape[0]

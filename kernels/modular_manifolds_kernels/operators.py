@@ -1,4 +1,4 @@
-"""The kernels as torch operators: opaque to compilers, with shapes known to fakes, derivatives and batches."""
+"""The kernels as torch operators, with fake implementations, derivatives and vmap rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMESPACE = "modular_manifolds_kernels"
 
 
 def polynomials(flat: Sequence[float]) -> tuple[tuple[float, float, float], ...]:
-    """The list of an operator's schema as triples."""
+    """The flat list of an operator's argument as triples."""
     return tuple((flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3))
 
 
@@ -27,7 +27,7 @@ def polynomials(flat: Sequence[float]) -> tuple[tuple[float, float, float], ...]
 def msign(
     x: Tensor, coefficients: Sequence[float], precision: str, largest: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`naive.msign` in at least float32, on machines that run no kernels."""
+    """`naive.msign_and_scale` in at least float32, for devices without kernels."""
     del precision, largest
     if x.numel() == 0:
         dtype = torch.promote_types(x.dtype, torch.float32)
@@ -93,9 +93,9 @@ def stiefel_retract(
     unit: bool = True,
     measured: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """`naive.stiefel_retract` in at least float32, on machines that run no kernels.
+    """`naive.stiefel_retract` in at least float32, for devices without kernels.
 
-    The length is `eta` times `lengths`, which has one number a matrix. Without `measured` the residual is empty.
+    The length is `eta` times `lengths`, which has one number for each matrix. Without `measured` the residual is empty.
     """
     dtype = torch.promote_types(w.dtype, torch.float32)
     length = eta if lengths is None else eta * lengths.to(dtype)
@@ -103,7 +103,7 @@ def stiefel_retract(
     stored = landed.to(w.dtype).contiguous()
     if not measured:
         return stored, w.new_empty(0, dtype=dtype)
-    # The residual is that of what is stored.
+    # The residual is that of the stored result, after rounding.
     _, residual = naive.stiefel_retract(stored.to(dtype), torch.zeros_like(a, dtype=dtype), 0.0, 0)
     return stored, residual
 
@@ -151,7 +151,7 @@ def _(
     unit: bool = True,
     measured: bool = True,
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int | None]]:
-    # Arguments that have their default are left out of `in_dims`.
+    # `in_dims` leaves out arguments with their default values.
     along = dict(enumerate(in_dims)).get(4)
     w, a = (_first(x, d, info.batch_size) for x, d in ((w, in_dims[0]), (a, in_dims[1])))
     lengths = None if lengths is None else _first(lengths, along, info.batch_size)
@@ -160,7 +160,7 @@ def _(
 
 
 def _first(x: Tensor, dim: int | None, size: int) -> Tensor:
-    """`x` with the dimension that is mapped over in front."""
+    """`x` with the mapped dimension first; it is expanded if there is none."""
     return x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
 
 
@@ -168,10 +168,10 @@ def _first(x: Tensor, dim: int | None, size: int) -> Tensor:
 def pre_step_(
     momentum: Tensor, gradient: Tensor, mu: float, nesterov: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`naive.pre_step` into `momentum`, on machines that run no kernels: one part a matrix.
+    """`naive.pre_step` in place, for devices without kernels, with one part for each matrix.
 
-    Returns Nesterov's combination (empty without), `max |·|` of parts of what is descended, and the sums
-    of the squares of each part divided by its maximum.
+    Returns Nesterov's look-ahead (empty without Nesterov), `max |·|` of parts of the direction, and for each part
+    the sum of squares of its entries divided by it.
     """
     dtype = torch.promote_types(momentum.dtype, torch.float32)
     kept, descended = naive.pre_step(momentum.to(dtype), gradient.to(dtype), mu, nesterov=nesterov)
@@ -190,7 +190,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.cuda.device(momentum.device.index):
         machine = machine_of(momentum.device.index)
-        # A view, never a copy: it is written to.
+        # It must be a view, because it is written to.
         kept = launches.addressable(momentum.view(-1, *momentum.shape[-2:]))
         out = torch.empty_like(gradient, memory_format=torch.contiguous_format)
         to = stack(out) if nesterov else None

@@ -1,4 +1,4 @@
-"""The functions that an optimiser's step calls: the descent, and the bound on the gap of a direction, checked."""
+"""The public functions for an optimiser's step: checks and defaults."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def certify_(
     pair: tuple[Tensor, Tensor] | None = None,
     info: Tensor | None = None,
 ) -> Tensor:
-    """A bound on the gap of a direction A for the gradient G; A becomes zero if it is no direction.
+    """A bound on the gap of a direction A for the gradient G; A becomes zero if G has no tangent part.
 
     With `lost = s · min(max(share · (squares − ‖Ω‖_F²), 0), each)` the gap is
-    `<G, A> · kept / (lost + <L, R>) + whole + rounding/s`, between 0 and 1. If `s ≤ least` A and the gap become 0;
-    if `info` is not zero A becomes 0 and the gap 1. NaN stays NaN. Not differentiable.
+    `<G, A> · kept / (lost + <L, R>) + whole + rounding/s`, between 0 and 1. If `s ≤ least`, A and the gap become 0.
+    If `info` is not zero, A becomes 0 and the gap 1. NaN stays NaN. Not differentiable.
 
     Args:
         a: shape (*batch, m, n), written to; its batch dimensions must be viewable as one.
@@ -36,8 +36,8 @@ def certify_(
         omega: shape (*batch, k, k).
         scale: s, float32 of shape (*batch,).
         bound: the numbers of the bound.
-        pair: L and R, of one shape (*batch, p, q); without them `<L, R>` is `−<G, A>`.
-        info: int32 of shape (*batch,), as a factorisation gives it.
+        pair: L and R, of one shape (*batch, p, q); without them `−<G, A>` takes the place of `<L, R>`.
+        info: int32 of shape (*batch,), the status of a factorisation.
 
     Returns:
         The gap of shape (*batch,), float32.
@@ -73,22 +73,22 @@ def descend_(
     nesterov: bool = False,
     turned: Sequence[bool] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Update momenta in place and give what is descended in one stack, in one pass over memory.
+    """Update momenta in place and return the directions in one stack, in one pass over memory.
 
-    `B ← μB + (1−μ)G` for every weight; descended is B, or with Nesterov `μB + (1−μ)G` with the new B, or without
-    momenta G. If `ok` is false, no momentum changes and gradients count as zero, whatever they hold.
+    `B ← μB + (1−μ)G` for every weight. The direction is B, or with Nesterov `μB + (1−μ)G` with the new B, or G
+    without momenta. If `ok` is false, no momentum changes, and gradients count as zero whatever they hold.
 
     Args:
         gradients: at least one, of shape (*batch, m, n), or (*batch, n, m) if turned.
         momenta: as many and of the same shapes, float32 and contiguous, written to; or none.
         ok: one bool on the device of the gradients. Nothing is read on the host.
         mu: in [0, 1).
-        nesterov: whether to look ahead.
+        nesterov: whether the direction is Nesterov's look-ahead.
         turned: for each weight whether its matrices are transposed in the stack; None for no weight.
 
     Returns:
-        What is descended, in at least float32, of shape (weights · batch, m, n); and the largest entry of every row of
-        the gradients in the stack, of shape (weights · batch, m).
+        The directions, in at least float32, of shape (weights · batch, m, n); and the largest entry of every row of the
+        gradients in the stack, of shape (weights · batch, m).
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -117,12 +117,12 @@ def descend_(
 def unit_length(x: Tensor, *, rows: bool = False) -> Tensor:
     """Divide each matrix by its Frobenius norm, or each row by its own length; zero stays zero.
 
-    Entries of 1e-30 and of 1e+30 are treated alike. Lengths beyond the normal numbers count as the nearest one. Not
+    Entries of 1e-30 and of 1e+30 are treated alike. Lengths beyond the normal numbers are clamped to them. Not
     differentiable.
 
     Args:
         x: shape (*batch, m, n).
-        rows: whether each row is divided by itself.
+        rows: whether each row is divided by its own length.
 
     Raises:
         ValueError: x is not a stack of matrices of floating-point numbers.
@@ -142,12 +142,12 @@ def land_(
     masters: Sequence[Tensor] = (),
     turned: Sequence[bool] | None = None,
 ) -> None:
-    """Write a stack back to weights that lie apart, and to their master copies, in one pass over memory.
+    """Write a stack back to a list of weights and to their master copies, in one pass over memory.
 
     Args:
         weights: at least one, of shape (*batch, m, n), or (*batch, n, m) if turned; contiguous, written to.
-        landed: shape (weights · batch, m, n): the new place of the rows that move.
-        start: same shape: the place of all others.
+        landed: shape (weights · batch, m, n): the new values of the rows that move.
+        start: same shape: the values of all other rows.
         moving: bool, which expands to (weights · batch, m, 1): whether a row moves.
         masters: as many and of the same shapes, in float32, contiguous, written to; or none.
         turned: for each weight whether its matrices are transposed in the stack; None for no weight.
@@ -178,16 +178,17 @@ def land_(
 
 
 def gate_(largest: Tensor, counts: Tensor, *, bound: float) -> tuple[Tensor, Tensor]:
-    """Find out in one launch whether a step can be taken, and count it.
+    """Decide in one launch whether a step is taken, and count skipped steps.
 
     Args:
         largest: the largest entry of each gradient, float32 of shape (weights,).
-        counts: float32 of shape (weights + 2,), contiguous, written to: it grows by one for each weight whose number is not
-            below `bound`, and at its end if there is such a weight. The last number but one is left alone.
-        bound: from which on a gradient counts as infinite.
+        counts: float32 of shape (weights + 2,), contiguous, written to. The number of a weight grows by one if its
+            largest entry is not below `bound`; the last number grows by one if there is such a weight. The last number
+            but one does not change.
+        bound: entries of at least this size count as infinite.
 
     Returns:
-        Whether the step can be taken, one bool; and for each weight whether it can and its gradient is not zero.
+        Whether the step is taken, one bool; and for each weight whether it is taken and its gradient is not zero.
 
     Raises:
         ValueError: counts are too few.
@@ -195,6 +196,6 @@ def gate_(largest: Tensor, counts: Tensor, *, bound: float) -> tuple[Tensor, Ten
     if counts.shape != (largest.shape[0] + 2,):
         raise ValueError(
             f"counts must have shape {(largest.shape[0] + 2,)}, got {tuple(counts.shape)}."
-            " Pass one a weight and two more."
+            " Pass one number for each weight and two more."
         )
     return step_operators.gate_(largest, counts, bound)

@@ -1,4 +1,4 @@
-"""The kernels of an optimiser's step as torch operators: what is descended, and what a direction is worth."""
+"""The kernels of an optimiser's step as torch operators."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def certify_(
     right: Tensor | None = None,
     info: Tensor | None = None,
 ) -> Tensor:
-    """`naive.certify_`, on machines that run no kernels. `bound` holds the numbers of a `Bound`."""
+    """`naive.certify_`, for devices without kernels. `bound` holds the fields of a `Bound`."""
     pair = None if left is None or right is None else (left, right)
     return naive.certify_(a, g, omega, pair, scale, info, Bound(*bound))
 
@@ -42,7 +42,7 @@ def _(
     info: Tensor | None = None,
 ) -> Tensor:
     with torch.cuda.device(a.device.index):
-        # A view, never a copy: it is written to.
+        # It must be a view, because it is written to.
         direction = a.view(-1, *a.shape[-2:])
         pair = None if left is None or right is None else (stack(left), stack(right))
         gap = certificate.certify_(
@@ -82,7 +82,7 @@ def descend_(
     nesterov: bool,
     turned: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
-    """`naive.descend_`, on machines that run no kernels."""
+    """`naive.descend_`, for devices without kernels."""
     return naive.descend_(gradients, momenta, ok, mu, nesterov=nesterov, turned=turned)
 
 
@@ -128,7 +128,7 @@ def land_(
     moving: Tensor,
     turned: Sequence[bool],
 ) -> None:
-    """`naive.land_`, on machines that run no kernels."""
+    """`naive.land_`, for devices without kernels."""
     naive.land_(weights, masters, landed, start, moving, turned=turned)
 
 
@@ -160,7 +160,7 @@ def _(
 
 @torch.library.custom_op(f"{NAMESPACE}::gate_", mutates_args=("counts",))
 def gate_(largest: Tensor, counts: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """`naive.gate_`, on machines that run no kernels."""
+    """`naive.gate_`, for devices without kernels."""
     return naive.gate_(largest, counts, bound)
 
 
@@ -184,9 +184,9 @@ def _(largest: Tensor, counts: Tensor, bound: float) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op(f"{NAMESPACE}::unit_length", mutates_args=())
 def unit_length(x: Tensor, rows: bool) -> Tensor:
-    """`naive.unit_length` of a stack (batch, m, n) in at least float32, on machines that run no kernels."""
-    found = naive.unit_length(x.to(torch.promote_types(x.dtype, torch.float32)), rows=rows)
-    return torch.empty_like(x).copy_(found)
+    """`naive.unit_length` of a stack (batch, m, n) in at least float32, for devices without kernels."""
+    unit = naive.unit_length(x.to(torch.promote_types(x.dtype, torch.float32)), rows=rows)
+    return torch.empty_like(x).copy_(unit)
 
 
 @unit_length.register_kernel("cuda")

@@ -1,11 +1,11 @@
-"""Compile every way in which a kernel is shipped, for machines that need not be there, and check the code.
+"""Compile every shipped kernel configuration, without its GPU, and check the machine code.
 
     python kernels/tools/check_code.py [NAME ...]
 
-NAME picks rows by kernel, dtype or architecture, as `gram bf16 sm_90`; names of one kind are alternatives. A line a
-row is printed, and the exit code is 1 if a row spills registers, multiplies matrices by another instruction than its
-architecture's, asks for more memory than a block has, or draws a warning from the assembler. Nothing is measured.
-All rows take some five minutes of one core; it needs Triton, and no GPU and no driver.
+NAME selects rows by kernel, dtype or architecture, as in `gram bf16 sm_90`; names of one kind are alternatives. One line
+is printed for each row. The exit code is 1 if a row spills registers, uses another matrix instruction than its
+architecture's, needs more memory than a block has, or causes a warning of the assembler. Nothing is timed. All rows take
+about five minutes on one core. It needs Triton, but neither a GPU nor a driver.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from signatures import signature_of
 
 KIB: Final = 1024
 ENVIRONMENT: Final = {
-    # Contracting a·b + c is today's default, and a warning if it is not said.
+    # Contracting a·b + c is the default, but Triton warns if it is not set.
     "TRITON_DEFAULT_FP_FUSION": "1",
     "TRITON_DUMP_PTXAS_LOG": "1",
     "TRITON_INTERPRET": "0",
@@ -34,7 +34,7 @@ ENVIRONMENT: Final = {
 
 @dataclass(frozen=True)
 class Target:
-    """An architecture: how Triton names it, what a block may ask for, and its instruction for matrix products.
+    """An architecture: its name in Triton, the limits of a block, and its matrix instruction.
 
     Source: NVIDIA, CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; AMD, "CDNA 3
     Instruction Set Architecture".
@@ -58,7 +58,7 @@ TARGETS: Final = {
 
 @dataclass(frozen=True)
 class Code:
-    """The code that the compiler made of a row: spills and stack in bytes, matrix instructions by name."""
+    """The compiled code of a row: spills and stack in bytes, matrix instructions by name."""
 
     registers: int
     spills: int
@@ -71,10 +71,10 @@ class Code:
 
 
 def rows(names: Sequence[str] = ()) -> list[Configuration]:
-    """The shipped rows with these names; all without names.
+    """The shipped rows with these names; all rows if there are none.
 
     Raises:
-        ValueError: no row has such a name.
+        ValueError: no row has one of the names.
     """
     kinds = [{getattr(each, kind) for each in SHIPPED} for kind in ("kernel", "dtype", "target")]
     unknown = sorted(set(names).difference(*kinds))
@@ -90,7 +90,7 @@ def rows(names: Sequence[str] = ()) -> list[Configuration]:
 
 
 def name(row: Configuration) -> str:
-    """A row in a few words, its flags and layout among them."""
+    """The name of a row, with its flags and layout."""
     chosen = row.constexprs
     flags = [f"{k.lower()}={v}" for k, v in chosen.items() if k.isupper() and "BLOCK" not in k]
     sides = f"{chosen['BLOCK']}×{chosen['BLOCK_K']}"
@@ -129,7 +129,7 @@ def compiled(row: Configuration) -> Code:
 def _places(
     signature: Mapping[str, str | tuple[str, ...]], divisible: Sequence[str]
 ) -> Iterator[tuple[int, ...]]:
-    """The places of the arguments that are multiples of 16; of a list, the place of each of its members."""
+    """The indices of the arguments that are multiples of 16; for a list, the index of each member."""
     places = {argument: i for i, argument in enumerate(signature)}
     for each in divisible:
         kind = signature[each]
@@ -141,7 +141,7 @@ def _places(
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """The environment that Triton must find, and an empty cache: cached code is not assembled again."""
+    """A context with Triton's environment variables and an empty cache, because cached code is not assembled again."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as cache:
         os.environ.update(ENVIRONMENT, TRITON_CACHE_DIR=cache)
@@ -197,10 +197,10 @@ DOT: Final = re.compile(
 
 
 def _expected(row: Configuration, ttir: str) -> frozenset[str]:
-    """The instructions that the products of the source must become.
+    """The matrix instructions that the products of the source must compile to.
 
-    The wide ones of sm_90 and sm_100 take 64 rows and four warps together; a smaller product is `mma.sync`. Plain
-    float32 products have an instruction on AMD alone.
+    The wide instructions of sm_90 and sm_100 need 64 rows and four warps; smaller products are `mma.sync`. Plain
+    float32 products have a matrix instruction only on AMD.
     """
     target, found = TARGETS[row.target], set[str]()
     for dot in DOT.finditer(ttir):
@@ -213,7 +213,7 @@ def _expected(row: Configuration, ttir: str) -> frozenset[str]:
 
 
 def complaints(row: Configuration, code: Code) -> list[str]:
-    """The faults that shipped code may not have, in sentences; none if all is well."""
+    """The faults of the code, as sentences: warnings, spills, a stack, too much memory, or a wrong instruction."""
     target = TARGETS[row.target]
     found = [f"the assembler warns: {line}" for line in code.warnings]
     if code.spills:
@@ -235,7 +235,7 @@ def complaints(row: Configuration, code: Code) -> list[str]:
 
 
 def main(names: Sequence[str]) -> int:
-    """Check the rows with these names; 1 if something is wrong, 2 if there is no such name."""
+    """Compile the rows with these names, print their faults, and return 1 if there are any, 2 for an unknown name."""
     wrong = 0
     try:
         chosen = rows(names)

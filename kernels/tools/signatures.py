@@ -1,11 +1,11 @@
-"""The types that Triton must be told of a kernel's arguments to compile it without a launch."""
+"""The argument types of the kernels, which Triton needs to compile them without a launch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from modular_manifolds_kernels.configuration import TOGETHER, Configuration
+from modular_manifolds_kernels.configuration import TENSORS_PER_LAUNCH, Configuration
 
 # Pointers that hold matrices in the precision of the products, those that always hold float32, scalars.
 _MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -47,7 +47,7 @@ _OF_KERNEL: Final[Mapping[str, Mapping[str, str]]] = {
     "gate": {"counts": "*fp32", "ok": "*i8", "reached": "*i8", "bound": "fp32", "weights": "i32"},
     "land": {"masters": "*fp32", "landed": "*fp32", "start": "*fp32", "moving": "*i8"},
 }
-"""Types that a name has in one kernel only."""
+"""Types of arguments in one kernel that differ from those of the same name in others."""
 _LISTS: Final = {"descend": ("gradients", "momenta"), "land": ("weights", "masters")}
 """Arguments that are lists of tensors."""
 _ARGUMENTS: Final[Mapping[str, str]] = {
@@ -60,7 +60,7 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
     " out_batch out_row out_column",
     "narrow_msign": "x out held scales coefficients n k steps x_batch x_row x_column"
     " out_batch out_row out_column",
-    "tiled_msign": "x out held scales coefficients n k width steps together x_batch x_row x_column"
+    "tiled_msign": "x out held scales coefficients n k width steps steps_per_gram x_batch x_row x_column"
     " out_batch out_row out_column",
     "stiefel_retract": "w a out residual lengths eta each unit n k corrections w_batch w_row w_column"
     " a_batch a_row a_column out_batch out_row out_column",
@@ -86,7 +86,7 @@ _LOOSE: Final = (
     "parts",
     "tiles",
     "steps",
-    "together",
+    "steps_per_gram",
     "corrections",
     "each",
     "unit",
@@ -103,9 +103,9 @@ _ALWAYS_ROWS: Final = ("r_row", "p_row", "left_row", "right_row")
 def signature_of(
     row: Configuration,
 ) -> tuple[dict[str, str | tuple[str, ...]], dict[str, Any], tuple[str, ...]]:
-    """The type of every argument of a row, in order; its compile-time values; and the arguments that are multiples of 16.
+    """The types of a row's arguments, in order; its compile-time values; and the arguments that are multiples of 16.
 
-    An argument that is a list of tensors has the type of each.
+    An argument that is a list of tensors has a tuple of their types.
     """
     constexprs: dict[str, Any] = dict(row.constexprs)
     element = "*bf16" if row.dtype == "bf16" else "*fp32"
@@ -134,7 +134,7 @@ def signature_of(
             if name not in _LOOSE:
                 divisible.append(name)
     for name in _LISTS.get(row.kernel, ()):
-        signature[name] = (str(signature[name]),) * TOGETHER
+        signature[name] = (str(signature[name]),) * TENSORS_PER_LAUNCH
     for name in constexprs:
         signature.setdefault(name, "constexpr")
     return signature, constexprs, tuple(divisible)

@@ -55,8 +55,10 @@ def adapt(
         progress: whether to show a progress bar on a terminal, or a function `(done, total, words)` to call instead.
 
     Raises:
-        ArgumentError: the model, a rule or a weight breaks a rule; the message is one line with the remedy.
-        UnconstrainedParameterError: no rule claims a trainable weight. NonFiniteError: a weight holds NaN or infinity.
+        ArgumentError: the model, a rule or a weight breaks a rule; the message is one line with the
+            remedy.
+        UnconstrainedParameterError: no rule claims a trainable weight.
+        NonFiniteError: a weight holds NaN or infinity.
     """
     network = unwrapped(model)
     split = _check_by(by, example_inputs)

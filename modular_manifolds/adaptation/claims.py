@@ -46,8 +46,9 @@ def claims_of(model: nn.Module, rules: Sequence[AnyRule] | None) -> list[Claim]:
     """Each trainable parameter with the first rule that matches one of its names.
 
     Raises:
-        ArgumentError: a rule has the wrong type, or matches nothing, only frozen weights, or only weights of earlier rules;
-        two different rules claim a tied weight. UnconstrainedParameterError: no rule claims a trainable weight.
+        ArgumentError: a rule has the wrong type, or matches nothing, only frozen weights, or only weights of earlier
+            rules; two different rules claim a tied weight.
+        UnconstrainedParameterError: no rule claims a trainable weight.
     """
     places_by_parameter: dict[int, list[Place]] = {}
     for place in places_of(model):

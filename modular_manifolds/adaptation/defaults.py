@@ -38,8 +38,8 @@ DEFAULTS: Final[Mapping[Role, Default]] = MappingProxyType(
         "position": Default(Euclidean(), RowRMS(), 0.3),
         "hidden": Default(Stiefel(), RMSOperator(), 3.0),
         "increment": Default(Euclidean(), RMSOperator(), 1.0),
-        "head": Default(Euclidean(), RMSOperator(), 0.3),
-        "vector": Default(Euclidean(), RMSOperator(), 1.0),
+        "head": Default(Euclidean(), RMSOperator(), 0.075),
+        "vector": Default(Euclidean(), RMSOperator(), 0.3),
     }
 )
 """Hidden matrices keep rms norms, embeddings move by rows, the head is free.

@@ -13,6 +13,7 @@ EDGE_FACTOR: Final = 1.5
 ORTHOGONAL_SPREAD: Final = 1e-3
 """The largest relative deviation of `WᵀW` from a multiple of the identity for an orthogonal initialisation."""
 POWER_STEPS: Final = 4
+"""The number of steps of the power iteration."""
 
 
 def is_fresh(matrix: Tensor) -> bool:

@@ -65,8 +65,9 @@ def responses(
         for the bias of attention keys.
 
     Raises:
-        ArgumentError: a weight is frozen, is on the meta device, or does not reach the outputs; the model returns no usable
-        outputs; or another argument breaks its rule. NonFiniteError: a gradient holds NaN or infinity.
+        ArgumentError: a weight is frozen, is on the meta device, or does not reach the outputs; the model returns no
+            usable outputs; or another argument breaks its rule.
+        NonFiniteError: a gradient holds NaN or infinity.
     """
     net = _checked_model(model)
     probes = check_count(probes, argument="responses(probes)", what="random cotangents")

@@ -20,7 +20,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 
 MIN_ASPECT_RATIO: Final = 2
-"""From this ratio of the sides on, the singular values of random matrices are close to each other."""
+"""The smallest ratio of the sides at which singular values of random matrices are close to each other."""
 MIN_COLUMNS: Final = 16
 """Decompositions of matrices with fewer columns are fast enough."""
 ACCEPTED_RESIDUAL: Final = 4e-6
@@ -30,6 +30,7 @@ EDGE_SLACK_FACTOR: Final = 1.1
 FLOAT32_RESIDUAL: Final = 2e-6
 """The residual that rounding in float32 causes."""
 NEWTON_STEPS: Final = 16
+"""The largest number of Newton steps."""
 NEWTON_MAX_CHANGE_RELATIVE: Final = 1e-3
 """Convergence is quadratic: the next change after one below this is rounding."""
 BOUND_MARGINS_RELATIVE: Final = (1e-4, 1e-3, 1e-2)

@@ -72,7 +72,7 @@ def outputs_of(
 
     Raises:
         ArgumentError: no tensor can be the outputs, the outputs are not finite, or the loss is not one number with a
-        gradient.
+            gradient.
     """
     result = _call(model, batch)
     tensor = _main_tensor(result)

@@ -17,16 +17,16 @@ from modular_manifolds.adaptation.saved import PlanData, plan_text, read_plan
 from modular_manifolds.adaptation.shares import By, shares_of
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.budget import Budget, BudgetRow
-from modular_manifolds.composition.table import format_table
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.nn.projection import project_
 from modular_manifolds.nn.sharded import refuse_sharded
+from modular_manifolds.tables import Printable, Table
 from modular_manifolds.wrappers import Replicas, replicas_of, unwrapped
 
 
 @dataclass(frozen=True)
-class ModelPlan:
+class ModelPlan(Printable):
     """The geometries that `mm.adapt` decided for a model's weights; `print` the plan to read it.
 
     `SteepestDescent`, `mm.budget`, `mm.conditioning` and `mm.project_` accept it in place of a declared network. It holds the
@@ -120,8 +120,8 @@ class ModelPlan:
             progress: whether to show a progress bar on a terminal, or a function `(done, total, words)` to call instead.
 
         Raises:
-            ArgumentError: the model returns no usable outputs, or a weight does not reach them. NonFiniteError: a gradient
-            holds NaN or infinity.
+            ArgumentError: the model returns no usable outputs, or a weight does not reach them.
+            NonFiniteError: a gradient holds NaN or infinity.
         """
         from modular_manifolds.adaptation.measure import responses
 
@@ -155,9 +155,13 @@ class ModelPlan:
 
     def table(self, *, full: bool = False) -> str:
         """The rows as a text table. Rows that differ only in layer numbers share one line, unless `full`."""
+        return str(self._table(full=full))
+
+    def _table(self, *, full: bool) -> Table:
         shares = [row.share for row in self.budget().rows]
-        cells = plan_cells(self.rows, shares, self.fallback_settings, full=full)
-        return format_table(plan_header(), cells)
+        return Table(
+            plan_header(), plan_cells(self.rows, shares, self.fallback_settings, full=full)
+        )
 
     def to_json(self) -> str:
         """The plan as text: names, pieces, geometries, masses and responses."""
@@ -179,8 +183,9 @@ class ModelPlan:
         replicas = replicas_of(model)
         return cls(network, rows, fallbacks, skipped, saved.by, "saved", replicas)
 
-    def __str__(self) -> str:
-        return "\n".join([self.table(), *self._remarks()])
+    def printed(self) -> list[Table | str]:
+        """The table, and remarks on the start, on ties and on weights that nobody steps."""
+        return [self._table(full=False), *self._remarks()]
 
     def _remarks(self) -> Iterator[str]:
         yield (

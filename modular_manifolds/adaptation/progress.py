@@ -10,6 +10,7 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 """Called with the number of finished passes, the number of all passes, and a description of the last one."""
 
 BAR_CHARACTERS: Final = 24
+"""The width of the bar in characters."""
 
 
 def progress_of(progress: bool | Progress) -> Progress | None:

@@ -33,7 +33,8 @@ def check_model(model: Any) -> None:
     """Refuse an argument that is not a module, or is a network of this library.
 
     Raises:
-        ArgumentError: in these cases. SharedWeightError: two parameters share memory.
+        ArgumentError: in these cases.
+        SharedWeightError: two parameters share memory.
     """
     if isinstance(model, type) or not isinstance(model, nn.Module):
         raise ArgumentError(

@@ -94,7 +94,9 @@ class Fallback:
     Args:
         match: as for `Rule`.
         lr: AdamW's learning rate. It is required, because its unit differs from the optimiser's.
-        betas, eps, weight_decay: as in `torch.optim.AdamW`.
+        betas: as in `torch.optim.AdamW`.
+        eps: as in `torch.optim.AdamW`.
+        weight_decay: as in `torch.optim.AdamW`.
         optional: whether the rule may match nothing.
     """
 

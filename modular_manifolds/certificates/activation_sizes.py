@@ -31,9 +31,9 @@ from modular_manifolds.certificates.inputs import as_vectors
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
-from modular_manifolds.composition.table import format_table
 from modular_manifolds.composition.tree import Tree
 from modular_manifolds.nn.composed import Composed
+from modular_manifolds.tables import Printable, Table
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ActivationRow:
 
 
 @dataclass(frozen=True)
-class ActivationReport:
+class ActivationReport(Printable):
     """The sizes at every module for inputs of norm at most `radius` in `norm`; `print` it to read it.
 
     The bounds are for exact arithmetic; the measurements are in float64.
@@ -93,15 +93,14 @@ class ActivationReport:
             for row in self.rows
         ]
 
-    def __str__(self) -> str:
-        return "\n".join(
-            [
-                format_table(self.header(), self.cells()),
-                f"for inputs of norm at most {self.radius:g} in {self.norm}; of input, output and gradient "
-                "the declared bound, the certified one and the largest measured",
-                *self.advice(),
-            ]
-        )
+    def printed(self) -> list[Table | str]:
+        """The table, the meaning of its columns, and the advice."""
+        return [
+            Table(self.header(), self.cells()),
+            f"for inputs of norm at most {self.radius:g} in {self.norm}; of input, output and gradient "
+            "the declared bound, the certified one and the largest measured",
+            *self.advice(),
+        ]
 
     def advice(self) -> list[str]:
         """One sentence for each reason for an infinite bound."""
@@ -134,9 +133,10 @@ def activations(
 
     Raises:
         ArgumentError: `radius` is not finite and positive or a point lies outside it, or `net` has
-        no tree (see `Composed`) or a weight that is complex. SpaceError: the network takes any space, or
-        takes or gives a tuple. NonFiniteError: a weight or a point holds NaN or infinity. ShapeError: the network
-        does not take such points.
+            no tree (see `Composed`) or a weight that is complex.
+        SpaceError: the network takes any space, or takes or gives a tuple.
+        NonFiniteError: a weight or a point holds NaN or infinity.
+        ShapeError: the network does not take such points.
     """
     seed = check_count(seed, argument="activations(seed)", what="the random draw", least=0)
     with examine(net, argument="activations(net)") as examination:

@@ -23,7 +23,8 @@ class Bounds:
     Args:
         declared: the bound on the whole product manifold.
         certified: the bound for the current weights.
-        declared_propagation, certified_propagation: the same for each leaf, in the norms of its own spaces.
+        declared_propagation: the same for each leaf, in the norms of its own spaces.
+        certified_propagation: the same for each leaf, in the norms of its own spaces.
         arriving: the bound on the norm of the inputs, in the network's own space.
     """
 
@@ -44,7 +45,8 @@ def bounds(
     """Bound the slope of `net` between two norms, for inputs within `radius` or for all.
 
     Raises:
-        ArgumentError: `net` is not `Composed`, or a weight has no values. SpaceError: as `endpoint_spaces`.
+        ArgumentError: `net` is not `Composed`, or a weight has no values.
+        SpaceError: as `endpoint_spaces`.
     """
     network = check_composed(net, argument="lipschitz(net)")
     check_values(network, argument="lipschitz(net)")

@@ -62,10 +62,11 @@ def robustness(
         attack: for example `mm.ProjectedGradient()`. Each radius is attacked at the points that survived smaller radii.
 
     Raises:
-        ArgumentError: a label or a radius is out of range, or a weight is complex. ShapeError: inputs, labels and network
-        do not fit. NonFiniteError: inputs, outputs or a weight hold NaN or infinity. SpaceError: `mm.lipschitz` refuses the
-        network. CertificateError: the attack changed a certified prediction, so a declared number is
-        wrong.
+        ArgumentError: a label or a radius is out of range, or a weight is complex.
+        ShapeError: inputs, labels and network do not fit.
+        NonFiniteError: inputs, outputs or a weight hold NaN or infinity.
+        SpaceError: `mm.lipschitz` refuses the network.
+        CertificateError: the attack changed a certified prediction, so a declared number is wrong.
 
     Source: Y. Tsuzuku, I. Sato, M. Sugiyama, "Lipschitz-Margin Training" (2018), proposition 1.
     """

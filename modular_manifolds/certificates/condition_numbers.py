@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from modular_manifolds.composition.table import format_table
 from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.linalg.snapshot import device_of, plain_surroundings, snapshot
 from modular_manifolds.nn import Geometry, Weighted
 from modular_manifolds.nn.composed import Adapted
 from modular_manifolds.nn.network import check_network, check_values
+from modular_manifolds.tables import Printable, Table
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ConditioningRow:
 
 
 @dataclass(frozen=True)
-class ConditioningReport:
+class ConditioningReport(Printable):
     """One row for each weight, measured in float64; `print` it to read it."""
 
     rows: tuple[ConditioningRow, ...]
@@ -54,8 +54,9 @@ class ConditioningReport:
             [r.path, r.manifold, r.largest, r.smallest, r.condition, r.residual] for r in self.rows
         ]
 
-    def __str__(self) -> str:
-        return format_table(self.header(), self.cells())
+    def printed(self) -> list[Table | str]:
+        """The table."""
+        return [Table(self.header(), self.cells())]
 
 
 def conditioning(net: Weighted) -> ConditioningReport:

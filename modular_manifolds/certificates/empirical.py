@@ -15,7 +15,7 @@ from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, VectorNorm
 from modular_manifolds.composition.tree import Tree, leading, leaves
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.nn.tuples import added, scaled
+from modular_manifolds.nn.tuples import scale_output, sum_outputs
 
 DUALS: Final[dict[VectorNorm, VectorNorm]] = {"l2": "l2", "rms": "rms", "l1": "linf", "linf": "l1"}
 """The dual of each norm, up to a factor for rms."""
@@ -197,7 +197,9 @@ def trace_leaves(
         seen[leaf.path] = x, output
         return output
 
-    rules = flow("outputs leaf by leaf", leaf=through, parallel=tuple, total=added, scale=scaled)
+    rules = flow(
+        "outputs leaf by leaf", leaf=through, parallel=tuple, total=sum_outputs, scale=scale_output
+    )
     return fold(tree, rules)(x), seen
 
 

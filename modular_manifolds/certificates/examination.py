@@ -43,7 +43,8 @@ def examine(net: Composed, *, argument: str) -> Iterator[Examination]:
 
     Raises:
         ArgumentError: `net` is not `Composed`, a weight is complex or has no values yet, or a
-        transform of `torch.func` is active. NonFiniteError: a weight holds NaN or infinity.
+            transform of `torch.func` is active.
+        NonFiniteError: a weight holds NaN or infinity.
     """
     checked = check_composed(net, argument=argument)
     check_values(checked, argument=argument)

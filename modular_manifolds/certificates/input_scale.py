@@ -15,7 +15,8 @@ class InputScale:
     """`x = (u − mean)/std`, entry by entry: x is the network's input, and u the data in the unit of radii.
 
     Args:
-        mean, std: broadcast with one example; std positive.
+        mean: broadcast with one example; std positive.
+        std: broadcast with one example; std positive.
         unit: the unit of u, for texts such as "a radius in …".
         slack: the relative error of the data's scaling: 1e-6 covers float32's rounding; 0 if the scaling is exact.
 

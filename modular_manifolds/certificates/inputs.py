@@ -57,7 +57,8 @@ def as_float64(points: Tensor, tree: Tree, *, argument: str) -> Tensor:
     """Points in float64; tokens for a network that begins with an embedding become one-hot vectors.
 
     Raises:
-        ArgumentError: a token is out of range. NonFiniteError: an entry is NaN or infinite.
+        ArgumentError: a token is out of range.
+        NonFiniteError: an entry is NaN or infinite.
     """
     source = tree.signature.source
     assert isinstance(source, Space)
@@ -91,8 +92,9 @@ def as_vectors(points: Any, tree: Tree, *, argument: str) -> Tensor:
         argument: the caller's name for the points.
 
     Raises:
-        ShapeError: the network does not take vectors of this size. ArgumentError, NonFiniteError: as `numbers`
-        and `real`.
+        ShapeError: the network does not take vectors of this size.
+        ArgumentError: as `as_tensor` and `as_float64`.
+        NonFiniteError: as `as_tensor` and `as_float64`.
     """
     tensor = as_tensor(points, argument=argument)
     x = as_float64(tensor, tree, argument=argument).cpu()

@@ -27,8 +27,8 @@ from modular_manifolds.certificates.forward_error import forward_error
 from modular_manifolds.certificates.propagation import Passage
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.space import VectorNorm, check_vector_norm, conversion
-from modular_manifolds.composition.table import format_table
 from modular_manifolds.nn.composed import Composed
+from modular_manifolds.tables import Printable, Table
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LipschitzRow:
 
 
 @dataclass(frozen=True)
-class LipschitzReport:
+class LipschitzReport(Printable):
     """Three bounds L in `‖f(x) − f(y)‖_output ≤ L ‖x − y‖_input`, and a row for each module; `print` it.
 
     `declared` holds at every point of the product manifold; infinite if a manifold is unbounded.
@@ -99,9 +99,10 @@ class LipschitzReport:
             for row in self.rows
         ]
 
-    def __str__(self) -> str:
-        lines = [
-            format_table(self.header(), self.cells()),
+    def printed(self) -> list[Table | str]:
+        """The table, the bounds of the whole network, and the advice."""
+        lines: list[Table | str] = [
+            Table(self.header(), self.cells()),
             f"from {self.input_norm} to {self.output_norm}: declared {self.declared:.6g}, certified "
             f"{self.certified:.6g}, empirical {self.empirical:.6g} ({self._how_tight()})",
         ]
@@ -110,7 +111,7 @@ class LipschitzReport:
                 f"as computed: plus {self.rounding:.2g} for rounding, for inputs of norm at most {self.radius:g}"
             )
         lines.extend(f"multiplied out to one matrix: {', '.join(each)}" for each in self.merged)
-        return "\n".join([*lines, *self.advice()])
+        return [*lines, *self.advice()]
 
     def _how_tight(self) -> str:
         if self.empirical > 0 or not self.certified > 0:
@@ -164,17 +165,22 @@ def lipschitz(
 
     Args:
         net: a network from one space to another (not from or to a tuple).
-        input_norm, output_norm: l2, rms, l1 or linf; the network's own by default.
-        radius: the largest `input_norm` of an input. The bounds then hold for such inputs only, use the resulting sizes at
-            each module, and include `rounding`. Without it they hold for all inputs.
+        input_norm: l2, rms, l1 or linf; the network's own by default.
+        output_norm: l2, rms, l1 or linf; the network's own by default.
+        radius: the largest `input_norm` of an input. The bounds then hold for such inputs only, use the resulting
+            sizes at each module, and include `rounding`. Without it they hold for all inputs.
         points: inputs for the search, in any shape that the network takes; random ones by default.
-        starts, iterations, seed: effort and seed of the search for the largest slope.
+        starts: effort and seed of the search for the largest slope.
+        iterations: effort and seed of the search for the largest slope.
+        seed: effort and seed of the search for the largest slope.
 
     Raises:
-        ArgumentError: a norm is unknown, `radius` is not finite and positive or a point lies outside it,
-        `starts` or `iterations` is negative, or `net` has no tree (see `Composed`) or a weight that is
-        complex. SpaceError: the network takes any space, or takes or gives a tuple. NonFiniteError: a weight or a
-        point holds NaN or infinity. ShapeError: the network does not take such points.
+        ArgumentError: a norm is unknown, `radius` is not finite and positive or a point lies
+            outside it, `starts` or `iterations` is negative, or `net` has no tree (see `Composed`)
+            or a weight that is complex.
+        SpaceError: the network takes any space, or takes or gives a tuple.
+        NonFiniteError: a weight or a point holds NaN or infinity.
+        ShapeError: the network does not take such points.
     """
     starts = check_count(starts, argument="lipschitz(starts)", what="starts", least=0)
     iterations = check_count(iterations, argument="lipschitz(iterations)", what="steps", least=0)

@@ -16,6 +16,7 @@ from modular_manifolds.certificates.semidefinite import checked_bound, multiplie
 from modular_manifolds.composition.tree import Tree
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.nn.composed import Composed
+from modular_manifolds.tables import Printable, Table
 
 MAX_UNITS: Final = 256
 """The size of the semidefinite program grows quadratically with the units, and the solving time faster."""
@@ -40,7 +41,7 @@ class LocalStatus(Enum):
 
 
 @dataclass(frozen=True)
-class LocalLipschitzReport:
+class LocalLipschitzReport(Printable):
     """`‖f(x) − f(y)‖₂ ≤ bound · ‖x − y‖₂` for all x, y within the l2 distance `radius` of the point; `print` it.
 
     `certified` is the bound for all inputs, from l2 to l2. `by_norms` is the product of norms over the units that can be on.
@@ -55,14 +56,13 @@ class LocalLipschitzReport:
     undecided: int
     status: LocalStatus
 
-    def __str__(self) -> str:
-        return "\n".join(
-            [
-                f"within {self.radius:g} of the point, from l2 to l2: {self.bound:.6g}; by norms alone "
-                f"{self.by_norms:.6g}, for all inputs {self.certified:.6g}",
-                f"{self.undecided} of {self.units} units undecided; {self.status}",
-            ]
-        )
+    def printed(self) -> list[Table | str]:
+        """The bounds, and their origin."""
+        return [
+            f"within {self.radius:g} of the point, from l2 to l2: {self.bound:.6g}; by norms alone "
+            f"{self.by_norms:.6g}, for all inputs {self.certified:.6g}",
+            f"{self.undecided} of {self.units} units undecided; {self.status}",
+        ]
 
 
 def local_lipschitz(net: Composed, point: Any, *, radius: float) -> LocalLipschitzReport:
@@ -78,9 +78,11 @@ def local_lipschitz(net: Composed, point: Any, *, radius: float) -> LocalLipschi
         radius: the l2 radius of the ball.
 
     Raises:
-        SpaceError: `net` is not such a chain. ArgumentError: `radius` is not finite and positive, there
-        are too many units, a weight is complex, or cvxpy is needed but cannot be imported. ShapeError: `point` is not one
-        input. NonFiniteError: `point` or a weight holds NaN or infinity.
+        SpaceError: `net` is not such a chain.
+        ArgumentError: `radius` is not finite and positive, there are too many units, a weight is complex, or cvxpy is
+            needed but cannot be imported.
+        ShapeError: `point` is not one input.
+        NonFiniteError: `point` or a weight holds NaN or infinity.
 
     Source: M. Fazlyab et al., "Efficient and accurate estimation of Lipschitz constants for deep neural
     networks" (2019).

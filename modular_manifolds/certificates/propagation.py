@@ -17,7 +17,7 @@ from modular_manifolds.certificates.linear_map import (
 from modular_manifolds.composition.folding import Algebra, fold, paired
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, added, plus, scaled, times, total
-from modular_manifolds.composition.sizes import LeafBound, behind
+from modular_manifolds.composition.sizes import LeafBound, downstream_slopes
 from modular_manifolds.composition.space import AnySpace, ProductSpace, Space, substitute
 from modular_manifolds.composition.tree import Tree, leaves
 from modular_manifolds.nn.geometry import through_l2
@@ -72,7 +72,7 @@ def propagate(
     walk = _Walk(slope_of, paired(is_linear(matrices), matrix_product(matrices)))
     whole = fold(tree, walk.rules()).through(source, radius, merge=matrix_of is not None)
     seen = [walk.seen[leaf.path] for leaf in leaves(tree)]
-    gradients = behind(tree, [part.slope for _, _, part in seen])
+    gradients = downstream_slopes(tree, [part.slope for _, _, part in seen])
     passages = [
         Passage(
             leaf,

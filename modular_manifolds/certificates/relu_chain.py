@@ -39,8 +39,11 @@ class Region:
     Args:
         output: (out, inputs + undecided).
         preactivation: (undecided, inputs + undecided).
-        output_error, preactivation_error: bounds on the rounding errors of the two, in the Frobenius norm.
-        inputs, units, undecided: their numbers.
+        output_error: bounds on the rounding errors of the two, in the Frobenius norm.
+        preactivation_error: bounds on the rounding errors of the two, in the Frobenius norm.
+        inputs: their numbers.
+        units: their numbers.
+        undecided: their numbers.
         slope: a Lipschitz bound in the ball, by norms: the product over the units that can be on, or the
             norm of the one matrix if none is undecided.
         undecided_gain: G with `‖u‖₂ ≤ G ‖Δx‖₂`.
@@ -117,7 +120,7 @@ def region_around(layers: list[Layer], point: Tensor, radius: float) -> Region:
         z = W @ h
         centre_error = (W.abs() @ centre_error + gamma * (W.abs() @ (h.abs() + centre_error))) * up
         P = W @ A
-        product = gamma * _size(W) * _size(A) + _size(W) * error
+        product = gamma * _norm_bound(W) * _norm_bound(A) + _norm_bound(W) * error
         shift = torch.linalg.vector_norm(W, dim=1) * (slope * radius * up)
         if not undecided:
             # The earlier layers are one known matrix.
@@ -164,7 +167,7 @@ def region_around(layers: list[Layer], point: Tensor, radius: float) -> Region:
     )
 
 
-def _size(x: Tensor) -> float:
+def _norm_bound(x: Tensor) -> float:
     """A bound on the Frobenius norm, rounded up."""
     return float(torch.linalg.matrix_norm(x)) * (1 + x.numel() * EPS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from modular_manifolds.composition.table import format_table
+from modular_manifolds.tables import Printable, Table
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class RobustnessRow:
 
 
 @dataclass(frozen=True)
-class RobustnessReport:
+class RobustnessReport(Printable):
     """Clean accuracy, and certified accuracy at l2 radii; `print` it.
 
     `radii` has one radius for each point: at every smaller distance the point's label stays the largest output. It is 0 for
@@ -72,8 +72,9 @@ class RobustnessReport:
             )
         return lines
 
-    def __str__(self) -> str:
-        return "\n".join([format_table(self.header(), self.cells()), *self.notes()])
+    def printed(self) -> list[Table | str]:
+        """The table, and the notes below it."""
+        return [Table(self.header(), self.cells()), *self.notes()]
 
 
 def radius_text(radius: float) -> str:

@@ -135,13 +135,13 @@ def _as_json(bounds: LipschitzReport, predictions: RobustnessReport | None) -> s
 
 def _picture(net: Module, slopes: LipschitzReport) -> str:
     from modular_manifolds.certificates import activations
-    from modular_manifolds.training.figures import bounds
+    from modular_manifolds.training.figures import as_svg, bounds
 
     radius = slopes.radius
     if radius is not None:
         assert isinstance(net.source, Space)
         radius *= conversion(slopes.input_norm, net.source.norm, net.source.size)
-    return bounds(slopes, activations(net, radius=radius))
+    return as_svg(bounds(slopes, activations(net, radius=radius)))
 
 
 def _write(file: Path, option: str, text: str) -> None:

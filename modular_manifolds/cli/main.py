@@ -23,6 +23,7 @@ from modular_manifolds.errors import ModularManifoldsError
 
 EPILOG = "Start with: modular-manifolds train"
 CALLERS_MISTAKE = 2
+"""The exit status for an error that the caller can mend."""
 NO_MEMORY: Final = ("DefaultCPUAllocator", "out of memory")
 """Fragments of torch's out-of-memory errors."""
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from modular_manifolds.composition.table import format_number
+from modular_manifolds.tables import format_number
 
 
 def show_table(

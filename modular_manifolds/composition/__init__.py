@@ -1,4 +1,4 @@
-"""Arithmetic on a tree: masses, sensitivities, spaces and shares. Nothing here knows a tensor."""
+"""Arithmetic on a tree: masses, sensitivities, spaces and shares. No tensors are used here."""
 
 from modular_manifolds.composition.budget import Budget as Budget
 from modular_manifolds.composition.budget import BudgetRow as BudgetRow

@@ -1,4 +1,4 @@
-"""The learning-rate budget: how one learning rate is split over all weights of a network."""
+"""The learning-rate budget: the split of one learning rate over all weights of a network."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.folding import Algebra, fold
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.radius import Radius, plus, times, total
-from modular_manifolds.composition.sizes import LeafBound, arrivals, behind
-from modular_manifolds.composition.table import format_table
+from modular_manifolds.composition.sizes import LeafBound, arrivals, downstream_slopes
 from modular_manifolds.composition.tree import Tree, leaves
+from modular_manifolds.tables import Printable, Table
 
 BUDGET_ROUNDING: Final = 1e-9
-"""The relative error of sums and products over a tree of a million modules: four roundings of 2⁻⁵³ a module."""
+"""The relative error of sums and products over a tree of a million modules, with four roundings of 2⁻⁵³ for each."""
 
 NAMED_MODULES: Final = 3
 """The number of modules that a printed budget names for each reason."""
@@ -27,13 +27,13 @@ class BudgetRow:
 
     `share = (mass / total mass) / (downstream · norm_constant)` and `step = lr · share`, the length of
     the weight's step in its own norm. `downstream` is the product of the rate scales between the
-    module's output and the network's, |c| of the scales around it included. `radius` bounds the
-    module's input when the network's input is in its unit ball, and is 1 for a weight that is added to
-    its input, because the size of that input does not matter. `slope` is the same product as `downstream`, with each
-    module's slope bound at the sizes that arrive there in place of its rate scale. The two differ only if a bound
-    depends on the size of the input or a module declares a rate scale of its own. `contribution` bounds, per unit of
-    learning rate, how far this weight's step moves the network's output to first order:
-    `share · norm_constant · slope · radius`.
+    module's output and the network's, |c| of the scales around it included.
+
+    `radius` bounds the module's input if the network's input is in its unit ball. It is 1 for a weight that is added
+    to its input, because the size of that input does not matter. `slope` is the product of the downstream modules'
+    slope bounds for the sizes of their inputs. It differs from `downstream` only if a bound depends on the size of the
+    input or a module declares its own rate scale. `contribution = share · norm_constant · slope · radius` bounds the
+    first-order change of the network's output by this weight's step, per unit of learning rate.
     """
 
     path: str
@@ -56,7 +56,7 @@ class BudgetRow:
 class TypicalSlope:
     """A module whose slope may exceed the rate scale that the budget divides by.
 
-    `slope` is the module's bound at the sizes that arrive when the network's input is in its unit ball.
+    `slope` is the module's slope bound if the network's input is in its unit ball.
     """
 
     path: str
@@ -69,17 +69,17 @@ class TypicalSlope:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """A row a weight, in the order in which data meets the weights; `print` it to read it.
+class Budget(Printable):
+    """The split of a learning rate: one row for each weight, in the order of data; `print` it to read it.
 
     Args:
         lr: the learning rate that is split.
-        rows: one row a weight.
-        typical: the modules behind some weight whose slope may exceed their rate scale.
-        unbounded: the weights on unbounded manifolds whose size counts in another weight's row. The rows assume
+        rows: one row for each weight.
+        typical: the modules downstream of a weight whose slope may exceed their rate scale.
+        unbounded: the weights on unbounded manifolds whose size enters another weight's row. The rows assume
             that they stay in their unit balls.
-        by: how `downstream` was found: `"bound"` from the composition, `"measured"` on data, or `"mass"` if it was not,
-            and is 1.
+        by: the source of `downstream`: `"bound"` for the composition, `"measured"` for data, `"mass"` if it is unknown
+            and set to 1.
     """
 
     lr: float
@@ -92,32 +92,32 @@ class Budget:
     def first_order(self) -> float:
         """A bound on the output's first-order change in one step, per unit of learning rate.
 
-        For inputs and weights in their unit balls. It is at most 1 if every rate scale on the way is a slope
+        It holds for inputs and weights in their unit balls. It is at most 1 if every downstream rate scale is a slope
         bound and every module's input stays in its unit ball.
         """
         return plus(row.contribution for row in self.rows)
 
     @property
     def is_bound(self) -> bool:
-        """Whether a step of learning rate η moves the output by at most η, to first order, for sure.
+        """Whether a step of learning rate η is proved to move the output by at most η, to first order.
 
-        True if `first_order` is at most 1 and no weight that counts is unbounded. The promise then holds for every
-        input in the unit ball and every point of the weights' manifolds. If it is False, η is an expectation: the
-        change that the step is meant to make if slopes are typical and sizes are at most 1.
+        It is true if `first_order` is at most 1 and `unbounded` is empty. The bound then holds for every input in the
+        unit ball and every point of the weights' manifolds. Otherwise η is an expectation: the change if slopes are
+        typical and sizes are at most 1.
         """
         bounded = self.by == "bound" and not self.unbounded
         return bounded and self.first_order <= 1 + BUDGET_ROUNDING
 
     @property
     def verdict(self) -> str:
-        """One line: how far a step may move the output, and whether the learning rate bounds that change."""
+        """One line: the largest change of the output in a step, and whether the learning rate bounds it."""
         if self.by == "measured":
             return (
                 f"lr={self.lr:g}: one step moves the outputs by about {times(self.first_order, self.lr):.4g} (rms) at "
                 "most to first order, on the data that measured the responses; the learning rate is an expectation, not a bound"
             )
         if self.by == "mass":
-            return f"lr={self.lr:g}: split by mass alone; how far a step moves the outputs is not known"
+            return f"lr={self.lr:g}: split by mass alone; the change of the outputs in a step is not known"
         assumed = " and weights of at most unit norm" if self.unbounded else ""
         change = (
             f"lr={self.lr:g}: one step moves the output by at most {times(self.first_order, self.lr):.4g} "
@@ -129,8 +129,8 @@ class Budget:
 
     def _reasons(self) -> Iterator[str]:
         if self.typical:
-            found = sorted(self.typical, key=lambda each: each.rate_scale / each.slope)
-            yield f"; it divides by typical slopes at {_named(found)}"
+            modules = sorted(self.typical, key=lambda each: each.rate_scale / each.slope)
+            yield f"; it divides by typical slopes at {_named(modules)}"
         large = [row for row in self.rows if row.mass > 0 and row.radius > 1 + BUDGET_ROUNDING]
         if large:
             large.sort(key=lambda row: -row.radius)
@@ -146,8 +146,8 @@ class Budget:
 
     def header(self) -> list[str]:
         """The names of the columns of `cells`."""
-        behind = "downstream" if self.by == "bound" else "response"
-        return ["weight", "manifold", "norm", "mass", behind, "radius", "share", "step"]
+        divisor = "downstream" if self.by == "bound" else "response"
+        return ["weight", "manifold", "norm", "mass", divisor, "radius", "share", "step"]
 
     def cells(self) -> list[list[float | str]]:
         """The rows as text and numbers, for a table."""
@@ -156,14 +156,15 @@ class Budget:
             for r in self.rows
         ]
 
-    def __str__(self) -> str:
+    def printed(self) -> list[Table | str]:
+        """The table, and the verdict below it."""
         if not self.rows:
-            return f"budget of lr={self.lr:g}: the network has no weights"
-        return f"{format_table(self.header(), self.cells())}\n{self.verdict}"
+            return [f"budget of lr={self.lr:g}: the network has no weights"]
+        return [Table(self.header(), self.cells()), self.verdict]
 
 
 def _named(modules: Sequence[object]) -> str:
-    """The first few of `modules`, and how many more there are."""
+    """The first `NAMED_MODULES` of `modules` as text, and the number of the others."""
     more = len(modules) - NAMED_MODULES
     text = ", ".join(str(each) for each in modules[:NAMED_MODULES])
     return f"{text} and {more} more" if more > 0 else text
@@ -189,21 +190,25 @@ def allocate(tree: Tree, lr: float) -> Budget:
 
 @dataclass(frozen=True)
 class _Place:
-    """A leaf, what arrives at it, and what stands behind it.
+    """A leaf, the bound on its input, and the products of the slopes downstream of it.
 
-    `slope` is its own slope bound there. `downstream` and `behind` multiply the rate scales and the slope bounds behind
-    it, and `moved` says whether a step of a weight in front of it moves its input.
+    Args:
+        radius: the bound on the leaf's input.
+        slope: its slope bound for such inputs.
+        downstream: the product of the rate scales downstream.
+        downstream_slope: the product of the slope bounds downstream.
+        moved: whether a step of an upstream weight changes the leaf's input.
     """
 
     leaf: Leaf
     radius: Radius
     slope: float
     downstream: float
-    behind: float
+    downstream_slope: float
     moved: bool
 
     def typical(self) -> TypicalSlope | None:
-        """The leaf's slopes, if its bound exceeds its rate scale and a step in front of it feels that."""
+        """The leaf's slopes, if its bound exceeds its rate scale and an upstream weight learns; otherwise None."""
         rate_scale = self.leaf.signature.rate_scale
         if not (self.moved and self.slope > rate_scale * (1 + BUDGET_ROUNDING)):
             return None
@@ -211,20 +216,20 @@ class _Place:
 
 
 def _places(tree: Tree, bound: LeafBound) -> list[_Place]:
-    """All leaves in the order of data, for inputs of the network in its unit ball."""
+    """All leaves in the order of data, for network inputs in the unit ball."""
     arrived = arrivals(tree, 1.0, bound)
-    downstream = behind(tree, [each.leaf.signature.rate_scale for each in arrived])
-    slopes = behind(tree, [each.slope for each in arrived])
+    downstream = downstream_slopes(tree, [each.leaf.signature.rate_scale for each in arrived])
+    slopes = downstream_slopes(tree, [each.slope for each in arrived])
     moved = fold(tree, MOVED).leaves
     return [
-        _Place(at.leaf, at.radius, at.slope, rate, slope, feels)
-        for at, rate, slope, feels in zip(arrived, downstream, slopes, moved, strict=True)
+        _Place(arrival.leaf, arrival.radius, arrival.slope, rate, slope, is_moved)
+        for arrival, rate, slope, is_moved in zip(arrived, downstream, slopes, moved, strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class _Moved:
-    """Whether a part learns, and for each leaf in it whether a step inside the part moves what arrives there."""
+    """Whether a part learns, and for each of its leaves whether a step of the part's weights moves the leaf's input."""
 
     learns: bool
     leaves: list[bool]
@@ -275,22 +280,22 @@ def _row(place: _Place, lr: float, mass: float) -> BudgetRow:
         radius=1.0 if leaf.additive else total(place.radius),
         share=share,
         step=lr * share,
-        slope=place.behind,
+        slope=place.downstream_slope,
     )
 
 
 def _unbounded(tree: Tree, rows: tuple[BudgetRow, ...]) -> tuple[str, ...]:
-    """The weights that may leave their unit balls, if a contribution is larger once they have."""
-    larger = tuple(
+    """The weights that may leave their unit balls, if that makes some contribution larger; otherwise none."""
+    unbounded = tuple(
         leaf.weight
         for leaf in leaves(tree)
         if leaf.weight is not None and leaf.lipschitz > leaf.signature.sensitivity
     )
-    if not larger:
+    if not unbounded:
         return ()
-    anywhere = _rows(_places(tree, Leaf.lipschitz_within), 1.0, tree.signature.mass)
-    raised = any(
-        far.contribution > row.contribution * (1 + BUDGET_ROUNDING)
-        for far, row in zip(anywhere, rows, strict=True)
+    rows_on_manifolds = _rows(_places(tree, Leaf.lipschitz_within), 1.0, tree.signature.mass)
+    counts = any(
+        bounded.contribution > row.contribution * (1 + BUDGET_ROUNDING)
+        for bounded, row in zip(rows_on_manifolds, rows, strict=True)
     )
-    return larger if raised else ()
+    return unbounded if counts else ()

@@ -1,4 +1,4 @@
-"""The fold over a tree: a table of five rules, one for each kind of node, applied from the leaves upwards."""
+"""The fold over a tree: five rules, one for each kind of node, applied from the leaves to the root."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Algebra(Generic[A]):
 
 
 def fold(tree: Tree, rules: Algebra[A]) -> A:
-    """Give the value of `tree` by `rules`; leaves are met in the order of data, trees may be of any depth.
+    """The value of `tree` by `rules`. Leaves are visited in the order of data; trees may have any depth.
 
     Raises:
         ArgumentError: a node is of a kind that the rules do not know.
     """
-    waiting, nodes = [tree], list[Tree]()
-    while waiting:
-        node = waiting.pop()
+    stack, nodes = [tree], list[Tree]()
+    while stack:
+        node = stack.pop()
         nodes.append(node)
-        waiting.extend(node.parts)
-    # Backwards every node comes behind its parts, and the first part before the second.
+        stack.extend(node.parts)
+    # In reverse order every node comes after its parts, and the first part before the second.
     values: list[A] = []
     for node in reversed(nodes):
         first = len(values) - len(node.parts)
@@ -83,9 +83,9 @@ def _no_rule(node: object, name: str) -> ArgumentError:
 
 
 def paired(first: Algebra[A], second: Algebra[B]) -> Algebra[tuple[A, B]]:
-    """Two tables at once: the value of a node is a pair."""
+    """The rules whose value is the pair of the values of two algebras."""
 
-    def both(
+    def on_pairs(
         one: Callable[[Sequence[A]], A], other: Callable[[Sequence[B]], B]
     ) -> Callable[[Sequence[tuple[A, B]]], tuple[A, B]]:
         return lambda parts: (one([a for a, _ in parts]), other([b for _, b in parts]))
@@ -93,9 +93,9 @@ def paired(first: Algebra[A], second: Algebra[B]) -> Algebra[tuple[A, B]]:
     return Algebra(
         f"{first.name} and {second.name}",
         leaf=lambda node: (first.leaf(node), second.leaf(node)),
-        series=both(first.series, second.series),
-        parallel=both(first.parallel, second.parallel),
-        sum=both(first.sum, second.sum),
+        series=on_pairs(first.series, second.series),
+        parallel=on_pairs(first.parallel, second.parallel),
+        sum=on_pairs(first.sum, second.sum),
         scale=lambda c, part: (first.scale(c, part[0]), second.scale(c, part[1])),
     )
 
@@ -110,18 +110,18 @@ def carried(
     total: Callable[[Sequence[Y]], Y],
     scale: Callable[[float, Y], Y],
 ) -> Algebra[Callable[[X], Y]]:
-    """The rules of a value that depends on what arrives: the value of a node is a function of that.
+    """The rules of a value that depends on the node's input: the value of a node is a function from X to Y.
 
-    Side by side every part is given the same; `parallel` or `total` joins the values of the parts. In series a part is given
-    `onward` of the value before, and `then` joins the two.
+    Parts side by side get the same input; `parallel` or `total` joins their values. In a series the next part gets
+    `onward(value)` of the parts before it, and `then` joins the two values.
     """
 
     def in_series(parts: Sequence[Callable[[X], Y]]) -> Callable[[X], Y]:
         def through(x: X) -> Y:
-            whole = parts[0](x)
+            value = parts[0](x)
             for part in parts[1:]:
-                whole = then(whole, part(onward(whole)))
-            return whole
+                value = then(value, part(onward(value)))
+            return value
 
         return through
 
@@ -143,7 +143,7 @@ def flow(
     total: Callable[[Sequence[X]], X],
     scale: Callable[[float, X], X],
 ) -> Algebra[Callable[[X], X]]:
-    """The rules of a value that travels with the data: in series the output of a part is the input of the next."""
+    """The rules of a value that flows with the data: in a series the value of a part is the input of the next."""
     return carried(
         name,
         leaf=leaf,

@@ -1,4 +1,4 @@
-"""A leaf of the tree: everything that is known of one atom or bond."""
+"""A leaf of the tree: the properties of one atom or bond that reports use."""
 
 from __future__ import annotations
 
@@ -16,44 +16,45 @@ from modular_manifolds.errors import ArgumentError
 SlopeWithin = Callable[[Radius], float]
 """A slope bound for inputs of norm at most a radius."""
 Kind = Literal["", "identity", "relu", "flatten", "lookup"]
-"""The functions that reports know by name: x, max(x, 0), the entries of x in a row, the row of a token."""
+"""The functions that reports recognise: x, max(x, 0), the flattened x, and the row of a token."""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """An atom (with a weight) or a bond (without): all that a report asks, so that none looks for the module itself.
+    """An atom (with a weight) or a bond (without): all data that a report needs, so that no report needs the module.
 
-    The callables speak of the live module: a certified bound is that of the weight at the first call.
+    The callables refer to the live module: a certified bound holds for the weight's value at the first call.
 
     Args:
-        path: the module's place in the network, in PyTorch's dotted names.
-        label: how the module reads in tables, such as `Linear(64, 10)`.
+        path: the module's path in the network, in PyTorch's dotted names.
+        label: the module's name in tables, such as `Linear(64, 10)`.
         signature: mass, sensitivity, rate scale and spaces.
         lipschitz: the slope bound that holds at *every* point of the weight's manifold, for inputs of any size;
             infinite if there is none.
         offset: a bound on `‖f(0)‖`, 0 for a module that maps zero to zero.
         weight: the weight's path; None for a bond.
-        manifold, norm: how the weight's geometry reads in tables.
+        manifold: the names of the weight's geometry in tables.
+        norm: as `manifold`.
         norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs; 1 for a well-normed atom.
-        within: the slope bound for inputs of norm at most r, as a function of r; `lipschitz` for every r
-            without it. It does not count when trees are compared: `lipschitz` is its value at infinity.
-        kind: the module's function, if reports know it by name.
-        additive: whether the weight is added to the input: then a step of it moves the output by the same
-            amount at every input, also at those smaller than 1.
+        within: the slope bound for inputs of norm at most r, as a function of r; None if it is `lipschitz` for every
+            r. It is ignored when trees are compared: `lipschitz` is its value at infinity.
+        kind: the module's function, if reports recognise it.
+        additive: whether the weight is added to the input. A step of the weight then moves the output by the same
+            amount at every input, also at inputs smaller than 1.
         largest: a bound on `‖f(x)‖` for every x; infinite if there is none.
-        output_within: a bound on `‖f(x)‖` for inputs of norm at most r, as a function of r, for what the
-            slope does not tell; `largest` for every r without it. It does not count when trees are compared.
-        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
-            dimensions between batch and features that an input may have; its norm is the largest over them.
-        entries: the number of the module's weights.
-        certified: the slope bound for the weight as it is now, for inputs of norm at most r, as a function of r;
-            that of the manifold without it.
-        certified_offset: the bound on `‖f(0)‖` for the weight as it is now; `offset` without it.
-        matrix: W with `f(x) = W x` for every x, of shape (out, in); it, or what it gives, is None for a module that
+        output_within: a bound on `‖f(x)‖` for inputs of norm at most r, as a function of r, if the slope alone does not
+            give it; None if it is `largest` for every r. It is ignored when trees are compared.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: example sizes of the
+            dimensions between batch and features. The norm of an input is the largest over them.
+        entries: the number of entries of the module's weight.
+        certified: the slope bound for the current weight and inputs of norm at most r, as a function of r; None if
+            it is the bound on the manifold.
+        certified_offset: the bound on `‖f(0)‖` for the current weight; None if it is `offset`.
+        matrix: returns W of shape (out, in) with `f(x) = W x` for every x; it is None, or returns None, if the module
             is not linear.
         rounding: a bound on `‖f̂(x) − f(x)‖` as a function of the bound on `‖x‖` and the dtype in which f̂ is
-            computed, underflow aside; without it nothing is known.
-        forward: the module's function; without it the network cannot be computed leaf by leaf.
+            computed, without underflow; None if there is no bound.
+        forward: the module's function; None if the network cannot be computed leaf by leaf.
     """
 
     path: str
@@ -86,8 +87,8 @@ class Leaf:
                 f"{self.where}: lipschitz", "must be positive", self.lipschitz, "Pass a bound."
             )
         remedy = "Pass a bound on the module's output at zero."
-        where = f"{self.where}: offset"
-        offset = check_number(self.offset, NOT_NEGATIVE, argument=where, remedy=remedy)
+        argument = f"{self.where}: offset"
+        offset = check_number(self.offset, NOT_NEGATIVE, argument=argument, remedy=remedy)
         object.__setattr__(self, "offset", offset)
         if not self.largest >= 0:
             raise ArgumentError(
@@ -114,12 +115,12 @@ class Leaf:
 
     @property
     def identity(self) -> bool:
-        """Whether the module gives back its input."""
+        """Whether the module returns its input."""
         return self.kind == "identity"
 
     @property
     def takes_parts(self) -> bool:
-        """Whether the module takes any space, and so a tuple part by part."""
+        """Whether the module accepts any space and maps a tuple part by part."""
         return self.signature.source is None
 
     def lipschitz_within(self, radius: Radius) -> float:
@@ -127,39 +128,39 @@ class Leaf:
         return self.lipschitz if self.within is None else self.within(radius)
 
     def sensitivity_within(self, radius: Radius) -> float:
-        """The same for a weight in its unit ball; a bond has no weight and keeps its bound."""
+        """The slope bound for a weight in its unit ball and inputs of norm at most `radius`."""
         if self.weight is None:
             return self.lipschitz_within(radius)
         return self.signature.sensitivity
 
     def certified_within(self, radius: Radius) -> float:
-        """The same for the weight as it is now; a bond's bound is the one it declares."""
+        """The slope bound for the current weight and inputs of norm at most `radius`."""
         return self.lipschitz_within(radius) if self.certified is None else self.certified(radius)
 
     def as_it_is(self) -> Leaf:
-        """The same leaf with the offset of the weight as it is now."""
+        """The leaf with the offset of the current weight."""
         if self.certified_offset is None:
             return self
         return replace(self, offset=self.certified_offset())
 
     def slope(self, radius: Radius, bound: SlopeWithin) -> float:
-        """The leaf's slope, its own bound being `bound`; on a tuple that it takes part by part the largest.
+        """The leaf's slope by the bound `bound`; for a tuple that it maps part by part, the largest of the parts.
 
-        `Σ s_i ‖x_i − y_i‖ ≤ max_i s_i · Σ ‖x_i − y_i‖`.
+        The reason is `Σ s_i ‖x_i − y_i‖ ≤ max_i s_i · Σ ‖x_i − y_i‖`.
         """
         if self.takes_parts and isinstance(radius, tuple):
             return max(self.slope(part, bound) for part in radius)
         return bound(radius)
 
     def reach(self, radius: Radius, bound: SlopeWithin) -> Radius:
-        """The size of its output, `min(s(r)·r + ‖f(0)‖, largest)`; a tuple that it takes part by part stays one."""
+        """A bound on the output, `min(s(r)·r + ‖f(0)‖, largest)`; a tuple for a tuple that it maps part by part."""
         if self.takes_parts and isinstance(radius, tuple):
             return tuple(self.reach(part, bound) for part in radius)
-        known = self.largest if self.output_within is None else self.output_within(radius)
-        return min(times(bound(radius), total(radius)) + self.offset, known)
+        bound_on_output = self.largest if self.output_within is None else self.output_within(radius)
+        return min(times(bound(radius), total(radius)) + self.offset, bound_on_output)
 
     def rounding_within(self, radius: Radius, dtype: Any) -> float:
-        """A bound on what the module alone rounds for inputs of norm at most `radius`; infinite if nothing is known."""
+        """A bound on the module's own rounding error for inputs of norm at most `radius`; infinite if there is none."""
         if self.rounding is None:
             return 0.0 if self.identity else math.inf
         if self.takes_parts and isinstance(radius, tuple):
@@ -167,7 +168,7 @@ class Leaf:
         return self.rounding(radius, dtype)
 
     def output(self, x: Any) -> Any:
-        """f(x), a tuple part by part if the module takes any space.
+        """f(x); a tuple is mapped part by part if the module accepts any space.
 
         Raises:
             LookupError: the leaf has no function.
@@ -182,5 +183,5 @@ class Leaf:
 
 
 def identity(path: str) -> Leaf:
-    """The leaf of a path that carries the input on as it is."""
+    """The leaf of the identity function at a path."""
     return Leaf(path, "Identity", Signature(0.0, 1.0, None, SAME), 1.0, kind="identity")

@@ -1,4 +1,4 @@
-"""How large a value may be: one number, or for a tuple a number for each of its parts."""
+"""Bounds on norms: one number, or for a tuple one number for each of its parts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 Radius: TypeAlias = "float | tuple[Radius, ...]"
-"""A bound on a norm. On tuples a number bounds the sum of the norms of the parts, a tuple bounds part by part."""
+"""A bound on a norm. For a tuple of vectors, a number bounds the sum of their norms, and a tuple bounds each norm."""
 
 
 def total(radius: Radius) -> float:
-    """A bound on the norm: the sum over the parts of a tuple."""
+    """The radius as one number: the sum over the parts of a tuple."""
     return plus(total(part) for part in radius) if isinstance(radius, tuple) else radius
 
 
 def mapped(function: Callable[[float], float], radius: Radius) -> Radius:
-    """`function` of every number."""
+    """Apply `function` to every number of the radius."""
     if isinstance(radius, tuple):
         return tuple(mapped(function, part) for part in radius)
     return function(radius)
@@ -28,7 +28,7 @@ def scaled(factor: float, radius: Radius) -> Radius:
 
 
 def added(radii: Sequence[Radius]) -> Radius:
-    """A bound on `x + y + …`: part by part if all are known part by part, else on the whole."""
+    """A bound on `x + y + …`: a tuple if all radii are tuples, otherwise one number."""
     tuples = [radius for radius in radii if isinstance(radius, tuple)]
     if len(tuples) < len(radii):
         return plus(total(radius) for radius in radii)
@@ -36,12 +36,12 @@ def added(radii: Sequence[Radius]) -> Radius:
 
 
 def each_of(radius: Radius, count: int) -> tuple[Radius, ...]:
-    """A bound on each of `count` parts: no part is larger than the whole."""
+    """A bound on each of `count` parts; one number bounds every part."""
     return radius if isinstance(radius, tuple) else (radius,) * count
 
 
 def plus(sizes: Iterable[float]) -> float:
-    """The sum of bounds that are at least 0; infinite, as a product would be, if it overflows."""
+    """The sum of bounds that are at least 0; infinite if it overflows."""
     try:
         return math.fsum(sizes)
     except OverflowError:

@@ -1,8 +1,8 @@
-"""The composition rules: how mass, sensitivity, rate scale and spaces of the whole follow from the parts.
+"""The composition rules for mass, sensitivity, rate scale and spaces.
 
 Source: Large, Liu, Huh, Bahng, Isola, Bernstein, "Scalable optimization in the modular norm"
-(2024), section 3. The scale rule takes |c|, because a sensitivity is a size. The rate scale follows the same rules
-as the sensitivity.
+(2024), section 3. The scale rule uses |c|, because a sensitivity is a bound on a norm. The rate scale follows the
+same rules as the sensitivity.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def series(first: Signature, then: Signature) -> Signature:
     """`g(f(x))`: masses add; sensitivities multiply, and so do rate scales.
 
     Raises:
-        MismatchError: what `first` gives is not what `then` takes.
+        MismatchError: the target of `first` is not the source of `then`.
     """
     if then.source is None:
         source, target = first.source, substitute(then.target, first.target)
@@ -49,7 +49,7 @@ def parallel(parts: Sequence[Signature]) -> Signature:
     """`(f(x), g(x), …)`, normed by the sum: masses, sensitivities and rate scales add.
 
     Raises:
-        MismatchError: the parts do not take the same space.
+        MismatchError: the parts have different sources.
     """
     source, targets = _shared_source(parts)
     return Signature(
@@ -65,14 +65,14 @@ def total(parts: Sequence[Signature]) -> Signature:
     """`f(x) + g(x) + …`: addition has sensitivity 1, so the numbers are those of `parallel`.
 
     Raises:
-        MismatchError: the parts do not take, or do not give, the same space.
+        MismatchError: the parts have different sources or different targets.
     """
     source, targets = _shared_source(parts)
-    fixed = next((target for target in targets if not is_open(target)), None)
-    if source is None and fixed is not None:
-        # A part that gives back what it takes must take what another part gives.
+    closed_target = next((target for target in targets if not is_open(target)), None)
+    if source is None and closed_target is not None:
+        # If the target of a part is SAME, its source must be the target of the other parts.
         for target in targets:
-            source = unify(target, fixed) or source
+            source = unify(target, closed_target) or source
         targets = [substitute(target, source or SAME) for target in targets]
     if any(target != targets[0] for target in targets):
         raise MismatchError
@@ -86,13 +86,13 @@ def total(parts: Sequence[Signature]) -> Signature:
 
 
 def check_factor(factor: float, *, argument: str = "Scale(factor)") -> float:
-    """Give back a factor, or refuse one that is not finite or is zero."""
+    """Return a factor, or refuse it if it is not finite or is zero."""
     remedy = "A factor of 0 cuts the module off from the output; leave the module out instead."
     return check_number(factor, NOT_ZERO, argument=argument, remedy=remedy)
 
 
 def scale(factor: float, part: Signature) -> Signature:
-    """`c · f(x)`: the mass stays, sensitivity and rate scale are multiplied by |c|."""
+    """`c · f(x)`: the mass is unchanged; sensitivity and rate scale are multiplied by |c|."""
     size = abs(check_factor(factor))
     return Signature(
         part.mass,

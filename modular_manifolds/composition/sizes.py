@@ -1,13 +1,13 @@
-"""Slopes and sizes of a whole tree from those of its leaves, and what stands behind each leaf.
+"""Slope bounds and output bounds of a tree, and the slopes downstream of each leaf.
 
-Each is a table of five rules. With slope s and reach r of the parts at what arrives:
+Each is an algebra of five rules. With slope s and output bound r of the parts, and slope d downstream of the whole:
 
-| composition | slope | reach | behind a part |
+| composition | slope | output bound | downstream of a part |
 |---|---|---|---|
-| series f, then g | s_f · s_g | r_g(r_f) | behind f: s_g · behind the whole |
-| parallel (f, g) | s_f + s_g | (r_f, r_g) | as behind the whole |
-| sum f + g | s_f + s_g | r_f + r_g | as behind the whole |
-| scale c · f | size of c · s_f | size of c · r_f | size of c · behind the whole |
+| series f, then g | s_f · s_g | r_g(r_f) | of f: s_g · d; of g: d |
+| parallel (f, g) | s_f + s_g | (r_f, r_g) | d |
+| sum f + g | s_f + s_g | r_f + r_g | d |
+| scale c · f | size of c · s_f | size of c · r_f | size of c · d |
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Sizes(NamedTuple):
     """A slope bound, and a bound on the output, for inputs of norm at most a radius."""
 
     slope: float
-    reach: Radius
+    output: Radius
 
 
 class Arrival(NamedTuple):
@@ -44,27 +44,26 @@ class Arrival(NamedTuple):
 Through = Callable[[Radius], Sizes]
 
 
-def reach(tree: Tree, radius: Radius, bound: LeafBound = Leaf.sensitivity_within) -> Radius:
-    """Bound the largest output for inputs of at most `radius`, for weights in their unit balls.
+def output_bound(tree: Tree, radius: Radius, bound: LeafBound = Leaf.sensitivity_within) -> Radius:
+    """A bound on the output for inputs of norm at most `radius` and weights in their unit balls.
 
-    `reach(leaf, r) = min(s(r)·r + ‖f(0)‖, largest)`; series compose, a parallel keeps its parts apart, a sum
-    adds, a scale multiplies by |c|. With `bound=Leaf.lipschitz_within` it holds for weights anywhere on their
-    manifolds.
+    For a leaf it is `min(s(r)·r + ‖f(0)‖, largest)`. With `bound=Leaf.lipschitz_within` it holds for all weights on
+    their manifolds.
     """
-    return fold(tree, _sizes(bound))(radius).reach
+    return fold(tree, _sizes(bound))(radius).output
 
 
 def slope(tree: Tree, radius: Radius, bound: LeafBound = Leaf.sensitivity_within) -> float:
-    """Bound the slope for inputs of at most `radius`, for weights in their unit balls.
+    """A bound on the slope for inputs of norm at most `radius` and weights in their unit balls.
 
-    Each part's bound is taken at the radius that arrives there. If no part's bound depends on that radius, the
-    result is the sensitivity of `tree.signature`. `bound` is as in `reach`.
+    Each part's bound is evaluated at the bound on its input. If no part's bound depends on it, the result is the
+    sensitivity of `tree.signature`. `bound` is as in `output_bound`.
     """
     return fold(tree, _sizes(bound))(radius).slope
 
 
 def arrivals(tree: Tree, radius: Radius, bound: LeafBound) -> list[Arrival]:
-    """Give every leaf with what arrives at it for inputs of at most `radius`, in the order of data."""
+    """All leaves in the order of data, with the bounds on their inputs for network inputs of norm at most `radius`."""
     found: list[Arrival] = []
     fold(tree, _sizes(bound, found.append))(radius)
     return found
@@ -81,11 +80,11 @@ def _sizes(bound: LeafBound, watch: Callable[[Arrival], None] | None = None) -> 
     return carried(
         "slopes and sizes",
         leaf=at_a_leaf,
-        onward=lambda f: f.reach,
-        then=lambda f, g: Sizes(times(f.slope, g.slope), g.reach),
-        parallel=lambda parts: Sizes(_sum_of_slopes(parts), tuple(f.reach for f in parts)),
-        total=lambda parts: Sizes(_sum_of_slopes(parts), added([f.reach for f in parts])),
-        scale=lambda c, f: Sizes(times(abs(c), f.slope), scaled(c, f.reach)),
+        onward=lambda f: f.output,
+        then=lambda f, g: Sizes(times(f.slope, g.slope), g.output),
+        parallel=lambda parts: Sizes(_sum_of_slopes(parts), tuple(f.output for f in parts)),
+        total=lambda parts: Sizes(_sum_of_slopes(parts), added([f.output for f in parts])),
+        scale=lambda c, f: Sizes(times(abs(c), f.slope), scaled(c, f.output)),
     )
 
 
@@ -94,53 +93,51 @@ def _sum_of_slopes(parts: Sequence[Sizes]) -> float:
 
 
 @dataclass(frozen=True)
-class _Behind:
-    """The slope of a part, and the slopes behind its leaves for a slope behind the part."""
+class _Downstream:
+    """The slope of a part; and a function from the slope downstream of it to the slopes downstream of its leaves."""
 
     slope: float
-    spread: Callable[[float], list[float]]
+    at_leaves: Callable[[float], list[float]]
 
 
-def behind(tree: Tree, slopes: Iterable[float]) -> list[float]:
-    """Give the product of the slopes behind each leaf, both in the order of data.
+def downstream_slopes(tree: Tree, slopes: Iterable[float]) -> list[float]:
+    """The product of the slopes downstream of each leaf; slopes and results are in the order of data.
 
-    It bounds the gradient at the leaf's output for one of unit dual norm at the output of the whole:
-    `‖Jᵀ g‖ ≤ L ‖g‖` in the dual norms. The dual of a sum of norms is the largest of the duals, so a
-    gradient of unit norm gives every part of a tuple one of at most unit norm.
+    It bounds the gradient at the leaf's output, if the gradient at the network's output has dual norm 1:
+    `‖Jᵀ g‖ ≤ L ‖g‖` in the dual norms. The dual of a sum of norms is the maximum of the dual norms, so every part of a
+    tuple gets a gradient of at most the norm of the whole.
     """
-    left = iter(slopes)
+    remaining = iter(slopes)
 
-    def series(parts: Sequence[_Behind]) -> _Behind:
+    def series(parts: Sequence[_Downstream]) -> _Downstream:
         slope = 1.0
         for part in parts:
             slope = times(slope, part.slope)
 
-        def spread(rest: float) -> list[float]:
-            found: list[list[float]] = []
+        def at_leaves(slope_after: float) -> list[float]:
+            by_part: list[list[float]] = []
             for part in reversed(parts):
-                found.append(part.spread(rest))
-                rest = times(rest, part.slope)
-            return [each for part in reversed(found) for each in part]
+                by_part.append(part.at_leaves(slope_after))
+                slope_after = times(slope_after, part.slope)
+            return [each for part in reversed(by_part) for each in part]
 
-        return _Behind(slope, spread)
+        return _Downstream(slope, at_leaves)
 
-    def side_by_side(parts: Sequence[_Behind]) -> _Behind:
-        def spread(rest: float) -> list[float]:
-            found: list[float] = []
-            for part in parts:
-                found += part.spread(rest)
-            return found
-
-        return _Behind(plus(part.slope for part in parts), spread)
+    def side_by_side(parts: Sequence[_Downstream]) -> _Downstream:
+        return _Downstream(
+            plus(part.slope for part in parts),
+            lambda slope_after: [each for part in parts for each in part.at_leaves(slope_after)],
+        )
 
     rules = Algebra(
-        "the slopes behind each leaf",
-        leaf=lambda _: _Behind(next(left), lambda rest: [rest]),
+        "the slopes downstream of each leaf",
+        leaf=lambda _: _Downstream(next(remaining), lambda slope_after: [slope_after]),
         series=series,
         parallel=side_by_side,
         sum=side_by_side,
-        scale=lambda c, part: _Behind(
-            times(abs(c), part.slope), lambda rest: part.spread(times(abs(c), rest))
+        scale=lambda c, part: _Downstream(
+            times(abs(c), part.slope),
+            lambda slope_after: part.at_leaves(times(abs(c), slope_after)),
         ),
     )
-    return fold(tree, rules).spread(1.0)
+    return fold(tree, rules).at_leaves(1.0)

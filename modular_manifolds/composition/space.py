@@ -1,4 +1,4 @@
-"""The space that a module maps from or to: how many features, and how their size is measured."""
+"""The space that a module maps from or to: the number of features and the norm on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VECTOR_NORMS: Final[tuple[VectorNorm, ...]] = get_args(VectorNorm)
 
 
 def check_vector_norm(norm: str, *, argument: str) -> VectorNorm:
-    """Give back a vector norm, or refuse what is not one of `rms`, `l2`, `l1`, `linf`."""
+    """Return a vector norm, or refuse it if it is not `rms`, `l2`, `l1` or `linf`."""
     for known in VECTOR_NORMS:
         if norm == known:
             return known
@@ -28,10 +28,10 @@ def check_vector_norm(norm: str, *, argument: str) -> VectorNorm:
 
 @dataclass(frozen=True)
 class Space:
-    """Vectors of `size` features, measured by `norm`.
+    """Vectors of `size` features with the norm `norm`.
 
-    `‖x‖_rms = ‖x‖₂ / √size`; l2, l1 and linf are the usual ones. Leading dimensions of a tensor
-    (batch, positions) do not count: the norm is taken over the features.
+    `‖x‖_rms = ‖x‖₂ / √size`; l2, l1 and linf are the usual norms. The norm is over the features; the leading
+    dimensions of a tensor (batch, positions) do not enter it.
 
     Raises:
         ArgumentError: `size` is not a positive whole number or `norm` is unknown.
@@ -50,7 +50,7 @@ class Space:
 
 @dataclass(frozen=True)
 class ProductSpace:
-    """Tuples of vectors, measured by the sum of the norms of the parts."""
+    """Tuples of vectors; the norm of a tuple is the sum of the norms of its parts."""
 
     parts: tuple[AnySpace, ...]
 
@@ -60,7 +60,7 @@ class ProductSpace:
 
 @dataclass(frozen=True)
 class Same:
-    """Stands for the space that came in, in the target of a module that takes any space."""
+    """A placeholder for the source space, in the target of a module that accepts any space."""
 
     def __str__(self) -> str:
         return "same"
@@ -71,7 +71,7 @@ AnySpace = Space | ProductSpace | Same
 
 
 def substitute(space: AnySpace, same: AnySpace) -> AnySpace:
-    """Put `same` wherever `space` says SAME."""
+    """Replace SAME in `space` by `same`."""
     if isinstance(space, Same):
         return same
     if isinstance(space, ProductSpace):
@@ -80,18 +80,18 @@ def substitute(space: AnySpace, same: AnySpace) -> AnySpace:
 
 
 def is_open(space: AnySpace) -> bool:
-    """Whether `space` still depends on what comes in."""
+    """Whether `space` contains SAME, so that it depends on the source."""
     if isinstance(space, ProductSpace):
         return any(is_open(part) for part in space.parts)
     return isinstance(space, Same)
 
 
 class MismatchError(Exception):
-    """Two spaces cannot be made equal; the tree turns this into a SpaceError that names both modules."""
+    """Two spaces cannot be made equal. The tree converts this to a SpaceError that names both modules."""
 
 
 def unify(offered: AnySpace, required: AnySpace) -> AnySpace | None:
-    """The space that SAME must stand for if `offered` is to equal `required`; None if it does not matter.
+    """The value of SAME for which `offered` equals `required`; None if every value does.
 
     Raises:
         MismatchError: no value of SAME makes them equal.
@@ -102,27 +102,27 @@ def unify(offered: AnySpace, required: AnySpace) -> AnySpace | None:
         if len(offered.parts) != len(required.parts):
             raise MismatchError
         pairs = zip(offered.parts, required.parts, strict=True)
-        found = {
+        bindings = {
             binding
             for a, b in pairs
             if (binding := unify(a, b)) is not None and not isinstance(binding, Same)
         }
-        if len(found) > 1:
+        if len(bindings) > 1:
             raise MismatchError
-        return found.pop() if found else None
+        return bindings.pop() if bindings else None
     if offered != required:
         raise MismatchError
     return None
 
 
-def conversion(given: VectorNorm, wanted: VectorNorm, size: int) -> float:
-    """The smallest c with `‖x‖_wanted ≤ c · ‖x‖_given` for all x of `size` features.
+def conversion(source: VectorNorm, target: VectorNorm, size: int) -> float:
+    """The smallest c with `‖x‖_target ≤ c · ‖x‖_source` for all x of `size` features.
 
-    `c = c(given → l2) · c(l2 → wanted)`; each factor is attained by a coordinate vector or by the
+    `c = c(source → l2) · c(l2 → target)`. Each factor is attained by a coordinate vector or by the
     vector of ones, and for two different norms the product is attained as well.
     """
-    if given == wanted:
+    if source == target:
         return 1.0
     to_l2 = {"l2": 1.0, "l1": 1.0, "rms": math.sqrt(size), "linf": math.sqrt(size)}
     from_l2 = {"l2": 1.0, "linf": 1.0, "rms": 1.0 / math.sqrt(size), "l1": math.sqrt(size)}
-    return to_l2[given] * from_l2[wanted]
+    return to_l2[source] * from_l2[target]

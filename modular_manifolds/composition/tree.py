@@ -1,6 +1,6 @@
-"""A frozen tree of a network: leaves are atoms and bonds, branches are the composition rules.
+"""A frozen tree of a network: leaves are atoms and bonds, inner nodes are compositions.
 
-The tree is derived from the live network at each call, so it cannot go stale.
+The tree is computed from the live network at each call, so it is always up to date.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from modular_manifolds.errors import ArgumentError, SpaceError
 
 @dataclass(frozen=True)
 class Series:
-    """The parts one after the other; data flows from the first to the last."""
+    """The parts in sequence; data flows from the first to the last."""
 
     path: str
     parts: tuple[Tree, ...]
@@ -45,7 +45,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Parallel:
-    """The parts side by side on the same input; the output is a tuple."""
+    """The parts on the same input; the output is the tuple of their outputs."""
 
     path: str
     parts: tuple[Tree, ...]
@@ -70,7 +70,7 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Sum:
-    """The parts side by side on the same input, added."""
+    """The parts on the same input; the output is the sum of their outputs."""
 
     path: str
     parts: tuple[Tree, ...]
@@ -101,7 +101,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Scale:
-    """One part, its output times a constant."""
+    """One part with its output multiplied by a constant."""
 
     path: str
     factor: float
@@ -121,7 +121,7 @@ class Scale:
         return (self.part,)
 
     def with_parts(self, parts: Sequence[Tree]) -> Scale:
-        """The same factor in front of another part."""
+        """The same factor on another part."""
         return replace(self, part=parts[0])
 
 
@@ -129,35 +129,35 @@ Tree = Leaf | Series | Parallel | Sum | Scale
 
 
 def leaves(tree: Tree) -> Iterator[Leaf]:
-    """All leaves, in the order in which data meets them."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
+    """All leaves in the order of data."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
         if isinstance(node, Leaf):
             yield node
         else:
-            waiting.extend(reversed(node.parts))
+            stack.extend(reversed(node.parts))
 
 
 def chain(tree: Tree) -> list[Tree]:
-    """The parts of a series, those of a series inside it in their place; any other tree alone."""
-    waiting, found = [tree], list[Tree]()
-    while waiting:
-        node = waiting.pop()
+    """The parts of a series, with nested series flattened; a list of the tree itself if it is not a series."""
+    stack, parts = [tree], list[Tree]()
+    while stack:
+        node = stack.pop()
         if isinstance(node, Series):
-            waiting.extend(reversed(node.parts))
+            stack.extend(reversed(node.parts))
         else:
-            found.append(node)
-    return found
+            parts.append(node)
+    return parts
 
 
 def leading(tree: Tree) -> tuple[int, ...]:
-    """The dimensions between batch and features that an input may have: those of the first leaf that mixes."""
+    """Example sizes of the dimensions between batch and features: `leading` of the first leaf that declares it."""
     return next((leaf.leading for leaf in leaves(tree) if leaf.leading), ())
 
 
 def as_it_is(tree: Tree) -> Tree:
-    """The same tree with the offsets of the weights as they are now."""
+    """The tree with the offsets of the current weights."""
     if isinstance(tree, Leaf):
         return tree.as_it_is()
     return tree.with_parts([as_it_is(part) for part in tree.parts])
@@ -173,11 +173,11 @@ def _refuse_empty(kind: str, path: str, parts: tuple[Tree, ...]) -> None:
         )
 
 
-def _does_not_fit(before: Tree, after: Tree, given: Signature, taken: Signature) -> SpaceError:
+def _does_not_fit(before: Tree, after: Tree, offered: Signature, required: Signature) -> SpaceError:
     return SpaceError(
         f"{before.where} >> {after.where}",
         "must meet in one space",
-        f"{given.target} into {taken.source}",
+        f"{offered.target} into {required.source}",
         "Change a size or a norm so that both agree, or put a module between them that maps one to the other.",
     )
 
@@ -191,10 +191,10 @@ def _do_not_share(
 ) -> SpaceError:
     stated = [(part, space) for part, space in zip(parts, spaces, strict=True) if space is not None]
     first, space = stated[0]
-    other, different = next(pair for pair in stated if pair[1] != space)
+    other, other_space = next(pair for pair in stated if pair[1] != space)
     return SpaceError(
         f"{kind} of {first.where} and {other.where}",
         f"must {verb} one space",
-        f"{space} and {different}",
+        f"{space} and {other_space}",
         f"Change a size or a norm so that all parts {verb} the same space.",
     )

@@ -23,8 +23,11 @@ class GeometryCallback(TrainerCallback):
         trainer: the trainer, whose `log` is called; Hugging Face does not pass it to callbacks.
         every: the number of optimiser steps between two logs of the geometry.
         batch: a batch for measuring responses; None for geometry only.
-        measure_every: the number of steps between two measurements, by default ten times `every`. The first is after step 1.
-        loss, probes, each: as in `GeometryMonitor`.
+        measure_every: the number of steps between two measurements, by default ten times `every`. The first is after
+            step 1.
+        loss: as in `GeometryMonitor`.
+        probes: as in `GeometryMonitor`.
+        each: as in `GeometryMonitor`.
 
     Raises:
         ArgumentError: as `GeometryMonitor`, or a number of steps is not above zero.

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LONGER, SHORTER = 1.5, 0.6
-"""A step that went up is followed by a longer one, any other by a shorter one."""
+STEP_GROWTH, STEP_SHRINK = 1.5, 0.6
+"""Factors on the step length after a step that raised the value, and after any other."""
 
 
 def climb(
@@ -20,24 +20,24 @@ def climb(
     generator: torch.Generator,
     keep: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> tuple[Tensor, Tensor]:
-    """Move every row uphill on `value`; no row ends lower than it began.
+    """Gradient ascent on `value`, row by row; no row ends at a lower value than it started with.
 
-    `x ← keep(x + step · ∇value/‖∇value‖)` if that is higher. If the gradient is zero, as that of
-    the slope of a piecewise linear function, the direction is random. No row may look at another.
+    `x ← keep(x + step · ∇value/‖∇value‖)` if that raises the value. If the gradient is zero, as it is for
+    the slope of a piecewise linear function, the direction is random. The value of a row must depend on that row alone.
 
     Args:
-        value: from rows (batch, features) to a number each, (batch,); differentiable.
+        value: maps rows (batch, features) to one number each, (batch,); differentiable.
         start: (batch, features).
-        step: (batch, 1), the length of the first step of each row, in l2.
-        rounds: steps that are tried.
-        generator: of the random directions.
-        keep: back into the set that is searched.
+        step: (batch, 1), the l2 length of the first step of each row.
+        rounds: the number of steps tried.
+        generator: draws the random directions.
+        keep: projects rows back to the set that is searched.
 
     Returns:
-        the rows, and the lengths of their next steps.
+        The rows, and the lengths of their next steps.
     """
     x = start
-    here, gradient = _with_gradient(value, x)
+    current, gradient = _with_gradient(value, x)
     for _ in range(rounds):
         noise = torch.randn(
             x.shape, generator=generator, dtype=x.dtype, device=generator.device
@@ -45,21 +45,24 @@ def climb(
         flat = ~(gradient != 0).any(dim=-1, keepdim=True)
         direction = torch.where(flat, noise, gradient)
         length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
-        there = keep(x + step * direction / length.clamp_min(torch.finfo(x.dtype).tiny))
-        found, slope = _with_gradient(value, there)
-        higher = (found > here) & torch.isfinite(found)
-        rows = higher.unsqueeze(-1)
-        x, here = torch.where(rows, there, x), torch.where(higher, found, here)
-        gradient = torch.where(rows, slope, gradient)
-        step = torch.where(rows, LONGER * step, SHORTER * step)
+        candidate = keep(x + step * direction / length.clamp_min(torch.finfo(x.dtype).tiny))
+        candidate_value, candidate_gradient = _with_gradient(value, candidate)
+        improved = (candidate_value > current) & torch.isfinite(candidate_value)
+        rows = improved.unsqueeze(-1)
+        x, current = (
+            torch.where(rows, candidate, x),
+            torch.where(improved, candidate_value, current),
+        )
+        gradient = torch.where(rows, candidate_gradient, gradient)
+        step = torch.where(rows, STEP_GROWTH * step, STEP_SHRINK * step)
     return x, step
 
 
 @torch.enable_grad()
 def _with_gradient(value: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
-    found = value(x)
-    if not found.requires_grad:
-        return found, torch.zeros_like(x)
-    (gradient,) = torch.autograd.grad(found.sum(), x, materialize_grads=True)
-    return found.detach(), torch.nan_to_num(gradient, posinf=0.0, neginf=0.0)
+    values = value(x)
+    if not values.requires_grad:
+        return values, torch.zeros_like(x)
+    (gradient,) = torch.autograd.grad(values.sum(), x, materialize_grads=True)
+    return values.detach(), torch.nan_to_num(gradient, posinf=0.0, neginf=0.0)

@@ -1,4 +1,4 @@
-"""The only door to the accelerator kernels, and the only place that knows devices by name."""
+"""The only module that calls the accelerator kernels or names devices."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Backend = Literal["auto", "torch", "triton"]
 
 
 def why_not(x: Tensor) -> str | None:
-    """Why the Triton kernels cannot be used for `x`, in a sentence; None when they can."""
+    """The reason why the Triton kernels cannot be used for `x`, as a sentence; None if they can."""
     return kernels.why_not(x)
 
 
 def resolve(
     backend: Backend, x: Tensor, *, no_kernel: str | None = None
 ) -> Literal["torch", "triton"]:
-    """The backend to use for `x`: `auto` may fall back to torch, a name is used or refused.
+    """The backend to use for `x`: `auto` may fall back to torch; a named backend is used or refused.
 
     Args:
-        backend: what was asked for.
+        backend: the caller's choice.
         x: the tensor as the caller passed it.
-        no_kernel: why this operation has no kernel, whatever the tensor; None if it has one.
+        no_kernel: the reason why this operation has no kernel for any tensor; None if it has one.
 
     Raises:
         BackendError: `backend` is unknown, or is `triton` and cannot be used for `x`.
@@ -60,7 +60,7 @@ def _resolved(
         return "triton"
     if backend == "triton":
         raise BackendError(
-            "backend", "must be usable when asked for by name", "'triton'", f"Use 'auto': {reason}."
+            "backend", "must be usable if it is named", "'triton'", f"Use 'auto': {reason}."
         )
     return "torch"
 
@@ -71,13 +71,13 @@ def msign_by_kernels(
     *,
     half: bool,
 ) -> Tensor:
-    """`U p(Σ) Vᵀ` for the singular values of `X/s`, `s = ‖XXᵀ‖_F^{1/2}`, if `resolve` gave `triton`.
+    """`U p(Σ) Vᵀ` for the singular values of `X/s`, `s = ‖XXᵀ‖_F^{1/2}`; call it if `resolve` returned `triton`.
 
-    torch's path, and the specification: `gram_newton_schulz.gram_iterate`.
+    Specification, and the path without kernels: `gram_newton_schulz.gram_iterate`.
 
     Args:
         x: shape (*batch, m, n).
-        polynomials: applied in order; with `half` they must leave room for its rounding.
+        polynomials: applied in order; with `half` their ranges must allow for bfloat16's rounding.
         half: products in bfloat16 with sums in float32, otherwise float32 to rounding.
     """
     precision = "bf16" if half else "fp32"
@@ -87,14 +87,16 @@ def msign_by_kernels(
 def skew_msign_by_kernels(
     gamma: Tensor, polynomials: Sequence[Polynomial], *, half: bool
 ) -> tuple[Tensor, Tensor]:
-    """The result of the polynomials on `Γ/s`, and `s = ‖ΓΓᵀ‖_F^{1/2}`, for skew Γ if `resolve` gave `triton`.
+    """The result of the polynomials on `Γ/s`, and `s = ‖ΓΓᵀ‖_F^{1/2}`, for skew Γ.
 
-    torch's path, and the specification: `skew_newton_schulz.skew_iterate`. The kernels take Γ for any matrix, so the
-    result is skew to the rounding of the products: the caller takes its skew part. Nothing is read on the host.
+    Specification, and the path without kernels: `skew_newton_schulz.skew_iterate`. The kernels do not use the skew
+    symmetry of Γ, so the result is skew up to the rounding of the products: the caller takes its skew part. Nothing is
+    read on the host.
 
     Args:
         gamma: shape (*batch, n, n), entries of any size.
-        polynomials, half: as in `msign_by_kernels`.
+        polynomials: as in `msign_by_kernels`.
+        half: as in `msign_by_kernels`.
 
     Returns:
         The result in the dtype of gamma, and s of shape (*batch, 1, 1), float32: zero for zero, NaN for NaN.
@@ -107,17 +109,18 @@ def skew_msign_by_kernels(
 def stiefel_retract_by_kernels(
     point: Tensor, step: Tensor, length: float | Tensor, corrections: int
 ) -> Tensor:
-    """`X = (W + A)/√(1 + η²)`, then `X ← 1.5 X − 0.5 X XᵀX` as often as asked, if `resolve` gave `triton`.
+    """`X = (W + A)/√(1 + η²)`, then `X ← 1.5 X − 0.5 X XᵀX` `corrections` times.
 
-    torch's path, and the specification: the retraction of the unit `Stiefel`. A tangent step with `AᵀA = η² I` lands
-    exactly; directions that A lacks are off by η² of `XᵀX`, and every correction squares that: δ becomes ¾ δ².
+    Specification, and the path without kernels: the retraction of the unit `Stiefel`. A tangent step with
+    `AᵀA = η² I` lands exactly. In directions where A is zero, `XᵀX` is off by η², and every correction maps an error δ
+    to ¾ δ².
 
     Args:
-        point: W of shape (*batch, m, n), orthonormal columns (rows, if it is wide).
+        point: W of shape (*batch, m, n), orthonormal columns (rows if it is wide).
         step: A, same shape, multiplied by its length already.
         length: η, a number or a tensor on the device of W: one number for all, or one a matrix, of shape (*batch,) or
             (*batch, 1, 1). Nothing is read on the host.
-        corrections: how many cubic steps.
+        corrections: the number of cubic steps.
     """
     if isinstance(length, Tensor) and length.dim() == point.dim():
         length = length.squeeze(-1).squeeze(-1)
@@ -137,9 +140,9 @@ def certify_by_kernels_(
     pair: tuple[Tensor, Tensor] | None = None,
     info: Tensor | None = None,
 ) -> Tensor:
-    """The gap of a skew direction in two launches, if `resolve` gave `triton`; what is no direction becomes zero.
+    """The gap of a skew direction in two launches; the direction becomes zero if the gradient has no tangent part.
 
-    torch's path, and the specification: `PolynomialPlan` without kernels. Nothing is read on the host.
+    Specification, and the path without kernels: `PolynomialPlan`. Nothing is read on the host.
 
     Args:
         direction: A of shape (*batch, m, n), written to.
@@ -148,7 +151,7 @@ def certify_by_kernels_(
         scale: s of 2Γ, shape (*batch, 1, 1).
         bound: the numbers of the bound.
         pair: two stacks whose inner products are `<Γ, Ω>` after the cubic step; `−<G, A>` if None.
-        info: how a factorisation ended, shape (*batch); None if there was none.
+        info: the status of the Cholesky factorisation, shape (*batch); None if there was none.
 
     Returns:
         The gap, shape (*batch).
@@ -166,14 +169,14 @@ def descend_by_kernels_(
     nesterov: bool,
     turned: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
-    """Stack what is descended and update the momenta in place, in one pass over memory, if `resolve` gave `triton`.
+    """Update the momenta in place and stack them (the gradients if there are none), in one pass over memory.
 
-    torch's path, and the specification: the same in `optim.on_device`, by operators on lists. One launch takes 48 weights of one
-    orientation.
+    Specification, and the path without kernels: `optim.on_device`, by operators on lists. One launch takes 48 weights of
+    one orientation.
 
     Args:
-        gradients: of the shape of the weights, at least two dimensions; they count as zero if `ok` is false.
-        momenta: float32, contiguous, written to if `ok` is true; or none, and gradients are descended.
+        gradients: in the shapes of the weights, at least two dimensions; they count as zero if `ok` is false.
+        momenta: float32, contiguous, written to if `ok` is true; may be empty.
         ok: one bool on the device. Nothing is read on the host.
         mu: in [0, 1).
         nesterov: whether to look ahead.
@@ -186,9 +189,9 @@ def descend_by_kernels_(
 
 
 def unit_length_by_kernels(x: Tensor, *, rows: bool) -> Tensor:
-    """`x / ‖x‖` of each matrix, or of each row of it, if `resolve` gave `triton`; zero stays zero. It has no derivative.
+    """`x / ‖x‖` for each matrix or each row, without a derivative; zero stays zero.
 
-    torch's path, and the specification: `matrices.unit_length`.
+    Specification, and the path without kernels: `matrices.unit_length`.
 
     Args:
         x: shape (*batch, m, n).
@@ -206,33 +209,36 @@ def land_by_kernels_(
     *,
     turned: Sequence[bool],
 ) -> None:
-    """Write a stack back to the weights and their master copies in one pass over memory, if `resolve` gave `triton`.
+    """Write a stack back to the weights and their master copies in one pass over memory.
 
-    torch's path, and the specification: the same in `optim.on_device`, by operators on lists.
+    Specification, and the path without kernels: `optim.on_device`, by operators on lists.
 
     Args:
-        weights, masters, turned: as the momenta in `descend_by_kernels_`, the weights in their dtype; there may be no masters.
-        landed, start: stacks in float32: the new rows of those that move, and the rows of all others, which stay.
+        weights: as in `descend_by_kernels_`, the weights in their dtype; `masters` may be empty.
+        masters: as `weights`.
+        turned: as `weights`.
+        landed: float32 stacks: the new values of rows that move, and the old values of rows that stay.
+        start: as `landed`.
         moving: whether a row moves, in a shape that expands to one bool a row.
     """
     kernels.land_(weights, landed, start, moving, masters=masters, turned=turned)
 
 
 def gate_by_kernels_(largest: Tensor, counts: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Whether a step can be taken and which weights it reaches, counted in one launch, if `resolve` gave `triton`.
+    """Decide in one launch whether a step is taken and which weights move, and count both.
 
-    torch's path, and the specification: the same in `optim.on_device`, by operators.
+    Specification, and the path without kernels: `optim.on_device`, by operators.
 
     Args:
         largest: the largest entry of each gradient, shape (weights,), float32.
-        counts: one a weight, one that is left alone, and one of steps that are left out; written to.
-        bound: from which on an entry counts as infinite.
+        counts: the steps of each weight, one entry that stays unchanged, and the number of skipped steps; written to.
+        bound: entries of at least this size count as infinite.
     """
     return kernels.gate_(largest, counts, bound=bound)
 
 
 def product_settings(device_type: str) -> tuple[Any, ...]:
-    """torch's settings, each with an `fp32_precision`, of how float32 matrices are multiplied on a device."""
+    """torch's settings for float32 matrix products on a device, each with an `fp32_precision`."""
     if device_type == "cpu":
         return (torch.backends.mkldnn.matmul,)  # pyright: ignore[reportAttributeAccessIssue]
     return (torch.backends.cuda.matmul,) if device_type == "cuda" else ()
@@ -240,11 +246,11 @@ def product_settings(device_type: str) -> tuple[Any, ...]:
 
 @functools.cache
 def half_is_fast(device_type: str) -> bool:
-    """Whether matrix products in bfloat16 run on hardware made for them.
+    """Whether this machine has fast hardware for bfloat16 matrix products.
 
-    Told from the machine's capabilities, so that the same machine always computes the same bits. Measured with AVX-512 BF16:
-    on an AMD processor 2.2 times the rate of float32 from 256 columns on, and slower below; on an Intel Xeon without AMX
-    0.6 times.
+    The machine's capabilities decide, not a measurement, so the same machine always computes the same bits. Measured
+    with AVX-512 BF16, relative to float32: 2.2 times the rate on an AMD processor from 256 columns on, and slower below;
+    0.6 times on an Intel Xeon without AMX.
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -259,7 +265,7 @@ def _processor_has(*names: str) -> bool:
 
 
 def _is_intel() -> bool:
-    """Whether Intel made the processor: its own library, which torch calls, is the quickest there."""
+    """Whether Intel made the processor, for which MKL, torch's BLAS, is fastest."""
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
@@ -268,13 +274,13 @@ def _is_intel() -> bool:
 
 @functools.cache
 def onednn_linear() -> Callable[..., Tensor] | None:
-    """oneDNN's `X Yᵀ` if this processor multiplies float32 matrices quicker by it than by torch's BLAS, which is MKL.
+    """oneDNN's `X Yᵀ` if it is faster on this processor than MKL, torch's BLAS, for float32; otherwise None.
 
-    Measured on AMD processors: with AVX-512 oneDNN does twice as much in a second, at the same accuracy; with AVX2 alone a
-    tenth less. On an Intel Xeon with AVX-512 MKL is 1.0 to 2.5 times as quick as oneDNN from 128 to 1536 columns.
+    Measured at equal accuracy: on AMD processors oneDNN is 2.0 times as fast as MKL with AVX-512, and 0.9 times with
+    AVX2 alone. On an Intel Xeon with AVX-512, MKL is 1.0 to 2.5 times as fast as oneDNN from 128 to 1536 columns.
     """
     linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    here = platform.machine().lower() in ("x86_64", "amd64")
-    if linear is None or not here or not torch.backends.mkldnn.is_available():
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    if linear is None or not is_x86 or not torch.backends.mkldnn.is_available():
         return None
     return linear if _processor_has("avx512_f") and not _is_intel() else None

@@ -18,6 +18,7 @@ _POLAR_EXPRESS_RAW: Final[tuple[Polynomial, ...]] = (
 )
 
 _SAFETY: Final = 1.01
+"""The factor by which the paper shrinks the range of all polynomials but the last."""
 
 
 def _safe(p: Polynomial) -> Polynomial:
@@ -30,7 +31,7 @@ POLAR_EXPRESS: Final[tuple[Polynomial, ...]] = (
 )
 """Amsel, Persson, Musco, Gower, "The Polar Express" (2025, arXiv 2505.16932): optimal for singular
 values in [1e-3, 1], in this order, the last one repeated. All but the last are shrunk by 1.01 as the
-paper advises, so that rounding in half precision cannot push a singular value past the stable range."""
+paper advises. Rounding in half precision then cannot push a singular value past the stable range."""
 
 NEWTON_SCHULZ_QUINTIC: Final[Polynomial] = (1.875, -1.25, 0.375)
 """The Padé/Newton–Schulz polynomial of degree five: `1 − p(1−e) = O(e³)`. Higham, Functions of

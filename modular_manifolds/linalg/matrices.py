@@ -1,4 +1,4 @@
-"""How a tensor is read as matrices, in a precision that is safe to compute in, and whether its numbers may be read."""
+"""Tensors as stacks of matrices: conversion to at least float32, safe scaling and lengths, and host reads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MATRIX = (-2, -1)
 
 
 def readable(x: Tensor) -> bool:
-    """Whether numbers of `x` may be read on the host: they lie in its memory, and no compiler is tracing."""
+    """Whether the host may read entries of `x`: they lie in its memory, and no compiler is tracing."""
     return x.is_cpu and not torch.compiler.is_compiling()
 
 
 def compiled_on_host(x: Tensor) -> bool:
-    """Whether a compiler is tracing code for numbers in the host's memory, which may be read when the graph runs."""
+    """Whether a compiler is tracing code for a CPU tensor, which the host may read when the graph runs."""
     return x.is_cpu and torch.compiler.is_compiling()
 
 
@@ -69,28 +69,28 @@ def largest_entry(x: Tensor) -> Tensor:
     return x.abs().amax(dim=MATRIX, keepdim=True)
 
 
-def near_one(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-    """A copy of each matrix with its largest entry between 1/2 and 1, so that squares neither overflow nor vanish.
+def scale_exactly(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Divide each matrix by a power of two, so that its largest entry is between 1/2 and 1; zero stays zero.
 
-    It is divided by a power of two: exactly, so in a coarser `dtype` rounding is that of the entries alone.
-    Zero stays zero. At the ends of what a dtype can hold the factor ends too; entries are then between 2^-25 and 4 in
-    float32, which is as good.
+    Squares then neither overflow nor vanish. The division is exact: in a coarser `dtype` only the entries are rounded.
+    The factor stays within the exponents of the dtype, so in float32 the largest entry may be as small as 2^-25 or as
+    large as 4.
     """
-    scale = scale_near_one(x)
+    scale = exact_scale(x)
     return x * scale if dtype is None else x.to(dtype, copy=True).mul_(scale.to(dtype))
 
 
-def scale_near_one(x: Tensor) -> Tensor:
-    """The factor of `near_one`, shape (*batch, 1, 1)."""
-    furthest = 126 if x.dtype is torch.float32 else 1022
-    exponent = torch.frexp(largest_entry(x.detach())).exponent.clamp(-furthest, furthest)
+def exact_scale(x: Tensor) -> Tensor:
+    """The factor of `scale_exactly`, shape (*batch, 1, 1)."""
+    max_exponent = 126 if x.dtype is torch.float32 else 1022
+    exponent = torch.frexp(largest_entry(x.detach())).exponent.clamp(-max_exponent, max_exponent)
     return torch.exp2(-exponent.to(x.dtype))
 
 
-def bring_to_one(x: Tensor, *, dim: int | tuple[int, int] = MATRIX) -> Tensor:
-    """A copy with the largest entry over `dim` at 1, in few operations; zero stays zero.
+def divide_by_largest_entry(x: Tensor, *, dim: int | tuple[int, int] = MATRIX) -> Tensor:
+    """Divide by the largest entry over `dim`, in few operations; zero stays zero.
 
-    The division rounds, so use `near_one` if its digits matter.
+    The division rounds; `scale_exactly` does not.
     """
     largest = torch.linalg.vector_norm(x, torch.inf, dim=dim, keepdim=True)
     return x / largest.clamp_min(torch.finfo(x.dtype).tiny)
@@ -99,52 +99,53 @@ def bring_to_one(x: Tensor, *, dim: int | tuple[int, int] = MATRIX) -> Tensor:
 def unit_length(x: Tensor, *, dim: int | tuple[int, int] = MATRIX) -> Tensor:
     """`x / ‖x‖` over `dim` in few operations; zero stays zero.
 
-    The squares are added up in float64, so entries of 1e-30 and of 1e+30 are treated alike. Lengths beyond the normal
-    numbers of the dtype count as the nearest one.
+    The squares are summed in float64, so entries of 1e-30 and of 1e+30 are treated alike. Lengths beyond the normal
+    numbers of the dtype are clamped to them.
     """
     if not (x.is_cpu or torch.is_grad_enabled()) and why_not(x) is None:
         return unit_length_by_kernels(x, rows=dim == -1)
     numbers = torch.finfo(x.dtype)
-    x = bring_to_one(x, dim=dim) if x.dtype is torch.float64 else x
+    x = divide_by_largest_entry(x, dim=dim) if x.dtype is torch.float64 else x
     size = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float64)
     return x / size.clamp_(numbers.tiny, numbers.max).to(x.dtype)
 
 
-MODERATE = 2.0**20
-"""Matrices between this length and its inverse have products of four that neither overflow nor vanish in float32."""
+PRODUCTS_MAX_NORM = 2.0**20
+"""A Frobenius norm. Products of four matrices with norms between its inverse and it stay in range in float32."""
 
 
-def of_moderate_size(x: Tensor) -> tuple[Tensor, float | None]:
-    """X itself and its length if it is one matrix in the host's memory, of moderate length; else as `near_one` makes it.
+def scale_unless_moderate(x: Tensor) -> tuple[Tensor, float | None]:
+    """X and its norm if it is one CPU matrix of a norm that needs no scaling; else `scale_exactly(X)` and None.
 
-    Finding the largest entry, a power of two, and multiplying by it is more than the length of a small matrix.
+    For a small matrix the norm costs less than the exact scale.
     """
     if x.dim() == 2 and readable(x):
         size = float(torch.linalg.vector_norm(x))
-        if 1 / MODERATE < size < MODERATE:
+        if 1 / PRODUCTS_MAX_NORM < size < PRODUCTS_MAX_NORM:
             return x, size
-    return near_one(x), None
+    return scale_exactly(x), None
 
 
-FAR_OUT = {torch.float32: 2.0**60, torch.float64: 2.0**500}
-"""Entries below this have products of two, and sums of many such products, that do not overflow."""
+SUMS_MAX_ENTRY = {torch.float32: 2.0**60, torch.float64: 2.0**500}
+"""The largest entry for which products of two entries, and sums of many such products, do not overflow."""
 
 
-def in_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """X at a size at which sums of products with numbers of size 1 do not overflow, and the factor; None for X itself.
+def scale_unless_in_range(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """X times a scale at which sums of products with numbers of size 1 do not overflow, and the scale.
 
-    In the host's memory a matrix is multiplied only if it must be. Elsewhere to ask would be to wait.
+    A CPU tensor in range is returned as it is, with None. On an accelerator reading the range would wait, so X is always
+    scaled.
     """
     if readable(x):
         least, most = torch.aminmax(x)
-        if max(-least.item(), most.item()) < FAR_OUT[x.dtype]:
+        if max(-least.item(), most.item()) < SUMS_MAX_ENTRY[x.dtype]:
             return x, None
-    scale = scale_near_one(x)
+    scale = exact_scale(x)
     return x * scale, scale
 
 
-def total(point: Tensor, step: Tensor) -> Tensor:
-    """`point + step`, or half of it if the sum is out of range: enough for whoever needs its direction only."""
+def moved_direction(point: Tensor, step: Tensor) -> Tensor:
+    """`point + step` up to a positive factor: half of it if the sum could overflow, for callers that normalise it."""
     if readable(point):
         moved = point + step
         if math.isfinite(moved.sum().item()):
@@ -177,17 +178,17 @@ def normalise(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
     return divide_safely(scaled, scaled.square().sum(dim=dim, keepdim=True).sqrt())
 
 
-def more_than_rounding(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
-    """Whether what a projection left of vectors of unit length is more than its rounding.
+def exceeds_rounding(x: Tensor, *, dim: int | tuple[int, int]) -> Tensor:
+    """Whether the projection `x` of unit vectors is longer than rounding error alone; true for NaN.
 
-    A gradient without a tangent part leaves rounding; divided by its own length that would be a step
-    of full length in a random direction, away from a stationary point. NaN is more than rounding.
+    The projection of a gradient without a tangent part is rounding error. Divided by its own length it would be a
+    step of full length in a random direction, away from a stationary point.
     """
     return torch.logical_not(length(x, dim=dim) <= projection_rounding(x))
 
 
 def projection_rounding(x: Tensor) -> float:
-    """How long the rounding is that a projection leaves of vectors of unit length, like those of `x`."""
+    """A bound on the length of the rounding error of a projection of unit vectors like those of `x`."""
     return 16 * torch.finfo(x.dtype).eps * x.shape[-1] ** 0.5
 
 

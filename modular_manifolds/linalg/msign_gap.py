@@ -1,13 +1,14 @@
-"""How much steeper than `−msign(G)` a direction can be, from what its polynomials promise.
+"""A bound on the duality gap of `−msign(G)` that needs no singular values.
 
 A is the result of odd polynomials p for `G/s`, with s at least the largest singular value, so `<G, A>` is the sum of
-`σ p(σ/s)` and `‖A‖_F²` that of `p(σ/s)²`. They bring every `σ ≥ f s`, f the floor, within ε of 1. Below, with
-`x = σ/s`, a singular value loses `x (1 − p(x))`, a bump that returns to zero at zero. For γ ≥ 0 let `δ(γ)` be the largest
-`x (1 − p(x)) − γ p(x)²` on [0, f]. Summed over n singular values,
+`σ p(σ/s)` and `‖A‖_F²` is the sum of `p(σ/s)²`. The polynomials bring every `σ ≥ f s`, f the floor, within ε of 1.
+Below the floor, with `x = σ/s`, a singular value loses `x (1 − p(x))`, which is zero at x = 0 and has one maximum.
+For γ ≥ 0 let `δ(γ)` be the largest `x (1 − p(x)) − γ p(x)²` on [0, f]. Summed over n singular values,
 
     ‖G‖_nuc ≤ (<G, A> + s (γ ‖A‖_F² + n δ(γ)))/(1 − ε).
 
-γ = 0 takes the top of the bump n times. If A has a low rank, `‖A‖_F²` says so, and a larger γ is nearer.
+With γ = 0 every singular value counts with the largest loss. If A has a low rank, `‖A‖_F²` is small, and a larger γ
+gives a tighter bound.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.compilers import constant, plain
-from modular_manifolds.linalg.matrices import MATRIX, divide_safely, near_one, readable
+from modular_manifolds.linalg.matrices import MATRIX, divide_safely, readable, scale_exactly
 from modular_manifolds.linalg.matrix_sign import msign_polynomials
 from modular_manifolds.linalg.polar_express import mapped
 
@@ -32,23 +33,24 @@ def msign_gap(
 ) -> Tensor:
     """A bound on `1 − |<G, A>|/(u ‖G‖_nuc)` for `A = ± u msign(G, accuracy=ε, floor=…)`.
 
-    Takes `<G, A>` and two Frobenius norms, `‖G‖_F` in place of the smaller s: passes over
-    memory, no product of matrices.
+    It is computed from `<G, A>`, `‖A‖_F` and `‖G‖_F` (in place of the smaller s): passes over memory, no matrix
+    product.
 
     Args:
         gradient: G, shape (*batch, m, n), of any finite size.
         direction: A, of the same shape.
-        accuracy, floor: those that `msign` was called with.
+        accuracy: those that `msign` was called with.
+        floor: those that `msign` was called with.
         unit: u.
 
     Returns:
-        Shape (*batch), in float64; zero for a zero gradient. As true as the promise of `msign`, whose accuracy
-        counts rounding in.
+        Shape (*batch), in float64; zero for a zero gradient. The bound holds if `msign` keeps its accuracy, which
+        includes rounding.
     """
     size = torch.linalg.vector_norm(gradient, dim=MATRIX) if readable(gradient) else None
-    if size is None or not bool(((size > SAFE) & (size < 1 / SAFE)).all()):
-        # The bound does not depend on the size of the gradient.
-        gradient = near_one(gradient)
+    if size is None or not bool(((size > SQUARES_MIN_NORM) & (size < 1 / SQUARES_MIN_NORM)).all()):
+        # The bound does not depend on the scale of the gradient.
+        gradient = scale_exactly(gradient)
         wide = gradient.dtype if size is None else torch.float64
         size = torch.linalg.vector_norm(gradient, dim=MATRIX, dtype=wide)
     descent, nuclear = nuclear_bounds(
@@ -63,43 +65,50 @@ def nuclear_bounds(
     """`|<X, A>|/u` and an upper bound on `‖X‖_nuc`, for `A = ± u msign(X, accuracy=ε, floor=…)`.
 
     Args:
-        x, sign: X and A, shape (*batch, m, n), X of a size whose squares stay in range.
+        x: X and A, shape (*batch, m, n); the squares of X must stay in range.
+        sign: as `x`.
         size: `‖X‖_F`, shape (*batch).
-        accuracy, floor, unit: as in `msign_gap`.
+        accuracy: as in `msign_gap`.
+        floor: as in `msign_gap`.
+        unit: as in `msign_gap`.
 
     Returns:
         Two tensors of shape (*batch), in float64.
     """
     descent = torch.einsum("...ij,...ij->...", x, sign).abs().double() / unit
-    reached = torch.linalg.vector_norm(sign, dim=MATRIX).double().square() / unit**2
+    squared_norm = torch.linalg.vector_norm(sign, dim=MATRIX).double().square() / unit**2
     columns = operator.index(min(x.shape[-2:]))
-    lines = _lines(plain(accuracy), plain(floor), columns, x.device.type)
-    lost = torch.stack([gamma * reached + columns * delta for gamma, delta in lines]).amin(dim=0)
-    return descent, (descent + size * lost) / (1 - accuracy)
+    pairs = _gammas_and_deltas(plain(accuracy), plain(floor), columns, x.device.type)
+    loss = torch.stack([gamma * squared_norm + columns * delta for gamma, delta in pairs]).amin(
+        dim=0
+    )
+    return descent, (descent + size * loss) / (1 - accuracy)
 
 
-SAFE: Final = 1e-12
-"""The least length at which the squares of all entries that matter are in range; the largest is its inverse."""
+SQUARES_MIN_NORM: Final = 1e-12
+"""The smallest Frobenius norm at which the squares of all entries that matter are in range; the largest is its inverse."""
 
-SLOPES: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""The γ that are tried, in units of 4 δ(0), which is about one over the slope of p at zero. For rank one the best
-is near √n/2."""
+GAMMAS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""The values of γ that are tried, in units of 4 δ(0), about one over the slope of p at zero. For rank one the best
+is about √n/2."""
 
 
 @constant
-def _lines(
+def _gammas_and_deltas(
     accuracy: float, floor: float, columns: int, device_type: str
 ) -> tuple[tuple[float, float], ...]:
     polynomials, _ = msign_polynomials(accuracy, floor, columns, device_type)
-    # Its floor is a part of the largest singular value, not of s.
-    return _lines_of(polynomials, floor / columns**0.25)
+    # The floor is relative to the largest singular value; s is up to n^{1/4} times as large.
+    return _gammas_and_deltas_of(polynomials, floor / columns**0.25)
 
 
 @functools.cache
-def _lines_of(polynomials: tuple[Polynomial, ...], floor: float) -> tuple[tuple[float, float], ...]:
-    """Pairs (γ, δ(γ)), each δ from 4001 values of x, which settles it to five digits."""
+def _gammas_and_deltas_of(
+    polynomials: tuple[Polynomial, ...], floor: float
+) -> tuple[tuple[float, float], ...]:
+    """Pairs (γ, δ(γ)); δ is the maximum over 4001 values of x, accurate to five digits."""
     x = np.geomspace(1e-6 * floor, floor, 4001)
     p = mapped(polynomials, x)
-    lost = np.maximum(x * (1 - p), 0.0)
-    gammas = [4 * slope * float(lost.max()) for slope in SLOPES]
-    return tuple((gamma, float((lost - gamma * p**2).max())) for gamma in gammas)
+    loss = np.maximum(x * (1 - p), 0.0)
+    gammas = [4 * multiple * float(loss.max()) for multiple in GAMMAS]
+    return tuple((gamma, float((loss - gamma * p**2).max())) for gamma in gammas)

@@ -1,4 +1,4 @@
-"""The readable reference for polynomial matrix sign iterations: one line of code a line of maths."""
+"""The readable reference of the polynomial matrix sign iterations: each line of code is one line of maths."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.coefficients import NEWTON_SCHULZ_CUBIC, Polynomial
-from modular_manifolds.linalg.polar_express import FULL, HALF, polar_express
+from modular_manifolds.linalg.polar_express import BF16_MARGIN, FLOAT32_MARGIN, polar_express
 from modular_manifolds.linalg.symmetric import eye_like, sym
 
-LONGEST = 40
-"""No stated accuracy within reach of float64 needs more steps than this."""
+MAX_STEPS = 40
+"""The largest number of steps; every accuracy that float64 can reach needs fewer."""
 
 
 def iterate(x: Tensor, polynomials: Iterable[Polynomial]) -> Tensor:
     """`X ← X (aI + R(bI + cR))` with `R = XᵀX`, once for each polynomial; X of shape (*batch, m, n), m ≥ n.
 
-    Each step maps every singular value σ to `aσ + bσ³ + cσ⁵` and leaves the singular vectors alone. In
-    this order: b and c are large and of opposite sign, and a sum `bR + cR²` would lose in bfloat16 what
-    keeps singular values near 1 from being thrown out of range.
+    Each step maps every singular value σ to `aσ + bσ³ + cσ⁵` and leaves the singular vectors unchanged. The order
+    of the products matters: b and c are large and of opposite sign, and in bfloat16 the rounding of `bR + cR²`
+    would move singular values near 1 out of the range of the next polynomial.
     """
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     for a, b, c in polynomials:
@@ -35,26 +35,26 @@ def iterate(x: Tensor, polynomials: Iterable[Polynomial]) -> Tensor:
 def schedule(accuracy: float, floor: float, *, half: bool = False) -> tuple[Polynomial, ...]:
     """The shortest run of polynomials that brings all of [floor, 1] within `accuracy` of 1.
 
-    `half` leaves room for the rounding of half precision between steps. Computed on singular values as plain
-    numbers, so the number of steps is known before any matrix is touched.
+    `half` allows for bfloat16's rounding between steps. The run is computed on plain numbers, so the number of
+    steps is known before any matrix is touched.
     """
-    room = HALF if half else FULL
+    margin = BF16_MARGIN if half else FLOAT32_MARGIN
     steps = 0
-    while polar_express(floor, steps, room)[1] > accuracy and steps < LONGEST:
+    while polar_express(floor, steps, margin)[1] > accuracy and steps < MAX_STEPS:
         steps += 1
-    return polar_express(floor, steps, room)[0]
+    return polar_express(floor, steps, margin)[0]
 
 
 def nearly_orthogonal_to_orthogonal(x: Tensor) -> Tensor:
-    """One cubic step `X ← 1.5 X − 0.5 X XᵀX`: squares the distance from orthogonality."""
+    """One cubic step `X ← 1.5 X − 0.5 X XᵀX`, which squares the distance from orthogonality."""
     return iterate(x, (NEWTON_SCHULZ_CUBIC,))
 
 
 def inverse_root(r: Tensor, *, largest: float) -> Tensor:
-    """`R^{-1/2}` for symmetric R with all eigenvalues in [1, largest], by matrix products alone.
+    """`R^{-1/2}` to rounding, for symmetric R with all eigenvalues in [1, largest], by matrix products alone.
 
     Coupled Newton–Schulz on `R/largest`: `Q ← Q T, R ← T R T, T = (15 I − 10 R + 3 R²)/8`.
-    The number of steps follows from `largest`; the error is at rounding level.
+    The number of steps follows from `largest`.
     """
     eye = eye_like(r)
     r, q = r / largest, eye / math.sqrt(largest)

@@ -1,4 +1,4 @@
-"""The polar factor `X (XᵀX)^{-1/2}` by matrix products whose number is known beforehand: nothing is read on the host."""
+"""The polar factor `X (XᵀX)^{-1/2}` by a number of matrix products known in advance; nothing is read on the host."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from modular_manifolds.linalg.products import combined, gram_product
 def retracted_within(w: Tensor, step: Tensor, length: float) -> Tensor:
     """`polar_factor_within` of `W + step`, by the Triton kernels if they can be used.
 
-    The kernels divide by `√(1 + length²)` and take as many cubic steps as bring what a step of at most this length can
-    leave, `length²/(1 + length²)` of `XᵀX`, to rounding.
+    The kernels divide by `√(1 + length²)`, after which `XᵀX` is within `length²/(1 + length²)` of I. They take as many
+    cubic steps as reduce this to rounding.
 
     Args:
-        w, step: shape (*batch, m, n), m ≥ n; W orthonormal and the step tangent.
+        w: shape (*batch, m, n), m ≥ n; W is orthonormal and the step is tangent.
+        step: as `w`.
         length: a bound on the spectral norm of the step, finite, at least 0.
     """
     if resolve("auto", w) != "triton" or step.dtype is not w.dtype:
@@ -38,79 +39,82 @@ def retracted_within(w: Tensor, step: Tensor, length: float) -> Tensor:
 
 @constant
 def _cubic_steps(length: float, eps: float) -> int:
-    deviation, steps = length**2 / (1 + length**2) + OFF, 0
-    while deviation > eps / 2 and steps < LONGEST_SERIES:
+    deviation, steps = length**2 / (1 + length**2) + GRAM_MAX_DEVIATION, 0
+    while deviation > eps / 2 and steps < MAX_TERMS:
         deviation, steps = 0.75 * deviation**2 + 0.25 * deviation**3, steps + 1
     return max(steps, 1)
 
 
 def polar_factor_within(x: Tensor, length: float) -> Tensor:
-    """The polar factor of `X = W + A`, A tangent at the orthonormal W and at most `length` long in the spectral norm.
+    """The polar factor of `X = W + A`, for A tangent at the orthonormal W with `‖A‖₂ ≤ length`.
 
-    Then `XᵀX = I + AᵀA` lies between I and `(1 + length²) I`, and a few terms of `(I + E)^{-1/2}` in
-    `E = XᵀX/(1 + length²/2) − I` are exact to rounding. If W is off the manifold by more than `OFF`, E is taken of `XᵀX/‖XᵀX‖_F`:
-    every singular value then comes nearer to 1, by as much as in a Newton–Schulz step, and repeated calls land.
+    `XᵀX = I + AᵀA` then lies between I and `(1 + length²) I`, and a few terms of `(I + E)^{-1/2}` in
+    `E = XᵀX/(1 + length²/2) − I` are exact to rounding. If W is off the manifold by more than `GRAM_MAX_DEVIATION`,
+    `E = XᵀX/‖XᵀX‖_F − I`: every singular value then comes closer to 1, as in a Newton–Schulz step, and repeated calls
+    converge to the manifold.
 
     Args:
         x: shape (*batch, m, n), m ≥ n.
         length: finite, at least 0.
     """
     columns = x.shape[-1]
-    middle = 1 + length**2 / 2
-    spread = (length**2 / 2 + OFF) / middle
+    mean = 1 + length**2 / 2
+    spread = (length**2 / 2 + GRAM_MAX_DEVIATION) / mean
     r = gram_product(x)
     size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True)
-    expected = size <= middle * (1 + spread) * math.sqrt(columns)
-    scale = size.masked_fill_(expected, middle)
-    e = r / scale
-    e.diagonal(dim1=-2, dim2=-1).sub_(1)
+    is_near_manifold = size <= mean * (1 + spread) * math.sqrt(columns)
+    scale = size.masked_fill_(is_near_manifold, mean)
+    error = r / scale
+    error.diagonal(dim1=-2, dim2=-1).sub_(1)
     coefficients = _inverse_root_series(spread, torch.finfo(x.dtype).eps / 4)
     # Horner: c₁ E + E (c₂ E + E (…)), the innermost product with its own factor.
-    q, factor = e, coefficients[-1]
+    q, factor = error, coefficients[-1]
     for coefficient in coefficients[-2::-1]:
-        q, factor = combined(e, e, q, beta=coefficient, alpha=factor), 1.0
+        q, factor = combined(error, error, q, beta=coefficient, alpha=factor), 1.0
     return combined(x, x, q, beta=1.0, alpha=factor).mul_(scale.rsqrt())
 
 
-OFF: Final = 1e-3
-"""How far `WᵀW` may be from I for the result to be exact to rounding."""
+GRAM_MAX_DEVIATION: Final = 1e-3
+"""The spectral norm of `WᵀW − I` up to which the result is exact to rounding."""
 
 
 @constant
-def _inverse_root_series(spread: float, least: float) -> tuple[float, ...]:
-    return _terms(spread, least)
+def _inverse_root_series(spread: float, min_term: float) -> tuple[float, ...]:
+    return _terms(spread, min_term)
 
 
 @functools.cache
-def _terms(spread: float, least: float) -> tuple[float, ...]:
-    """`binom(−1/2, k)` for k = 1, 2, …: the terms of `(1 + e)^{-1/2} − 1` that exceed `least` if `|e| ≤ spread`."""
+def _terms(spread: float, min_term: float) -> tuple[float, ...]:
+    """`binom(−1/2, k)` for k = 1, 2, …: the terms of `(1 + e)^{-1/2} − 1` that exceed `min_term` if `|e| ≤ spread`."""
     terms = [-0.5]
-    while abs(terms[-1]) * spread ** len(terms) > least and len(terms) < LONGEST_SERIES:
+    while abs(terms[-1]) * spread ** len(terms) > min_term and len(terms) < MAX_TERMS:
         k = len(terms)
         terms.append(terms[-1] * -(k + 0.5) / (k + 1))
     return tuple(terms[:-1]) if len(terms) > 1 else tuple(terms)
 
 
-LONGEST_SERIES: Final = 24
-"""Steps of more than one radius would need more terms, and land over several calls."""
+MAX_TERMS: Final = 24
+"""The largest number of series terms or cubic steps. Steps longer than one radius would need more; they reach the manifold over
+several calls."""
 
 
 def polar_factor(x: Tensor) -> Tensor:
-    """The polar factor of any X with singular values of at least `FLOOR` of the largest, to rounding.
+    """The polar factor to rounding, if every singular value is at least `MIN_RELATIVE_SINGULAR_VALUE · ‖X‖₂`.
 
     Smaller singular values come out between 0 and 1. Zero gives zero.
 
     Args:
-        x: shape (*batch, m, n), m ≥ n, entries of size 1.
+        x: shape (*batch, m, n), m ≥ n, largest entry about 1.
     """
-    polynomials = _any_to_one(operator.index(x.shape[-1]))
-    near, _ = gram_iterate(x, polynomials, together=1)
-    return iterate(near, (NEWTON_SCHULZ_QUINTIC, NEWTON_SCHULZ_QUINTIC))
+    polynomials = _polynomials(operator.index(x.shape[-1]))
+    nearly_orthogonal, _ = gram_iterate(x, polynomials, steps_per_gram=1)
+    return iterate(nearly_orthogonal, (NEWTON_SCHULZ_QUINTIC, NEWTON_SCHULZ_QUINTIC))
 
 
 @constant
-def _any_to_one(columns: int) -> tuple[Polynomial, ...]:
-    return schedule(1e-3, FLOOR / columns**0.25)
+def _polynomials(columns: int) -> tuple[Polynomial, ...]:
+    return schedule(1e-3, MIN_RELATIVE_SINGULAR_VALUE / columns**0.25)
 
 
-FLOOR: Final = 1e-4
+MIN_RELATIVE_SINGULAR_VALUE: Final = 1e-4
+"""The smallest singular value, relative to the largest, that `polar_factor` maps to 1."""

@@ -39,30 +39,33 @@ def plus_product(x: Tensor, a: Tensor, b: Tensor, *, factor: float = 1.0) -> Ten
     return combined(x, a, b, beta=1.0, alpha=factor)
 
 
-def combined(x: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> Tensor:
-    """`beta · X + alpha · A B` in the layout of X."""
+def combined(
+    x: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float, over: bool = False
+) -> Tensor:
+    """`beta · X + alpha · A B` in the layout of X; `over` allows to write it over X, which saves a copy."""
     if _is_turned(x):
-        return combined(x.mT, b.mT, a.mT, beta=beta, alpha=alpha).mT
+        return combined(x.mT, b.mT, a.mT, beta=beta, alpha=alpha, over=over).mT
     if onednn_product(a, b) is not None:
         # The factor goes to the smaller one, the sum into the memory of the product.
         small = a.numel() <= b.numel()
         a, b = (alpha * a, b) if small else (a, alpha * b)
         return multiply(a, b).add_(x, alpha=beta)
     if x.dim() == 2:
-        return torch.addmm(x, a, b, beta=beta, alpha=alpha)
+        add = x.addmm_ if over else x.addmm
+        return add(a, b, beta=beta, alpha=alpha)
     if x.dim() == 3:
         return torch.baddbmm(x, a, b, beta=beta, alpha=alpha)
     return beta * x + alpha * (a @ b)
 
 
 def commuting(a: Tensor, b: Tensor, *, sign: int = 1) -> Tensor:
-    """`A B` of square matrices if it is known to be symmetric (`sign=1`) or skew (`sign=-1`).
+    """`A B` if it is known to be symmetric (`sign=1`) or skew (`sign=-1`).
 
-    Products of polynomials in one symmetric or skew matrix are. Of large matrices a processor computes one triangle of blocks.
+    Products of polynomials in one symmetric or skew matrix are. A processor computes one triangle of blocks of a large one.
     """
-    if not _saves_by_symmetry(a):
+    if not _saves_by_symmetry(b):
         return multiply(a, b)
-    whole = torch.empty_like(a)
+    whole = a.new_empty(*a.shape[:-1], b.shape[-1])
     for start, end in _blocks(a, b):
         _multiply_into(whole[..., start:end, start:], a[..., start:end, :], b[..., start:])
         _mirror(whole, start, end, sign)
@@ -110,9 +113,11 @@ def _blocks(a: Tensor, b: Tensor) -> list[tuple[int, int]]:
 
 
 BLOCKS: Final = 8
+"""The largest number of blocks of rows with torch's BLAS."""
 ONEDNN_BLOCKS: Final = 4
-"""oneDNN multiplies thin blocks more slowly, and their products are copied."""
+"""The number with oneDNN, which multiplies thin blocks more slowly and whose products are copied."""
 BLOCK_MIN_ROWS: Final = 128
+"""The smallest number of rows of a block."""
 
 
 def _multiply_into(out: Tensor, a: Tensor, b: Tensor) -> None:

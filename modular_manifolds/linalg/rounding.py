@@ -1,4 +1,4 @@
-"""Numbers that may serve as bounds: computed in float64 and rounded away from the claim."""
+"""Upper bounds on singular values: computed in float64 and rounded up."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def slack(weight: Tensor) -> float:
 
 
 def largest_singular_value(weight: Tensor) -> float:
-    """An upper bound on `σ_max`: what the decomposition gives, rounded up. The largest of a stack."""
+    """An upper bound on the largest `σ_max` of a stack: the decomposition's value, rounded up by `slack`."""
     return float(singular_values(weight).amax()) * (1 + slack(weight))

@@ -20,6 +20,7 @@ from modular_manifolds.linalg.products import (
     combined,
     commuting,
     commuting_combined,
+    gram_product,
     multiply,
 )
 
@@ -62,7 +63,8 @@ class SkewRun:
 
     Args:
         start: `X₀/s`, shape (*batch, n, n), in bfloat16 if products are.
-        x, square: X after the polynomials so far, and X².
+        x: X after the polynomials so far, and X².
+        square: X after the polynomials so far, and X².
         size: s of shape (*batch, 1, 1), in the dtype of X₀.
     """
 
@@ -72,17 +74,25 @@ class SkewRun:
     size: Tensor
 
     @classmethod
-    def begin(cls, x: Tensor, polynomials: Sequence[Polynomial], *, half: bool) -> SkewRun:
+    def begin(
+        cls, x: Tensor, polynomials: Sequence[Polynomial], *, half: bool, border: int = 0
+    ) -> SkewRun:
+        """Apply polynomials to X/s, at least one if `border` is not zero.
+
+        Args:
+            border: X is zero in the block of its last `border` rows and columns.
+        """
         dtype = x.dtype
         x = x.to(torch.bfloat16) if half else x
-        square = _negative_gram(x)
+        border = border if _mirrors(x, border) else 0
+        square = _bordered_square(x, border) if border else _negative_gram(x)
         length = torch.linalg.vector_norm(square, dim=MATRIX, keepdim=True, dtype=dtype)
         size = length.sqrt()
         start, square = x / size.to(x.dtype), square / length.to(x.dtype)
         x = start
         for polynomial in polynomials:
-            x = _step(x, square, polynomial)
-            square = _negative_gram(x)
+            x = _step(x, square, polynomial, border=border)
+            square, border = _negative_gram(x), 0
         return cls(start, x, square, size)
 
     def descent(self) -> Tensor:
@@ -124,16 +134,42 @@ def _negative_gram(x: Tensor) -> Tensor:
     return commuting(x, x)
 
 
-def _step(x: Tensor, square: Tensor, polynomial: Polynomial) -> Tensor:
+def _mirrors(x: Tensor, columns: int) -> bool:
+    """Whether products of so many columns mirror blocks; a stack in float32 is quicker without."""
+    return x.dim() == 2 and x.dtype is not torch.bfloat16 and columns >= SYMMETRY_MIN_COLUMNS
+
+
+def _step(x: Tensor, square: Tensor, polynomial: Polynomial, *, border: int = 0) -> Tensor:
     if x.dtype is torch.bfloat16:
         return _step_in_half(x, square, polynomial)
     a, b, c = polynomial
     even = commuting_combined(square, square, square, beta=-b, alpha=c)
-    if x.dim() == 2 and x.shape[-1] >= SYMMETRY_MIN_COLUMNS:
-        # Blocks are mirrored, so what is mirrored must be skew.
+    if _mirrors(x, x.shape[-1]):
+        # A mirrored product must be skew, so `aI` is added before it.
         even.diagonal().add_(a)
-        return commuting(even, x, sign=-1)
+        return _bordered_product(even, x, border) if border else commuting(even, x, sign=-1)
     return combined(x, x, even, beta=a, alpha=1.0)
+
+
+def _bordered_square(x: Tensor, border: int) -> Tensor:
+    """`X² = [[S² − RᵀR, −S Rᵀ], [R S, −R Rᵀ]]` of `X = [[S, −Rᵀ], [R, 0]]`: the zeros are not multiplied."""
+    s, r = x[:-border, :-border], x[-border:, :-border]
+    first = commuting(s, s).sub_(gram_product(r))
+    return _from_blocks(first, multiply(r, s), commuting(r, r.mT).neg_(), sign=1)
+
+
+def _bordered_product(even: Tensor, x: Tensor, border: int) -> Tensor:
+    """`P X = [[P₁₁ S + P₁₂ R, −(R P₁₁)ᵀ], [R P₁₁, R P₁₂]]` for P a polynomial in X²."""
+    r, above = x[-border:, :-border], even[:-border]
+    first = commuting(above, x[:, :-border], sign=-1)
+    below, last = multiply(r, above[:, :-border]), commuting(r, above[:, -border:], sign=-1)
+    return _from_blocks(first, below, last, sign=-1)
+
+
+def _from_blocks(first: Tensor, below: Tensor, last: Tensor, *, sign: int) -> Tensor:
+    """`[[first, ± belowᵀ], [below, last]]`."""
+    right = below.mT if sign > 0 else -below.mT
+    return torch.cat((torch.cat((first, right), dim=-1), torch.cat((below, last), dim=-1)))
 
 
 def _step_in_half(x: Tensor, square: Tensor, polynomial: Polynomial) -> Tensor:
@@ -156,7 +192,8 @@ class SkewGap:
     `Σ ((1 + δ)² − p²) ≤ k (1 + δ)² − ‖Ω‖_F²` for Γ of rank k. So `‖Γ‖_nuc ≤ (<Γ, Ω> + lost)/(1 − ε)`.
 
     Args:
-        share, each: μ and c.
+        share: μ and c.
+        each: μ and c.
         deviation: δ.
         turned: the share of the descent that rounding may cost by turning singular vectors.
         squares: the largest `‖Ω‖_F²`, of singular values that all came to 1.
@@ -215,11 +252,11 @@ class SkewGap:
         missing = _subtract(share * self.squares, length * length, share)
         lost = _clip(missing, 0.0, each) * size
         nuclear = lost - along if attained is None else lost + attained
-        return along * self._kept / nuclear + (1 + self.turned)
+        return along * self._min_mapped_value / nuclear + (1 + self.turned)
 
     @property
-    def _kept(self) -> float:
-        """`1 − ε`."""
+    def _min_mapped_value(self) -> float:
+        """`1 − ε`, a lower bound on the singular values of Ω above the floor, after the cubic step."""
         return 1 - self.deviation**2 * (3 + self.deviation) / 2
 
     def numbers(self, rounding: float, least: float) -> Bound:
@@ -230,7 +267,9 @@ class SkewGap:
             least: up to this s there is no direction.
         """
         share, each = self.share / 2, self.rank * self.each / 2
-        return Bound(share, self.squares, each, self._kept, 1 + self.turned, rounding, least)
+        return Bound(
+            share, self.squares, each, self._min_mapped_value, 1 + self.turned, rounding, least
+        )
 
     def expected(self, descent: Tensor, missing: Tensor) -> Tensor:
         """The relative gap that one more polynomial will leave, told from X that it will be applied to.

@@ -1,4 +1,4 @@
-"""A network as it stands, to be examined: a copy that shares nothing with it, in surroundings of its own."""
+"""An independent copy of a network for evaluation, and a context in which torch's global settings have no effect."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from modular_manifolds.linalg.surroundings import full_precision
 
 M = TypeVar("M", bound=nn.Module)
 
-WRITES_THE_WEIGHT: Final = (BasePruningMethod, SpectralNorm, WeightNorm)
-"""Torch's hooks that compute a weight anew in front of every forward pass."""
-EMPTY: Final = vars(nn.Module())
-"""The attributes of a module without parts, weights and hooks."""
+WEIGHT_HOOKS: Final = (BasePruningMethod, SpectralNorm, WeightNorm)
+"""torch's hooks that recompute a weight before every forward pass."""
+BLANK_ATTRIBUTES: Final = vars(nn.Module())
+"""The attributes of a module that has no children, weights or hooks."""
 
 
 @contextmanager
 def plain_surroundings(device: torch.device) -> Iterator[None]:
-    """Compute the same whatever the caller's surroundings say, and leave them as they were.
+    """Set torch's global state to fixed values, and restore the caller's afterwards.
 
-    Inside, torch records gradients, in the dtypes that the code names: no inference mode, autocast, reduced precision
-    or anomaly mode, and the default dtype is float32. Attention is computed by its formula, because torch's fused
-    attention has no second derivative. Tensors without a device are made on the network's, unless the default is the CPU.
-    The caller's global generator stays as it was.
+    Inside, gradients are recorded, and inference mode, autocast, reduced precision and anomaly mode are off. The default
+    dtype is float32. Attention is computed by its formula, because torch's fused attention has no second derivative. If
+    the default device is not the CPU, new tensors are created on the network's device. The global generator's state is
+    restored too.
 
     Args:
         device: the network's device.
 
     Raises:
-        ArgumentError: a transform of `torch.func`, such as `vmap`, is under way.
+        ArgumentError: the call is inside a transform of `torch.func`, such as `vmap`.
     """
     _refuse_transforms()
     default = torch.get_default_device()
@@ -64,18 +64,18 @@ def plain_surroundings(device: torch.device) -> Iterator[None]:
 
 
 def device_of(net: nn.Module) -> torch.device:
-    """The device of the first weight, or of the first buffer; the CPU without either."""
+    """The device of the first weight, else of the first buffer, else the CPU."""
     tensors = (each.device for part in (net.parameters(), net.buffers()) for each in part)
     return next(tensors, torch.device("cpu"))
 
 
 def snapshot(net: M) -> M:
-    """Copy a network as it stands, for evaluation: plain weights, no gradients, no hooks.
+    """Copy a network for evaluation: plain weights, no gradients, no hooks.
 
     The copy has the values that a forward pass in evaluation mode uses. A weight that `torch.nn.utils` computes, by
-    a parametrization, pruning, weight normalisation or spectral normalisation, becomes a plain one of today's value.
-    Hooks are neither copied nor called: they are the caller's, and what they stored stays as it is. Tensors that modules keep,
-    such as their last output, are copied by value. Any other object that cannot be copied, such as a lock, is shared.
+    a parametrization, pruning, weight normalisation or spectral normalisation, becomes a plain weight with its current
+    value. Hooks are neither copied nor called. Tensors that modules store, such as their last output, are copied by
+    value. Any other object that cannot be copied, such as a lock, is shared.
 
     Raises:
         ArgumentError: a parameter has no values yet, is complex, not of a floating dtype or not dense.
@@ -89,34 +89,35 @@ def snapshot(net: M) -> M:
     with torch.no_grad(), _TensorsByValue():
         for module, blank in pairs:
             vars(blank).update(_attributes(module, memo))
-    found = cast("M", memo[id(net)])
+    copied = cast("M", memo[id(net)])
     with torch.no_grad():
         for module, blank in pairs:
             _make_plain(module, blank)
-    for path in _weight_paths(found):
-        _make_parameter(found, path)
-    check_values(found)
-    return found.requires_grad_(False)
+    for path in _weight_paths(copied):
+        _make_parameter(copied, path)
+    check_values(copied)
+    return copied.requires_grad_(False)
 
 
 def check_values(net: nn.Module) -> None:
-    """Refuse parameters that no report can speak of; the message names the first one.
+    """Refuse parameters that a report cannot be computed for; the message names the first one.
 
     Raises:
-        ArgumentError, NonFiniteError: as `snapshot`.
+        ArgumentError: as `snapshot`.
+        NonFiniteError: as `snapshot`.
     """
     for name, parameter in net.named_parameters():
-        where = f"the weight '{name}'"
+        argument = f"the weight '{name}'"
         if parameter.is_meta or is_lazy(parameter):
             raise ArgumentError(
-                where,
+                argument,
                 "must have values",
                 "a parameter on the meta device" if parameter.is_meta else "none yet",
                 "Create the network on a device that holds data, or load its weights first.",
             )
         if not parameter.is_floating_point():
             raise ArgumentError(
-                where,
+                argument,
                 "must be of a real floating dtype",
                 parameter.dtype,
                 "Take real and imaginary part as two weights."
@@ -125,12 +126,12 @@ def check_values(net: nn.Module) -> None:
             )
         if parameter.layout != torch.strided:
             raise ArgumentError(
-                where, "must be dense", parameter.layout, "Convert it with .to_dense()."
+                argument, "must be dense", parameter.layout, "Convert it with .to_dense()."
             )
         finite = torch.isfinite(parameter.detach())
         if not bool(finite.all()):
             raise NonFiniteError(
-                where,
+                argument,
                 "must be finite",
                 f"{int((~finite).sum())} of {finite.numel()} entries NaN or infinite",
                 "Load an earlier checkpoint, or look for the step that made them.",
@@ -138,7 +139,7 @@ def check_values(net: nn.Module) -> None:
 
 
 class _TensorsByValue(TorchFunctionMode):
-    """`copy.deepcopy` of a tensor that has a history, or was made in inference mode, copies its value."""
+    """A mode in which `copy.deepcopy` copies a tensor's value, also if it has a history or is an inference tensor."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -151,7 +152,7 @@ class _TensorsByValue(TorchFunctionMode):
 
 
 def _blank(module: nn.Module) -> nn.Module:
-    """A module of the same class, without the properties that parametrizations add, and without attributes."""
+    """A module of the same class (before parametrization) without attributes."""
     kind: Any = type(module)
     if parametrize.is_parametrized(module):
         kind = parametrize.type_before_parametrizations(module)
@@ -159,19 +160,22 @@ def _blank(module: nn.Module) -> nn.Module:
 
 
 def _attributes(module: nn.Module, memo: dict[int, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     for name, value in vars(module).items():
         if name == "_parameters":
-            found[name] = {key: _parameter(each, memo) for key, each in value.items()}
-        elif name in ("_modules", "_buffers", "_non_persistent_buffers_set") or name not in EMPTY:
-            found[name] = _copied(value, memo)
+            attributes[name] = {key: _parameter(each, memo) for key, each in value.items()}
+        elif (
+            name in ("_modules", "_buffers", "_non_persistent_buffers_set")
+            or name not in BLANK_ATTRIBUTES
+        ):
+            attributes[name] = _copied(value, memo)
         else:
             # Hooks.
-            found[name] = copy.copy(EMPTY[name])
-    # A compiled forward pass is the caller's, and would compile the copy too.
-    found.pop("_compiled_call_impl", None)
-    found["training"] = False
-    return found
+            attributes[name] = copy.copy(BLANK_ATTRIBUTES[name])
+    # With the compiled forward pass the copy would be compiled too.
+    attributes.pop("_compiled_call_impl", None)
+    attributes["training"] = False
+    return attributes
 
 
 def _parameter(parameter: nn.Parameter | None, memo: dict[int, Any]) -> nn.Parameter | None:
@@ -186,18 +190,18 @@ def _copied(value: object, memo: dict[int, Any]) -> object:
     try:
         return copy.deepcopy(value, memo)
     except (TypeError, NotImplementedError):
-        # Python's and torch's words for an object that has no copy.
+        # Python and torch raise these for objects that cannot be copied.
         return value
 
 
 def _make_plain(module: nn.Module, copied: nn.Module) -> None:
-    """Put plain weights in the place of those that torch computes at every forward pass."""
+    """Replace weights that torch computes at every forward pass by plain weights."""
     if parametrize.is_parametrized(module):
         computed = vars(copied)["_modules"].pop("parametrizations")
         for name, each in computed.named_children():
             copied.register_parameter(name, nn.Parameter(each(), requires_grad=False))
     for hook in vars(module)["_forward_pre_hooks"].values():
-        if isinstance(hook, WRITES_THE_WEIGHT):
+        if isinstance(hook, WEIGHT_HOOKS):
             hook.remove(copied)
 
 
@@ -207,11 +211,11 @@ def _weight_paths(net: nn.Module) -> list[str]:
 
 
 def _make_parameter(net: nn.Module, path: str) -> None:
-    """Make a weight that was replaced by a plain tensor a parameter again."""
+    """Turn a weight that was replaced by a plain tensor into a parameter again."""
     owner, _, name = path.rpartition(".")
     module = net.get_submodule(owner)
-    own = vars(module)
-    if isinstance(own["_parameters"].get(name), nn.Parameter):
+    attributes = vars(module)
+    if isinstance(attributes["_parameters"].get(name), nn.Parameter):
         return
     value = getattr(module, name, None)
     if not isinstance(value, Tensor):
@@ -221,7 +225,7 @@ def _make_parameter(net: nn.Module, path: str) -> None:
             "nothing" if value is None else type(value).__name__,
             "Put the weight back, or build the network anew.",
         )
-    for place in (own, own["_buffers"], own["_parameters"]):
+    for place in (attributes, attributes["_buffers"], attributes["_parameters"]):
         place.pop(name, None)
     module.register_parameter(name, nn.Parameter(value.detach(), requires_grad=False))
 
@@ -231,7 +235,7 @@ def _refuse_transforms() -> None:
     if stack is not None:
         raise ArgumentError(
             "a report",
-            "must be asked for outside torch.func",
+            "must be computed outside torch.func",
             "a call inside vmap, grad, jvp or another transform",
-            "Call it before the transform: it speaks of numbers, not of traced values.",
+            "Call it before the transform: it needs numbers, not traced values.",
         )

@@ -1,4 +1,4 @@
-"""Singular values capped by matrix products: for devices on which a decomposition would make the host wait."""
+"""Singular values capped by matrix products, for devices on which a decomposition would make the host wait."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from torch import Tensor
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.linalg.gram_newton_schulz import even_steps
-from modular_manifolds.linalg.matrices import MATRIX, length, normalise, scale_near_one
+from modular_manifolds.linalg.matrices import MATRIX, exact_scale, length, normalise
 from modular_manifolds.linalg.newton_schulz import schedule
 from modular_manifolds.linalg.products import commuting, gram_product, product
 from modular_manifolds.linalg.symmetric import sym
 from modular_manifolds.linalg.symmetric_sign import positive_part, symmetric_sign
 
-LARGEST = 16.0
-"""The largest singular value, in radii, up to which the cap is exact to rounding unless a smaller one is stated."""
+EXACT_MAX_RADII = 16.0
+"""The largest singular value, in radii, up to which the cap is exact to rounding by default."""
 
-MARGIN = 0.125
-"""How far outside, in radii, a point may be: a weight rounded to bfloat16 lies outside by less."""
+POINT_MARGIN_RADII = 0.125
+"""The distance, in radii, by which a point may lie outside. Rounding to bfloat16 moves a weight by less."""
 
 
-def stated_largest(length: float) -> float:
-    """A bound on `‖W + A‖₂` of few values, in radii, for W in the ball and `‖A‖₂` at most `length` radii.
+def largest_in_radii(length: float) -> float:
+    """A bound on `‖W + A‖₂`, in radii, for W in the ball and `‖A‖₂` at most `length` radii.
 
-    Few, so that compiled code is made for few lengths of steps.
+    It takes one of four values, so that code is compiled at most four times.
     """
     for largest in (1.25, 1.5, 2.0):
-        if 1.0 + MARGIN + length <= largest:
+        if 1.0 + POINT_MARGIN_RADII + length <= largest:
             return largest
-    return LARGEST
+    return EXACT_MAX_RADII
 
 
 def capped_by_products(
-    x: Tensor, radius: float, *, largest: float = LARGEST
+    x: Tensor, radius: float, *, largest: float = EXACT_MAX_RADII
 ) -> tuple[Tensor, Tensor]:
-    """X with its singular values capped at the radius, and whether any was above it.
+    """X with its singular values capped at the radius, and whether any was above the radius.
 
     With `B = XᵀX`, `D = B − r² I` and `M = r² I + max(D, 0)`, the result is `r X M^{-1/2}`: a singular value σ becomes
-    `r σ/max(σ, r)`. An error δ of M at the radius moves the result by δ/2 only.
+    `r σ/max(σ, r)`. An error δ of M at the radius changes the result by δ/2 only.
 
     Args:
         x: shape (*batch, m, n), of any finite size.
@@ -49,8 +49,8 @@ def capped_by_products(
         largest: an upper bound on `‖X‖₂/r`. If it does not hold, large singular values come out between 0 and r.
 
     Returns:
-        The capped matrices, X itself to the bit if no singular value is above the radius by more than rounding; and
-        whether one is, shape (*batch, 1, 1). NaN gives NaN.
+        The capped matrices, and whether a singular value is above the radius by more than rounding, shape
+        (*batch, 1, 1). If none is, the matrix is X itself, bit for bit. NaN gives NaN.
     """
     wide = x.shape[-2] < x.shape[-1]
     tall = x.mT if wide else x
@@ -59,9 +59,9 @@ def capped_by_products(
         return torch.where(above, normalise(x, dim=MATRIX) * radius, x), above
     rows, columns = map(operator.index, tall.shape[-2:])
     eps = torch.finfo(x.dtype).eps
-    scale = scale_near_one(tall)
+    scale = exact_scale(tall)
     y = tall * scale
-    # From ‖Y‖_F on the radius caps nothing, and its square would overflow.
+    # A radius above ‖Y‖_F caps nothing, and its square could overflow.
     scaled_radius = (radius * scale).clamp_max(2 * math.sqrt(rows * columns))
     square = scaled_radius.square()
     d = gram_product(y)
@@ -69,8 +69,8 @@ def capped_by_products(
     sign, scale_of_d = symmetric_sign(d)
     m = positive_part(d, sign)
     top = torch.linalg.vector_norm(commuting(m, m), dim=MATRIX, keepdim=True).sqrt()
-    # NaN is above.
-    above = torch.logical_not(top <= INSIDE_IN_EPS * eps * scale_of_d)
+    # NaN counts as above.
+    above = torch.logical_not(top <= EXCESS_MAX_EPS * eps * scale_of_d)
     bound = square + top
     m.diagonal(dim1=-2, dim2=-1).add_(square.squeeze(-1))
     root = even_steps(m.div_(bound), _polynomials(largest, columns, eps))
@@ -79,12 +79,12 @@ def capped_by_products(
     return torch.where(above, result.mT if wide else result, x), above
 
 
-INSIDE_IN_EPS = 16.0
-"""An excess of this many roundings is no more than what products leave of a matrix inside."""
+EXCESS_MAX_EPS = 16.0
+"""The largest excess, in multiples of eps and of the scale of D, that rounding alone causes for a matrix in the ball."""
 
 
 @constant
 def _polynomials(largest: float, columns: int, eps: float) -> tuple[Polynomial, ...]:
-    """Polynomials for `M^{-1/2}`, the eigenvalues of M between r² and its bound."""
+    """Polynomials for `M^{-1/2}`, if the eigenvalues of M lie between r² and the bound."""
     bound = 1.0 + columns**0.25 * (largest**2 - 1.0)
     return schedule(eps, bound**-0.5)

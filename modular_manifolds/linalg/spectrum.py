@@ -8,7 +8,7 @@ from modular_manifolds.linalg.matrices import divide_safely, largest_entry
 
 
 def decompose(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """U, σ, Vᵀ of `X/s` and s, the largest entry of X (one for a zero X), all in float64."""
+    """U, σ, Vᵀ of `X/s`, and s, the largest entry of X (1 if X is zero), all in float64."""
     if not bool(torch.isfinite(x).all()):
         raise _not_finite()
     size = largest_entry(x).double()

@@ -1,4 +1,4 @@
-"""The precision that a function promises, whatever the caller's surroundings say."""
+"""Contexts in which code computes in the dtypes that it names, whatever autocast and torch's settings say."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def full_precision(device_type: str) -> AbstractContextManager[object]:
     """Compute in the dtypes that the code names: no autocast, and float32 products in float32.
 
-    Every public function that computes enters this context once. Functions called inside find it entered and pay some
-    hundred nanoseconds. The caller's settings are back when the context ends.
+    Every public function that computes enters this context once. Entering it again inside costs some hundred
+    nanoseconds. The caller's settings are restored when the context ends.
 
     Args:
-        device_type: the type of the tensors' device, such as `"cpu"`. The settings of the CPU are taken care of as well.
+        device_type: the type of the tensors' device, such as `"cpu"`. The CPU's settings are changed too.
     """
     if torch.compiler.is_compiling():
-        # A graph is compiled for one state of autocast.
+        # A graph is compiled for one autocast state.
         return torch.autocast(device_type, enabled=False) if _autocasts(device_type) else _UNCHANGED
     return _UNCHANGED if _thread.inside else _FullPrecision(device_type)
 
 
 def undisturbed(function: Function) -> Function:
-    """`function` without autocast, reduced precision or recorded derivatives, whoever calls it with tensors of one device."""
+    """Decorate `function` to run without autocast, reduced precision or gradients; its tensors share one device."""
 
     @functools.wraps(function)
     def run(*arguments: Any, **named: Any) -> Any:
@@ -57,7 +57,7 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 REDUCED: Final = ("tf32", "bf16")
-"""The precisions below float32 that torch may be told to multiply float32 matrices in."""
+"""torch's settings of float32 products that compute in a lower precision."""
 
 
 class _FullPrecision:
@@ -68,7 +68,7 @@ class _FullPrecision:
         self._restore: ExitStack | None = None
 
     def __enter__(self) -> None:
-        # Nearly always nothing is to be changed, and a small step takes no longer than many such questions.
+        # The common case, in which nothing changes, must be fast: a small step takes microseconds.
         if (
             self._device_type == "cpu"
             and not torch.is_autocast_enabled("cpu")
@@ -103,7 +103,7 @@ def _autocasts(device_type: str) -> bool:
 
 
 def _set_precision(setting: Any, precision: str) -> None:
-    """Make `precision` hold again, by inheritance if it was inherited."""
+    """Restore `precision`; if it was inherited, it is inherited again."""
     setting.fp32_precision = "none"
     if setting.fp32_precision != precision:
         setting.fp32_precision = precision

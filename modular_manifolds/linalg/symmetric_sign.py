@@ -16,12 +16,12 @@ from modular_manifolds.linalg.symmetric import sym
 def symmetric_sign(d: Tensor) -> tuple[Tensor, Tensor]:
     """`sign(D)` of symmetric matrices, and a scale s with `‖D‖₂ ≤ s ≤ n^{1/4} ‖D‖₂`.
 
-    Every eigenvalue λ of D becomes `p(λ/s)` with p a run of odd polynomials: ±1 to rounding if `|λ|` is at least
-    1e-6 s (1e-13 s in float64), and between 0 and ±1 if it is smaller. So `D sign(D)` is `|D|` to within the floor's
-    half. No decomposition and no number on the host.
+    Every eigenvalue λ of D becomes `p(λ/s)` for a run p of odd polynomials: ±1 to rounding if `|λ|` is at least
+    1e-6 s (1e-13 s in float64), and between 0 and ±1 if it is smaller. So `D sign(D)` is `|D|` to within half that
+    floor. It needs no decomposition and reads nothing on the host.
 
     Args:
-        d: shape (*batch, n, n), symmetric, of a size whose fourth powers stay in range. Zero gives zero.
+        d: shape (*batch, n, n), symmetric; fourth powers of its entries must stay in range. Zero gives zero.
 
     Returns:
         The sign, shape (*batch, n, n), and s, shape (*batch, 1, 1).
@@ -31,7 +31,7 @@ def symmetric_sign(d: Tensor) -> tuple[Tensor, Tensor]:
     size = size.clamp_min(torch.finfo(d.dtype).tiny)
     scale = size.sqrt()
     x, r = d / scale, square / size
-    # Made anew from X at every step: R holds squares, and loses the eigenvalues below the root of rounding.
+    # R is computed from X at every step: it holds squares, and an updated R would lose eigenvalues below √eps.
     for i, (a, b, c) in enumerate(_polynomials(torch.finfo(d.dtype).eps)):
         r = r if i == 0 else commuting(x, x)
         factor = c * r
@@ -39,7 +39,7 @@ def symmetric_sign(d: Tensor) -> tuple[Tensor, Tensor]:
         factor = commuting(r, factor)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
         x = commuting(x, factor)
-        # The rounding of a mirrored block is not symmetric, and would grow from step to step.
+        # The rounding of a mirrored block is not symmetric, and would grow at every step.
         x = sym(x) if x.shape[-1] >= SYMMETRY_MIN_COLUMNS else x
     return sym(x), scale
 
@@ -50,7 +50,7 @@ def positive_part(d: Tensor, sign: Tensor) -> Tensor:
 
 
 FLOOR_IN_EPS = 8.0
-"""The floor of the sign in units of the dtype's rounding: eigenvalues below it may be rounding."""
+"""The floor of the sign, in multiples of eps: eigenvalues below it may be rounding errors."""
 
 
 @constant

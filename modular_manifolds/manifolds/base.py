@@ -17,8 +17,8 @@ from modular_manifolds.linalg.matrices import (
     MATRIX,
     as_matrices,
     compiled_on_host,
-    in_range,
     restore,
+    scale_unless_in_range,
 )
 from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.values import values_of
@@ -28,33 +28,33 @@ from modular_manifolds.values import values_of
 class Manifold(ABC):
     """A set of matrices of shape (*batch, m, n); a vector of length n counts as (n, 1).
 
-    A new manifold is one file: it answers the `_` methods, which see matrices in at least float32.
-    It knows no norm but the Euclidean one; which direction is steepest is a solver's question.
+    A new manifold is one file. It implements the `_` methods, which get matrices in at least float32.
+    A manifold knows only the Euclidean norm; solvers find the steepest direction.
 
     Every method computes in the precision of its arguments (at least float32), whatever autocast and torch's precision
-    settings say. Finite arguments give no NaN, and a result has memory of its own. A point off the manifold is the caller's
-    mistake: the tangent space is then that of a point near it, and a retraction lands on the manifold all the same.
+    settings say. Finite arguments give no NaN, and a result has memory of its own. Points must be on the manifold. For
+    a point off it, the tangent space is that of a point close to it, and a retraction still lands on the manifold.
     """
 
     compact: ClassVar[bool] = True
-    """Whether weights on it are bounded."""
+    """Whether the manifold is bounded."""
 
     fixed_size: ClassVar[bool] = True
-    """Whether weight decay would be normal to it and do nothing, as when every point has one length."""
+    """Whether weight decay is normal to the manifold and has no effect, as if all points have one length."""
 
     coupled_dims: ClassVar[tuple[int, ...]] = MATRIX
-    """The dimensions over which the constraint ties entries together: `(-2, -1)` the whole matrix, `(-1,)` each row
+    """The dimensions over which the constraint couples entries: `(-2, -1)` the whole matrix, `(-1,)` each row
     by itself, `()` no two entries."""
 
     transposes: ClassVar[bool] = False
-    """Whether Wᵀ is on it if W is, with the transposed tangents and retractions."""
+    """Whether the manifold holds Wᵀ if it holds W, with the transposed tangents and retractions."""
 
     has_boundary: ClassVar[bool] = False
-    """Whether steps may end outside and be brought back, so that retractions are first-order inside only."""
+    """Whether steps may end outside and are projected back. Retractions are then first-order only in the interior."""
 
     decides_on_host: ClassVar[bool] = False
-    """Whether tangents and retractions of numbers in the host's memory read them, to decompose for example. In a compiled
-    graph each of them is one operator then, with the same result as outside."""
+    """Whether tangents and retractions of CPU tensors read their numbers, for example for a decomposition. Each of
+    them is then one operator of a compiled graph, with the same result as in eager mode."""
 
     def __post_init__(self) -> None:
         radius = getattr(self, "radius", None)
@@ -65,7 +65,7 @@ class Manifold(ABC):
             object.__setattr__(self, "radius", radius)
 
     def check_shape(self, shape: Sequence[int], *, argument: str = "shape") -> None:
-        """Refuse a shape that has no point on this manifold."""
+        """Refuse a shape in which this manifold has no points."""
         if len(shape) == 0 or any(size < 1 for size in shape):
             raise ShapeError(
                 argument,
@@ -82,7 +82,7 @@ class Manifold(ABC):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """A random point: invariant under the manifold's own rotations if it has them."""
+        """A random point; its distribution is invariant under the manifold's rotations, if it has any."""
         self.check_shape(shape)
         dtype = dtype or torch.get_default_dtype()
         wide_enough = torch.promote_types(dtype, torch.float32)
@@ -98,28 +98,28 @@ class Manifold(ABC):
 
     def tangent(self, point: Tensor, vector: Tensor) -> Tensor:
         """The orthogonal projection of `vector` to the tangent space at `point`."""
-        at, v = self._matrices(point, "tangent(point)"), self._matrices(vector, "tangent(vector)")
+        w, v = self._matrices(point, "tangent(point)"), self._matrices(vector, "tangent(vector)")
         self._same_shape(point, vector, "tangent(vector)")
         if self.decides_on_host and compiled_on_host(point):
             return _on_host(point, vector, number_of(self), "tangent")
         with full_precision(point.device.type):
-            v, scale = in_range(v)
-            found = self._tangent(at, v)
-            return restore(found if scale is None else found / scale, vector)
+            v, scale = scale_unless_in_range(v)
+            tangent = self._tangent(w, v)
+            return restore(tangent if scale is None else tangent / scale, vector)
 
     def unit_normal(self, point: Tensor, *, by_products: bool = False) -> Tensor:
         """N of unit Frobenius length, so that A is tangent at `point` if and only if `<N, A> = 0`.
 
         Args:
             point: W, shape (*batch, m, n) or (n,).
-            by_products: compute by matrix products alone and read no number, as an accelerator needs.
+            by_products: use matrix products only and read no number on the host, as an accelerator needs.
 
         Raises:
-            ArgumentError: the tangent space is not the complement of one matrix.
+            ArgumentError: the normal space of the manifold has more than one dimension.
         """
-        at = self._matrices(point, "unit_normal(point)")
+        w = self._matrices(point, "unit_normal(point)")
         with full_precision(point.device.type):
-            return restore(self._unit_normal(at, by_products=by_products), point)
+            return restore(self._unit_normal(w, by_products=by_products), point)
 
     def retract(self, point: Tensor, step: Tensor, *, length: float | None = None) -> Tensor:
         """A point on the manifold that equals `point + step` to first order in a tangent `step`.
@@ -127,19 +127,19 @@ class Manifold(ABC):
         Args:
             point: W, shape (*batch, m, n) or (n,).
             step: A, the same shape.
-            length: a bound on the spectral norm of every matrix of the step, if the caller knows one, as an optimiser
-                does. The work then follows from it, and no number of the step needs to be read.
+            length: a bound on the spectral norm of every matrix of the step, if the caller knows one. The number of
+                operations then follows from the bound, and the step need not be read on the host.
         """
-        at, v = self._matrices(point, "retract(point)"), self._matrices(step, "retract(step)")
+        w, a = self._matrices(point, "retract(point)"), self._matrices(step, "retract(step)")
         self._same_shape(point, step, "retract(step)")
         if self.decides_on_host and compiled_on_host(point):
             return _on_host(point, step, number_of(self), "retract")
         with full_precision(point.device.type):
-            landed = self._retract(at, v) if length is None else self._retract_within(at, v, length)
+            landed = self._retract(w, a) if length is None else self._retract_within(w, a, length)
             return restore(landed, point)
 
     def residual(self, point: Tensor) -> Tensor:
-        """How far `point` is off the manifold, relative to its radius, shape (*batch); 0 on it."""
+        """The distance of `point` from the manifold, relative to its radius, shape (*batch); 0 for a point on it."""
         matrices = self._matrices(point, "residual(point)")
         with full_precision(point.device.type):
             return self._residual(matrices)
@@ -150,23 +150,23 @@ class Manifold(ABC):
         return self._largest_singular_value(_matrix_shape(shape))
 
     def largest_row_norm(self, shape: Sequence[int]) -> float:
-        """Bound the l2 norm of every row at every point of this shape; infinite if there is no bound."""
+        """A bound on the l2 norm of every row at every point of this shape; infinite if there is none."""
         self.check_shape(shape)
         return self._largest_row_norm(_matrix_shape(shape))
 
     def scaled(self, factor: float) -> Manifold:
-        """Give the manifold of all points times `factor`; one with a radius has it multiplied.
+        """The manifold of all points times `factor`. A radius is multiplied by it.
 
         Raises:
-            ArgumentError: `factor` is not finite and positive, or the manifold has no radius and does not say how it is
-            scaled.
+            ArgumentError: `factor` is not finite and positive, or the manifold has neither a radius
+                nor its own `_scaled`.
         """
-        where = f"{type(self).__name__}.scaled(factor)"
+        argument = f"{type(self).__name__}.scaled(factor)"
         remedy = "Pass a positive factor such as math.sqrt(out / in)."
-        return self._scaled(check_number(factor, POSITIVE, argument=where, remedy=remedy))
+        return self._scaled(check_number(factor, POSITIVE, argument=argument, remedy=remedy))
 
     def values(self) -> dict[str, Any]:
-        """The manifold as values that JSON can hold, such as `{"name": "stiefel", "radius": 1.0}`."""
+        """The manifold as a JSON object, such as `{"name": "stiefel", "radius": 1.0}`."""
         return values_of(self)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class Manifold(ABC):
     def _retract(self, point: Tensor, step: Tensor) -> Tensor: ...  # shape: (*batch, m, n)
 
     def _retract_within(self, point: Tensor, step: Tensor, length: float) -> Tensor:
-        """`_retract` of a step of at most this spectral norm; the same unless a manifold can save work by it."""
+        """`_retract` of a step of at most this spectral norm. Override it if the bound saves work."""
         del length
         return self._retract(point, step)
 
@@ -223,9 +223,9 @@ class Manifold(ABC):
             matrices = as_matrices(x, argument=argument)
             self.check_shape(x.shape)
         except ArgumentError as error:
-            # Named only here: to format the name takes as long as a small product.
-            where = f"{self}.{argument}"
-            raise type(error)(where, error.rule, error.seen, error.remedy) from None
+            # Formatting the name takes as long as a small product, so it is done only for an error.
+            qualified = f"{self}.{argument}"
+            raise type(error)(qualified, error.rule, error.seen, error.remedy) from None
         radius = getattr(self, "radius", 1.0)
         if radius != 1.0:
             self._check_range(radius, x.dtype)
@@ -256,18 +256,18 @@ class Manifold(ABC):
 
 
 MANIFOLDS: Final[list[Manifold]] = []
-"""Every manifold that a compiled graph knows by its number."""
+"""Every manifold in use by a compiled graph, which refers to it by its index."""
 
 
 @constant
 def number_of(manifold: Manifold) -> int:
-    """The place of the manifold in `MANIFOLDS`. Equal manifolds have one number."""
+    """The index of the manifold in `MANIFOLDS`. Equal manifolds have one index."""
     return number_in(MANIFOLDS, manifold)
 
 
 @torch.library.custom_op("modular_manifolds::on_host", mutates_args=())
 def _on_host(point: Tensor, vector: Tensor, number: int, method: str) -> Tensor:
-    """`tangent` or `retract` of the manifold with this number."""
+    """`tangent` or `retract` of `MANIFOLDS[number]`."""
     call = getattr(MANIFOLDS[number], method)
     return call(point, vector).contiguous()
 

@@ -1,4 +1,4 @@
-"""Unit vectors: the sphere's projection, shared by the manifolds built from spheres."""
+"""The projection to the unit sphere, shared by the manifolds built from spheres."""
 
 from torch import Tensor
 

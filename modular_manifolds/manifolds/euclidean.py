@@ -11,7 +11,7 @@ from modular_manifolds.manifolds.base import Manifold
 
 @dataclass(frozen=True)
 class Euclidean(Manifold):
-    """All matrices of the shape. Unbounded, so no bound on the weights can be declared. Random points have
+    """All matrices of the shape. The space is unbounded, so it bounds no singular value. Random points have
     independent standard normal entries."""
 
     coupled_dims = ()

@@ -1,11 +1,11 @@
-"""Each row on a sphere: forced weight normalisation as a manifold."""
+"""Matrices whose rows have one length: forced weight normalisation as a manifold."""
 
 import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import length, normalise, total
+from modular_manifolds.linalg.matrices import length, moved_direction, normalise
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.directions import onto_sphere
 
@@ -14,9 +14,9 @@ from modular_manifolds.manifolds.directions import onto_sphere
 class Oblique(Manifold):
     """`‖w_i‖₂ = radius` for every row w_i.
 
-    Tangent at W: `<w_i, a_i> = 0` for every row. Residual: the largest `|‖w_i‖₂/radius − 1|`. With
-    the largest row as norm this is the forced weight normalisation of Karras et al., "Analyzing and
-    improving the training dynamics of diffusion models" (2024).
+    Tangent at W: `<w_i, a_i> = 0` for every row. Residual: the largest `|‖w_i‖₂/radius − 1|`. With `RowRMS`
+    this is the forced weight normalisation of Karras et al., "Analyzing and improving the training dynamics
+    of diffusion models" (2024).
     """
 
     radius: float = 1.0
@@ -31,7 +31,7 @@ class Oblique(Manifold):
         return vector - normal * (normal * vector).sum(dim=-1, keepdim=True)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
-        return self._project(total(point, step))
+        return self._project(moved_direction(point, step))
 
     def _residual(self, point: Tensor) -> Tensor:
         return (length(point, dim=-1).squeeze(-1) / self.radius - 1).abs().amax(dim=-1)

@@ -1,4 +1,4 @@
-"""The product manifold: one point is one tensor for every named weight."""
+"""The product manifold: a point is a mapping from weight names to tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modular_manifolds.manifolds.base import Manifold
 
 @dataclass(frozen=True)
 class Product:
-    """Manifolds over named weights; each method works weight by weight on mappings with the same names.
+    """A product of manifolds over named weights; each method works weight by weight on mappings with the same names.
 
     Args:
         manifolds: the manifold of each weight, by path.
@@ -23,7 +23,7 @@ class Product:
     manifolds: Mapping[str, Manifold]
 
     def check_shape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuse shapes that some weight's manifold cannot take."""
+        """Refuse a shape in which the manifold of the weight has no points."""
         self._check(shapes, "check_shape(shapes)")
         for name, shape in shapes.items():
             self.manifolds[name].check_shape(shape, argument=name)
@@ -48,7 +48,7 @@ class Product:
     def project(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The nearest point."""
         self._check(x, "project(x)")
-        return {name: self.manifolds[name].project(each) for name, each in x.items()}
+        return {name: self.manifolds[name].project(w) for name, w in x.items()}
 
     def tangent(
         self, point: Mapping[str, Tensor], vector: Mapping[str, Tensor]
@@ -65,16 +65,16 @@ class Product:
         return {name: self.manifolds[name].retract(w, step[name]) for name, w in point.items()}
 
     def residual(self, point: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """How far each weight is off its manifold, relative to its radius."""
+        """The distance of each weight from its manifold, relative to the radius."""
         self._check(point, "residual(point)")
         return {name: self.manifolds[name].residual(w) for name, w in point.items()}
 
-    def _check(self, given: Mapping[str, object], argument: str) -> None:
-        if set(given) != set(self.manifolds):
+    def _check(self, names: Mapping[str, object], argument: str) -> None:
+        if set(names) != set(self.manifolds):
             raise ArgumentError(
                 f"Product.{argument}",
                 f"must name exactly {', '.join(self.manifolds) or 'no weight'}",
-                ", ".join(given) or "no weight",
+                ", ".join(names) or "no weight",
                 "Pass dict(net.named_parameters()) or a mapping with the same names.",
             )
 

@@ -1,4 +1,4 @@
-"""All matrices of at most one spectral norm: spectral normalisation as a constraint."""
+"""Matrices of bounded spectral norm: spectral normalisation as a constraint."""
 
 import math
 from dataclasses import dataclass
@@ -7,23 +7,24 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import readable
-from modular_manifolds.linalg.spectral_cap import capped_by_products, stated_largest
+from modular_manifolds.linalg.spectral_cap import capped_by_products, largest_in_radii
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
 from modular_manifolds.manifolds.base import Manifold
 
 
 @dataclass(frozen=True)
 class SpectralBall(Manifold):
-    """`‖W‖₂ ≤ radius`: a set with an inside, and a boundary that steps are brought back to.
+    """`‖W‖₂ ≤ radius`: a ball with an interior and a boundary.
 
     Projection and retraction cap the singular values at the radius, in float64. On an accelerator the retraction caps
-    them by matrix products in the dtype of the weight, and never waits; the residual is then at most 1e-5 in float32.
-    Projection, random points and residual are decompositions everywhere. Every vector is tangent, also at the
-    boundary. The retraction takes back what leads outside, so it equals `W + A` to first order inside the ball only. At
-    the boundary the cap can make a step longer than A is: in the spectral norm at most twice as long, in the Frobenius
-    norm not at all. Residual: `max(0, ‖W‖₂/radius − 1)`. Random points are the projections of Gaussian ones.
-    Weight decay pulls to the inside. Source: Miyato et al., "Spectral normalization for generative adversarial
-    networks" (2018), as a constraint.
+    them by matrix products in the dtype of the weight, without waiting; the residual is then at most 1e-5 in float32.
+    Projection, random points and residual are decompositions on every device.
+
+    Every vector is tangent, also at the boundary. The retraction equals `W + A` to first order only in the interior. At
+    the boundary the cap can lengthen the step: in the spectral norm to at most twice its length, in the Frobenius
+    norm not at all. Residual: `max(0, ‖W‖₂/radius − 1)`. Random points are projections of Gaussian matrices.
+    Weight decay moves weights to the interior. Source: Miyato et al., "Spectral normalization for generative
+    adversarial networks" (2018), as a constraint.
     """
 
     radius: float = 1.0
@@ -49,7 +50,7 @@ class SpectralBall(Manifold):
         moved = point + step
         if bool(torch.isfinite(moved).all()):
             return _capped(moved, self.radius)
-        # The sum of large entries is out of range, half of it is not.
+        # The sum of large entries overflows; half of it does not.
         return 2 * _capped(point / 2 + step / 2, self.radius / 2)
 
     def _residual(self, point: Tensor) -> Tensor:
@@ -61,22 +62,23 @@ class SpectralBall(Manifold):
 
 
 def retract_by_products(point: Tensor, step: Tensor, radius: float, length: float) -> Tensor:
-    """`W + A` with its singular values capped at the radius, without a decomposition and without a branch.
+    """`W + A` with singular values capped at the radius, without a decomposition or a branch.
 
     Args:
-        point, step: W in the ball and A, shape (*batch, m, n).
+        point: W in the ball and A, shape (*batch, m, n).
+        step: W in the ball and A, shape (*batch, m, n).
         length: a bound on `‖A‖₂`; infinite if none is known.
     """
-    # The sum of large entries is out of range, half of it is not.
+    # The sum of large entries overflows; half of it does not.
     half = torch.add(point * 0.5, step, alpha=0.5)
-    capped, above = capped_by_products(half, radius / 2, largest=stated_largest(length / radius))
+    capped, above = capped_by_products(half, radius / 2, largest=largest_in_radii(length / radius))
     return torch.where(above, 2 * capped, point + step)
 
 
 def _capped(x: Tensor, radius: float) -> Tensor:
     u, sigma, vh, size = decompose(x)
-    # In radii: infinite if that is out of range, and capped all the same.
+    # Singular values in radii; the cap also holds for values that overflow to infinity.
     radii = sigma * size[..., 0] / radius
     inside = radii[..., :1].unsqueeze(-1) <= 1
-    # A point inside stays as it is, to the bit.
+    # A point in the ball is returned unchanged, bit for bit.
     return torch.where(inside, x, recompose(u, radii.clamp_max(1), vh, radius, x))

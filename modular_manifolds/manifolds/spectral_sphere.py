@@ -1,4 +1,4 @@
-"""All matrices of one spectral norm."""
+"""Matrices of a fixed spectral norm."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import inner, readable
-from modular_manifolds.linalg.spectral_cap import capped_by_products, stated_largest
+from modular_manifolds.linalg.spectral_cap import capped_by_products, largest_in_radii
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
 from modular_manifolds.linalg.top_pair import top_singular_pair
 from modular_manifolds.manifolds.base import Manifold
@@ -15,15 +15,15 @@ from modular_manifolds.manifolds.base import Manifold
 
 @dataclass(frozen=True)
 class SpectralSphere(Manifold):
-    """`‖W‖₂ = radius`: the largest singular value is fixed, the others lie below.
+    """`‖W‖₂ = radius`: the largest singular value is fixed, the others are at most as large.
 
-    With u and v the top singular pair, a tangent A at W has `<u vᵀ, A> = 0`. If the largest singular value is repeated,
-    the set has a corner, and one pair of it stands for all. Projection: singular values above the radius are capped, or
-    the largest is raised to it; zero becomes the radius times the first basis matrix. Random points are Gaussian ones
-    scaled. Retraction: the projection of `W + A`. Residual: `|‖W‖₂/radius − 1|`.
+    A tangent A at W has `<u vᵀ, A> = 0`, with u and v the top singular pair. If the largest singular value is repeated,
+    the set has a corner, and one of its pairs is used. Projection: singular values above the radius are capped, or
+    the largest is raised to it; zero becomes the radius times the first basis matrix. Random points are scaled Gaussian
+    matrices. Retraction: the projection of `W + A`. Residual: `|‖W‖₂/radius − 1|`.
 
-    All this is by decompositions in float64. On an accelerator the tangent and the retraction are by matrix
-    products in the dtype of the weight, and never wait; the residual is then at most 1e-5 in float32.
+    These are computed by decompositions in float64. On an accelerator the tangent and the retraction use matrix
+    products in the dtype of the weight, without waiting; the residual is then at most 1e-5 in float32.
     """
 
     radius: float = 1.0
@@ -34,7 +34,7 @@ class SpectralSphere(Manifold):
 
     def _from_noise(self, noise: Tensor) -> Tensor:
         u, sigma, vh, _ = decompose(noise)
-        # Scaled and not projected, which would cap nearly all singular values at the radius.
+        # A projection would cap nearly all singular values at the radius, so the matrix is scaled instead.
         return recompose(u, sigma / sigma[..., :1], vh, self.radius, noise)
 
     def _project(self, x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class SpectralSphere(Manifold):
         moved = point + step
         if bool(torch.isfinite(moved).all()):
             return _raised_or_capped(moved, self.radius)
-        # The sum of large entries is out of range, half of it is not.
+        # The sum of large entries overflows; half of it does not.
         return 2 * _raised_or_capped(point / 2 + step / 2, self.radius / 2)
 
     def _residual(self, point: Tensor) -> Tensor:
@@ -69,24 +69,25 @@ class SpectralSphere(Manifold):
 
 def _raised_or_capped(x: Tensor, radius: float) -> Tensor:
     u, sigma, vh, size = decompose(x)
-    # In radii: infinite if that is out of range, and capped all the same.
+    # Singular values in radii; the cap also holds for values that overflow to infinity.
     radii = (sigma * size[..., 0] / radius).clamp_max(1)
     first = torch.ones_like(radii[..., :1])
     return recompose(u, torch.cat((first, radii[..., 1:]), dim=-1), vh, radius, x)
 
 
 def retract_by_products(point: Tensor, step: Tensor, radius: float, length: float) -> Tensor:
-    """`W + A` with its singular values capped at the radius, or its largest raised to it, without a decomposition.
+    """`W + A` with singular values capped at the radius, or the largest raised to it, without a decomposition.
 
     Args:
-        point, step: W on the sphere and A, shape (*batch, m, n).
+        point: W on the sphere and A, shape (*batch, m, n).
+        step: W on the sphere and A, shape (*batch, m, n).
         length: a bound on `‖A‖₂`; infinite if none is known.
     """
-    # The sum of large entries is out of range, half of it is not.
+    # The sum of large entries overflows; half of it does not.
     half = torch.add(point * 0.5, step, alpha=0.5)
-    capped, above = capped_by_products(half, radius / 2, largest=stated_largest(length / radius))
+    capped, above = capped_by_products(half, radius / 2, largest=largest_in_radii(length / radius))
     u, sigma, v = top_singular_pair(half)
-    # The pair is exact to second order, and so is the largest singular value that it is raised to.
+    # σ = uᵀXv is exact to second order in the error of u and v, so the raised value is too.
     raised = half + (radius / 2 - sigma) * (u @ v.mT)
     return 2 * torch.where(above, capped, raised)
 
@@ -94,7 +95,7 @@ def retract_by_products(point: Tensor, step: Tensor, radius: float, length: floa
 def top_pair(point: Tensor, *, by_products: bool = False) -> Tensor:
     """`u vᵀ` of the largest singular value, shape (*batch, m, n).
 
-    In float64 by a decomposition, or in the dtype of the point by products alone.
+    It is computed in float64 by a decomposition, or in the dtype of the point by matrix products.
     """
     if by_products:
         u, _, v = top_singular_pair(point)

@@ -1,10 +1,10 @@
-"""All matrices of one Frobenius norm: with that norm, the home of hyperspherical descent."""
+"""Matrices of a fixed Frobenius norm; with the Frobenius norm: hyperspherical descent."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, inner, length, normalise, total
+from modular_manifolds.linalg.matrices import MATRIX, inner, length, moved_direction, normalise
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.directions import onto_sphere
 
@@ -13,9 +13,9 @@ from modular_manifolds.manifolds.directions import onto_sphere
 class Sphere(Manifold):
     """`‖W‖_F = radius`: the whole matrix (or vector) is one point of a sphere.
 
-    Tangent at W: `<W, A> = 0`. Retraction: divide by the length; for a tangent step of Frobenius
-    length η from radius 1 that is exactly `√(1 + η²)`. Residual: `|‖W‖_F/radius − 1|`. Zero is
-    projected to the first basis vector. Source: Bernstein, "Modular Manifolds" (2025).
+    Tangent at W: `<W, A> = 0`. Retraction: `W + A` divided by its norm, which is `√(1 + η²)` for a tangent step of
+    Frobenius norm η at radius 1. Residual: `|‖W‖_F/radius − 1|`. Zero is projected to the first basis
+    vector. Source: Bernstein, "Modular Manifolds" (2025).
     """
 
     radius: float = 1.0
@@ -35,7 +35,7 @@ class Sphere(Manifold):
         return normalise(point, dim=MATRIX)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
-        return self._project(total(point, step))
+        return self._project(moved_direction(point, step))
 
     def _residual(self, point: Tensor) -> Tensor:
         return (length(point, dim=MATRIX).squeeze(-1).squeeze(-1) / self.radius - 1).abs()

@@ -8,8 +8,8 @@ from torch import Tensor
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.matrices import (
     MATRIX,
-    MODERATE,
-    bring_to_one,
+    PRODUCTS_MAX_NORM,
+    divide_by_largest_entry,
     largest_entry,
     normalise,
     readable,
@@ -25,9 +25,9 @@ from modular_manifolds.manifolds.base import Manifold
 class Stiefel(Manifold):
     """`WᵀW = radius² I` for tall W, `W Wᵀ = radius² I` for wide W.
 
-    Tangent at W (tall): `WᵀA + AᵀW = 0`; projection `A − W sym(WᵀA)` at radius 1. Retraction: the
-    nearest point, `(W + A)(I + AᵀA)^{-1/2}` for tangent A. Residual: `max |WᵀW/radius² − I|`, within
-    1e-5 in float32 after a retraction, whatever the point and the step. Every singular value of a point is `radius`.
+    Every singular value of a point is `radius`. Tangent at W (tall): `WᵀA + AᵀW = 0`; projection `A − W sym(WᵀA)`
+    at radius 1. Retraction: the nearest point to `W + A`, which is `(W + A)(I + AᵀA)^{-1/2}` for tangent A.
+    Residual: `max |WᵀW/radius² − I|`, at most 1e-5 in float32 after any retraction.
     Source: Bernstein, "Modular Manifolds" (2025); Absil, Mahony, Sepulchre (2008), section 4.1.
     """
 
@@ -37,41 +37,40 @@ class Stiefel(Manifold):
 
     def _project(self, x: Tensor) -> Tensor:
         tall, wide = _tall(x)
-        return _as_given(self.radius * _nearest_orthonormal(tall, "project(x)"), wide)
+        return _restore_orientation(self.radius * _nearest_orthonormal(tall, "project(x)"), wide)
 
     def _tangent(self, point: Tensor, vector: Tensor) -> Tensor:
         w, wide = self.unit_tall(point)
         a, _ = _tall(vector)
-        return _as_given(a - w @ sym(w.mT @ a), wide)
+        return _restore_orientation(a - w @ sym(w.mT @ a), wide)
 
     def _retract_within(self, point: Tensor, step: Tensor, length: float) -> Tensor:
         if readable(point):
-            # The numbers say more than the length does.
+            # `_retract` reads the step, which tells more than a bound on its length.
             return self._retract(point, step)
         (w, wide), (a, _) = self.tall(point), self.tall(step)
-        landed = _as_given(retracted_within(w, a, length / self.radius), wide)
+        landed = _restore_orientation(retracted_within(w, a, length / self.radius), wide)
         return landed if self.radius == 1.0 else self.radius * landed
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:
         if not readable(point):
-            x, wide = _tall(bring_to_one(point / 2 + step / 2))
-            landed = _as_given(polar_factor(x), wide)
+            x, wide = _tall(divide_by_largest_entry(point / 2 + step / 2))
+            landed = _restore_orientation(polar_factor(x), wide)
             return landed if self.radius == 1.0 else self.radius * landed
         moved = point + step if self.radius == 1.0 else (point + step) / self.radius
         x, wide = _tall(moved)
-        landed = _polar_near(x)
+        landed = _polar_by_products(x)
         if landed is None:
-            # Neither the radius nor a factor matters here, and half the sum is always in range.
+            # The nearest orthonormal matrix does not depend on the scale, and half the sum cannot overflow.
             landed = _nearest_orthonormal(_tall(point / 2 + step / 2)[0], "retract(step)")
-        landed = _as_given(landed, wide)
+        landed = _restore_orientation(landed, wide)
         return landed if self.radius == 1.0 else self.radius * landed
 
     def unit_tall(self, point: Tensor) -> tuple[Tensor, bool]:
-        """The point in units of the radius, transposed if it is wide, and whether it is.
+        """The point in units of the radius, transposed if it is wide, and whether it is wide.
 
-        A point off its manifold is the caller's mistake. The nearest point takes its place: a solver's direction
-        would be as much too long as the point is, and zero at the zero point. An accelerator would have to be waited for:
-        there the point is taken as it is.
+        A CPU point off the manifold is replaced by the nearest point: otherwise a solver's direction would be too long
+        by the same factor as the point. On an accelerator the check would wait, so the point is used as it is.
         """
         w, wide = self.tall(point)
         if readable(point) and not _is_point(w):
@@ -79,11 +78,11 @@ class Stiefel(Manifold):
         return w, wide
 
     def tall(self, point: Tensor) -> tuple[Tensor, bool]:
-        """The point in units of the radius, transposed if it is wide, and whether it is."""
+        """The point in units of the radius, transposed if it is wide, and whether it is wide."""
         return _tall(point if self.radius == 1.0 else point / self.radius)
 
     def _residual(self, point: Tensor) -> Tensor:
-        # Far off the manifold squares are out of range: infinity is right then, a difference of two is not.
+        # Squares of huge entries overflow to infinity, which is a right answer; inf − inf would be NaN.
         largest = largest_entry(point).clamp_min(self.radius)
         size = (largest / self.radius).clamp_max(torch.finfo(point.dtype).max)
         w, _ = _tall(point / largest)
@@ -95,8 +94,8 @@ class Stiefel(Manifold):
         return self.radius
 
 
-FAR = 16.0
-"""Above this `‖I + AᵀA‖`, a step of some four radii, the matrix products would be many; decompose."""
+INVERSE_ROOT_MAX_NORM = 16.0
+"""The largest `‖I + AᵀA‖₂` for the iteration by matrix products. Longer steps (about four radii) are decomposed."""
 
 
 def _tall(x: Tensor) -> tuple[Tensor, bool]:
@@ -104,37 +103,37 @@ def _tall(x: Tensor) -> tuple[Tensor, bool]:
     return (x.mT if wide else x), wide
 
 
-def _as_given(x: Tensor, wide: bool) -> Tensor:
+def _restore_orientation(x: Tensor, wide: bool) -> Tensor:
     return x.mT if wide else x
 
 
 def _is_point(w: Tensor) -> bool:
-    """Whether the tall W, or every matrix of a stack, is on the unit Stiefel manifold to within `OFF`."""
-    if w.dim() == 2 and w.is_cpu and w.numel() <= SMALL:
-        off = w.mT @ w
-        off.diagonal().sub_(1)
-        return torch.linalg.vector_norm(off).item() <= OFF
+    """Whether the tall W, or every matrix of a stack, is on the unit Stiefel manifold to within `POINT_MAX_DEVIATION`."""
+    if w.dim() == 2 and w.is_cpu and w.numel() <= FEW_CALLS_MAX_ENTRIES:
+        deviation = w.mT @ w
+        deviation.diagonal().sub_(1)
+        return torch.linalg.vector_norm(deviation).item() <= POINT_MAX_DEVIATION
     return _is_near_orthonormal(w)
 
 
-OFF = 0.05
-"""The `‖WᵀW − I‖_F` up to which W counts as a point. Points that were rounded to bfloat16 are below it."""
+POINT_MAX_DEVIATION = 0.05
+"""The largest `‖WᵀW − I‖_F` for which W counts as a point. Points rounded to bfloat16 are below it."""
 
 
 def _is_near_orthonormal(w: Tensor) -> bool:
-    """Whether `‖W‖_F² = n` and `WᵀW 1 = 1` to within `PROBED`: three passes over W instead of a product.
+    """Whether `‖W‖_F² = n` and `WᵀW 1 = 1` to within `PROBE_MAX_DEVIATION`: three passes over W instead of a product.
 
-    Only a matrix made for it passes both and is far from orthonormal.
+    A matrix far from orthonormal passes both tests only by design.
     """
     columns = w.shape[-1]
     probe = w.mT @ w.sum(dim=-1, keepdim=True)
-    off = torch.linalg.vector_norm(probe - 1, dim=MATRIX) / columns**0.5
+    deviation = torch.linalg.vector_norm(probe - 1, dim=MATRIX) / columns**0.5
     size = torch.linalg.vector_norm(w, dim=MATRIX).square() / columns
-    return bool((torch.maximum(off, (size - 1).abs()) <= PROBED).all())
+    return bool((torch.maximum(deviation, (size - 1).abs()) <= PROBE_MAX_DEVIATION).all())
 
 
-PROBED = 0.01
-"""As `OFF`, for the root mean square of one vector's error instead of the whole matrix."""
+PROBE_MAX_DEVIATION = 0.01
+"""The largest relative error of `‖W‖_F²`, and root mean square entry of `WᵀW 1 − 1`, for W to count as a point."""
 
 
 def _nearest_orthonormal(x: Tensor, argument: str) -> Tensor:
@@ -149,84 +148,84 @@ def _nearest_orthonormal(x: Tensor, argument: str) -> Tensor:
     return nearly_orthogonal_to_orthogonal(u @ vh)
 
 
-def _polar_near(x: Tensor) -> Tensor | None:
-    """The nearest orthonormal matrix to `W + A` with A tangent, `X (XᵀX)^{-1/2}`; None if only a decomposition tells.
+def _polar_by_products(x: Tensor) -> Tensor | None:
+    """`X (XᵀX)^{-1/2}`, the nearest orthonormal matrix to `X = W + A` for tangent A; None if it needs a decomposition.
 
-    For a steepest direction A of length η, `XᵀX = (1 + η²) I` but for rounding and for directions that the
-    gradient does not have: then a few terms of the root in `XᵀX` beside its mean are enough, and two
-    products with X in all. A step that is not of this kind is noticed by what is left over.
+    If A is a steepest direction of length η, `XᵀX = (1 + η²) I` up to rounding and up to directions in which the
+    gradient is zero. A few terms of a series in `XᵀX/mean − I` are then enough, with two products with X in all.
+    For other steps the norm of `XᵀX/mean − I` is larger, and an iteration or a decomposition is used.
     """
     r = gram_product(x)
-    if x.dim() == 2 and x.is_cpu and x.numel() <= SMALL:
-        landed = _land_in_few_calls(x, r)
+    if x.dim() == 2 and x.is_cpu and x.numel() <= FEW_CALLS_MAX_ENTRIES:
+        landed = _polar_in_few_calls(x, r)
         if landed is not None:
             return landed
     mean = r.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
-    # A mean out of this range leaves `off` far from zero.
-    mean = mean.clamp(1 / MODERATE**2, MODERATE**2)
-    off = r / mean
-    off.diagonal(dim1=-2, dim2=-1).sub_(1)
-    # At least the spectral norm, and nearer to it than the largest sum of a row.
-    far = torch.linalg.vector_norm(off, dim=MATRIX).amax().item()
-    if far <= torch.finfo(x.dtype).eps:
+    # If the mean is outside this range, the deviation is large.
+    mean = mean.clamp(1 / PRODUCTS_MAX_NORM**2, PRODUCTS_MAX_NORM**2)
+    deviation = r / mean
+    deviation.diagonal(dim1=-2, dim2=-1).sub_(1)
+    # An upper bound on the spectral norm, tighter than the largest row sum.
+    norm = torch.linalg.vector_norm(deviation, dim=MATRIX).amax().item()
+    if norm <= torch.finfo(x.dtype).eps:
         return x * mean.rsqrt()
-    if far <= FEW:
-        return product(x, _root_near_one(off, far).mul_(mean.rsqrt()))
+    if norm <= SERIES_MAX_NORM:
+        return product(x, _inverse_root_series(deviation, norm).mul_(mean.rsqrt()))
     largest = r.abs().sum(dim=-1).amax().item()
-    q = inverse_root(r, largest=largest) if 1 <= largest <= FAR else None
-    # The cubic step squares what is left, so the square root of rounding may be left.
-    near = 4 * torch.finfo(x.dtype).eps ** 0.5
-    if q is None or not bool((q @ r @ q - eye_like(r)).abs().sum(dim=-1).amax() < near):
+    q = inverse_root(r, largest=largest) if 1 <= largest <= INVERSE_ROOT_MAX_NORM else None
+    # The final cubic step squares the error, so an error of √eps is allowed before it.
+    tolerance = 4 * torch.finfo(x.dtype).eps ** 0.5
+    if q is None or not bool((q @ r @ q - eye_like(r)).abs().sum(dim=-1).amax() < tolerance):
         return None
     return nearly_orthogonal_to_orthogonal(x @ q)
 
 
-SMALL = 128 * 128
-"""Up to so many entries one matrix in the host's memory costs less by its products than by the calls they take."""
+FEW_CALLS_MAX_ENTRIES = 128 * 128
+"""The number of entries up to which the calls for one CPU matrix cost more than its products."""
 
 
-def _land_in_few_calls(x: Tensor, r: Tensor) -> Tensor | None:
-    """The same with `R = XᵀX` if three terms of the root are enough; None if they are not."""
+def _polar_in_few_calls(x: Tensor, r: Tensor) -> Tensor | None:
+    """`X (XᵀX)^{-1/2}` with `R = XᵀX` by at most three terms of the series; None if they are not enough."""
     mean = r.trace().item() / r.shape[-1]
-    if not 1 / MODERATE**2 < mean < MODERATE**2:
+    if not 1 / PRODUCTS_MAX_NORM**2 < mean < PRODUCTS_MAX_NORM**2:
         return None
-    off = r * (1 / mean)
-    off.diagonal().sub_(1)
-    far = torch.linalg.vector_norm(off).item()
-    least, scale = torch.finfo(x.dtype).eps / 4, mean**-0.5
-    if 0.375 * far**2 <= least:
-        return combined(x, x, off, beta=scale, alpha=-0.5 * scale)
-    if 0.3125 * far**3 <= least:
-        twice = torch.addmm(off, off, off, beta=-0.5, alpha=0.375)
-        return combined(x, x, twice, beta=scale, alpha=scale)
+    deviation = r * (1 / mean)
+    deviation.diagonal().sub_(1)
+    norm = torch.linalg.vector_norm(deviation).item()
+    min_term, scale = torch.finfo(x.dtype).eps / 4, mean**-0.5
+    if 0.375 * norm**2 <= min_term:
+        return combined(x, x, deviation, beta=scale, alpha=-0.5 * scale)
+    if 0.3125 * norm**3 <= min_term:
+        series = torch.addmm(deviation, deviation, deviation, beta=-0.5, alpha=0.375)
+        return combined(x, x, series, beta=scale, alpha=scale)
     return None
 
 
-FEW = 0.2
-"""Within this of the identity `_root_near_one` takes few terms."""
+SERIES_MAX_NORM = 0.2
+"""The largest Frobenius norm of `XᵀX/mean − I` for which the series is used; longer ones need too many terms."""
 
 
-def _root_near_one(off: Tensor, far: float) -> Tensor:
-    """`(I + X)^{-1/2} = Σ_k binom(−1/2, k) X^k` for symmetric X of norm at most `far`, to rounding."""
-    least = torch.finfo(off.dtype).eps / 4
-    if 0.375 * far**2 <= least:
-        total = -0.5 * off
-        total.diagonal(dim1=-2, dim2=-1).add_(1)
-        return total
-    squared = commuting(off, off)
-    # ‖X²‖_F^{1/2} is nearer still.
-    far = min(far, torch.linalg.vector_norm(squared, dim=MATRIX).amax().item() ** 0.5)
+def _inverse_root_series(deviation: Tensor, norm: float) -> Tensor:
+    """`(I + X)^{-1/2} = Σ_k binom(−1/2, k) X^k` for symmetric X of norm at most `norm`, to rounding."""
+    min_term = torch.finfo(deviation.dtype).eps / 4
+    if 0.375 * norm**2 <= min_term:
+        series = -0.5 * deviation
+        series.diagonal(dim1=-2, dim2=-1).add_(1)
+        return series
+    squared = commuting(deviation, deviation)
+    # ‖X²‖_F^{1/2} is a tighter bound on the spectral norm.
+    norm = min(norm, torch.linalg.vector_norm(squared, dim=MATRIX).amax().item() ** 0.5)
     coefficients, term = [1.0, -0.5, 0.375], 0.375
-    while term * far ** len(coefficients) > least:
+    while term * norm ** len(coefficients) > min_term:
         term *= (len(coefficients) - 0.5) / len(coefficients)
         coefficients.append(term if len(coefficients) % 2 == 0 else -term)
     # Horner in X², two coefficients at a time.
     if len(coefficients) % 2 == 0:
         coefficients.append(0.0)
-    total = coefficients[-1] * squared
+    series = coefficients[-1] * squared
     for even, odd in zip(coefficients[-3::-2], coefficients[-2::-2], strict=False):
-        total.add_(off, alpha=odd)
-        total.diagonal(dim1=-2, dim2=-1).add_(even)
+        series.add_(deviation, alpha=odd)
+        series.diagonal(dim1=-2, dim2=-1).add_(even)
         if even != 1.0:
-            total = commuting(total, squared)
-    return total
+            series = commuting(series, squared)
+    return series

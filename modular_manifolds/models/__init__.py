@@ -1,4 +1,4 @@
-"""Whole networks, each a few lines of the algebra that show its architecture."""
+"""Complete networks, each composed in a few lines."""
 
 from modular_manifolds.models.convnet import ConvNet as ConvNet
 from modular_manifolds.models.gpt import GPT as GPT

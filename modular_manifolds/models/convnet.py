@@ -18,17 +18,18 @@ def ConvNet(
 ) -> Module:
     """A convolution, `depth` stages that halve the image and double the channels, and a linear head.
 
-    Takes images as vectors (*batch, in_channels · height · width) and gives (*batch, classes); l2 to l2. Every part has
-    sensitivity 1: weights are on Stiefel, and the mean over 2 × 2 pixels is taken twofold. Outputs are scaled by
-    `logit_scale`, the sensitivity of the whole.
+    Images as vectors (*batch, in_channels · height · width) to (*batch, classes), from l2 to l2. Every part has
+    sensitivity 1: weights are on Stiefel, and the mean over 2 × 2 pixels is multiplied by 2. Outputs are scaled by
+    `logit_scale`, the sensitivity of the network.
 
     Args:
-        in_channels, classes: what comes in and goes out.
+        in_channels: the numbers of input channels and of outputs.
+        classes: as `in_channels`.
         size: the image's (height, width); each stage halves it, rounding down.
         width: the number of channels after the first convolution.
         depth: the number of stages.
         logit_scale: the sensitivity; the learning rate is that of the scaled outputs.
-        masses: of the first convolution, of all stages together, and of the head.
+        masses: the masses of the first convolution, of all stages together, and of the head.
 
     Raises:
         ArgumentError: a number is out of range, or the image is too small for so many stages.

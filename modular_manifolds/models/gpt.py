@@ -1,4 +1,4 @@
-"""A language model: causal attention and perceptrons in a residual stream."""
+"""A language model of causal attention and perceptrons in a residual stream."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from modular_manifolds.nn import (
     Series,
 )
 
-PARTS = 3
-"""The number of queries, keys and values: the rate scale of the three together."""
+QKV_BRANCHES = 3
+"""The number of branches (queries, keys, values), which is the rate scale of the three together."""
 
 
 def GPT(
@@ -43,37 +43,38 @@ def GPT(
     """`embedding >> (Residual(attention) >> Residual(perceptron)) ** depth >> logit_scale · head`.
 
     Tokens (batch, positions) to logits (batch, positions, vocabulary), for any number of positions. Each of
-    the L = 2 depth residuals is `(1 − 1/L) x + branch_scale/√L · branch(x)`, with branches of rate scale 1. A token has l1
-    norm 1, and every vector of the stream behind it has rms norm at most `(1 − 1/L + branch_scale/√L)^L`.
+    the L = 2 depth residuals is `(1 − 1/L) x + branch_scale/√L · branch(x)`, with branches of rate scale 1. A token has
+    l1 norm 1, and every vector of the residual stream has rms norm at most `(1 − 1/L + branch_scale/√L)^L`.
 
-    A branch's outputs are typically smaller than their bound: ReLU and averages over positions shrink them, a third
-    stands in front of attention, and a head sees its part of the stream. For the same reason queries and keys are of
-    rms 0.1 or so, although only 1 is certain. `branch_scale` and `attention_scale` make up for that. The learning rate
-    is meant for branches that stretch by 1/L, and for queries, keys and values of rms `1/√attention_scale`, for which
-    attention has slope 1. So the rate scale is `logit_scale` at every width and depth.
+    The outputs of a branch are typically smaller than their bound: ReLU and averages over positions shrink them, the
+    branches of attention are divided by 3, and a head sees a part of the stream. For the same reasons queries and keys
+    have an rms of about 0.1, although their bound is 1. `branch_scale` and `attention_scale` compensate for that. The
+    learning rate is meant for branches that stretch by 1/L, and for queries, keys and values of rms
+    `1/√attention_scale`, for which attention has slope 1. So the rate scale is `logit_scale` at every width and depth.
 
-    With the default scales the learning rate is therefore an expectation and no bound: the largest slopes are above
+    With the default scales the learning rate is therefore an expectation, not a bound: the largest slopes are above
     the typical ones, and the stream's bound is above 1. The sensitivity, `mm.lipschitz(net, radius=1.0)` and the last
-    line of `mm.budget(net)` give the bounds that are certain. With `branch_scale=1/√L` and an `attention_scale` of at most 1 the
+    line of `mm.budget(net)` give proved bounds. With `branch_scale=1/√L` and an `attention_scale` of at most 1 the
     learning rate is a bound, and the sensitivity is at most `logit_scale`.
 
     Args:
-        vocabulary: how many tokens there are.
+        vocabulary: the number of tokens.
         width: features of the residual stream, a multiple of `heads`.
-        depth: how many pairs of attention and perceptron.
-        heads, kv_heads: how many heads have queries of their own, and keys and values, `heads` by default.
-        mlp_factor: features inside a perceptron, over `width`.
+        depth: the number of pairs of attention and perceptron.
+        heads: the number of heads of queries, and of keys and values; `kv_heads` is `heads` by default.
+        kv_heads: as `heads`.
+        mlp_factor: features inside a perceptron, divided by `width`.
         attention_scale: the largest attention logit for queries and keys of rms 1.
         logit_scale: the largest rms of the logits for a stream of rms 1.
-        branch_scale: the factor of what attention and perceptron add to the stream, times √L; at `1/√L` no vector
-            grows.
-        masses: of the embedding, of all blocks together, of the head. In a block attention and perceptron take
-            steps of one size.
-        manifold: of every matrix, as in `rms_linear`; Euclidean() of the embedding too.
+        branch_scale: √L times the factor of each branch of the residual stream; at `1/√L` no vector grows.
+        masses: the masses of the embedding, of all blocks together, and of the head. In a block, attention and
+            perceptron take steps of equal size.
+        manifold: the manifold of every matrix, as in `rms_linear`; Euclidean() is used for the embedding too.
 
     Raises:
-        ArgumentError: a size is out of range, `heads` does not divide `width`, or `kv_heads` does not
-        divide `heads`. UnsupportedPairError: the manifold has no solver beside RMSOperator.
+        ArgumentError: a size is out of range, `heads` does not divide `width`, or `kv_heads` does
+            not divide `heads`.
+        UnsupportedPairError: the manifold has no solver for RMSOperator.
     """
     first, between, last = masses
     vocabulary = check_count(vocabulary, argument="GPT(vocabulary)", what="tokens")
@@ -89,15 +90,15 @@ def GPT(
     )
     branches = 2 * depth
     factor = branch_scale * math.sqrt(branches)
-    # A third stands in front of attention's weights, four to the perceptron's two.
-    mass = between / depth / (4 / PARTS + 2)
+    # Attention has four weights at a third of the rate scale, the perceptron two.
+    mass = between / depth / (4 / QKV_BRANCHES + 2)
     attention = causal_attention(
         width,
         heads=heads,
         kv_heads=kv_heads,
         scale=attention_scale,
         factor=factor,
-        mass=mass / PARTS,
+        mass=mass / QKV_BRANCHES,
         manifold=manifold,
     )
     perceptron = Series(
@@ -107,27 +108,27 @@ def GPT(
         amplify=Amplify(factor),
     )
     block = Residual(attention, depth=branches) >> Residual(perceptron, depth=branches)
-    # Single rows have spheres of their own, unless nothing is bounded.
-    rows = None if manifold is None or manifold.compact else manifold
+    # The embedding keeps its spheres for rows, unless the manifold is unbounded.
+    row_manifold = None if manifold is None or manifold.compact else manifold
     return Series(
-        embedding=Embedding(vocabulary, width, mass=first, manifold=rows),
+        embedding=Embedding(vocabulary, width, mass=first, manifold=row_manifold),
         blocks=block**depth,
         head=logit_scale * rms_linear(width, vocabulary, mass=last, manifold=manifold),
     )
 
 
 def check_heads(width: int, heads: int, kv_heads: int) -> tuple[int, int]:
-    """Give back both numbers of heads, or refuse heads that do not divide what they share."""
+    """Return both numbers of heads, or refuse them if `heads` does not divide `width` or `kv_heads` not `heads`."""
     heads = check_count(heads, argument="GPT(heads)", what="heads")
     kv_heads = check_count(kv_heads, argument="GPT(kv_heads)", what="heads")
-    for name, count, of, total in (
+    for name, count, divided_name, divided in (
         ("heads", heads, "width", width),
         ("kv_heads", kv_heads, "heads", heads),
     ):
-        if total % count:
+        if divided % count:
             raise ArgumentError(
                 f"GPT({name})",
-                f"must divide {of}={total}",
+                f"must divide {divided_name}={divided}",
                 count,
                 "Choose another number of heads.",
             )
@@ -144,18 +145,18 @@ def causal_attention(
     mass: float,
     manifold: Manifold | None = None,
 ) -> Module:
-    """Attention between projections, times `factor/3`: its three branches have rate scale 3 together."""
+    """Attention with its projections, times `factor/3`, because its three branches together have rate scale 3."""
     features = width // heads
-    each = rms_manifold(manifold, width, features)
+    head_manifold = rms_manifold(manifold, width, features)
     branches = Parallel(
-        query=Heads(width, heads, features, mass=mass, manifold=each) >> Rotary(features),
-        key=Heads(width, kv_heads, features, mass=mass, manifold=each) >> Rotary(features),
-        value=Heads(width, kv_heads, features, mass=mass, manifold=each),
+        query=Heads(width, heads, features, mass=mass, manifold=head_manifold) >> Rotary(features),
+        key=Heads(width, kv_heads, features, mass=mass, manifold=head_manifold) >> Rotary(features),
+        value=Heads(width, kv_heads, features, mass=mass, manifold=head_manifold),
     )
     return Series(
         branches=branches,
         attention=CausalAttention(features, scale=scale, typical=1 / math.sqrt(max(scale, 1.0))),
         merge=MergeHeads(heads, features),
         out=rms_linear(width, width, mass=mass, manifold=manifold),
-        amplify=Amplify(factor / PARTS, typical=1 / PARTS),
+        amplify=Amplify(factor / QKV_BRANCHES, typical=1 / QKV_BRANCHES),
     )

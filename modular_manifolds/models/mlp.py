@@ -1,4 +1,4 @@
-"""The multilayer perceptron of the post "Modular Manifolds", the network of the default run."""
+"""The multilayer perceptron of the post "Modular Manifolds", which the default run trains."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ def MLP(
     Sensitivity 1 with the default geometry, Stiefel × Spectral.
 
     Args:
-        in_features, classes: the sizes of input and output.
-        hidden: the sizes in between.
-        manifold, norm: the geometry of every weight; as `Linear`'s by default.
+        in_features: the sizes of input and output.
+        classes: as `in_features`.
+        hidden: the sizes of the hidden layers.
+        manifold: the geometry of every weight; `Linear`'s by default.
+        norm: as `manifold`.
 
     Raises:
-        ArgumentError: a size is out of range. UnsupportedPairError: the pair of manifold and norm has
-        no solver.
+        ArgumentError: a size is out of range.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
 
     Source: J. Bernstein, "Modular Manifolds" (2025).
     """
     sizes = pairwise((in_features, *hidden, classes))
-    first, *others = [Linear(into, out, manifold=manifold, norm=norm) for into, out in sizes]
+    first, *others = [
+        Linear(in_size, out_size, manifold=manifold, norm=norm) for in_size, out_size in sizes
+    ]
     if not others:
         return first
-    # At once, because `>>` would make a new series for each layer.
+    # `>>` would make a new series for each layer.
     return Series(first, *chain.from_iterable((ReLU(), layer) for layer in others))

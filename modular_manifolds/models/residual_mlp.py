@@ -1,4 +1,4 @@
-"""The residual multilayer perceptron, whose learning rate carries over from one size to another."""
+"""The residual multilayer perceptron, whose learning rate transfers across widths and depths."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ def ResidualMLP(
 ) -> Module:
     """`logit_scale · (input >> Residual(block, depth=L) ** L >> output)` with `block = Linear >> Abs`.
 
-    Every weight is measured from rms to rms, so without `logit_scale` the network has sensitivity 1
-    at every width and depth. A block's output has the size of its input: Abs changes no size, whereas ReLU
-    would halve the power. The blocks share one mass: depth takes nothing from input and output.
+    Every weight has the RMS operator norm, so without `logit_scale` the network has sensitivity 1 at every width and
+    depth. Abs preserves the norm of a block's output, whereas ReLU would halve its power. The blocks share one mass,
+    so the shares of input and output do not depend on the depth.
 
     Args:
-        in_features, classes: the sizes of input and output.
+        in_features: the sizes of input and output.
+        classes: the sizes of input and output.
         width: features between the blocks.
         depth: L, the number of blocks.
         logit_scale: the largest rms of the outputs for inputs of rms 1. The learning rate is that of the
             scaled outputs.
-        masses: of the input, of all blocks together, of the output.
-        manifold: of every weight, as in `rms_linear`.
+        masses: the masses of the input, of all blocks together, and of the output.
+        manifold: the manifold of every weight, as in `rms_linear`.
 
     Raises:
-        ArgumentError: an argument is out of range. UnsupportedPairError: the manifold has no solver
-        beside RMSOperator.
+        ArgumentError: an argument is out of range.
+        UnsupportedPairError: the manifold has no solver for RMSOperator.
 
     Source: Large et al., "Scalable optimization in the modular norm" (2024), section 3.
     """

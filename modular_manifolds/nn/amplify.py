@@ -1,4 +1,4 @@
-"""The bond that multiplies by a factor which the learning rate does not count."""
+"""The bond that multiplies by a factor that the learning-rate split ignores."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from modular_manifolds.nn.leaf import Bond
 class Amplify(Bond):
     """`factor · x`; sensitivity |factor| in rms, l2, l1 and linf.
 
-    It stands at the end of a branch whose outputs are typically smaller than its bound allows, because ReLU halves
-    the power and averages over positions shrink. The factor makes up for that: the branch together with it stretches
-    typical inputs by about 1. So its rate scale, by which the budget divides the learning rate, is `typical`. The
-    sensitivity, certificates, and the budget's bound on a step take the factor. `c * f` counts |c| in both.
+    It is the last module of a branch whose outputs are typically smaller than its bound: ReLU halves the power, and
+    averages over positions shrink. With the factor the branch stretches typical inputs by about 1. So the rate scale,
+    by which the budget divides the learning rate, is `typical`. The sensitivity, certificates, and the budget's bound
+    on a step use the factor. In `c * f`, |c| enters both.
 
     Args:
         factor: finite and not 0.
-        typical: the rate scale: the slope that the learning rate is meant for.
+        typical: the rate scale: the typical slope of the whole branch, for which the learning rate is meant.
 
     Raises:
         ArgumentError: `factor` or `typical` is out of range.

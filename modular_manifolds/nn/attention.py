@@ -1,4 +1,4 @@
-"""Attention, with the Lipschitz constant that the sizes of queries, keys and values give it."""
+"""Causal attention, with a Lipschitz bound that depends on the norms of queries, keys and values."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from modular_manifolds.nn.tracing import sizes_of_the_network
 
 
 class CausalAttention(Bond):
-    """`softmax(scale · Q Kᵀ/d) V` over the tuple (Q, K, V), each position looking back at itself and before.
+    """`softmax(scale · Q Kᵀ/d) V` over the tuple (Q, K, V); a position attends to itself and earlier positions.
 
-    Queries are of shape (…, heads, positions, d), keys and values the same, or with a divisor of the number
-    of heads, which are then shared. A tuple's norm is the sum of the three parts' norms, each the largest rms
-    over heads and positions. For parts of norm at most r_q, r_k, r_v the slope is at most
-    `max(1, scale · r_k · r_v, scale · r_q · r_v)`; without bounds on all of them there is none. No output is larger
-    than r_v.
+    Queries have shape (…, heads, positions, d). Keys and values have the same shape, or fewer heads, which are then
+    shared; their number divides that of the queries. A tuple's norm is the sum of the three parts' norms, each the
+    largest rms over heads and positions. For parts of norm at most r_q, r_k, r_v the slope is at most
+    `max(1, scale · r_k · r_v, scale · r_q · r_v)`; without bounds on all three parts there is no bound. No output is
+    larger than r_v.
 
     The sensitivity is this slope for parts of norm 1, `max(1, scale)`. The rate scale, by which the budget divides the
     learning rate, is the slope for parts of norm `typical`, `max(1, scale · typical²)`. If `typical` is below 1, the
-    learning rate is an expectation and no bound. Certificates, and the budget's bound on a step, take the sizes that
-    may arrive.
+    learning rate is an expectation, not a bound. Certificates, and the budget's bound on a step, use the bounds on the
+    actual inputs.
 
-    Proof. With weights p and logits a, an output moves by `Σ p_j δv_j + Cov_p(δa, v)`. The first is a mean: at
-    most the largest `‖δv_j‖`. Paired with any u of unit norm, `⟨u, ·⟩/d`, the second is a covariance of numbers of
-    size at most `max |δa|` and r_v, so no larger than their product (Cauchy–Schwarz; a variance is at
-    most the mean square). And `|δa_j| = scale |⟨δq, k_j⟩ + ⟨q, δk_j⟩|/d ≤ scale (‖δq‖ r_k + r_q max ‖δk‖)`. Two
-    keys ±k with values ±v and q = 0 attain the bound in q, so it cannot be smaller; balls are convex, so the
-    derivative's bound is one of slopes.
+    Proof. With weights p and logits a, an output moves by `Σ p_j δv_j + Cov_p(δa, v)`. The first term is a mean: at
+    most the largest `‖δv_j‖`. The inner product `⟨u, ·⟩/d` of the second term with any u of unit norm is a covariance
+    of numbers of size at most `max |δa|` and r_v. It is at most their product (Cauchy–Schwarz; a variance is at most
+    the mean square). And `|δa_j| = scale |⟨δq, k_j⟩ + ⟨q, δk_j⟩|/d ≤ scale (‖δq‖ r_k + r_q max ‖δk‖)`. Two keys ±k
+    with values ±v and q = 0 attain the bound in q, so it is tight. Balls are convex, so the bound on the derivative
+    bounds slopes.
 
     Args:
         head_features: d.
         scale: the largest logit for queries and keys of unit norm.
-        typical: the rms of queries, keys and values for which the learning rate is meant.
+        typical: the typical rms of queries, keys and values, for which the learning rate is meant.
 
     Raises:
         ArgumentError: `head_features`, `scale` or `typical` is out of range.
@@ -54,7 +54,7 @@ class CausalAttention(Bond):
         head_features = check_count(head_features, argument="CausalAttention(head_features)")
         remedy = "Pass the largest logit for queries and keys of unit norm."
         scale = check_number(scale, POSITIVE, argument="CausalAttention(scale)", remedy=remedy)
-        remedy = "Leave it at 1, the largest size if every input stays in its unit ball."
+        remedy = "Leave it at 1, the largest norm if every input is in its unit ball."
         typical = check_number(
             typical, POSITIVE, argument="CausalAttention(typical)", remedy=remedy
         )
@@ -78,12 +78,12 @@ class CausalAttention(Bond):
         return total(each_of(radius, 3)[2])
 
     def forward(self, x: Any) -> Tensor:
-        return _attended(x[0], x[1], x[2], self.scale / self.head_features)
+        return _attend(x[0], x[1], x[2], self.scale / self.head_features)
 
 
 @fx.wrap
-def _attended(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """The means of the values that each position takes; one call to `torch.fx`."""
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Scaled dot-product attention; `torch.fx` sees one call."""
     # The fast kernels have no forward-mode derivative.
     forward_mode = any(unpack_dual(each).tangent is not None for each in (query, key, value))
     with sdpa_kernel(SDPBackend.MATH) if forward_mode else nullcontext():
@@ -98,6 +98,6 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
 
 
 def _share_keys(query: Tensor, key: Tensor) -> bool:
-    """Whether there are fewer heads of keys than of queries: a number of the network, also in a traced program."""
+    """Whether there are fewer heads of keys than of queries; the answer is a constant in a traced program."""
     with sizes_of_the_network():
         return bool(query.shape[-3] != key.shape[-3])

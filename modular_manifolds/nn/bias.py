@@ -1,4 +1,4 @@
-"""The vector that is added."""
+"""The bias, an atom that adds a vector."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from modular_manifolds.norms.frobenius import Frobenius
 class Bias(Atom):
     """`x + b` with b of shape (features,) in the ball `‖b‖₂ ≤ radius`; starts at zero. Sensitivity 1.
 
-    The ball is SpectralBall: a vector is a matrix of one column, whose singular value is its length. So that sizes stay
-    known, a bias is bounded: `‖f(0)‖ = ‖b‖` is at most `radius`, converted to `vector_norm`. A step moves every output by
-    itself: κ = 1 in l2, and inputs smaller than 1 do not make that less.
+    The ball is SpectralBall: a vector is a matrix of one column, whose singular value is its length. The bound keeps
+    the norms of activations bounded: `‖f(0)‖ = ‖b‖` is at most `radius`, converted to `vector_norm`. A step is added to
+    every output: κ = 1 in l2, at any size of the input.
 
     Args:
         features: the size of the vectors.
         radius: the largest length of b in l2; √features allows entries of 1 on average.
-        vector_norm: of input and output.
+        vector_norm: the norm of input and output.
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
@@ -64,7 +64,7 @@ class Bias(Atom):
             offset=constant * ball.radius,
         )
         self.features = features
-        self.radius = ball.radius
+        self.radius: float = ball.radius
         self.vector_norm: VectorNorm = vector_norm
 
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:

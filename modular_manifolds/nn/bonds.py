@@ -1,4 +1,4 @@
-"""Modules without weights, each with a Lipschitz constant that is proved in the line beside it."""
+"""Modules without weights; each docstring states a Lipschitz constant and its proof."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from modular_manifolds.nn.leaf import Bond
 
 
 class FixedBond(Bond):
-    """A bond that takes any space, keeps it, and has sensitivity 1: its class decides, not its caller.
+    """A bond that maps any space to itself with sensitivity 1 and has no constructor arguments.
 
-    It chooses and orders entries, which no dtype rounds, unless it says otherwise.
+    By default it only selects and orders entries, so it has no rounding error.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Identity(FixedBond):
 
 
 class ReLU(FixedBond):
-    """`max(x, 0)`; sensitivity 1 in rms, l2, l1 and linf: no entry moves more than its input did."""
+    """`max(x, 0)`; sensitivity 1 in rms, l2, l1 and linf: no entry moves more than its input."""
 
     _kind = "relu"
 
@@ -42,14 +42,14 @@ class ReLU(FixedBond):
 
 
 class Abs(FixedBond):
-    """`|x|`; sensitivity 1 in rms, l2, l1 and linf: no entry moves more than its input did."""
+    """`|x|`; sensitivity 1 in rms, l2, l1 and linf: no entry moves more than its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.abs()
 
 
 class MaxMin(FixedBond):
-    """Each pair (x₂ᵢ, x₂ᵢ₊₁) becomes (max, min); an odd last entry stays.
+    """Each pair (x₂ᵢ, x₂ᵢ₊₁) becomes (max, min); an unpaired last entry is unchanged.
 
     Sensitivity 1 in rms, l2, l1 and linf: sorting is 1-Lipschitz in every norm that does not depend on
     the order of the entries. Source: Anil, Lucas, Grosse, "Sorting out Lipschitz function
@@ -57,25 +57,25 @@ class MaxMin(FixedBond):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        even = x.shape[-1] - x.shape[-1] % 2
-        pairs = x[..., :even].unflatten(-1, (-1, 2))
+        paired = x.shape[-1] - x.shape[-1] % 2
+        pairs = x[..., :paired].unflatten(-1, (-1, 2))
         ordered = torch.stack((pairs.amax(dim=-1), pairs.amin(dim=-1)), dim=-1).flatten(-2)
-        return torch.cat((ordered, x[..., even:]), dim=-1)
+        return torch.cat((ordered, x[..., paired:]), dim=-1)
 
 
 GELU_SLOPE = 1.1289042
-"""Above the largest slope of GELU, 1.128904145…, at x = √2: `Φ(√2) + √2 φ(√2)`."""
+"""An upper bound on the slope of GELU; the largest slope is `Φ(√2) + √2 φ(√2)` = 1.128904145…, at x = √2."""
 
 
 class GELU(FixedBond):
     """`gelu(x) / 1.1289042`; sensitivity 1 in rms, l2, l1 and linf.
 
-    The divisor is above the largest slope `Φ(√2) + √2 φ(√2)`, so no entry moves more than its input did.
+    The divisor is above the largest slope `Φ(√2) + √2 φ(√2)`, so no entry moves more than its input.
     """
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        # Entry by entry |f̂(x) − f(x)| ≤ 8 eps |x|: 0.5 x (1 + erf(x/√2)) takes five operations, an erf
-        # good to two ulps of 1 and a division, each relative to something no larger than |x|.
+        # For each entry |f̂(x) − f(x)| ≤ 8 eps |x|: 0.5 x (1 + erf(x/√2)) takes five operations, an erf
+        # accurate to two ulps of 1 and a division, each with an error relative to at most |x|.
         return 8.0 * torch.finfo(dtype).eps * radius
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,19 +83,20 @@ class GELU(FixedBond):
 
 
 SILU_SLOPE = 1.0998394
-"""Above the largest slope of SiLU, 1.09983932…: `(x + 2)/4` at the root x = 2.39935728… of `x tanh(x/2) = 2`."""
+"""An upper bound on the slope of SiLU; the largest slope is `(x + 2)/4` = 1.09983932… at the root x = 2.39935728… of
+`x tanh(x/2) = 2`."""
 
 
 class SiLU(FixedBond):
     """`x σ(x) / 1.0998394`, σ the logistic function; sensitivity 1 in rms, l2, l1 and linf.
 
     With `t = tanh(x/2)` the slope is `σ (1 + x (1 − σ)) = (1 + t)(2 + x (1 − t))/4`. Its derivative,
-    `σ (1 − σ)(2 − x t)`, is zero at x t = 2; there the slope is (2 + x)/4, and no slope is larger in size, as the slopes
-    at x and −x add to 1. So no entry moves more than its input did.
+    `σ (1 − σ)(2 − x t)`, is zero at x t = 2, with the slope (2 + x)/4. No slope is larger in absolute value, because the
+    slopes at x and −x add to 1. So no entry moves more than its input.
     """
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        # Entry by entry |f̂(x) − f(x)| ≤ 8 eps |x|: an exponential good to two ulps, a sum, two quotients.
+        # For each entry |f̂(x) − f(x)| ≤ 8 eps |x|: an exponential accurate to two ulps, a sum, two quotients.
         return 8.0 * torch.finfo(dtype).eps * radius
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ class SiLU(FixedBond):
 
 
 class Flatten(FixedBond):
-    """(batch, …) becomes (batch, size); sensitivity 1: the entries are the same ones."""
+    """(batch, …) becomes (batch, size); sensitivity 1, because the entries are the same."""
 
     _kind = "flatten"
 

@@ -8,9 +8,9 @@ from modular_manifolds.nn.network import check_network, check_weights
 
 
 def budget(net: Weighted, lr: float = 1.0) -> Budget:
-    """How one learning rate is split over all weights of `net`; `print` the result to read it.
+    """The split of one learning rate over all weights of `net`; `print` the result to read it.
 
-    Derived from the network as it is now; see `Budget` for the columns and the promise.
+    It is computed from the current network; see `Budget` for the columns and the bound.
 
     Raises:
         ArgumentError: `net` is not `Weighted`, or `lr` is out of range.

@@ -1,4 +1,4 @@
-"""The protocols that everything asks of a network: its weights, its logical matrices, and its composition."""
+"""The protocols of networks: named weights, logical matrices, and the composition tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modular_manifolds.nn.piece import Piece
 class Weighted(Protocol):
     """Named weights with their geometries, and the budget that splits a learning rate over them.
 
-    The optimiser, `mm.budget`, `mm.conditioning` and projections need no more. Every `mm.Module` is one.
+    The optimiser, `mm.budget`, `mm.conditioning` and projections need only this. Every `mm.Module` is `Weighted`.
     """
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -29,19 +29,19 @@ class Weighted(Protocol):
         ...
 
     def budget(self, lr: float = 1.0) -> Budget:
-        """The split of one learning rate over the weights, a row a weight."""
+        """The split of one learning rate over the weights, one row for each weight."""
         ...
 
 
 @runtime_checkable
 class Adapted(Weighted, Protocol):
-    """Weights of a model that was not declared: some of its tensors hold several logical matrices, some have no geometry.
+    """The weights of an adapted model: a tensor may hold several logical matrices, or have no geometry.
 
-    `geometries` and the rows of the budget name logical matrices here, and `named_parameters` the stored tensors.
+    `geometries` and the rows of the budget name logical matrices; `named_parameters` names the stored tensors.
     """
 
     def pieces(self) -> Mapping[str, tuple[str, Piece]]:
-        """For each logical matrix that is not a whole parameter: the parameter's name, and the piece of it."""
+        """For each logical matrix that is not a whole parameter: the parameter's name, and the piece of the parameter."""
         ...
 
     def fallbacks(self) -> Mapping[str, Mapping[str, Any]]:
@@ -51,7 +51,7 @@ class Adapted(Weighted, Protocol):
 
 @runtime_checkable
 class Attached(Adapted, Protocol):
-    """An adapted model that can be asked for all of its weights, those without a row too."""
+    """An adapted model that also knows its model and the weights that are not stepped."""
 
     @property
     def model(self) -> nn.Module:
@@ -60,7 +60,7 @@ class Attached(Adapted, Protocol):
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Names of trainable parameters that nobody is to step."""
+        """Names of trainable parameters that no optimiser steps."""
         ...
 
 
@@ -69,12 +69,12 @@ class Composed(Weighted, Protocol):
     """A weighted network with the tree of its composition, from which bounds on its function follow.
 
     `mm.lipschitz`, `mm.activations`, `mm.robustness` and `mm.local_lipschitz` need it. They examine a copy in float64,
-    so the network is a `torch.nn.Module` as well. Every `mm.Module` is both; a class of your own need not inherit it.
-    The leaves of the tree carry all that the reports ask, so a leaf may stand for any module.
+    so the network must also be a `torch.nn.Module`. Every `mm.Module` is both; your own class need not inherit from it.
+    The leaves of the tree hold all data that reports need, so a leaf may represent any module.
     """
 
     def tree(self, path: str = "") -> Tree:
-        """The composition as it is now, its paths beginning with `path`."""
+        """The current composition tree; its paths begin with `path`."""
         ...
 
     def __call__(self, x: Any) -> Any:

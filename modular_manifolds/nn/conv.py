@@ -1,4 +1,4 @@
-"""The convolution of images."""
+"""The convolution of images, an atom."""
 
 from __future__ import annotations
 
@@ -22,30 +22,33 @@ from modular_manifolds.norms import Norm, Spectral
 
 
 class Conv2d(Atom):
-    """`conv2d(x, W)/√overlap` with zero padding and no bias, as in torch up to the factor.
+    """`conv2d(x, W)/√overlap` with zero padding and no bias; torch's convolution up to the factor.
 
-    Images travel between modules as vectors: (*batch, in_channels · height · width) to
+    Images are passed between modules as vectors: (*batch, in_channels · height · width) to
     (*batch, out_channels · height' · width'), both in l2. `unflatten(-1, (channels, height, width))` gives the image.
 
     The weight is the matrix (out_channels, in_channels · kernel height · kernel width) that maps the window
-    around a pixel to the pixel, on its manifold; with groups it is a stack of such matrices, one a group, each
-    on the manifold. `conv2d(x, W) = W · windows(x)`, block diagonal over the groups, and an entry lies in at
-    most `overlap = min(⌈kernel/stride⌉, outputs)` windows (a direction, the two multiplied), so
-    `‖windows(x)‖₂ ≤ √overlap ‖x‖₂`. Divided by √overlap the map therefore has sensitivity `σ_max(W)`, the
-    largest over the groups, and κ = 1. Certified: the smaller of that and the norm of the
-    convolution on a torus, from the frequencies.
+    around a pixel to the pixel. With groups it is a stack of such matrices, one for each group. Each matrix is on the
+    manifold. `conv2d(x, W) = W · windows(x)`, block diagonal over the groups. An entry of x lies in at most
+    `min(⌈kernel/stride⌉, outputs)` windows in each direction; `overlap` is the product over the two directions. So
+    `‖windows(x)‖₂ ≤ √overlap ‖x‖₂`, and the map has sensitivity `σ_max(W)`, the largest over the groups, and κ = 1.
+    Certified: the smaller of `σ_max(W)` and the norm of the convolution on a torus.
 
     Args:
-        in_channels, out_channels: the numbers of channels.
-        kernel_size, stride, padding: one number for both directions, or (height, width).
+        in_channels: the numbers of channels.
+        out_channels: the numbers of channels.
+        kernel_size: one number for both directions, or (height, width).
+        stride: one number for both directions, or (height, width).
+        padding: one number for both directions, or (height, width).
         size: the image's (height, width).
-        groups: into how many independent parts the channels fall.
-        manifold, norm: the geometry of each matrix.
+        groups: the number of independent groups of channels.
+        manifold: the geometry of each matrix.
+        norm: as `manifold`.
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
-        ArgumentError: a number is out of range, or no window fits. UnsupportedPairError: the pair of manifold
-        and norm has no solver.
+        ArgumentError: a number is out of range, or no window fits.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Conv2d(Atom):
         self.out_channels = out_channels
         self.groups = groups
         self.windows = windows
-        self.scale = 1 / math.sqrt(windows.overlap)
+        self.scale: float = 1 / math.sqrt(windows.overlap)
 
     def arguments(self) -> dict[str, object]:
         return {
@@ -111,7 +114,7 @@ class Conv2d(Atom):
 
     @property
     def output_size(self) -> Pair:
-        """(height, width) of the images that it gives."""
+        """(height, width) of the output images."""
         return self.windows.outputs
 
     def lipschitz_at(self, largest_singular_value: float) -> float:
@@ -130,8 +133,8 @@ class Conv2d(Atom):
         return min(largest_singular_value(self.weight), torus * self.scale * (1 + 2.0**-50))
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        # Each entry is a sum of products with a scaled weight, itself rounded twice: within γ (|W| * |x|),
-        # in any order of summation, but not by Winograd's or Fourier's method.
+        # Each entry is a sum of products with a scaled weight, which is rounded twice. The error is at most
+        # γ (|W| * |x|) in any order of summation, but not for the Winograd and FFT algorithms.
         return product_rounding(self.weight, self.weight.shape[-1] + 2, dtype) * radius
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""The numbers that follow from a composition tree and the geometries of its weights."""
+"""The properties of a module that follow from its composition tree and the geometries of its weights."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from modular_manifolds.norms.modular import ModularNorm
 
 
 class Derived(nn.Module, ABC):
-    """A `torch.nn.Module` with a composition tree: mass, sensitivity and the like are derived at each call."""
+    """A `torch.nn.Module` with a composition tree, from which mass, sensitivity and others are computed at each call."""
 
     @abstractmethod
     def tree(self, path: str = "") -> Tree:
-        """The composition tree of this module, its paths beginning with `path`."""
+        """The composition tree of this module; its paths begin with `path`."""
 
     @abstractmethod
     def geometries(self, path: str = "") -> Iterator[tuple[str, Geometry]]:
-        """The geometry of each weight, by its path, in the order in which data meets the weights."""
+        """The geometry of each weight by its path, in the order of data."""
 
     @property
     def mass(self) -> float:
@@ -37,33 +37,33 @@ class Derived(nn.Module, ABC):
     def sensitivity(self) -> float:
         """A Lipschitz bound in the input, for inputs in the unit ball and weights in their unit balls.
 
-        Every part's bound is taken at the size of the input that may arrive there. If no part's bound grows with its
-        input, the result holds for all inputs, and sensitivities multiply in series and add side by side. It is
-        infinite if no finite bound is known.
+        Every part's bound is evaluated at the bound on its input. If no part's bound depends on its input, the result
+        holds for all inputs, and sensitivities multiply in series and add in parallel. It is infinite if there is no
+        finite bound.
         """
         return slope(self.tree(), 1.0)
 
     @property
     def rate_scale(self) -> float:
-        """The slope that the budget divides the learning rate by: the sensitivity, unless a part declares another.
+        """The slope that the budget divides the learning rate by.
 
-        Attention and Amplify declare a typical slope. Rate scales multiply in series and add side by side, and bound
-        nothing if a part's is below its sensitivity.
+        It is the sensitivity for modules that declare no other. Attention and Amplify declare a typical slope, which
+        is not a bound. Rate scales multiply in series and add in parallel.
         """
         return self.tree().signature.rate_scale
 
     @property
     def source(self) -> AnySpace | None:
-        """The space this module takes; None if it takes any."""
+        """The space of the module's inputs; None if it accepts any space."""
         return self.tree().signature.source
 
     @property
     def target(self) -> AnySpace:
-        """The space this module gives."""
+        """The space of the module's outputs."""
         return self.tree().signature.target
 
     def budget(self, lr: float = 1.0) -> Budget:
-        """How one learning rate is split over the weights.
+        """The split of one learning rate over the weights.
 
         Raises:
             ArgumentError: `lr` is not finite or is negative.

@@ -1,4 +1,4 @@
-"""The bond that drops entries while it trains."""
+"""Dropout, with the Lipschitz bound of the current mode."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PROBABILITIES = Range("must be at least 0 and below 1", lambda p: 0 <= p < 1)
 class Dropout(Bond):
     """`x · mask/(1 − p)` in training, each entry kept with probability 1 − p; x in evaluation.
 
-    Sensitivity in rms, l2, l1 and linf: `1/(1 − p)` in training, for one mask at both inputs, and 1 in
-    evaluation. The tree, and with it every bound, is that of the mode the module is in: call `eval()` before you ask for
-    the bounds of the network without a mask.
+    Sensitivity in rms, l2, l1 and linf: `1/(1 − p)` in training, if both inputs have the same mask, and 1 in
+    evaluation. The tree, and with it every bound, is that of the current mode: call `eval()` before you compute the
+    bounds of the network without masks.
 
     Raises:
         ArgumentError: `p` is not in [0, 1).
@@ -29,12 +29,12 @@ class Dropout(Bond):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        remedy = "Pass the part of the entries to drop."
-        self.p = check_number(p, PROBABILITIES, argument="Dropout(p)", remedy=remedy)
+        remedy = "Pass the fraction of the entries to drop."
+        self.p: float = check_number(p, PROBABILITIES, argument="Dropout(p)", remedy=remedy)
 
     @property
     def factor(self) -> float:
-        """The largest factor of an entry in the present mode."""
+        """The largest factor on an entry in the current mode."""
         return 1 / (1 - self.p) if self.training else 1.0
 
     def lipschitz_within(self, radius: float) -> float:

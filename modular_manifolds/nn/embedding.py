@@ -1,4 +1,4 @@
-"""The table of vectors, one a token."""
+"""The embedding table, an atom with one row for each token."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ class Embedding(Atom):
     """Row `W[token]` of W of shape (vocabulary, features): tokens (*batch) to vectors (*batch, features).
 
     A token is the coordinate vector e of its number, of l1 norm 1, and the row is `Wᵀ e`. Vectors of real numbers
-    (*batch, vocabulary) are mapped by Wᵀ too. `‖Wᵀ x‖_rms ≤ Σ |x_i| ‖w_i‖_rms ≤ max_i ‖w_i‖_rms · ‖x‖₁`, so from l1 to
-    rms the largest rms norm of a row is the operator norm, and a step in RowRMS is measured by it: κ = 1. By
-    default each row lies on a sphere of rms norm 1 (Oblique of radius √features), and the sensitivity is 1.
+    (*batch, vocabulary) are mapped by Wᵀ too. `‖Wᵀ x‖_rms ≤ Σ |x_i| ‖w_i‖_rms ≤ max_i ‖w_i‖_rms · ‖x‖₁`, so the
+    operator norm from l1 to rms is the largest rms norm of a row. This is RowRMS, so κ = 1. By default each row has
+    rms norm 1 (Oblique of radius √features), and the sensitivity is 1.
 
     Args:
         vocabulary: the number of tokens.
         features: the size of the vectors.
-        manifold: one that has a solver with RowRMS: Oblique, BalancedRows or Euclidean.
+        manifold: a manifold with a solver for RowRMS: Oblique, BalancedRows or Euclidean.
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
-        ArgumentError: a number is out of range. UnsupportedPairError: the manifold has no solver with RowRMS.
+        ArgumentError: a number is out of range.
+        UnsupportedPairError: the manifold has no solver with RowRMS.
 
     Source: Large et al., "Scalable optimization in the modular norm" (2024), Embedding.
     """
@@ -72,8 +73,8 @@ class Embedding(Atom):
         return float(rows.amax()) / math.sqrt(self.features) * rounded_up
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        # A token is looked up, which rounds nothing. Of a vector each output is a sum over the vocabulary, within
-        # γ (|W|ᵀ|x|). Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).
+        # Looking up a token has no rounding error. For a vector each output is a sum over the vocabulary, with an error
+        # of at most γ (|W|ᵀ|x|). Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), equation (3.5).
         terms = self.vocabulary * torch.finfo(dtype).eps
         return terms / (1 - terms) * self.certified() * radius if terms < 1 else math.inf
 
@@ -86,7 +87,7 @@ class Embedding(Atom):
 
 @fx.wrap
 def _rows(x: Tensor, weight: Tensor, vocabulary: int) -> Tensor:
-    """The row of each token, or the sum of rows weighted by a real vector; one call to `torch.fx`."""
+    """The row of each token, or the sum of rows weighted by a real vector; `torch.fx` sees one call."""
     if not x.is_floating_point():
         return functional.embedding(x, weight)
     if has_sizes(x) and x.shape[-1:] != (vocabulary,):

@@ -1,4 +1,4 @@
-"""The factor of each feature."""
+"""The gain, an atom that multiplies each feature by a factor."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from modular_manifolds.norms.frobenius import Frobenius
 class Gain(Atom):
     """`g ⊙ x` with `|g_i| ≤ radius` for every feature; starts at `min(1, radius)`.
 
-    The weight is the diagonal of a matrix as a stack (features, 1, 1) of matrices of one entry, each in the ball
-    SpectralBall: together a box. A step is measured by its largest entry, so steepest descent is sign descent in the
-    box. `‖g ⊙ x‖ ≤ max|g_i| ‖x‖` in rms, l2, l1 and linf, so the sensitivity is `radius`, and κ = 1. Certified:
-    `max|g_i|`. The box is closed: with the default radius of 1 a gain can only make its input smaller.
+    The weight is a stack (features, 1, 1) of matrices of one entry, each in SpectralBall: together a box. The norm of a
+    step is its largest entry, so steepest descent is sign descent in the box. `‖g ⊙ x‖ ≤ max|g_i| ‖x‖` in rms, l2, l1
+    and linf, so the sensitivity is `radius`, and κ = 1. Certified: `max|g_i|`. With the default radius of 1 a gain
+    never enlarges its input.
 
     Args:
         features: the size of the vectors.
         radius: the largest factor.
-        vector_norm: of input and output.
+        vector_norm: the norm of input and output.
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
@@ -53,7 +53,7 @@ class Gain(Atom):
             mass=mass,
         )
         self.features = features
-        self.radius = ball.radius
+        self.radius: float = ball.radius
         self.vector_norm: VectorNorm = vector_norm
 
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The frozen geometry of a weight: which manifold it lives on and which norm measures its steps."""
+"""The geometry of a weight: its manifold, and the norm of its steps."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ class Geometry:
 
     @property
     def coupled_dims(self) -> tuple[int, ...]:
-        """The dimensions of one unit of the weight: a part that moves by itself, at full length.
+        """The dimensions of one unit of the weight; each unit is stepped independently at full length.
 
-        `(-2, -1)`: each matrix. `(-1,)`: each row, as of an embedding. `()`: each entry, as in sign descent.
+        `(-2, -1)`: each matrix. `(-1,)`: each row, as in an embedding. `()`: each entry, as in sign descent.
         """
         return max(self.manifold.coupled_dims, self.norm.coupled_dims, key=len)
 
     @property
     def transposes(self) -> bool:
-        """Whether a weight may be stepped as its transpose."""
+        """Whether stepping the transpose of a weight gives the same step."""
         return self.manifold.transposes and self.norm.transposes
 
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
-        """A random starting point; in unbounded space one of unit norm, at which sensitivities hold."""
+        """A random starting point; on an unbounded manifold it has unit norm, for which sensitivities hold."""
         if self.manifold.compact:
             return self.manifold.random(shape, dtype=dtype)
         dtype = dtype or torch.get_default_dtype()
         noise = torch.randn(shape, dtype=torch.promote_types(dtype, torch.float32))
         direction = -self.norm.steepest(noise)
-        # A steepest direction is of unit length to the norm's accuracy; a start is to be exact.
+        # A steepest direction has unit length only to the norm's accuracy; the starting point has it exactly.
         length = self.norm.value(direction)
         unit = direction / length.reshape(length.shape + (1,) * (direction.dim() - length.dim()))
         return self.manifold.project(unit).to(dtype)
@@ -73,16 +73,16 @@ class Geometry:
     def norm_constant(
         self, shape: tuple[int, int], source: VectorNorm, target: VectorNorm
     ) -> float:
-        """κ with `‖ΔW x‖_target ≤ κ ‖ΔW‖ ‖x‖_source`, by converting to the norms that go with `norm`."""
-        out, into = shape
+        """κ with `‖ΔW x‖_target ≤ κ ‖ΔW‖ ‖x‖_source`, by conversion to the source and target of `norm`."""
+        out_features, in_features = shape
         return (
             self.norm.norm_constant(shape)
-            * conversion(source, self.norm.source, into)
-            * conversion(self.norm.target, target, out)
+            * conversion(source, self.norm.source, in_features)
+            * conversion(self.norm.target, target, out_features)
         )
 
 
 def through_l2(shape: tuple[int, int], source: VectorNorm, target: VectorNorm) -> float:
     """c with `‖W‖_{source→target} ≤ c ‖W‖₂` for W of `shape` (out, in)."""
-    out, into = shape
-    return conversion(source, "l2", into) * conversion("l2", target, out)
+    out_features, in_features = shape
+    return conversion(source, "l2", in_features) * conversion("l2", target, out_features)

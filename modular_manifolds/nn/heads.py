@@ -1,4 +1,4 @@
-"""Into heads and back: one matrix a head on the way in, side by side on the way out."""
+"""Projections to attention heads with one matrix for each head, and the concatenation of heads."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from modular_manifolds.nn.matrix import MatrixAtom
 from modular_manifolds.norms import Norm, RMSOperator
 
 POSITIONS = 5
-"""How many positions a trial input has."""
+"""The number of positions of a trial input."""
 
 
 class Heads(MatrixAtom):
     """`W_h x` for every head h: (…, positions, features) to (…, heads, positions, head_features).
 
-    The weight is a stack of shape (heads, head_features, features), and every matrix of it is a point of the
-    manifold: by default Stiefel of radius `√(head_features/features)`, so that
-    `‖W_h x‖_rms = ‖W_h x‖₂/√head_features ≤ √(head_features/features) ‖x‖₂/√head_features = ‖x‖_rms`. The
-    output's norm is the largest over heads and positions, a step's the largest over heads; sensitivity and
+    The weight is a stack of shape (heads, head_features, features), and each of its matrices is a point of the
+    manifold. The default is Stiefel of radius `√(head_features/features)`, for which
+    `‖W_h x‖_rms = ‖W_h x‖₂/√head_features ≤ √(head_features/features) ‖x‖₂/√head_features = ‖x‖_rms`. The norm of
+    the output is the largest over heads and positions, and that of a step the largest over heads. Sensitivity and
     norm constant are 1.
 
     Args:
-        features: of the input.
-        heads: how many.
-        head_features: of each head.
-        manifold, norm: the geometry of each head's matrix; the norm must be one from rms to rms.
+        features: the features of the input.
+        heads: the number of heads.
+        head_features: the features of each head.
+        manifold: the geometry of each head's matrix; the norm must be from rms to rms.
+        norm: as `manifold`.
         mass: the share of the learning; 0 freezes the weight.
 
     Raises:
-        ArgumentError: a size or the mass is out of range. UnsupportedPairError: the pair of manifold
-        and norm has no solver.
+        ArgumentError: a size or the mass is out of range.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class Heads(MatrixAtom):
         features = check_count(features, argument="Heads(features)", what="features")
         heads = check_count(heads, argument="Heads(heads)", what="heads")
         head_features = check_count(head_features, argument="Heads(head_features)", what="features")
-        natural = Stiefel(radius=math.sqrt(head_features / features))
+        unit_stiefel = Stiefel(radius=math.sqrt(head_features / features))
         super().__init__(
             geometry=Geometry(
-                natural if manifold is None else manifold, RMSOperator() if norm is None else norm
+                unit_stiefel if manifold is None else manifold,
+                RMSOperator() if norm is None else norm,
             ),
             shape=(heads, head_features, features),
             source=Space(features, "rms"),
@@ -73,16 +75,16 @@ class Heads(MatrixAtom):
         return f"Heads({self.features}, {self.heads}, {self.head_features})"
 
     def forward(self, x: Tensor) -> Tensor:
-        sides = functional.linear(x, self.weight.flatten(0, 1))
-        return sides.unflatten(-1, (self.heads, self.head_features)).transpose(-2, -3)
+        projected = functional.linear(x, self.weight.flatten(0, 1))
+        return projected.unflatten(-1, (self.heads, self.head_features)).transpose(-2, -3)
 
 
 class MergeHeads(Bond):
-    """The heads side by side: (…, heads, positions, head_features) to (…, positions, heads · head_features).
+    """Concatenates heads: (…, heads, positions, head_features) to (…, positions, heads · head_features).
 
     Sensitivity 1 from the largest rms over heads: `‖(x_1, …, x_H)‖_rms² = Σ_h ‖x_h‖_rms²/H ≤ max_h ‖x_h‖_rms²`.
-    A `Linear` behind it mixes the heads, and on the Stiefel manifold it loses none of their size, whereas the
-    average of a matrix a head would shrink H unrelated heads by √H.
+    A `Linear` after it mixes the heads. On the Stiefel manifold it preserves their norm, whereas an average over
+    heads would shrink H uncorrelated heads by √H.
 
     Raises:
         ArgumentError: a size is out of range.

@@ -1,7 +1,7 @@
-"""The modules that others are made of: atoms, which have a weight, and bonds, which have none.
+"""The elementary modules: atoms, which have a weight, and bonds, which have none.
 
-The `radius` of their bounds is a `Radius` for a module that takes tuples and a float for one that takes vectors. It is Any
-here, because a subclass may widen the type of an argument and never narrow it: below a `Radius` none could write float.
+The `radius` of a bound is a `Radius` for modules on tuples and a float for modules on vectors. Its type is Any here,
+because a subclass may not narrow the type of an argument from `Radius` to float.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from modular_manifolds.nn.tracing import has_values
 
 
 class Atom(Module):
-    """A module with one weight on a manifold, measured by a norm.
+    """A module with one weight that has a manifold and a norm.
 
-    To write one: call `super().__init__` with the geometry and the numbers, and write `forward` and `describe`.
+    To write an atom, call `super().__init__` with the geometry and the numbers, and implement `forward` and `describe`.
 
     Args:
         geometry: manifold and norm of the weight.
         shape: the weight's shape.
-        source, target: the spaces.
-        sensitivity: a Lipschitz bound in the input for weights in their unit ball. Infinite, if there is none,
-            only together with a rate scale.
+        source: the spaces.
+        target: as `source`.
+        sensitivity: a Lipschitz bound in the input for weights in their unit ball. It may be infinite (no bound) only
+            if there is a rate scale.
         lipschitz: a Lipschitz bound at every point of the manifold; may be infinite.
         norm_constant: κ with `‖∂f/∂w · Δw‖ ≤ κ ‖Δw‖` on unit inputs.
         mass: the share of the learning; 0 freezes the weight.
         offset: a bound on `‖f(0)‖`.
         largest: a bound on `‖f(x)‖` for every x; infinite if there is none.
-        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
-            dimensions between batch and features to draw a trial input with.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: example sizes of the
+            dimensions between batch and features, for trial inputs.
         rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity.
     """
 
@@ -70,7 +71,7 @@ class Atom(Module):
     ) -> None:
         super().__init__()
         mass = check_mass(mass, argument=f"{type(self).__name__}(mass)")
-        slopes = check_slopes(sensitivity, rate_scale, of=type(self).__name__)
+        slopes = check_slopes(sensitivity, rate_scale, owner=type(self).__name__)
         geometry.manifold.check_shape(shape, argument=f"{type(self).__name__} weight")
         self._geometry = geometry
         self._own = Signature(mass, slopes[0], source, target, rate_scale=slopes[1])
@@ -80,7 +81,7 @@ class Atom(Module):
         self._largest = float(largest)
         self._leading = leading
         check_entries(shape, argument=f"{type(self).__name__} weight")
-        self.weight = nn.Parameter(self._drawn(shape))
+        self.weight: nn.Parameter = nn.Parameter(self._initial_weight(shape))
 
     @property
     def geometry(self) -> Geometry:
@@ -89,25 +90,25 @@ class Atom(Module):
 
     @abstractmethod
     def describe(self) -> str:
-        """How the module reads in tables, such as `Linear(64, 10)`."""
+        """The module's name in tables, such as `Linear(64, 10)`."""
 
     def initial(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
-        """The weight to start from: a random point of the manifold, unless the atom has a better one."""
+        """The initial weight: by default a random point of the manifold."""
         return self._geometry.initial(shape, dtype)
 
     def certified(self) -> float | None:
-        """A Lipschitz bound for the weight as it is, in float64 and rounded up.
+        """A Lipschitz bound for the current weight, in float64 and rounded up.
 
-        None, the default, if `lipschitz_at` its `σ_max` says all that is known.
+        None, the default, if `lipschitz_at(σ_max)` is the best bound.
         """
         return None
 
     def certified_offset(self) -> float:
-        """A bound on `‖f(0)‖` for the weight as it is, rounded up; the declared one by default."""
+        """A bound on `‖f(0)‖` for the current weight, rounded up; the declared offset by default."""
         return self._offset
 
     def lipschitz_at(self, largest_singular_value: float) -> float:
-        """A Lipschitz bound for any weight whose `σ_max` is at most this; the declared one by default."""
+        """A Lipschitz bound for any weight with at most this `σ_max`; the declared bound by default."""
         del largest_singular_value
         return self._lipschitz
 
@@ -116,8 +117,8 @@ class Atom(Module):
     ) -> float:
         """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
 
-        On the whole manifold, or for any weight whose `σ_max` is at most what is given. The constants
-        without the radius by default.
+        It holds on the whole manifold, or for any weight with at most the given `σ_max`. By default it does not
+        depend on the radius.
         """
         del radius
         if largest_singular_value is None:
@@ -129,9 +130,9 @@ class Atom(Module):
         return None
 
     def rounding_within(self, radius: Any, dtype: torch.dtype) -> float:
-        """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being f as torch computes it in `dtype`.
+        """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, where f̂ is f as torch computes it in `dtype`.
 
-        Underflow is not counted here. Infinite by default: nothing is known.
+        Underflow is not included. By default there is no bound and the result is infinite.
         """
         del radius, dtype
         return math.inf
@@ -172,12 +173,12 @@ class Atom(Module):
         weight = self.weight
         if not has_values(weight):
             return
-        # Under `torch.device("meta")` a weight with values is drawn on its own device.
+        # Under `torch.device("meta")` a weight with values is initialised on its own device.
         with nullcontext() if _makes_values() else torch.device(weight.device):
             weight.data.copy_(self.initial(tuple(weight.shape), weight.dtype))
 
-    def _drawn(self, shape: tuple[int, ...]) -> Tensor:
-        """The weight to start from; on the meta device an empty one, which costs no computation."""
+    def _initial_weight(self, shape: tuple[int, ...]) -> Tensor:
+        """The initial weight; on the meta device an empty tensor."""
         return self.initial(shape).contiguous() if _makes_values() else torch.empty(shape)
 
     @abstractmethod
@@ -189,41 +190,41 @@ class Atom(Module):
 
 
 def _certified(atom: Atom) -> Callable[[Any], float]:
-    """The slope bound of an atom's weight as it is; each number is computed when it is first asked for, and once."""
-    own = cache(atom.certified)
+    """The slope bound for an atom's current weight; each number is computed once, at its first use."""
+    certified_bound = cache(atom.certified)
     largest = cache(lambda: largest_singular_value(atom.weight))
 
     def slope(radius: Any) -> float:
-        known = own()
-        if known is not None:
-            return known
+        bound = certified_bound()
+        if bound is not None:
+            return bound
         return atom.lipschitz_within(radius, largest_singular_value=largest())
 
     return slope
 
 
 def _makes_values() -> bool:
-    """Whether tensors that are made here and now have values."""
+    """Whether new tensors have values, which they have not under `torch.device("meta")`."""
     return has_values(torch.empty(0))
 
 
 class Bond(Module):
     """A module without a weight.
 
-    To write one: state a Lipschitz bound with its reason, and write `forward`. A bond that keeps the
-    space it is given needs no more; one that does not passes `source` and `target`.
+    To write a bond, state a Lipschitz bound with its proof, and implement `forward`. A bond that changes the space
+    passes `source` and `target`.
 
     Args:
-        sensitivity: a Lipschitz bound for inputs in the unit ball, in every norm that the module accepts. Infinite,
-            if there is none, only together with a rate scale.
-        source: the space it takes; None for any.
-        target: the space it gives; SAME for the one that came in.
+        sensitivity: a Lipschitz bound for inputs in the unit ball, in every norm that the module accepts. It may be
+            infinite (no bound) only if there is a rate scale.
+        source: the space of inputs; None for any space.
+        target: the space of outputs; SAME for the space of the input.
         offset: a bound on `‖f(0)‖`.
         largest: a bound on `‖f(x)‖` for every x; infinite if there is none.
-        leading: for a module that mixes the vectors of one input, as attention mixes positions: sizes of the
-            dimensions between batch and features to draw a trial input with.
-        rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity: one that
-            inputs typically meet. It bounds nothing.
+        leading: for a module that mixes the vectors of one input, as attention mixes positions: example sizes of the
+            dimensions between batch and features, for trial inputs.
+        rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity. It is a
+            typical slope, not a bound.
     """
 
     _kind: ClassVar[Kind] = ""
@@ -240,7 +241,7 @@ class Bond(Module):
         rate_scale: float | None = None,
     ) -> None:
         super().__init__()
-        slopes = check_slopes(sensitivity, rate_scale, of=type(self).__name__)
+        slopes = check_slopes(sensitivity, rate_scale, owner=type(self).__name__)
         self._own = Signature(0.0, slopes[0], source, target, rate_scale=slopes[1])
         self._offset = float(offset)
         self._largest = float(largest)
@@ -253,22 +254,22 @@ class Bond(Module):
     def lipschitz_within(self, radius: Any) -> float:
         """A Lipschitz bound for inputs of norm at most `radius`, which may be infinite.
 
-        The sensitivity by default. A bond whose bound grows with its input overrides this; its
-        sensitivity is then this bound at radius 1. A bond that takes a tuple is given a tuple of radii, one
-        for each part, or one number if only the sum is known.
+        It is the sensitivity by default. Override it for a bound that grows with the input; the sensitivity must then
+        be this bound at radius 1. A bond on tuples gets a tuple of radii, one for each part, or one number if only a
+        bound on their sum is known.
         """
         del radius
         return self._own.sensitivity
 
     def output_within(self, radius: Any) -> float:
-        """A bound on `‖f(x)‖` for `‖x‖ ≤ radius` that the Lipschitz bound does not give; `largest` by default."""
+        """A bound on `‖f(x)‖` for `‖x‖ ≤ radius`, apart from the one by the slope; `largest` by default."""
         del radius
         return self._largest
 
     def rounding_within(self, radius: Any, dtype: torch.dtype) -> float:
-        """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, f̂ being f as torch computes it in `dtype`.
+        """A bound on `‖f̂(x) − f(x)‖` for `‖x‖ ≤ radius`, where f̂ is f as torch computes it in `dtype`.
 
-        Underflow is not counted here. Infinite by default: nothing is known.
+        Underflow is not included. By default there is no bound and the result is infinite.
         """
         del radius, dtype
         return math.inf
@@ -295,7 +296,7 @@ class Bond(Module):
         return iter(())
 
     def arguments(self) -> dict[str, object]:
-        # A bond without a constructor of its own has its numbers fixed by its class.
+        # The class of a bond without its own constructor fixes all numbers.
         return {} if type(self).__init__ is Bond.__init__ else super().arguments()
 
     @abstractmethod

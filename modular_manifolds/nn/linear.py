@@ -1,4 +1,4 @@
-"""The linear map, the atom of most networks."""
+"""The linear map, an atom."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from modular_manifolds.norms import Norm, Spectral
 
 
 class Linear(MatrixAtom):
-    """`x Wᵀ` with W of shape (out_features, in_features), as in torch and without a bias.
+    """`x Wᵀ` with W of shape (out_features, in_features), as in torch, without a bias.
 
-    The norm brings its vector norms along (Spectral: l2 to l2; RMSOperator: rms to rms; Max: l1 to
-    linf; …); `source_norm` and `target_norm` name others, and the constants are converted. Sensitivity is the
-    largest operator norm on the manifold; in Euclidean space, which has none, it is that of a
-    weight of unit norm.
+    The norm determines the vector norms (Spectral: l2 to l2; RMSOperator: rms to rms; Max: l1 to linf; …).
+    `source_norm` and `target_norm` override them, and the constants are converted. The sensitivity is the largest
+    operator norm on the manifold; in Euclidean space, which is unbounded, it is that of a weight of unit norm.
 
     Args:
-        in_features, out_features: the sizes.
-        manifold, norm: the geometry of the weight.
+        in_features: the sizes.
+        out_features: the sizes.
+        manifold: the geometry of the weight.
+        norm: the geometry of the weight.
         mass: the share of the learning; 0 freezes the weight.
-        source_norm, target_norm: the vector norms of input and output; those of `norm` by default.
+        source_norm: the vector norms of input and output; those of `norm` by default.
+        target_norm: the vector norms of input and output; those of `norm` by default.
 
     Raises:
-        ArgumentError: a size or the mass is out of range. UnsupportedPairError: the pair of manifold
-        and norm has no solver.
+        ArgumentError: a size or the mass is out of range.
+        UnsupportedPairError: the pair of manifold and norm has no solver.
     """
 
     def __init__(
@@ -48,19 +50,19 @@ class Linear(MatrixAtom):
         geometry = Geometry(
             Stiefel() if manifold is None else manifold, Spectral() if norm is None else norm
         )
-        given = geometry.norm.source if source_norm is None else source_norm
-        wanted = geometry.norm.target if target_norm is None else target_norm
-        check_vector_norm(given, argument="Linear(source_norm)")
-        check_vector_norm(wanted, argument="Linear(target_norm)")
+        source = geometry.norm.source if source_norm is None else source_norm
+        target = geometry.norm.target if target_norm is None else target_norm
+        check_vector_norm(source, argument="Linear(source_norm)")
+        check_vector_norm(target, argument="Linear(target_norm)")
         super().__init__(
             geometry=geometry,
             shape=(out_features, in_features),
-            source=Space(in_features, given),
-            target=Space(out_features, wanted),
+            source=Space(in_features, source),
+            target=Space(out_features, target),
             mass=mass,
         )
-        self.source_norm: VectorNorm = given
-        self.target_norm: VectorNorm = wanted
+        self.source_norm: VectorNorm = source
+        self.target_norm: VectorNorm = target
         self.in_features = in_features
         self.out_features = out_features
 

@@ -1,4 +1,4 @@
-"""The common base of atoms that multiply by a matrix, or by each matrix of a stack."""
+"""The base class of atoms that multiply by a matrix or by each matrix of a stack."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from modular_manifolds.nn.leaf import Atom
 
 
 class MatrixAtom(Atom):
-    """`W x` for every matrix W of the weight, of shape (*stack, out, in): an interface.
+    """An abstract atom with `W x` for every matrix W of the weight, of shape (*stack, out, in).
 
-    Sensitivity is the largest operator norm on the manifold; in Euclidean space, which has none, it is
-    that of a weight of unit norm. The output's norm is the largest over the stack, and so are the bounds.
+    The sensitivity is the largest operator norm on the manifold; in Euclidean space, which is unbounded, it is that of
+    a weight of unit norm. The norm of an output is the largest over the stack, and so are the bounds.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class MatrixAtom(Atom):
 
 
 def product_rounding(weight: Tensor, operations: int, dtype: torch.dtype) -> float:
-    """A bound on `‖fl(Wx) − Wx‖₂/‖x‖₂` for each matrix of a stack, an entry taking so many operations in `dtype`.
+    """A bound on `‖fl(Wx) − Wx‖₂/‖x‖₂` for each matrix of a stack, with `operations` in `dtype` for each entry.
 
-    `|fl(Wx) − Wx| ≤ γ |W||x|` in any order of summation; eps is twice the unit roundoff. `‖|W|‖₂ ≤ √(‖W‖₁ ‖W‖∞)`, close
-    to equality for a nonnegative matrix, and no decomposition.
+    `|fl(Wx) − Wx| ≤ γ |W||x|` in any order of summation; eps is twice the unit roundoff. `‖|W|‖₂ ≤ √(‖W‖₁ ‖W‖∞)` needs
+    no decomposition and is nearly tight for a nonnegative matrix.
 
     Source: Higham, "Accuracy and Stability of Numerical Algorithms" (2002), equation (3.5).
     """

@@ -1,6 +1,6 @@
 """The algebra of modules: `Module` with its operators, and the compositions that they make.
 
-A module makes compositions and every composition is a module, so both stand in one file.
+`Module` and the compositions need each other, so they are in one file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 
 from torch import nn
 
-from modular_manifolds.arguments import is_number, whole
+from modular_manifolds.arguments import as_whole_number, is_number
 from modular_manifolds.composition import tree as trees
 from modular_manifolds.composition.rules import check_factor
 from modular_manifolds.composition.tree import Tree
@@ -21,35 +21,35 @@ from modular_manifolds.nn.container import Container
 from modular_manifolds.nn.derived import Derived
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.sharing import joined, refuse_shared_weights
-from modular_manifolds.nn.tuples import added, scaled
+from modular_manifolds.nn.tuples import scale_output, sum_outputs
 from modular_manifolds.wrappers import averages_gradients, unwrapped
 
 
 class Module(Derived):
-    """A `torch.nn.Module` that can be composed, and whose numbers are derived at each call.
+    """A `torch.nn.Module` that can be composed; its mass, sensitivity and others are computed at each call.
 
     Operators: `f >> g` series, `f | g` parallel, `f + g` sum, `c * f` scale, `f ** n` n fresh copies in
-    series. A composition that does not fit is refused at once.
+    series. A composition of modules that do not fit is refused at once.
     """
 
     __array_ufunc__ = None
-    """numpy leaves `np.float64(2) * net` to the network, and does not take a series for an array."""
+    """With None, numpy leaves `np.float64(2) * net` to the network and does not treat a series as an array."""
 
     @property
     def maps_parts(self) -> bool:
-        """Whether the module takes a tuple part by part."""
+        """Whether the module maps a tuple part by part."""
         return False
 
     def arguments(self) -> dict[str, object]:
-        """The constructor's arguments by name: what it takes to build a module like this one.
+        """The constructor's arguments by name, from which a module like this one can be built.
 
-        Each is the attribute of its name. A class with an argument that is no attribute overrides this.
+        By default each is the attribute of the same name. Override it if an argument is not an attribute.
         """
         names = inspect.signature(type(self)).parameters
         return {name: getattr(self, name) for name in names}
 
     def reset_parameters(self) -> None:
-        """Draw every weight afresh, from torch's global generator."""
+        """Initialise every weight again, with torch's global generator."""
         for child in self.children():
             if isinstance(child, Module):
                 child.reset_parameters()
@@ -89,9 +89,9 @@ class Module(Derived):
 
 
 class Compound(Container[Module], Module):
-    """Modules under their names, composed; the subclass says how their outputs join."""
+    """A composition of named modules; the subclass defines how their outputs are joined."""
 
-    def _taken_in(self, module: object, *, argument: str) -> Module:
+    def _as_part(self, module: object, *, argument: str) -> Module:
         return check_part(module, argument=argument)
 
     def _check(self) -> None:
@@ -101,9 +101,9 @@ class Compound(Container[Module], Module):
         """The parts by name, in the order in which they were given.
 
         Raises:
-            ArgumentError: somebody put something else in the place of a part.
+            ArgumentError: a part was replaced by an object that is not a `Module`.
         """
-        # named_children() would leave out a bond's second place.
+        # named_children() would leave out the second occurrence of a bond.
         found: list[tuple[str, Module]] = []
         for name, part in self._modules.items():
             # The type decides: a compiled module may name the wrapped class as its `__class__`.
@@ -112,7 +112,7 @@ class Compound(Container[Module], Module):
                     f"{type(self).__name__}({name})",
                     "must be a modular_manifolds module, which carries its manifolds and masses",
                     type(part).__name__,
-                    "Put it in with net[i] = part, compile a part in place with net[i].compile(), or wrap the whole.",
+                    "Assign it with net[i] = part, compile a part in place with net[i].compile(), or wrap the whole network.",
                 )
             assert isinstance(part, Module)
             found.append((name, part))
@@ -129,7 +129,7 @@ class Compound(Container[Module], Module):
         """The trees of the parts.
 
         Raises:
-            SharedWeightError: this is the whole network, and a weight stands at two places.
+            SharedWeightError: `path` is empty, and a weight occurs twice in the network.
         """
         if not path:
             refuse_shared_weights(self)
@@ -139,7 +139,7 @@ class Compound(Container[Module], Module):
 class Series(Compound):
     """`mm.Series(f, g)` or `mm.Series(first=f, then=g)`: g(f(x)).
 
-    Nested series are flattened: the parts of an unnamed Series take its place.
+    Nested series are flattened: a Series without names is replaced by its parts.
     """
 
     def __init__(self, /, *modules: Module, **named: Module) -> None:
@@ -153,7 +153,7 @@ class Series(Compound):
 
     def forward(self, x: Any) -> Any:
         for _, part in self.parts():
-            x = applied(part, x)
+            x = apply_part(part, x)
         return x
 
 
@@ -164,7 +164,7 @@ class Parallel(Compound):
         return trees.Parallel(path, self.trees(path))
 
     def forward(self, x: Any) -> tuple[Any, ...]:
-        return tuple(applied(part, x) for _, part in self.parts())
+        return tuple(apply_part(part, x) for _, part in self.parts())
 
 
 class Sum(Compound):
@@ -174,11 +174,11 @@ class Sum(Compound):
         return trees.Sum(path, self.trees(path))
 
     def forward(self, x: Any) -> Any:
-        return added([applied(part, x) for _, part in self.parts()])
+        return sum_outputs([apply_part(part, x) for _, part in self.parts()])
 
 
 class Scale(Module):
-    """`mm.Scale(f, c)` or `c * f`: c · f(x). Sensitivity is multiplied by |c|: its sign does not count.
+    """`mm.Scale(f, c)` or `c * f`: c · f(x). The sensitivity is multiplied by |c|.
 
     Raises:
         ArgumentError: the factor is zero or not finite.
@@ -186,8 +186,8 @@ class Scale(Module):
 
     def __init__(self, module: Module, factor: float) -> None:
         super().__init__()
-        self.module = check_part(module, argument="Scale(module)")
-        self.factor = check_factor(factor)
+        self.module: Module = check_part(module, argument="Scale(module)")
+        self.factor: float = check_factor(factor)
         self.tree()
 
     def tree(self, path: str = "") -> Tree:
@@ -199,14 +199,14 @@ class Scale(Module):
         return self.module.geometries(joined(path, "module"))
 
     def forward(self, x: Any) -> Any:
-        return scaled(self.factor, applied(self.module, x))
+        return scale_output(self.factor, apply_part(self.module, x))
 
     def extra_repr(self) -> str:
         return f"factor={self.factor:g}"
 
 
 def in_series(first: Module, then: Module) -> Series:
-    """`first >> then`; a series on either side is continued, names that were given are kept."""
+    """`first >> then`; series on either side are flattened, and given names are kept."""
     parts = [*_parts_of(first), *_parts_of(then)]
     named: dict[str, Module] = {}
     for position, (name, part) in enumerate(parts):
@@ -223,8 +223,8 @@ def in_series(first: Module, then: Module) -> Series:
 
 
 def power(module: Module, times: SupportsIndex) -> Series:
-    """`f ** n`: n copies of f in series, each with weights drawn afresh."""
-    count = whole(times)
+    """`f ** n`: n copies of f in series, each with newly initialised weights."""
+    count = as_whole_number(times)
     if count is None or count < 1:
         raise ArgumentError(
             "f ** n", "must have a positive whole n", repr(times), "Leave the module out for n = 0."
@@ -235,18 +235,18 @@ def power(module: Module, times: SupportsIndex) -> Series:
     return Series(*copies)
 
 
-def applied(part: Module, x: Any) -> Any:
-    """`part(x)`; a bond that takes any space takes a tuple part by part.
+def apply_part(part: Module, x: Any) -> Any:
+    """`part(x)`; a bond that accepts any space maps a tuple part by part.
 
     The norm of a tuple is the sum over its parts, so the bond's sensitivity holds for the tuple too.
     """
     if isinstance(x, tuple) and part.maps_parts:
-        return tuple(applied(part, each) for each in x)
+        return tuple(apply_part(part, each) for each in x)
     return part(x)
 
 
 def _unnamed_parts(module: Module) -> list[Module] | None:
-    """The parts of a Series whose names are just positions; None for anything else."""
+    """The parts of a Series whose names are their positions; None for any other module."""
     if not isinstance(module, Series):
         return None
     parts = module.parts()
@@ -262,7 +262,7 @@ def _parts_of(module: Module) -> list[tuple[str | None, Module]]:
 
 
 def check_module(module: object, *, argument: str) -> Module:
-    """Give back the module of this library inside torch's wrappers, or refuse what is none.
+    """Return the `Module` inside torch's wrappers, or refuse the argument.
 
     Raises:
         ArgumentError: `argument` is the name that the caller wrote.
@@ -272,11 +272,9 @@ def check_module(module: object, *, argument: str) -> Module:
         return module
     remedy = "Declare it with mm.Linear, mm.ReLU and >>"
     if type(module).__name__ == "FullyShardedDataParallel":
-        remedy = "Pass the network before it is wrapped: this wrapper keeps flat pieces in the place of weights"
+        remedy = "Pass the network before it is wrapped: this wrapper stores flat pieces instead of weights"
     elif isinstance(module, nn.Module):
-        remedy += (
-            ", or wrap the torch module in a class of your own that inherits mm.Bond or mm.Atom"
-        )
+        remedy += ", or wrap the torch module in your own class that inherits mm.Bond or mm.Atom"
     raise ArgumentError(
         argument,
         "must be a modular_manifolds module, which carries its manifolds and masses",
@@ -286,24 +284,24 @@ def check_module(module: object, *, argument: str) -> Module:
 
 
 def check_part(module: object, *, argument: str) -> Module:
-    """Give back the module that a composition takes in for `module`: what is inside torch's wrappers.
+    """Return the `Module` inside torch's wrappers, to be a part of a composition.
 
     Raises:
-        ArgumentError: `module` is none of this library, or a wrapper averages its gradients over processes, which the
-        composition would not do.
+        ArgumentError: `module` is not a `Module`, or a wrapper averages its gradients over
+            processes, which the composition would not do.
     """
     if averages_gradients(module):
         raise ArgumentError(
             argument,
             "must not average gradients over processes: the composition would not",
             "DistributedDataParallel",
-            "Compose the network inside it, `wrapped.module`, and wrap the whole.",
+            "Compose the network inside it, `wrapped.module`, and wrap the composition.",
         )
     return check_module(module, argument=argument)
 
 
 def operand(other: object, operator: str) -> Module | None:
-    """The module that an operator takes in for `other`; None for what is Python's to refuse.
+    """The operand `other` as a part; None if it is not a torch module, so that Python refuses it.
 
     Raises:
         ArgumentError: as `check_part`, for a torch module.

@@ -1,4 +1,4 @@
-"""Logical matrices: the matrices that one stored tensor holds, as views of it."""
+"""Logical matrices: views of the matrices inside a stored tensor."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from torch import Tensor
 class Piece:
     """One matrix, or one stack of equal matrices, inside a stored tensor.
 
-    The stored tensor is split to the shape `unflattened`, cut by `narrowed`, and its dimensions are read in the order
+    The stored tensor is reshaped to `unflattened` and cut by `narrowed`; then its dimensions are permuted to the order
     batch, rows, columns. The logical shape is (*batch, m, n), with m the product of the row dimensions and n that of the
-    column dimensions. A row maps to an output and a column to an input, so a weight stored as (in, out) lists its
-    dimensions the other way round.
+    column dimensions. A row belongs to an output and a column to an input, so a weight stored as (in, out) lists its
+    dimensions in reverse.
 
     Args:
         name: the name of the piece inside its tensor, such as `q`; empty if it is the whole tensor.
-        unflattened: the stored shape, with dimensions split into several.
+        unflattened: the stored shape with some dimensions split.
         narrowed: cuts (dimension, start, length) of the split shape.
-        batch, rows, columns: dimensions of the split shape; every dimension stands in one of the three.
+        batch: dimensions of the split shape; every dimension is in exactly one of the three.
+        rows: as `batch`.
+        columns: as `batch`.
     """
 
     name: str
@@ -43,14 +45,14 @@ class Piece:
         object.__setattr__(self, "shape", (*(sizes[d] for d in self.batch), rows, columns))
 
     def view(self, stored: Tensor) -> Tensor:
-        """The piece inside the memory of `stored`, one dimension for each of `batch`, `rows` and `columns`."""
-        found = stored.view(self.unflattened)
+        """The piece as a view of `stored`, with the dimensions `batch`, `rows` and `columns` not yet merged."""
+        view = stored.view(self.unflattened)
         for dim, start, length in self.narrowed:
-            found = found.narrow(dim, start, length)
-        return found.permute(self.batch + self.rows + self.columns)
+            view = view.narrow(dim, start, length)
+        return view.permute(self.batch + self.rows + self.columns)
 
     def read(self, stored: Tensor) -> Tensor:
-        """The piece in its logical shape: a view of `stored`, or a copy if its memory is not laid out for one."""
+        """The piece in its logical shape: a view of `stored` if its strides allow, otherwise a copy."""
         return self.view(stored).reshape(self.shape)
 
     def write_(self, stored: Tensor, values: Tensor) -> None:
@@ -59,7 +61,7 @@ class Piece:
         view.copy_(values.reshape(view.shape))
 
     def values(self) -> dict[str, Any]:
-        """The piece as values that JSON can hold."""
+        """The piece as a JSON object."""
         return {
             "name": self.name,
             "unflattened": list(self.unflattened),
@@ -71,7 +73,7 @@ class Piece:
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Piece:
-        """Read back what `values` wrote."""
+        """The piece of a JSON object that `values` returned."""
         return cls(
             str(values["name"]),
             tuple(map(int, values["unflattened"])),
@@ -83,5 +85,5 @@ class Piece:
 
 
 def logical_name(path: str, piece: Piece | None) -> str:
-    """The name of a logical matrix: `h.0.attn.c_attn.weight[q]`, or the path alone for a whole tensor."""
+    """The name of a logical matrix: `h.0.attn.c_attn.weight[q]`, or only the path for a whole tensor."""
     return f"{path}[{piece.name}]" if piece is not None and piece.name else path

@@ -1,4 +1,4 @@
-"""Bonds that make an image smaller: the mean and the largest of each window."""
+"""Pooling bonds, which reduce an image to the mean or the maximum of each window."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from modular_manifolds.nn.windows import Pair, Windows
 
 
 class Pool(Bond):
-    """Each window of each channel becomes one number; the subclass says which, and how far it may move.
+    """An abstract pooling bond: each window of each channel becomes one number.
 
     Args:
         channels: the number of channels.
-        kernel_size, stride: one number for both directions, or (height, width); the stride is the kernel's
+        kernel_size: one number for both directions, or (height, width); the stride is the kernel's
             size by default. Rows and columns that do not fill a window are left out.
+        stride: as `kernel_size`.
         size: the image's (height, width).
 
     Raises:
@@ -55,11 +56,11 @@ class Pool(Bond):
 
     @abstractmethod
     def pooled(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) to one number a window."""
+        """The pooled images, from (batch, channels, height, width)."""
 
     @property
     def output_size(self) -> Pair:
-        """(height, width) of the images that it gives."""
+        """(height, width) of the output images."""
         return self.windows.outputs
 
     def arguments(self) -> dict[str, object]:
@@ -73,9 +74,9 @@ class Pool(Bond):
 class MeanPool(Pool):
     """The mean over each window; sensitivity `√(overlap/k)` in l2, with k entries in a window.
 
-    `(Σ x)²/k² ≤ Σ x²/k` over a window (Cauchy-Schwarz), and an entry lies in at most `overlap` windows: one by
-    default, so the sensitivity is 1/√k. `√k * MeanPool(…)` keeps the l2 norm of constant images. A kernel of
-    the image's size is the global mean.
+    `(Σ x)²/k² ≤ Σ x²/k` over a window (Cauchy-Schwarz), and an entry lies in at most `overlap` windows. By default
+    this is one window, and the sensitivity is 1/√k. `√k * MeanPool(…)` keeps the l2 norm of constant images. With a
+    kernel of the image's size it is the global mean.
     """
 
     @staticmethod
@@ -83,7 +84,7 @@ class MeanPool(Pool):
         return math.sqrt(windows.overlap / windows.entries)
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        # k − 1 sums and a division: within γ of the mean of |x|, in any order.
+        # k − 1 sums and a division: the error is at most γ times the mean of |x|, in any order.
         terms = self.windows.entries * torch.finfo(dtype).eps
         return terms / (1 - terms) * self.sensitivity * radius if terms < 1 else math.inf
 
@@ -94,8 +95,8 @@ class MeanPool(Pool):
 class MaxPool(Pool):
     """The largest entry of each window; sensitivity `√overlap` in l2.
 
-    A maximum moves no more than the entry of its window that moves most, and an entry lies in at most `overlap`
-    windows: one by default, so the sensitivity is 1.
+    The maximum changes by at most the largest change of an entry in its window, and an entry lies in at most `overlap`
+    windows. By default this is one window, and the sensitivity is 1.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Projection of weights onto their manifolds, of averaged ones above all: the mean of points of a manifold lies off it."""
+"""Projection of weights onto their manifolds, mainly of averaged weights, which lie off their manifolds."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from modular_manifolds.wrappers import unwrapped
 def project_(net: Weighted, averaged: nn.Module | Mapping[str, Tensor] | None = None) -> None:
     """Move weights to the nearest points of their manifolds, in place.
 
-    Averages of weights, such as those of `torch.optim.swa_utils.AveragedModel`, lie off their manifolds. Their projections
-    lie on them. Weights on unbounded manifolds stay as they are.
+    Averages of weights, such as those of `torch.optim.swa_utils.AveragedModel`, lie off their manifolds. Weights on
+    unbounded manifolds are not changed.
 
     Args:
-        net: a declared network, or the plan of an adapted model; it knows the manifolds.
-        averaged: a copy of the network or of the model that holds the averages, inside torch's wrappers or not, or a state
-            dict. None for the weights of `net` itself.
+        net: a declared network, or the plan of an adapted model; it gives the manifolds.
+        averaged: a copy of the network or of the model that holds the averages, inside torch's wrappers or not, or a
+            state dict. None for the weights of `net` itself.
 
     Raises:
         ArgumentError: `net` has no geometry, or the copy lacks one of its weights, or has it in another shape.
     """
     network = check_network(net, argument="project_(net)")
-    own: dict[str, Tensor] = dict(network.named_parameters())
-    target = own if averaged is None else _tensors(averaged)
+    parameters: dict[str, Tensor] = dict(network.named_parameters())
+    target = parameters if averaged is None else _tensors(averaged)
     refuse_sharded(network, argument="project_(net)")
     refuse_sharded_tensors(target.items(), argument="project_(averaged)")
     pieces = network.pieces() if isinstance(network, Adapted) else {}
     geometries = dict(network.geometries())
     for path in geometries:
-        _check(pieces[path][0] if path in pieces else path, target, own)
+        _check(pieces[path][0] if path in pieces else path, target, parameters)
     for path, geometry in geometries.items():
         if not geometry.manifold.compact:
             continue
@@ -53,7 +53,7 @@ def project_(net: Weighted, averaged: nn.Module | Mapping[str, Tensor] | None = 
 def _tensors(averaged: object) -> dict[str, Tensor]:
     inner = unwrapped(averaged)
     if isinstance(inner, nn.Module):
-        # A plan names a tied weight by its first name, and so does the copy.
+        # Both a plan and this copy name a tied weight by its first name.
         return dict(inner.named_parameters())
     if isinstance(inner, Mapping):
         return {name: value for name, value in inner.items() if isinstance(value, Tensor)}
@@ -65,12 +65,12 @@ def _tensors(averaged: object) -> dict[str, Tensor]:
     )
 
 
-def _check(name: str, target: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    found, wanted = target.get(name), own[name]
-    if found is None or found.shape != wanted.shape:
+def _check(name: str, target: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    tensor, parameter = target.get(name), parameters[name]
+    if tensor is None or tensor.shape != parameter.shape:
         raise ArgumentError(
             "project_(averaged)",
-            f"must have the weight '{name}' of shape {tuple(wanted.shape)}",
-            "none" if found is None else f"shape {tuple(found.shape)}",
+            f"must have the weight '{name}' of shape {tuple(parameter.shape)}",
+            "none" if tensor is None else f"shape {tuple(tensor.shape)}",
             "Pass a copy of the same model.",
         )

@@ -12,25 +12,25 @@ from modular_manifolds.composition import tree as trees
 from modular_manifolds.composition.leaf import identity
 from modular_manifolds.composition.tree import Tree
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.nn.module import Module, applied, check_part
+from modular_manifolds.nn.module import Module, apply_part, check_part
 from modular_manifolds.nn.sharing import joined, refuse_shared_weights
 
 
 class Residual(Module):
-    """`(1 − 1/L) · x + (1/L) · block(x)` with L = `depth`: sensitivity 1 when the block's is 1.
+    """`(1 − 1/L) · x + (1/L) · block(x)` with L = `depth`: sensitivity 1 if the block's is 1.
 
     Repeat it L times (`mm.Residual(block, depth=L) ** L`) for a residual network whose sensitivity
     does not grow with depth. Source: Large et al. (2024), section 3.
 
     Raises:
-        ArgumentError: `depth` is not a positive whole number. SpaceError: the block does not give the
-        space it takes.
+        ArgumentError: `depth` is not a positive whole number.
+        SpaceError: the block's source and target differ.
     """
 
     def __init__(self, block: Module, *, depth: int) -> None:
         super().__init__()
-        self.block = check_part(block, argument="Residual(block)")
-        self.depth = check_count(
+        self.block: Module = check_part(block, argument="Residual(block)")
+        self.depth: int = check_count(
             depth, argument="Residual(depth)", what="blocks in the whole chain"
         )
         self.tree()
@@ -41,14 +41,14 @@ class Residual(Module):
         block = self.block.tree(joined(path, "block"))
         skip = identity(joined(path, "skip"))
         if self.depth == 1:
-            trees.Sum(path, (skip, block))  # raises if the block does not give what it takes
+            trees.Sum(path, (skip, block))  # raises if the block's source and target differ
             return block
-        part = 1.0 / self.depth
+        weight = 1.0 / self.depth
         return trees.Sum(
             path,
             (
-                trees.Scale(joined(path, "skip"), 1.0 - part, skip),
-                trees.Scale(joined(path, "block"), part, block),
+                trees.Scale(joined(path, "skip"), 1.0 - weight, skip),
+                trees.Scale(joined(path, "block"), weight, block),
             ),
         )
 
@@ -56,14 +56,14 @@ class Residual(Module):
         return self.block.geometries(joined(path, "block"))
 
     def forward(self, x: Any) -> Any:
-        return between(x, applied(self.block, x), 1.0 / self.depth)
+        return interpolate(x, apply_part(self.block, x), 1.0 / self.depth)
 
     def extra_repr(self) -> str:
         return f"depth={self.depth}"
 
 
-def between(x: Any, y: Any, part: float) -> Any:
-    """`(1 − part) x + part y` of tensors, or of tuples part by part; for a part of at most 1/2, or 1."""
+def interpolate(x: Any, y: Any, weight: float) -> Any:
+    """`(1 − weight) x + weight y` of tensors, or of tuples part by part; for a weight of at most 1/2, or 1."""
     if isinstance(x, tuple):
-        return tuple(between(a, b, part) for a, b in zip(x, y, strict=True))
-    return torch.lerp(x, y, part)
+        return tuple(interpolate(a, b, weight) for a, b in zip(x, y, strict=True))
+    return torch.lerp(x, y, weight)

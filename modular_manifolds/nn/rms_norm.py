@@ -1,4 +1,4 @@
-"""The normalisation to unit size, with the constant that it really has."""
+"""RMS normalisation, with its Lipschitz constant."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from modular_manifolds.nn.leaf import Bond
 
 
 class RMSNorm(Bond):
-    """`x/√(mean(x²) + ε)`; sensitivity `1/√ε`, and outputs of rms norm below 1 whatever comes in.
+    """`x/√(mean(x²) + ε)`; sensitivity `1/√ε`, and outputs of rms norm below 1 for every input.
 
     With `r² = mean(x²)` over d features and `s = √(r² + ε)` the Jacobian is `(I − x xᵀ/(d s²))/s`. It is symmetric,
-    with eigenvalues 1/s and, along x, `(1 − r²/s²)/s`; all are at most 1/√ε, and 1/√ε is reached at x = 0. So the
+    with eigenvalues 1/s and, along x, `(1 − r²/s²)/s`. All are at most 1/√ε, which is attained at x = 0. So the
     constant holds if input and output are both in rms or both in l2. In linf and l1 it would be larger by a factor
-    that grows with √d: these spaces are refused. An input of rms norm r gives one of `r/√(r² + ε)`.
+    that grows with √d, so these norms are refused. An input of rms norm r has an output of rms norm `r/√(r² + ε)`.
 
     With the default ε = 1 the sensitivity is 1. The customary 1e-6 makes it 1000.
 
@@ -40,9 +40,9 @@ class RMSNorm(Bond):
         if vector_norm not in ("rms", "l2"):
             raise ArgumentError(
                 "RMSNorm(vector_norm)",
-                "must be rms or l2, where its Lipschitz bound does not grow with the features",
+                "must be rms or l2, for which its Lipschitz bound does not grow with the features",
                 repr(vector_norm),
-                "Name rms or l2 as the target_norm of the module in front of it.",
+                "Use rms or l2 as the target_norm of the module before it.",
             )
         space = Space(features, vector_norm)
         super().__init__(sensitivity=1 / math.sqrt(eps), source=space, target=space)
@@ -54,13 +54,13 @@ class RMSNorm(Bond):
         """A bound on `‖f(x)‖` for `‖x‖ ≤ radius`: `r/√(r² + ε)` in rms, never above 1; √d times as much in l2."""
         unit = 1.0 if self.vector_norm == "rms" else math.sqrt(self.features)
         root = math.sqrt(self.eps)
-        # r/√(r² + ε) grows with r; written so that no square overflows.
+        # r/√(r² + ε) grows with r; this form cannot overflow.
         size = 1 / math.hypot(1, root * unit / radius) if radius > 0 else 0.0
         return unit * min(1.0, size * (1 + 2.0**-50))
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        # A sum of d squares is relatively within γ_{d+1}, its root within half of that, and a mean, a sum
-        # with ε, a root, a quotient and a product follow: relative to outputs of at most this size.
+        # The relative error of a sum of d squares is at most γ_{d+1}, and of its root half of that. A mean, a sum
+        # with ε, a root, a quotient and a product follow. All are relative to the size of the output.
         terms = (self.features + 10) * torch.finfo(dtype).eps
         return terms / (1 - terms) * self.output_within(radius) if terms < 1 else math.inf
 

@@ -1,4 +1,4 @@
-"""Rotary positions: what a vector says of its place is the angle by which its pairs are turned."""
+"""Rotary position encoding: pairs of features are rotated by angles proportional to the position."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ BASES = Range("must be finite and above 1", lambda base: 1 < base < math.inf)
 
 
 class Rotary(Bond):
-    """Pair (x_i, x_{i+d/2}) at position p is turned by the angle `p · base^{−2i/d}`; shape (…, positions, d).
+    """Rotate the pair (x_i, x_{i+d/2}) at position p by the angle `p · base^{−2i/d}`; shape (…, positions, d).
 
-    An inner product of a turned query and a turned key depends on their places through their distance
-    alone. Every position is turned by an isometry of l2 and rms: sensitivity 1, and no size changes. In l1
-    and linf a turn by 45° has norm √2, so rms is the only space it takes.
+    The inner product of a rotated query and a rotated key depends on their positions only through the distance. A
+    rotation is an isometry of l2 and rms: the sensitivity is 1, and norms do not change. In l1 and linf a rotation by
+    45° has norm √2, so only rms is accepted.
 
     Args:
         head_features: d, even.
-        base: how slow the slowest pairs turn.
+        base: the larger, the slower the rotation of the last pairs.
 
     Raises:
         ArgumentError: `head_features` is not even and positive, or `base` is not finite and above 1.
@@ -39,20 +39,21 @@ class Rotary(Bond):
         if head_features % 2:
             raise ArgumentError(
                 "Rotary(head_features)",
-                "must be even, because features are turned in pairs",
+                "must be even, because features are rotated in pairs",
                 head_features,
                 "Choose another size of head.",
             )
         space = Space(head_features, "rms")
         super().__init__(source=space, target=space, leading=(POSITIONS,))
         self.head_features = head_features
-        self.base = check_number(base, BASES, argument="Rotary(base)", remedy="Leave it at 10000.")
-        # Not buffers: a cast of the network would round them twice, and a turn would no longer keep lengths.
+        remedy = "Leave it at 10000."
+        self.base: float = check_number(base, BASES, argument="Rotary(base)", remedy=remedy)
+        # Not buffers: a cast of the network would round them twice, and rotations would no longer preserve norms.
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def rounding_within(self, radius: float, dtype: torch.dtype) -> float:
-        # An entry is |x_i||cos| + |x_j||sin| at most, with a rounding each of table, product and sum: 2 eps
-        # of |x_i| + |x_j|, for both entries √2 times that, and |x_i| + |x_j| is √2 of the pair's length.
+        # An entry is at most |x_i||cos| + |x_j||sin|, with one rounding each of table, product and sum: an error of
+        # 2 eps (|x_i| + |x_j|), and √2 times that for both entries. |x_i| + |x_j| is at most √2 times the pair's norm.
         return 4.0 * torch.finfo(dtype).eps * radius
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,10 +64,10 @@ class Rotary(Bond):
         )
 
     def _turns(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of shape (positions, d/2), computed anew if none are long enough or of x's kind."""
+        """Cosines and sines of shape (positions, d/2), recomputed if the tables are too short or of another dtype."""
         positions, tables = x.shape[-2], self._tables
         if is_traced(x):
-            # A traced program is one for any number of positions, and what it computes is kept nowhere.
+            # A traced program serves any number of positions and stores no tables.
             return self._computed(positions, x)
         if (
             tables is None

@@ -1,4 +1,4 @@
-"""Tensors that stand in for others, on the meta device and in tracers of programs, and how a module tells them."""
+"""Tests for placeholder tensors: on the meta device, in fake tensors, and during tracing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def has_values(x: Tensor) -> bool:
 
 
 def has_sizes(x: Any) -> bool:
-    """Whether the sizes of `x` can be compared: to `torch.jit.trace` and `torch.fx` they are stand-ins."""
+    """Whether the sizes of `x` can be compared: for `torch.jit.trace` and `torch.fx` they are placeholders."""
     return isinstance(x, Tensor) and not _is_jit_traced()
 
 
 def is_traced(x: Any) -> bool:
-    """Whether a program is being made of the call with `x`: by a compiler, by export or by a tracer."""
+    """Whether the call with `x` is being recorded by a compiler, an export or a tracer."""
     return torch.compiler.is_compiling() or _is_jit_traced() or type(x) is not Tensor
 
 
 def sizes_of_the_network() -> AbstractContextManager[object]:
-    """Inside, sizes may be compared that are the network's: `torch.jit.trace` takes them for the input's, and warns."""
+    """A context for comparisons of sizes fixed by the network, without the warning of `torch.jit.trace`."""
     if not _is_jit_traced():
         return nullcontext()
     warning = torch.jit.TracerWarning  # pyright: ignore[reportPrivateImportUsage]

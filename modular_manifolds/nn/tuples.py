@@ -1,4 +1,4 @@
-"""Sums and multiples of outputs: tensors, or tuples of them part by part."""
+"""Sums and multiples of outputs, which are tensors or tuples of tensors."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def added(outputs: Sequence[Any]) -> Any:
+def sum_outputs(outputs: Sequence[Any]) -> Any:
     """The sum of tensors, or of tuples part by part."""
     if isinstance(outputs[0], tuple):
-        return tuple(added(list(parts)) for parts in zip(*outputs, strict=True))
+        return tuple(sum_outputs(list(parts)) for parts in zip(*outputs, strict=True))
     total = outputs[0]
     for each in outputs[1:]:
         total = total + each
     return total
 
 
-def scaled(factor: float, output: Any) -> Any:
-    """A tensor times a constant, or a tuple part by part."""
+def scale_output(factor: float, output: Any) -> Any:
+    """A tensor, or each tensor of a tuple, multiplied by a constant."""
     if isinstance(output, tuple):
-        return tuple(scaled(factor, part) for part in output)
+        return tuple(scale_output(factor, part) for part in output)
     return factor * output

@@ -1,4 +1,4 @@
-"""Windows that slide over an image: how many there are, and in how many of them an entry lies."""
+"""Sliding windows over an image: their number, and the number of windows that hold one entry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from modular_manifolds.arguments import whole
+from modular_manifolds.arguments import as_whole_number
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.nn.tracing import has_sizes
 
@@ -19,8 +19,7 @@ Pair = tuple[int, int]
 class Windows:
     """Windows of `kernel` entries every `stride`, over images of `size` with `padding` zeros at each side.
 
-    An image of C channels is a vector of C · height · width features, channel by channel, row by row: what
-    `flatten` makes of (C, height, width).
+    An image of C channels is a vector of C · height · width features: (C, height, width), flattened.
 
     Raises:
         ArgumentError: no window fits.
@@ -41,7 +40,7 @@ class Windows:
         stride: int | Pair,
         padding: int | Pair = 0,
     ) -> Windows:
-        """The windows that the arguments of the module `kind` name; one number stands for two."""
+        """The windows of a module `kind` with these arguments; one number is used for both directions."""
         windows = cls(
             _pair(size, f"{kind}(size)", least=1),
             _pair(kernel_size, f"{kind}(kernel_size)", least=1),
@@ -60,30 +59,30 @@ class Windows:
     @property
     def outputs(self) -> Pair:
         """`⌊(size + 2 padding − kernel)/stride⌋ + 1` windows in each direction."""
-        high, wide = (
+        height, width = (
             (size + 2 * padding - kernel) // stride + 1
             for size, kernel, stride, padding in zip(
                 self.size, self.kernel, self.stride, self.padding, strict=True
             )
         )
-        return high, wide
+        return height, width
 
     @property
     def overlap(self) -> int:
-        """In how many windows an entry lies at most: `min(⌈kernel/stride⌉, outputs)`, both directions multiplied.
+        """The largest number of windows that hold one entry: `min(⌈kernel/stride⌉, outputs)` in each direction.
 
-        The windows over one position begin in an interval of `kernel` positions, in which there are at
-        most ⌈kernel/stride⌉ multiples of `stride`.
+        The result is the product over both directions. The windows over one position begin in an interval of `kernel`
+        positions, which contains at most ⌈kernel/stride⌉ multiples of `stride`.
         """
-        high, wide = (
+        height, width = (
             min(-(-kernel // stride), outputs)
             for kernel, stride, outputs in zip(self.kernel, self.stride, self.outputs, strict=True)
         )
-        return high * wide
+        return height * width
 
     @property
     def entries(self) -> int:
-        """How many entries of one channel a window holds."""
+        """The number of entries of one channel in a window."""
         return self.kernel[0] * self.kernel[1]
 
     def images(self, x: Tensor, channels: int, *, argument: str) -> Tensor:
@@ -94,28 +93,28 @@ class Windows:
                 argument,
                 f"must have {features} features, {channels} channels of {self.size[0]} × {self.size[1]}",
                 tuple(x.shape),
-                "Put mm.Flatten() in front of it: images travel between modules as vectors.",
+                "Put mm.Flatten() before it: images are passed between modules as vectors.",
             )
         return x.reshape(-1, channels, *self.size)
 
     def vectors(self, y: Tensor, *, like: Tensor) -> Tensor:
         """A batch of images as vectors, with the leading dimensions of `like`."""
         features = (y.shape[1] * math.prod(self.outputs),)
-        # Not unpacked: to `torch.fx` the leading dimensions are one stand-in.
+        # Not unpacked: for `torch.fx` the leading dimensions are one placeholder.
         return y.reshape(like.shape[:-1] + features)
 
     def arguments(self) -> dict[str, object]:
-        """The arguments of `of` that say the same, without the padding."""
+        """The arguments of `of` that give these windows, without the padding."""
         return {"kernel_size": self.kernel, "size": self.size, "stride": self.stride}
 
 
 def _pair(value: Any, argument: str, *, least: int) -> Pair:
-    one = whole(value)
+    number = as_whole_number(value)
     # A tensor's size, a list and numpy's array of two numbers are pairs too.
-    given = list(value) if one is None and hasattr(value, "__iter__") else [one, one]
-    match [whole(each) for each in given]:
-        case [int(high), int(wide)] if min(high, wide) >= least:
-            return high, wide
+    values = list(value) if number is None and hasattr(value, "__iter__") else [number, number]
+    match [as_whole_number(each) for each in values]:
+        case [int(height), int(width)] if min(height, width) >= least:
+            return height, width
     raise ArgumentError(
         argument,
         f"must be one or two whole numbers of at least {least}",

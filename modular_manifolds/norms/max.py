@@ -28,5 +28,5 @@ class Max(Norm):
         return x.abs().sum(dim=MATRIX, keepdim=True)
 
     def _steepest(self, g: Tensor) -> Tensor:
-        # Alone, the sign of NaN is 0 and that of infinity 1, which would look like answers.
+        # sign(NaN) is 0 and sign(inf) is 1, which would look like valid directions; adding 0 · G makes them NaN.
         return g.sign().add_(g * 0).neg_()

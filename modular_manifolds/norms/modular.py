@@ -17,8 +17,8 @@ class ModularNorm:
     """`‖w‖ = max_i ‖w_i‖_i / share_i` over named weights.
 
     Unrolling the composition rules of Large et al. (2024) over the whole tree leaves one number a
-    weight, its share of the learning rate. A weight with share 0 is frozen: moving it at all is
-    infinitely long.
+    weight, its share of the learning rate. A weight with share 0 is frozen: every step of it has
+    infinite length.
 
     Args:
         norms: the norm of each weight, by path.
@@ -31,14 +31,14 @@ class ModularNorm:
     def value(self, weights: Mapping[str, Tensor]) -> Tensor:
         """`max_i ‖w_i‖_i / share_i`, a scalar."""
         self._check(weights)
-        parts = [_over(self.norms[k].value(w), self.shares[k]) for k, w in weights.items()]
-        return torch.stack([part.max() for part in parts]).max()
+        ratios = [_divide(self.norms[k].value(w), self.shares[k]) for k, w in weights.items()]
+        return torch.stack([ratio.max() for ratio in ratios]).max()
 
     def dual(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """`Σ_i share_i · dual_i(g_i)`, a scalar."""
         self._check(gradients)
-        parts = [self.shares[k] * self.norms[k].dual(g).sum() for k, g in gradients.items()]
-        return torch.stack(parts).sum()
+        terms = [self.shares[k] * self.norms[k].dual(g).sum() for k, g in gradients.items()]
+        return torch.stack(terms).sum()
 
     def steepest(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`share_i · steepest_i(g_i)` for each weight: unit length in this norm."""
@@ -55,7 +55,8 @@ class ModularNorm:
             )
 
 
-def _over(value: Tensor, share: float) -> Tensor:
+def _divide(value: Tensor, share: float) -> Tensor:
+    """`value / share`, with 0/0 = 0."""
     if share > 0:
         return value / share
     return torch.where(value > 0, torch.full_like(value, torch.inf), torch.zeros_like(value))

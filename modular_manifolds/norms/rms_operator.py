@@ -1,4 +1,4 @@
-"""The RMS to RMS operator norm: Muon with a step that fits the width of the layer."""
+"""The RMS to RMS operator norm: its steepest descent is Muon with a width-dependent step."""
 
 import math
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from modular_manifolds.norms.spectral import MSIGN_FLOOR, msign_accuracy, msign_
 class RMSOperator(Norm):
     """`√(in/out) · σ_max(X)` for X of shape (out, in), the operator norm from rms to rms.
 
-    Dual `√(out/in) · Σ σ_i`; steepest direction `−√(out/in) · msign(G)`, by `msign` with the accuracy
-    of `Spectral`. Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
+    Dual `√(out/in) · Σ σ_i`; steepest direction `−√(out/in) · msign(G)`, with the accuracy of `Spectral`.
+    Source: Large et al., "Scalable optimization in the modular norm" (2024), Linear.
     """
 
     source = "rms"

@@ -26,8 +26,8 @@ def check_capture(capturable: bool, roster: Roster, groups: Sequence[Mapping[str
     """Refuse a capture that would freeze a changing value.
 
     Raises:
-        ArgumentError: `capturable` is not set, a weight has no gradient or is on the CPU, a rate is not a tensor on the
-        device, or the weights or shares have changed since the previous step.
+        ArgumentError: `capturable` is not set, a weight has no gradient or is on the CPU, a rate is not a tensor on
+            the device, or the weights or shares have changed since the previous step.
     """
     if not capturable:
         _refuse("needs a capturable optimizer", "capturable=False", "Pass capturable=True.")

@@ -123,7 +123,7 @@ def _nonfinite(name: str, value: Tensor) -> NonFiniteError:
 
 
 def reached_units(gradient: Gradient, sums: list[float]) -> Tensor | None:
-    """Which units a finite gradient reaches; None if all. Entries may cancel in a sum of zero, so then the entries decide."""
+    """The units that a finite gradient reaches, as a mask; None if all. Entries may cancel in a sum of zero, so then the entries decide."""
     value, dims = gradient.value, gradient.weight.geometry.coupled_dims
     if dims == MATRIX and all(sums):
         return None

@@ -20,8 +20,9 @@ def network_of(net: Weighted) -> Weighted:
     """The network inside torch's wrappers, after checks that its weights can be stepped.
 
     Raises:
-        ArgumentError: `net` is not `Weighted`, or one of its weights has no values or is computed from
-        others. SharedWeightError: a weight stands at two places.
+        ArgumentError: `net` is not `Weighted`, or one of its weights has no values or is computed
+            from others.
+        SharedWeightError: a weight stands at two places.
     """
     network = check_network(net, argument="SteepestDescent(net)")
     check_weights(network, argument="SteepestDescent(net)")
@@ -33,8 +34,9 @@ def geometries_of(net: Weighted) -> dict[str, Geometry]:
     """The geometry of every logical matrix of `net`, by its name.
 
     Raises:
-        ArgumentError: `net` is not `Weighted`. UnconstrainedParameterError: a parameter
-        has no manifold and no other optimiser; the message names it.
+        ArgumentError: `net` is not `Weighted`.
+        UnconstrainedParameterError: a parameter has no manifold and no other optimiser; the message
+            names it.
     """
     net = network_of(net)
     geometries = dict(net.geometries())

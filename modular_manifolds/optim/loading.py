@@ -130,6 +130,7 @@ def state_by_weight(
 
 
 def _names(group: Mapping[str, Any]) -> list[Any]:
+    """The parameter names of a saved group; a malformed entry becomes a list with one element."""
     names = group.get("param_names")
     return list(names) if isinstance(names, list | tuple) else [names]
 

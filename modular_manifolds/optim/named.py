@@ -32,7 +32,9 @@ class Muon(SteepestDescent):
     Args:
         params: matrices, with or without names, or groups of them; other weights go into a group with `optimizer="adamw"`.
         lr: the learning rate.
-        momentum, nesterov, weight_decay: as in `SteepestDescent`.
+        momentum: as in `SteepestDescent`.
+        nesterov: as in `SteepestDescent`.
+        weight_decay: as in `SteepestDescent`.
         adjust_lr_fn: c for a matrix of shape (m, n), as in torch: `"original"` is √max(1, m/n), and `"match_rms_adamw"`
             is 0.2 √max(m, n). Both count rows as outputs. Matrices with one c form one parameter group, whose `weight_decay`
             is λ/c, because torch decays by `lr · λ`.
@@ -77,7 +79,8 @@ class ManifoldMuon(SteepestDescent):
         params: matrices, as in `Muon`.
         lr: how far a step moves a weight in the spectral norm.
         radius: the singular value of all weights.
-        momentum, nesterov: as in `SteepestDescent`.
+        momentum: as in `SteepestDescent`.
+        nesterov: as in `SteepestDescent`.
     """
 
     def __init__(
@@ -104,7 +107,8 @@ class MuonSphere(SteepestDescent):
     Args:
         params: nonzero matrices, as in `Muon`.
         lr: how far a step moves a weight in the spectral norm.
-        momentum, nesterov: as in `SteepestDescent`.
+        momentum: as in `SteepestDescent`.
+        nesterov: as in `SteepestDescent`.
     """
 
     def __init__(
@@ -126,7 +130,8 @@ class HypersphericalDescent(SteepestDescent):
     Args:
         params: nonzero vectors or matrices; groups as in `Muon`.
         lr: how far a step moves a weight, in the Frobenius norm.
-        momentum, nesterov: as in `SteepestDescent`.
+        momentum: as in `SteepestDescent`.
+        nesterov: as in `SteepestDescent`.
     """
 
     def __init__(
@@ -149,7 +154,10 @@ class NormalizedSGD(SteepestDescent):
 
     Args:
         params: vectors or matrices; groups as in `Muon`.
-        lr, momentum, nesterov, weight_decay: as in `SteepestDescent`.
+        lr: as in `SteepestDescent`.
+        momentum: as in `SteepestDescent`.
+        nesterov: as in `SteepestDescent`.
+        weight_decay: as in `SteepestDescent`.
     """
 
     def __init__(
@@ -174,7 +182,10 @@ class SignDescent(SteepestDescent):
 
     Args:
         params: vectors or matrices; groups as in `Muon`.
-        lr, momentum, nesterov, weight_decay: as in `SteepestDescent`.
+        lr: as in `SteepestDescent`.
+        momentum: as in `SteepestDescent`.
+        nesterov: as in `SteepestDescent`.
+        weight_decay: as in `SteepestDescent`.
     """
 
     def __init__(

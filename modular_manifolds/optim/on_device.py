@@ -48,7 +48,7 @@ def step_on_device(
         decays = _decay_momenta_(others, groups, state, ok)
         counts = [len(bucket.weights) for bucket in report.buckets]
         parts = (reached[: sum(counts)] if report.fallback_weights else reached).split(counts)
-        lengths = _lengths(report.buckets, groups, ok)
+        lengths = _step_lengths(report.buckets, groups, ok)
         gaps: list[Tensor] = []
         for bucket, use, part, length in zip(
             report.buckets, by_kernels, parts, lengths, strict=True
@@ -83,7 +83,7 @@ def step_on_device(
         step_fallback(fallback, groups, state, by_device)
 
 
-def _lengths(buckets: Sequence[Bucket], groups: Sequence[Group], ok: Tensor) -> list[Tensor]:
+def _step_lengths(buckets: Sequence[Bucket], groups: Sequence[Group], ok: Tensor) -> list[Tensor]:
     """The lengths of the steps, in shapes that broadcast over the stacks."""
     by_bucket: dict[int, Tensor] = {}
     for index in dict.fromkeys(bucket.group for bucket in buckets):

@@ -74,8 +74,9 @@ class SteepestDescent(Optimizer):
             if the wrapper cannot be seen, as for bare parameters. `print(opt.placement)` shows the choice.
 
     Raises:
-        ArgumentError: an argument is out of range. UnconstrainedParameterError: a parameter has no
-        manifold. `step` raises NonFiniteError for a NaN or infinite gradient, before any weight moves.
+        ArgumentError: an argument is out of range.
+        UnconstrainedParameterError: a parameter has no manifold. `step` raises NonFiniteError for a
+            NaN or infinite gradient, before any weight moves.
     """
 
     def __init__(
@@ -118,8 +119,8 @@ class SteepestDescent(Optimizer):
         self._solver = solver
         self._on_nonfinite = on_nonfinite
         self._capturable = bool(capturable)
-        self.skipped = 0
-        self.diagnoses = Diagnoses(list(self._geometries))
+        self.skipped: int = 0
+        self.diagnoses: Diagnoses = Diagnoses(list(self._geometries))
         """The outcome of each weight's last solve, by path; a weight that has not moved yet has none."""
         if capturable and not isinstance(lr, Tensor):
             device = groups[0]["params"][0].device
@@ -146,9 +147,9 @@ class SteepestDescent(Optimizer):
         """One step; `closure`, as in torch, computes the loss and its gradients again.
 
         Raises:
-            NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`; on an accelerator, a gradient of
-            the previous step. It has changed no weight, no momentum and no dual. UnconstrainedParameterError: a weight of
-            an adapted model has a gradient, but the plan does not claim it.
+            NonFiniteError: a gradient holds NaN or infinity and `on_nonfinite="raise"`; on an accelerator, a gradient
+                of the previous step. It has changed no weight, no momentum and no dual.
+            UnconstrainedParameterError: a weight of an adapted model has a gradient, but the plan does not claim it.
         """
         loss = None
         if closure is not None:
@@ -165,8 +166,8 @@ class SteepestDescent(Optimizer):
         A captured or compiled step cannot raise: call this regularly, such as at the end of an epoch.
 
         Raises:
-            NonFiniteError: a gradient held NaN or infinity and `on_nonfinite="raise"`. ArgumentError: an `lr`
-            tensor was larger than the plans allow.
+            NonFiniteError: a gradient held NaN or infinity and `on_nonfinite="raise"`.
+            ArgumentError: an `lr` tensor was larger than the plans allow.
         """
         self._read_reports(wait=True)
 
@@ -292,8 +293,8 @@ class SteepestDescent(Optimizer):
         and a post-hook sees the result.
 
         Raises:
-            ArgumentError: the state is not for these weights, or holds a setting that a step would refuse. Then nothing
-            has changed.
+            ArgumentError: the state is not for these weights, or holds a setting that a step would refuse. Then
+                nothing has changed.
         """
         checked: list[dict[str, Any]] = []
         before = {weight: dict(entries) for weight, entries in self.state.items()}

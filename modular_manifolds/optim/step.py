@@ -36,10 +36,12 @@ def take_step(
 
     Args:
         geometry: manifold and norm of the weights.
-        point, gradient: shape (*batch, m, n) or (n,).
+        point: shape (*batch, m, n) or (n,).
+        gradient: shape (*batch, m, n) or (n,).
         length: the length of the step in the norm, shape (*batch), or a number for one weight; or one for each unit, in
             a shape that broadcasts over the point.
-        solver, dual: as in `steepest`.
+        solver: as in `steepest`.
+        dual: as in `steepest`.
     """
     solution = steepest(geometry.manifold, geometry.norm, point, gradient, solver=solver, dual=dual)
     longest_step = length if isinstance(length, float) else None
@@ -58,8 +60,11 @@ def take_planned_step(
     """`take_step` by an existing plan for this shape, dtype and device.
 
     Args:
-        geometry, length, dual: as in `take_step`.
-        point, gradient: shape (*batch, m, n), in at least float32, of one dtype.
+        geometry: as in `take_step`.
+        length: as in `take_step`.
+        dual: as in `take_step`.
+        point: shape (*batch, m, n), in at least float32, of one dtype.
+        gradient: shape (*batch, m, n), in at least float32, of one dtype.
         longest_step: a bound on all lengths; None if there is none.
     """
     solution = carry_out(plan, point, gradient, dual)

@@ -47,7 +47,8 @@ def names_and_tensors(
     """The names and the tensors of one group. A parameter without a name is named after its position.
 
     Args:
-        params, names: the group's `params`, and its `param_names` or None.
+        params: the group's `params`.
+        names: the group's `param_names`, or None.
         index: the position of the group.
         where: the start of an error message.
 

@@ -26,7 +26,8 @@ class Weight:
         name: the path in the network, with the piece's name in brackets.
         parameter: the stored tensor that holds the weight.
         geometry: its manifold and norm.
-        group, place: `param_groups[group]["params"][place]` is the parameter.
+        group: `param_groups[group]["params"][place]` is the parameter.
+        place: `param_groups[group]["params"][place]` is the parameter.
         index: its number among the weights of all groups.
         path: the parameter's name.
         piece: the piece of the parameter; None for the whole parameter.

@@ -1,6 +1,6 @@
 """Steepest directions: one interface, one file a method, one table of pairs."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modular_manifolds.solvers.base import Solver as Solver
 from modular_manifolds.solvers.closed_form import NormSteepest as NormSteepest
@@ -23,17 +23,18 @@ from modular_manifolds.solvers.table import pairs as pairs
 from modular_manifolds.solvers.table import register as register
 from modular_manifolds.solvers.weighted_median import WeightedMedian as WeightedMedian
 
-
-def __getattr__(name: str) -> Any:
-    moved = ""
-    if name in (
-        "baselines",
-        "reference",
-        "ADMM",
-        "SPEL",
-        "DualAscent",
-        "Lyapunov",
-        "LyapunovProducts",
-    ):
-        moved = f": {BASELINES_MOVED}"
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{moved}")
+if not TYPE_CHECKING:
+    # Type checkers would take any name of a module that has this function.
+    def __getattr__(name: str) -> Any:
+        moved = ""
+        if name in (
+            "baselines",
+            "reference",
+            "ADMM",
+            "SPEL",
+            "DualAscent",
+            "Lyapunov",
+            "LyapunovProducts",
+        ):
+            moved = f": {BASELINES_MOVED}"
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{moved}")

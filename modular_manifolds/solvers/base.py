@@ -1,4 +1,4 @@
-"""The interface of a solver: a named, frozen way from (manifold, norm, point, gradient) to a Solution."""
+"""The interface of a solver: it maps (manifold, norm, point, gradient) to a Solution."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.linalg.surroundings import undisturbed
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.plan import PLANS, Plan, insist, number_of
+from modular_manifolds.solvers.plan import PLANS, Plan, number_of, solve_to_tolerance
 from modular_manifolds.solvers.solution import Solution, Status
 
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """Solves `min <G, A>` subject to `‖A‖ ≤ 1` and A tangent at W, for the pairs it is listed with.
+    """A solver of `min <G, A>` subject to `‖A‖ ≤ 1` and A tangent at W, for its pairs in the table.
 
-    Settings are fields. A solver answers `plan`: every choice is made there, once, on the host, and the plan then computes
-    without reading numbers back. A solver that must look at its numbers to go on answers `solve` instead; it waits for an
-    accelerator at every look and cannot be compiled there. On the CPU it is one operator of a compiled graph.
+    Settings are fields. A solver implements `plan`, which makes every choice once, on the host; the plan then computes
+    without reading numbers back. A solver whose loop depends on its numbers implements `solve` instead: it waits for an
+    accelerator at every read and cannot be compiled there. On the CPU it is one operator of a compiled graph.
     """
 
     name: ClassVar[str]
     reason: ClassVar[str]
-    """Why `select` would take it, as the end of a sentence that starts with its name."""
+    """The reason why `select` chooses it, as the end of a sentence that starts with its name."""
 
     half_the_digits: ClassVar[bool] = False
-    """Whether directions are tangent and of at most unit length to half the digits of the dtype only, not to
-    rounding, because directions that a gradient hardly has are magnified."""
+    """Whether directions are tangent, and of at most unit length, only to half the digits of the dtype: in directions
+    of tiny singular values of the gradient, rounding is amplified."""
 
     def __init_subclass__(cls) -> None:
+        """Wrap the subclass's `solve`, so that it runs at full precision and without gradients."""
         super().__init_subclass__()
         if "solve" in cls.__dict__:
             cls.solve = undisturbed(cls.solve)
@@ -44,7 +45,7 @@ class Solver(ABC):
     def __post_init__(self) -> None:
         for field in fields(self):
             argument, value = f"{type(self).__name__}({field.name})", getattr(self, field.name)
-            # Settings are told apart by their defaults.
+            # The type of the default decides which check a setting gets.
             match field.default:
                 case bool():
                     continue
@@ -56,12 +57,12 @@ class Solver(ABC):
             object.__setattr__(self, field.name, value)
 
     def serves(self, manifold: Manifold, norm: Norm) -> bool:
-        """Whether an instance may be passed for this pair although the table does not list it there."""
+        """Whether an instance may be passed for this pair although the table does not list it."""
         del manifold, norm
         return False
 
     def dual_shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The shape of the `dual` in solutions for weights of `shape`; None if the solver has none to start from."""
+        """The shape of the `dual` in solutions for weights of `shape`; None if the solver has no warm start."""
         del shape
         return None
 
@@ -73,10 +74,10 @@ class Solver(ABC):
         dtype: torch.dtype,
         device_type: str,
     ) -> Plan:
-        """How to solve for weights of `shape` (*batch, m, n) in `dtype`, at least float32, on a type of device."""
+        """The plan for weights of `shape` (*batch, m, n) in `dtype`, at least float32, on a type of device."""
         del shape, dtype, device_type
         if type(self).solve is Solver.solve:
-            raise NotImplementedError(f"{type(self).__name__} answers neither plan nor solve")
+            raise NotImplementedError(f"{type(self).__name__} implements neither plan nor solve")
         return HostPlan(getattr(self, "tolerance", None), self, manifold, norm)
 
     @undisturbed
@@ -90,11 +91,11 @@ class Solver(ABC):
     ) -> Solution:
         """The steepest direction at `point`; `dual` warm-starts an iterative solver, others ignore it.
 
-        Matrices in at least float32, of shape (*batch, m, n). It runs at full precision, whatever autocast and torch's
-        precision settings say, and records no derivatives. The direction is the caller's, who may write into it.
+        Tensors have shape (*batch, m, n) and at least float32. It runs at full precision, whatever autocast and torch's
+        precision settings say, and records no derivatives. The caller owns the direction and may write into it.
         """
         plan = self.plan(manifold, norm, tuple(point.shape), point.dtype, point.device.type)
-        return insist(plan, point, gradient, dual)
+        return solve_to_tolerance(plan, point, gradient, dual)
 
 
 def plan_for(
@@ -105,7 +106,7 @@ def plan_for(
     dtype: torch.dtype,
     device_type: str,
 ) -> Plan:
-    """`solver.plan(…)`, also if a compiler is tracing: it takes the plan as it is and does not trace its making."""
+    """`solver.plan(…)`; a compiler does not trace the call but takes the plan as a constant."""
     if not torch.compiler.is_compiling():
         return solver.plan(manifold, norm, shape, dtype, device_type)
     sizes = tuple(operator.index(size) for size in shape)
@@ -126,7 +127,7 @@ def _number_for(
 
 @dataclass(frozen=True)
 class HostPlan(Plan):
-    """The `solve` of a solver that decides on the host."""
+    """A plan that calls the `solve` of a solver that decides on the host."""
 
     solver: Solver
     manifold: Manifold
@@ -142,4 +143,4 @@ class HostPlan(Plan):
         return self.solver.solve(self.manifold, self.norm, point, gradient, dual)
 
     def __str__(self) -> str:
-        return "it decides on the host while it runs, and waits for a device at every decision"
+        return "it decides on the host while it runs, and waits for the device at every decision"

@@ -1,4 +1,4 @@
-"""The minimum of a convex function of one number, between two lines that lie below it.
+"""A bracket around the minimum of a convex function of one number, given by two lines below the function.
 
 `φ(λ) = ‖T + λN‖_nuc` for matrices T and N with `<N, T> = 0` and `‖N‖_F = 1`: every A with `‖A‖₂ ≤ 1` gives the line
 `−<T, A> − λ<N, A> ≤ φ(λ)`.
@@ -16,9 +16,9 @@ from modular_manifolds.linalg.matrices import inner
 
 @dataclass(frozen=True)
 class Line:
-    """`start + slope · λ ≤ φ(λ)`: the bound on φ by one direction in the ball; `multiplier` is the λ that gave it.
+    """The lower bound `start + slope · λ ≤ φ(λ)` by one direction in the ball, computed at λ = `multiplier`.
 
-    Direction of shape (*batch, m, n), the others (*batch, 1, 1).
+    The direction has shape (*batch, m, n), the numbers (*batch, 1, 1).
     """
 
     direction: Tensor
@@ -30,20 +30,20 @@ class Line:
     def of(cls, direction: Tensor, tangent: Tensor, n: Tensor, multiplier: Tensor) -> Line:
         return cls(direction, multiplier, -_number(tangent, direction), -_number(n, direction))
 
-    def where(self, ours: Tensor, other: Line) -> Line:
+    def where(self, mask: Tensor, other: Line) -> Line:
         return Line(
-            torch.where(ours, self.direction, other.direction),
-            torch.where(ours, self.multiplier, other.multiplier),
-            torch.where(ours, self.start, other.start),
-            torch.where(ours, self.slope, other.slope),
+            torch.where(mask, self.direction, other.direction),
+            torch.where(mask, self.multiplier, other.multiplier),
+            torch.where(mask, self.start, other.start),
+            torch.where(mask, self.slope, other.slope),
         )
 
 
 @dataclass(frozen=True)
 class Bracket:
-    """The two lines between which the minimum of φ lies, the lowest φ seen, and the λ that a warm start tries first.
+    """Two lines around the minimum of φ, the lowest φ so far (`best`), and the two λ that a warm start tries first.
 
-    Directions of shape (*batch, m, n), numbers (*batch, 1, 1) in float64.
+    Directions have shape (*batch, m, n), numbers (*batch, 1, 1) in float64.
     """
 
     low: Line
@@ -54,14 +54,14 @@ class Bracket:
 
     @classmethod
     def around_all(cls, tangent: Tensor, n: Tensor, best: Tensor, dual: Tensor | None) -> Bracket:
-        """The bracket that is known beforehand, by the lines `±λ` of `A = ∓N`.
+        """The initial bracket: the lines `±λ` of `A = ∓N`, which need only `‖N‖₂ ≤ 1`.
 
-        They need no more of N than `‖N‖₂ ≤ 1`. `best` is a bound on `φ(0)`, so a λ beyond it is not the minimum.
+        `best` is a bound on `φ(0)`, so the minimum has `|λ| ≤ best`.
         """
-        given = torch.zeros_like(best).expand(*best.shape[:-1], 2) if dual is None else dual
-        given = given.to(best)
+        starts = torch.zeros_like(best).expand(*best.shape[:-1], 2) if dual is None else dual
+        starts = starts.to(best)
         low, high = Line.of(n, tangent, n, -best), Line.of(-n, tangent, n, best)
-        first, second = given.split(1, dim=-1)
+        first, second = starts.split(1, dim=-1)
         return cls(low, high, best, first, second)
 
     def aim(self, i: int, *, meet_every: int) -> Tensor:
@@ -69,8 +69,8 @@ class Bracket:
 
         Args:
             i: the number of the round, from 0 on.
-            meet_every: every how many rounds the two lines meet at λ; in the others the chord of their slopes is zero
-                there. The former needs fewer rounds for a gap of 1e-2, the latter for 1e-6.
+            meet_every: in every `meet_every`-th round the two lines meet at λ; in the others the chord of their slopes
+                is zero at λ. The former needs fewer rounds for a gap of 1e-2, the latter for 1e-6.
         """
         left, right = _limits(self.low, self.high, self.best)
         if i == 0:
@@ -82,7 +82,7 @@ class Bracket:
         return aim.clamp(left, right)
 
     def closed(self, trial: Line, objective: Tensor) -> Bracket:
-        """The bracket with the line of a trial in the place of the end on its side."""
+        """The bracket in which the line of a trial replaces the end on its side."""
         return replace(
             self,
             low=trial.where(trial.slope <= 0, self.low),
@@ -93,12 +93,14 @@ class Bracket:
     def mix(self) -> Tensor:
         """The convex combination of the two directions with `<N, A> = 0`."""
         low, high = self.low, self.high
-        # Both slopes are zero only if N is: then the last trial is the low end, and nothing restricts it.
-        share = _safely(high.slope, high.slope - low.slope, 1.0).clamp(0, 1).to(low.direction.dtype)
-        return share * low.direction + (1 - share) * high.direction
+        # Both slopes are zero only if N is zero. There is no constraint then, and the last trial is the low end.
+        weight = (
+            _safely(high.slope, high.slope - low.slope, 1.0).clamp(0, 1).to(low.direction.dtype)
+        )
+        return weight * low.direction + (1 - weight) * high.direction
 
     def ends(self) -> Tensor:
-        """The two λ, shape (*batch, 1, 2), first the one at which φ is flatter."""
+        """The λ of the two ends, shape (*batch, 1, 2); the end with the smaller slope comes first."""
         low_first = self.low.slope.abs() <= self.high.slope.abs()
         first = torch.where(low_first, self.low.multiplier, self.high.multiplier)
         second = torch.where(low_first, self.high.multiplier, self.low.multiplier)
@@ -106,26 +108,26 @@ class Bracket:
 
 
 def _limits(low: Line, high: Line, best: Tensor) -> tuple[Tensor, Tensor]:
-    """The ends of the range of the minimum of φ: between the two λ, with neither line above `best`."""
+    """The range of λ that can hold the minimum: between the two ends, with neither line above `best`."""
     left = _safely(best - low.start, low.slope, -torch.inf)
     right = _safely(best - high.start, high.slope, torch.inf)
     return left.maximum(low.multiplier), right.minimum(high.multiplier)
 
 
 def _chord_is_zero(low: Line, high: Line) -> Tensor:
-    """The λ at which the slope would be zero if it rose evenly from the one λ to the other."""
-    ahead = high.slope * low.multiplier - low.slope * high.multiplier
-    return _safely(ahead, high.slope - low.slope, (low.multiplier + high.multiplier) / 2)
+    """The zero of the slope, interpolated linearly between the two ends."""
+    numerator = high.slope * low.multiplier - low.slope * high.multiplier
+    return _safely(numerator, high.slope - low.slope, (low.multiplier + high.multiplier) / 2)
 
 
 def _where_lines_meet(low: Line, high: Line) -> Tensor:
-    """The lowest point that the two lines allow: at a kink of φ, the kink."""
+    """The λ at which the two lines meet: the minimum itself if φ has a kink there."""
     middle = (low.multiplier + high.multiplier) / 2
     return _safely(low.start - high.start, high.slope - low.slope, middle)
 
 
 def _number(a: Tensor, b: Tensor) -> Tensor:
-    """`<A, B>`, summed in the dtype of the matrices, in float64."""
+    """`<A, B>`, summed in the dtype of the matrices and converted to float64."""
     return inner(a, b).double()
 
 

@@ -1,4 +1,4 @@
-"""The pairs whose steepest direction is one formula."""
+"""Solvers for pairs whose steepest direction is one formula."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from modular_manifolds.solvers.solution import Solution, Status
 
 @dataclass(frozen=True)
 class NormSteepest(Solver):
-    """Euclidean space: no constraint, so the norm's own steepest direction.
+    """The norm's own steepest direction, for Euclidean space, which has no constraint.
 
-    Gradient descent (Frobenius), sign descent (Max), Muon (Spectral, RMSOperator), Modula's embedding
+    This is gradient descent (Frobenius), sign descent (Max), Muon (Spectral, RMSOperator) and Modula's embedding
     (RowRMS).
 
     The gap is 0 if the norm's direction is exact. If it is an `msign` by polynomials, the gap is bounded
-    without singular values: it is at least the norm's accuracy, and more if many singular values too small for
-    the polynomials may carry much of the dual. A gap above the tolerance is NOT_CERTIFIED, as nothing
-    here is iterated. A direction by polynomials may be longer than one by the norm's accuracy.
+    without singular values: the bound is at least the norm's accuracy, and larger if singular values below the floor
+    of the polynomials may carry much of the dual. If the gap exceeds the tolerance, the status is NOT_CERTIFIED,
+    because nothing is iterated. The length of a direction by polynomials may exceed 1 by the norm's accuracy.
 
     Args:
-        tolerance: on the gap, if the norm's direction is approximate.
+        tolerance: the largest gap of a certified direction, if the norm's direction is approximate.
     """
 
     tolerance: float = 0.2
@@ -59,7 +59,7 @@ class NormSteepest(Solver):
 
 @dataclass(frozen=True)
 class NormSteepestPlan(Plan):
-    """The norm's own steepest direction, and its own bound on the gap."""
+    """A plan that takes the norm's own steepest direction and the norm's bound on the gap."""
 
     norm: Norm
     shape: tuple[int, ...]
@@ -69,7 +69,7 @@ class NormSteepestPlan(Plan):
         del point, dual
         direction = self.norm.steepest(gradient)
         gap = self.norm.shortfall(gradient, direction)
-        # An approximation that falls short has nothing to iterate.
+        # There is no iteration that could improve an approximate direction.
         shortfall = Status.NOT_CERTIFIED if self.norm.accuracy > 0.0 else Status.NOT_CONVERGED
         return Solution(direction, gap, tolerance=self.tolerance, shortfall=shortfall)
 
@@ -80,10 +80,10 @@ class NormSteepestPlan(Plan):
 
 @dataclass(frozen=True)
 class TangentGradient(Solver):
-    """Any manifold with the Frobenius norm: `−P(G)/‖P(G)‖_F`, P the tangent projection.
+    """`−P(G)/‖P(G)‖_F`, P the tangent projection, for any manifold with the Frobenius norm.
 
-    The tangent space is a Euclidean one, so the steepest direction is the projected gradient:
-    Riemannian gradient descent; on the sphere, hyperspherical descent.
+    The steepest direction in this norm is the projected gradient. This is Riemannian gradient descent; on the
+    sphere, hyperspherical descent.
     """
 
     name = "tangent-gradient"
@@ -103,10 +103,10 @@ class TangentGradient(Solver):
 
 @dataclass(frozen=True)
 class RowTangentGradient(Solver):
-    """Oblique or BalancedRows with RowRMS: hyperspherical descent on every row by itself.
+    """Hyperspherical descent on every row, for Oblique or BalancedRows with RowRMS.
 
-    The norm is the largest over rows and the constraint holds row by row, so each row goes its own
-    steepest way: `a_i = −√d P_i(g_i)/‖P_i(g_i)‖₂`.
+    The norm is the maximum over rows and the constraint holds row by row, so each row has its own
+    steepest direction `a_i = −√d P_i(g_i)/‖P_i(g_i)‖₂`.
     """
 
     name = "row-tangent-gradient"
@@ -126,11 +126,11 @@ class RowTangentGradient(Solver):
 
 @dataclass(frozen=True)
 class TangentPlan(Plan):
-    """The steepest direction of the norm for the tangent part of the gradient.
+    """A plan that takes the norm's steepest direction for the tangent part of the gradient.
 
     Args:
-        dim: the dimensions that norm and constraint couple: the whole matrix, or each row by itself.
-        on_host: whether numbers may be looked at if they can be read.
+        dim: the dimensions that norm and constraint couple: the whole matrix, or each row.
+        on_host: whether the host may read numbers of CPU tensors.
     """
 
     manifold: Manifold
@@ -148,7 +148,7 @@ class TangentPlan(Plan):
 
     def __str__(self) -> str:
         rows = "of every row by itself" if self.dim == -1 else "of the whole matrix"
-        again = "again if it is short" if self.on_host else "twice, as nothing is read to decide"
+        again = "again if it is short" if self.on_host else "twice, as the host reads no numbers"
         return f"it normalises the tangent part of the gradient {rows}, projected {again}"
 
 
@@ -160,23 +160,23 @@ def _tangent_part(
     dim: int | tuple[int, int],
     on_host: bool,
 ) -> Tensor:
-    """The tangent part of vectors of unit length, up to a factor; zero if it is no more than rounding."""
+    """The tangent part of vectors of unit length, up to a positive factor; zero if it is rounding error only."""
     tangent = manifold.tangent(point, unit)
     size = length(tangent, dim=dim)
     has_tangent_part = torch.logical_not(size <= projection_rounding(tangent))
-    short = has_tangent_part & (size < SHORT)
+    short = has_tangent_part & (size < REPROJECT_MAX_LENGTH)
     if on_host:
         if bool(short.any()):
-            tangent = _projected_again(manifold, point, tangent, size)
+            tangent = _project_again(manifold, point, tangent, size)
     else:
-        tangent = torch.where(short, _projected_again(manifold, point, tangent, size), tangent)
+        tangent = torch.where(short, _project_again(manifold, point, tangent, size), tangent)
     return torch.where(has_tangent_part, tangent, 0.0)
 
 
-def _projected_again(manifold: Manifold, point: Tensor, tangent: Tensor, size: Tensor) -> Tensor:
-    # Divided by its own length, the rounding of a projection may be as long as what is tangent.
+def _project_again(manifold: Manifold, point: Tensor, tangent: Tensor, size: Tensor) -> Tensor:
+    # After the division by a small length, the rounding of the first projection can be as long as the tangent part.
     return manifold.tangent(point, divide_safely(tangent, size))
 
 
-SHORT = 1e-2
-"""A tangent part shorter than this, of a vector of length 1, is projected once more."""
+REPROJECT_MAX_LENGTH = 1e-2
+"""The length of the tangent part of a unit vector below which it is projected a second time."""

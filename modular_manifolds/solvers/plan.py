@@ -1,4 +1,4 @@
-"""A plan: every choice of a solve, made on the host before any tensor is touched."""
+"""A plan: all choices of a solve, made on the host before any tensor is computed."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from modular_manifolds.solvers.solution import Solution, Status
 
 @dataclass(frozen=True)
 class Plan(ABC):
-    """How a solver computes the direction of weights of one shape on one kind of device; `print` it to read it.
+    """The method by which a solver computes directions for one shape on one type of device; `print` it to read it.
 
-    A plan is made from shapes, dtypes, the device's type and settings alone. It is immutable, and equal choices make
-    equal plans. `solve` sees matrices in at least float32, of shape (*batch, m, n); it runs inside
+    A plan depends on shapes, dtypes, the device's type and settings only. It is immutable, and equal choices make
+    equal plans. `solve` gets matrices of shape (*batch, m, n) in at least float32; it runs inside
     `linalg.surroundings.undisturbed`, which the optimiser, `mm.steepest` and `Solver.solve` enter.
     """
 
     tolerance: float | None
-    """The relative duality gap that the plan is made for; None if the solver stops by another rule."""
+    """The relative duality gap that the plan aims for; None if the solver stops by another rule."""
 
     decides_on_host: ClassVar[bool] = False
-    """Whether `solve` reads numbers of tensors in the host's memory, or has deeper plans; its graph then is one operator."""
+    """Whether `solve` reads numbers of CPU tensors, or the plan has deeper plans. A compiled graph then has one operator
+    for it."""
 
     gap_dtype: ClassVar[torch.dtype | None] = None
-    """The dtype of the gap; that of the point if None."""
+    """The dtype of the gap; None for the dtype of the point."""
 
     shortfall: ClassVar[Status] = Status.NOT_CONVERGED
     """The status if the gap is above the tolerance."""
@@ -45,15 +46,15 @@ class Plan(ABC):
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         """The steepest direction at `point`; `dual` warm-starts an iterative solver, others ignore it.
 
-        No number is read on the host and no branch depends on data, so a device is never waited for, unless the plan
-        says that it decides on the host. The direction is the caller's, who may write into it.
+        Unless `decides_on_host` is set, nothing is read on the host and no branch depends on data, so the host never
+        waits for the device. The caller owns the direction and may write into it.
         """
 
     def deeper(self, gap: float | None = None) -> Plan | None:
         """A plan with a smaller gap for more work; None if there is none.
 
         Args:
-            gap: the worst gap that this plan left, if it is known: how much deeper to go.
+            gap: the largest gap of this plan's solution, if known; it decides how much deeper the next plan is.
         """
         del gap
         return None
@@ -63,65 +64,69 @@ class Plan(ABC):
         """The plan in words, as a sentence without its full stop."""
 
 
-def insist(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
-    """Solve, read the gap, and go on with deeper plans until the gap is within the tolerance or no plan is deeper.
+def solve_to_tolerance(
+    plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = None
+) -> Solution:
+    """Solve, read the gap, and repeat with deeper plans until the gap is within the tolerance or no plan is deeper.
 
-    For tensors in the host's memory: on a device every look at the gap would wait.
+    Use it for CPU tensors: on an accelerator every read of the gap would wait.
     """
-    found = plan.solve(point, gradient, dual)
-    # Most plans have nothing deeper, and then the gap need not be read.
+    solution = plan.solve(point, gradient, dual)
+    # Most plans have no deeper plan; the gap is not read then.
     while type(plan).deeper is not Plan.deeper:
-        gap = float(found.gap.max())
-        following = None if gap <= (plan.tolerance or 0.0) else plan.deeper(gap)
-        if following is None:
+        gap = float(solution.gap.max())
+        deeper = None if gap <= (plan.tolerance or 0.0) else plan.deeper(gap)
+        if deeper is None:
             break
-        plan = following
-        found = plan.solve(point, gradient, dual)
-    return found
+        plan = deeper
+        solution = plan.solve(point, gradient, dual)
+    return solution
 
 
 def carry_out(plan: Plan, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
-    """Solve by the plan, and insist on its tolerance if numbers can be read without waiting for a device.
+    """Solve by the plan; on the CPU, to its tolerance, because reading the gap there does not wait.
 
-    In a compiled graph a solve in the host's memory is one operator, which decides as it would outside of the graph.
+    In a compiled graph a CPU solve is one operator with the same result as in eager mode.
     """
     if readable(point):
-        return insist(plan, point, gradient, dual)
+        return solve_to_tolerance(plan, point, gradient, dual)
     if not (plan.decides_on_host and compiled_on_host(point)):
         return plan.solve(point, gradient, dual)
-    direction, gap, after, iterations = _insist(point, gradient, dual, number_of(plan))
+    direction, gap, new_dual, iterations = _solve_as_operator(
+        point, gradient, dual, number_of(plan)
+    )
     return Solution(
         direction,
         gap,
         iterations,
         plan.tolerance,
-        None if plan.dual_shape is None else after,
+        None if plan.dual_shape is None else new_dual,
         plan.shortfall,
     )
 
 
 PLANS: Final[list[Plan]] = []
-"""Every plan that a compiled graph knows by its number."""
+"""Every plan in use by a compiled graph, which refers to it by its index."""
 
 
 @constant
 def number_of(plan: Plan) -> int:
-    """The place of the plan in `PLANS`. Equal plans have one number."""
+    """The index of the plan in `PLANS`. Equal plans have one index."""
     return number_in(PLANS, plan)
 
 
-@torch.library.custom_op("modular_manifolds::insist", mutates_args=())
-def _insist(
+@torch.library.custom_op("modular_manifolds::solve_to_tolerance", mutates_args=())
+def _solve_as_operator(
     point: Tensor, gradient: Tensor, dual: Tensor | None, number: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`insist` by the plan with this number: direction, gap, dual (empty if there is none) and iterations."""
-    found = undisturbed(insist)(PLANS[number], point, gradient, dual)
-    after = point.new_empty(0) if found.dual is None else found.dual.clone()
-    iterations = torch.tensor(int(found.iterations), device=point.device)
-    return found.direction.contiguous(), found.gap.contiguous(), after, iterations
+    """`solve_to_tolerance` by the plan with this number: direction, gap, dual (empty if there is none) and iterations."""
+    solution = undisturbed(solve_to_tolerance)(PLANS[number], point, gradient, dual)
+    new_dual = point.new_empty(0) if solution.dual is None else solution.dual.clone()
+    iterations = torch.tensor(int(solution.iterations), device=point.device)
+    return solution.direction.contiguous(), solution.gap.contiguous(), new_dual, iterations
 
 
-@_insist.register_fake
+@_solve_as_operator.register_fake
 def _(
     point: Tensor, gradient: Tensor, dual: Tensor | None, number: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

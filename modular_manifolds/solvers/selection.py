@@ -1,4 +1,4 @@
-"""The doors to the table: the steepest direction of a pair, its solver, and why."""
+"""The public functions on the table of pairs: `select`, `steepest` and `find_solver`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from modular_manifolds.solvers.base import Solver, plan_for
 from modular_manifolds.solvers.plan import Plan, carry_out
 from modular_manifolds.solvers.solution import Solution
 from modular_manifolds.solvers.table import find_pair
+from modular_manifolds.tables import Printable, Table
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The solver that `select` takes, why, and how it will compute; `print` it to read it.
+class Choice(Printable):
+    """The solver that `select` chose, the reason, and its plan; `print` it to read it.
 
     Args:
         others: names of the pair's other solvers.
-        place: the shape and the device that the plan is for, in words.
-        plan: how the solver will compute there; None if `select` was given no shape.
+        place: the shape and the device of the plan, in words.
+        plan: the solver's plan for them; None if `select` was called without a shape.
     """
 
     manifold: Manifold
@@ -35,7 +36,8 @@ class Choice:
     place: str = ""
     plan: Plan | None = None
 
-    def __str__(self) -> str:
+    def printed(self) -> list[Table | str]:
+        """The solver and the reason, the plan, and the other solvers, in one paragraph."""
         sentences = [
             f"{self.manifold} × {self.norm}: {self.solver.name}, because {self.solver.reason}."
         ]
@@ -43,7 +45,7 @@ class Choice:
             sentences.append(f"Plan for {self.place}: {self.plan}.")
         if self.others:
             sentences.append(f"Also available: {', '.join(self.others)}.")
-        return " ".join(sentences)
+        return [" ".join(sentences)]
 
 
 def select(
@@ -52,19 +54,22 @@ def select(
     shape: tuple[int, ...] | None = None,
     device: torch.device | str = "cpu",
 ) -> Choice:
-    """Answer "which solver would you use, why, and how would it compute?".
+    """The default solver of a pair, the reason for it, and how it computes for a shape and device.
 
-    Every pair has one default solver, for weights of all shapes on all devices. How it computes depends on shape and device:
-    whether a small matrix is decomposed, whether products are in bfloat16, whether kernels run. That is its plan.
+    Every pair has one default solver for all shapes and devices. Its plan depends on the shape and the device: whether
+    a small matrix is decomposed, whether products are in bfloat16, whether kernels run.
 
     Args:
-        manifold, norm: the pair.
-        shape: the weight's shape, (*batch, m, n) or (n,); without it the choice has no plan.
+        manifold: the pair.
+        norm: as `manifold`.
+        shape: the weight's shape, (*batch, m, n) or (n,); if None, the choice has no plan.
         device: the weight's device.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair; the message lists those that are. ShapeError: the
-        manifold has no points of this shape. ArgumentError: torch knows no such device.
+        UnsupportedPairError: no solver is known for the pair; the message lists the pairs that have
+            one.
+        ShapeError: the manifold has no points of this shape.
+        ArgumentError: torch does not know the device.
     """
     device_type = _device_type(device)
     pair = find_pair(manifold, norm)
@@ -88,27 +93,26 @@ def steepest(
     solver: str | Solver = "auto",
     dual: Tensor | None = None,
 ) -> Solution:
-    """The tangent direction of unit length that goes furthest downhill.
+    """The steepest descent direction: `argmin <G, A>` subject to `‖A‖ ≤ 1` and A tangent to `manifold` at `point`.
 
-    `argmin <G, A>` subject to `‖A‖ ≤ 1` and A tangent to `manifold` at `point`.
-
-    Finite arguments give a finite direction and gap. A point off its manifold is the caller's mistake: the direction is
-    then one for a point near it, and still of at most unit length. Only a point of Stiefel that is off by rounding to
-    bfloat16 or a little more is taken as it is; the direction may be 1.03 long there. Nothing is differentiated.
+    Finite arguments give a finite direction and gap. The point must be on the manifold. For a point off it, the
+    direction is that of a point close to it, still of at most unit length. A Stiefel point that is off by no more than
+    rounding to bfloat16 is used as it is, and the direction may have length 1.03. No derivative is recorded.
 
     Args:
         point: W on the manifold, shape (*batch, m, n) or (n,).
-        gradient: G, the same shape. If the dtypes differ, the work is done in the wider one.
-        solver: `"auto"`, a solver's name, or a `Solver` with settings of your own.
-        dual: the `dual` of an earlier Solution, to start from; a closed form ignores it.
+        gradient: G, the same shape. If the dtypes differ, the solve is in the wider one.
+        solver: `"auto"`, a solver's name, or a `Solver` with your own settings.
+        dual: the `dual` of an earlier Solution, as a warm start; a closed form ignores it.
 
     Returns:
-        A Solution; its `status` says whether the direction is certified, its `gap` how well.
+        A Solution; `status` says whether the direction is certified, and `gap` is its relative duality gap.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ShapeError: the shapes differ. NonFiniteError: the
-        gradient or the point holds NaN or infinity, and the solver decomposes it; the others give NaN, and a status
-        that is not CONVERGED.
+        UnsupportedPairError: no solver is known for the pair.
+        ShapeError: the shapes differ.
+        NonFiniteError: the gradient or the point holds NaN or infinity, and the solver decomposes
+            it; other solvers return NaN with a status other than CONVERGED.
     """
     if point.shape != gradient.shape:
         raise ShapeError(
@@ -123,29 +127,29 @@ def steepest(
     if w.dtype is not g.dtype:
         w, g = w.double(), g.double()
     chosen = find_solver(manifold, norm, solver)
-    wanted = None if dual is None else chosen.dual_shape(tuple(w.shape))
-    if dual is not None and wanted is not None and tuple(dual.shape) != wanted:
+    dual_shape = None if dual is None else chosen.dual_shape(tuple(w.shape))
+    if dual is not None and dual_shape is not None and tuple(dual.shape) != dual_shape:
         raise ShapeError(
             "steepest(dual)",
-            f"must have the shape {wanted} for {chosen.name}",
+            f"must have the shape {dual_shape} for {chosen.name}",
             tuple(dual.shape),
             "Pass the dual of a Solution for the same weight by the same solver, or leave it out.",
         )
     plan = plan_for(chosen, manifold, norm, tuple(w.shape), w.dtype, w.device.type)
-    found = _carry_out(plan, w, g, dual)
-    direction = restore(found.direction, point)
-    return found if direction is found.direction else replace(found, direction=direction)
+    solution = _carry_out(plan, w, g, dual)
+    direction = restore(solution.direction, point)
+    return solution if direction is solution.direction else replace(solution, direction=direction)
 
 
 _carry_out = undisturbed(carry_out)
 
 
 def find_solver(manifold: Manifold, norm: Norm, solver: str | Solver = "auto") -> Solver:
-    """The solver that `solver` names for this pair, or `solver` itself if it is one.
+    """The solver of this pair with the name `solver`, or `solver` itself if it is a `Solver`.
 
     Raises:
-        UnsupportedPairError: no solver is known for the pair. ArgumentError: the solver named is not one of
-        the pair's.
+        UnsupportedPairError: no solver is known for the pair.
+        ArgumentError: the pair has no solver of this name.
     """
     pair = find_pair(manifold, norm)
     if solver == "auto":
@@ -163,7 +167,7 @@ def _device_type(device: torch.device | str) -> str:
     except (RuntimeError, TypeError) as error:
         raise ArgumentError(
             "select(device)",
-            "must name a device that torch knows",
+            "must be a device that torch knows",
             repr(device),
             "Pass 'cpu' or 'cuda', or leave it out.",
         ) from error

@@ -1,4 +1,4 @@
-"""The steepest tangent direction of one small Stiefel weight by decompositions: few calls of torch."""
+"""The steepest tangent direction of one small Stiefel weight by one decomposition, with few torch calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import of_moderate_size, projection_rounding
+from modular_manifolds.linalg.matrices import projection_rounding, scale_unless_moderate
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.solution import Solution
@@ -16,24 +16,24 @@ from modular_manifolds.solvers.solution import Solution
 
 @dataclass(frozen=True)
 class DecomposedPlan(Plan):
-    """`A = −msign(G Wᵀ − W Gᵀ) W` by one decomposition of a small Γ in the host's memory.
+    """`A = −msign(G Wᵀ − W Gᵀ) W` by one decomposition of a small Γ on the CPU.
 
     Args:
         manifold: Stiefel, of any radius.
         unit: the spectral norm of the direction.
-        following: the plan that can have a smaller gap, if rounding in this precision is too coarse.
+        fallback: the plan whose deeper plans reach a smaller gap, if the rounding of this precision is too coarse.
     """
 
     manifold: Stiefel
     unit: float
-    following: Plan
+    fallback: Plan
 
     decides_on_host = True
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, wide = self.manifold.unit_tall(point)
-        g, size = of_moderate_size(gradient)
+        g, size = scale_unless_moderate(gradient)
         g = g.mT if wide else g
         size = float(torch.linalg.vector_norm(g)) if size is None else size
         a, gap = by_decomposition(w, g, size=size)
@@ -42,20 +42,21 @@ class DecomposedPlan(Plan):
         return Solution(a if self.unit == 1.0 else a.mul_(self.unit), gaps, 1, self.tolerance)
 
     def deeper(self, gap: float | None = None) -> Plan | None:
-        return self.following.deeper(gap)
+        return self.fallback.deeper(gap)
 
     def __str__(self) -> str:
         return "it decomposes Γ once, on the host"
 
 
 def by_decomposition(w: Tensor, g: Tensor, *, size: float) -> tuple[Tensor, float]:
-    """`A = −msign(G Wᵀ − W Gᵀ) W` of one tall matrix, and a bound on its relative duality gap.
+    """`A = −msign(G Wᵀ − W Gᵀ) W` for one tall matrix, and a bound on its relative duality gap.
 
-    Singular values that may be rounding give no direction: the gap is the most they may add up to. If m > 2n
-    it is found in an orthonormal basis of the columns of W and G, whatever the rank of G.
+    Singular values at the level of rounding are set to zero; the gap is a bound on their sum. If m > 2n, Γ is
+    decomposed in an orthonormal basis of the columns of W and G, for any rank of G.
 
     Args:
-        w, g: tall.
+        w: tall.
+        g: tall.
         size: `‖G‖_F`.
     """
     rows, columns = w.shape
@@ -63,20 +64,20 @@ def by_decomposition(w: Tensor, g: Tensor, *, size: float) -> tuple[Tensor, floa
         return torch.full_like(w, torch.nan), math.nan
     if rows <= 2 * columns:
         return _direction(w, g, size)
-    basis, inside = torch.linalg.qr(torch.cat((w, g), dim=1))
-    a, gap = _direction(inside[:, :columns], inside[:, columns:], size)
+    basis, coordinates = torch.linalg.qr(torch.cat((w, g), dim=1))
+    a, gap = _direction(coordinates[:, :columns], coordinates[:, columns:], size)
     return torch.mm(basis, a), gap
 
 
 def _direction(w: Tensor, g: Tensor, size: float) -> tuple[Tensor, float]:
     gamma = torch.mm(g, w.mT)
     gamma = gamma - gamma.mT
-    least = projection_rounding(w) * size
+    rounding = projection_rounding(w) * size
     u, sigma, vh = torch.linalg.svd(gamma)
-    if not float(sigma[-1]) > least:
-        u = u * (sigma > least)
+    if not float(sigma[-1]) > rounding:
+        u = u * (sigma > rounding)
     sign = torch.mm(u, vh)
-    lost, total = least * gamma.shape[0], float(sigma.sum())
-    gap = lost / total if total > lost else 0.0
-    # Skew but for rounding, which is taken out.
+    lost_sum, nuclear_norm = rounding * gamma.shape[0], float(sigma.sum())
+    gap = lost_sum / nuclear_norm if nuclear_norm > lost_sum else 0.0
+    # The sign is skew up to rounding; its skew part is taken.
     return torch.mm(sign.mT - sign, w).mul_(0.5), gap

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX
+from modular_manifolds.linalg.matrices import MATRIX, readable
 from modular_manifolds.linalg.products import (
+    SYMMETRY_MIN_COLUMNS,
     combined,
+    commuting,
     gram_product,
     multiply,
     plus_product,
@@ -23,13 +25,17 @@ class Lift(ABC):
     """`Γ = ½(G Wᵀ − W Gᵀ)` in an orthonormal basis, and the tangent A of a skew Ω given in that basis.
 
     Args:
-        w, g: the point and the gradient, tall, shape (*batch, m, n).
+        w: the point and the gradient, tall, shape (*batch, m, n).
+        g: the point and the gradient, tall, shape (*batch, m, n).
         gamma: 2Γ, shape (*batch, k, k).
     """
 
     w: Tensor
     g: Tensor
     gamma: Tensor
+
+    border = 0
+    """Γ is zero in the block of its last rows and columns of this number."""
 
     @abstractmethod
     def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
@@ -97,13 +103,18 @@ class ReducedLift(Lift):
         gamma = torch.nn.functional.pad(stacked, (0, columns))
         return cls(w, g, gamma - gamma.mT, free, stacked, info, factor)
 
+    @property
+    def border(self) -> int:
+        return self.w.shape[-1]
+
     def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         n = self.w.shape[-1]
-        column = _cubic(omega, omega.narrow(-1, 0, n))
+        column = _first_columns(omega, n)
         turn, fill = column.split(n, dim=-2)
         fill = fill.to(self.factor.dtype)
         fill = torch.linalg.solve_triangular(self.factor, fill, upper=True).to(turn.dtype)
-        a = combined(product(self.normal_free, fill), self.w, turn - turn.mT, beta=-1.0, alpha=-0.5)
+        a = product(self.normal_free, fill)
+        a = combined(a, self.w, turn - turn.mT, beta=-1.0, alpha=-0.5, over=True)
         return a, (self.stacked, column)
 
     def outcome(self) -> Tensor | None:
@@ -119,3 +130,14 @@ SPAN_ROUNDING = 16.0
 def _cubic(omega: Tensor, once: Tensor, *, sign: int = 1) -> Tensor:
     """`(3/2) Ω B + ½ Ω³ B` of `once = Ω B`: a contraction for `‖Ω‖₂ ≤ √3`, for Ω² is negative."""
     return combined(once, omega, multiply(omega, once), beta=1.5 * sign, alpha=0.5 * sign)
+
+
+def _first_columns(omega: Tensor, n: int) -> Tensor:
+    """The first n columns of `Ω (3/2 I + ½ Ω²)`; of a large Ω, blocks that symmetry gives are left out."""
+    left = omega.narrow(-1, 0, n)
+    if omega.dim() > 2 or n < SYMMETRY_MIN_COLUMNS or not readable(omega):
+        return _cubic(omega, left)
+    above, below = omega.split(n)
+    even = torch.cat((commuting(above, left), multiply(below, left))).mul_(0.5)
+    even.diagonal().add_(1.5)
+    return torch.cat((commuting(above, even, sign=-1), multiply(below, even)))

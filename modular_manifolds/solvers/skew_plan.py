@@ -14,7 +14,7 @@ from modular_manifolds.linalg.backend import certify_by_kernels_
 from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX, inner, projection_rounding, unit_length
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
-from modular_manifolds.linalg.polar_express import FULL, HALF, lowered
+from modular_manifolds.linalg.polar_express import BF16_MARGIN, FLOAT32_MARGIN, extended
 from modular_manifolds.linalg.skew_newton_schulz import SkewGap, SkewRun, skew_iterate
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
@@ -29,17 +29,21 @@ class PolynomialPlan(Plan):
     Args:
         manifold: Stiefel, of any radius.
         unit: the spectral norm of the direction.
-        rank, columns: of Γ; its rank is at most this.
+        rank: of Γ; its rank is at most this.
+        columns: of Γ; its rank is at most this.
         whole: Γ is m×m; else it is 2n×2n.
         on_host: points are checked, as their numbers lie in the host's memory.
         dtype: of all products but those of the polynomials.
         double_gram: the part of G off W is factored in float64, if Γ is 2n×2n.
         half: the polynomials' products are in bfloat16.
         kernels: they run on the Triton kernels.
-        accuracy, floor: what the polynomials reach, and for singular values of which part of the largest.
-        look, looks: which plan this is of how many.
+        accuracy: what the polynomials reach, and for singular values of which part of the largest.
+        floor: what the polynomials reach, and for singular values of which part of the largest.
+        look: which plan this is of how many.
+        looks: which plan this is of how many.
         start: the polynomials that a run for a higher floor began with.
-        polynomials, bound: what follows from these for the iteration and for its gap.
+        polynomials: what follows from these for the iteration and for its gap.
+        bound: what follows from these for the iteration and for its gap.
     """
 
     manifold: Stiefel
@@ -64,8 +68,8 @@ class PolynomialPlan(Plan):
 
     def __post_init__(self) -> None:
         if self.start:
-            room = HALF if self.half else FULL
-            polynomials = lowered(self.start, self.floor, self.accuracy, room)
+            room = BF16_MARGIN if self.half else FLOAT32_MARGIN
+            polynomials = extended(self.start, self.floor, self.accuracy, room)
         else:
             polynomials = schedule(self.accuracy, self.floor, half=self.half)
         bound = SkewGap.of(
@@ -87,7 +91,7 @@ class PolynomialPlan(Plan):
             if self.whole
             else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
         )
-        applied, omega, scale = self._polynomials_on(lift.gamma)
+        applied, omega, scale = self._polynomials_on(lift.gamma, lift.border)
         a, pair = lift.direction(omega)
         if self.kernels:
             bound = self.bound.numbers(2 * self._lift_rounding, 2 * projection_rounding(a))
@@ -104,7 +108,7 @@ class PolynomialPlan(Plan):
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
 
-    def _polynomials_on(self, gamma: Tensor) -> tuple[PolynomialPlan, Tensor, Tensor]:
+    def _polynomials_on(self, gamma: Tensor, border: int) -> tuple[PolynomialPlan, Tensor, Tensor]:
         """Ω and s of 2Γ, and the plan with the polynomials that made it.
 
         On the host the last polynomial for a large Γ is replaced by those for a lower floor, if Ω would leave too large a gap.
@@ -115,7 +119,7 @@ class PolynomialPlan(Plan):
                 gamma, self.polynomials, half=self.half, kernels=self.kernels
             )
             return self, omega, scale
-        run = SkewRun.begin(gamma, self.polynomials[:-1], half=self.half)
+        run = SkewRun.begin(gamma, self.polynomials[:-1], half=self.half, border=border)
         missing = run.missing() - (self.columns - self.rank)
         times = float(self.bound.expected(run.descent(), missing).amax()) / (self.tolerance or 1.0)
         applied = self

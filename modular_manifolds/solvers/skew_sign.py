@@ -23,26 +23,27 @@ class SkewSign(Solver):
     """`A = −msign(G Wᵀ − W Gᵀ) W` for a tall W of any shape; a wide one is handled as its transpose.
 
     Every tangent A is `Ω W` with Ω skew, of shape m×m; and by Parrott's theorem Ω can be chosen with
-    `‖Ω‖₂ = ‖A‖₂`. So the unit ball of the tangent space is the image of the unit ball of the skew matrices. There
-    `<G, ΩW> = <Γ, Ω>` with `Γ = ½(G Wᵀ − W Gᵀ)`, which the skew `−msign(Γ)` minimises: the value is `−‖Γ‖_nuc`.
+    `‖Ω‖₂ = ‖A‖₂`. So the unit ball of the tangent space is the image of the unit ball of the skew matrices. For
+    these `<G, ΩW> = <Γ, Ω>` with `Γ = ½(G Wᵀ − W Gᵀ)`. The skew `−msign(Γ)` minimises it, with the value `−‖Γ‖_nuc`.
 
     Γ has rank 2n at most. If m > 2n it is written in the orthonormal columns of `[W, G⊥ R⁻¹]`, with
     `C = WᵀG`, `G⊥ = G − WC` and `RᵀR = G⊥ᵀG⊥`:
 
         Γ = [[skew(C), −½Rᵀ], [½R, 0]]    of shape 2n×2n,    A = −(W Ω₁₁ + G⊥ R⁻¹ Ω₂₁).
 
-    A little is added to `G⊥ᵀG⊥`, as much as rounding may have taken: so the factor exists, and a direction that the
-    gradient hardly has gets less than its full step, never more.
+    A multiple of I as large as the rounding error is added to `G⊥ᵀG⊥`, so that its Cholesky factor exists. In directions
+    of tiny singular values of G⊥ the step is then shorter than its full length, never longer.
 
-    One small matrix on a CPU is decomposed (`DecomposedPlan`). Else Ω comes from polynomials (`PolynomialPlan`; in bfloat16
-    if Γ is large and the machine fast in it), is made exactly skew, and a last cubic step in the caller's precision
-    brings every singular value to at most 1: the direction is feasible to rounding, whatever the accuracy; if the
-    gradient lacks a rank, to half the digits, because `R⁻¹` magnifies the rounding of G⊥. `SkewGap` bounds the gap without
-    singular values. A deeper plan lowers the floor of the polynomials, and at last computes in float64.
+    One small matrix on a CPU is decomposed (`DecomposedPlan`). Otherwise Ω comes from polynomials (`PolynomialPlan`), in
+    bfloat16 if Γ is large and the machine has fast bfloat16. Ω is made exactly skew, and a last cubic step in the
+    caller's precision brings every singular value to at most 1. So the direction is feasible to rounding, whatever the
+    accuracy; to half the digits if the gradient is rank-deficient, because `R⁻¹` amplifies the rounding of G⊥. The gap
+    is bounded without singular values. A deeper plan lowers the floor of the polynomials, and finally computes in
+    float64.
 
     Args:
-        tolerance: on the relative duality gap.
-        max_iterations: how many plans may be tried; each lowers the floor by as much as the gap was too large.
+        tolerance: the largest relative duality gap of a certified direction.
+        max_iterations: the number of plans tried; each lowers the floor by the factor by which the gap was too large.
         backend: of the polynomials: `"auto"`, `"torch"`, or `"triton"` for the kernels, which run on cuda.
 
     Source: M. Solonko, A. Molozhavenko, M. Rakhuba, "Muon on the Stiefel Manifold Admits an Exact Closed-Form Update"
@@ -58,7 +59,7 @@ class SkewSign(Solver):
 
     half_the_digits = True
     name = "skew-sign"
-    reason = "the steepest direction is −msign(G Wᵀ − W Gᵀ) W, and its gap is known beforehand"
+    reason = "the steepest direction is −msign(G Wᵀ − W Gᵀ) W, and its gap is known in advance"
 
     def plan(
         self,
@@ -86,16 +87,16 @@ def _plan(
 ) -> Plan:
     rows, columns = sorted(shape[-2:], reverse=True)
     on_host, stack = device_type == "cpu", len(shape) > 2
-    whole = rows <= 2 * columns or (on_host and not stack and rows <= WHOLE_MAX_ROWS)
+    whole = rows <= 2 * columns or (on_host and not stack and rows <= UNREDUCED_MAX_ROWS)
     k = rows if whole else 2 * columns
     half = (
         dtype is torch.float32
-        and solver.tolerance >= HALF_MIN_TOLERANCE
-        and k >= LARGE_MIN_COLUMNS
+        and solver.tolerance >= BF16_MIN_TOLERANCE
+        and k >= BF16_MIN_COLUMNS
         and half_is_fast(device_type)
     )
     promise = promised(solver.tolerance, dtype, half=half)
-    large = k >= LARGE_MIN_COLUMNS
+    large = k >= BF16_MIN_COLUMNS
     double_gram = on_host and not whole and large
     plan = PolynomialPlan(
         solver.tolerance,
@@ -110,7 +111,7 @@ def _plan(
         half=half,
         kernels=resolve_on(solver.backend, device_type, dtype) == "triton",
         accuracy=promise.accuracy,
-        floor=max(promise.wanted / FLOOR, promise.lowest),
+        floor=max(promise.wanted / TOLERANCE_TO_FLOOR, promise.lowest),
         look=1,
         looks=max(1, solver.max_iterations),
     )
@@ -120,13 +121,13 @@ def _plan(
 
 
 DECOMPOSE_MAX_RANK = 32
-"""Up to this rank of Γ one decomposition costs less than the calls of all the products."""
-WHOLE_MAX_ROWS = 96
-"""Up to so many rows one Γ of m×m costs less than the calls that make it smaller."""
-FLOOR = 5
-"""The tolerance over the first floor. It suffices if few singular values are small. A processor sees in time if they are many; on
-an accelerator a bucket whose gap is too large gets a deeper plan."""
-LARGE_MIN_COLUMNS = 512
-"""The fewest columns of Γ at which bfloat16 is quicker, if the machine has hardware for it."""
-HALF_MIN_TOLERANCE = 1e-2
-"""The lowest tolerance for which bfloat16 is accurate enough."""
+"""The rank of Γ up to which one decomposition costs less than the calls of all the products."""
+UNREDUCED_MAX_ROWS = 96
+"""The number of rows of W up to which Γ of m×m costs less than the calls that reduce it to 2n×2n."""
+TOLERANCE_TO_FLOOR = 5
+"""The ratio of the tolerance to the floor of the first plan. It suffices if few singular values are small. If many are,
+the gap is too large, and a deeper plan follows: on the CPU in the same step, on an accelerator in a later one."""
+BF16_MIN_COLUMNS = 512
+"""The number of columns of Γ from which on bfloat16 is faster, if the machine has hardware for it."""
+BF16_MIN_TOLERANCE = 1e-2
+"""The smallest tolerance of the relative gap that bfloat16 reaches."""

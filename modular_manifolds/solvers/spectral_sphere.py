@@ -1,4 +1,4 @@
-"""The sphere or the spectral sphere with the spectral norm: one multiplier, found in a bracket."""
+"""A solver for the sphere and the spectral sphere with the spectral norm: one multiplier, found by bracketing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import NonFiniteError
-from modular_manifolds.linalg.matrices import MATRIX, inner, more_than_rounding, normalise
+from modular_manifolds.linalg.matrices import MATRIX, exceeds_rounding, inner, normalise
 from modular_manifolds.linalg.matrix_sign import msign
 from modular_manifolds.linalg.msign_gap import nuclear_bounds
 from modular_manifolds.manifolds.base import Manifold
@@ -22,29 +22,31 @@ from modular_manifolds.solvers.solution import Solution, relative_gap
 
 @dataclass(frozen=True)
 class SpectralSphereDual(Solver):
-    """`min <G, A>` subject to `‖A‖₂ ≤ 1` and `<N, A> = 0`, N the manifold's normal at W with `‖N‖_F = 1`.
+    """A solver of `min <G, A>` subject to `‖A‖₂ ≤ 1` and `<N, A> = 0`, N the normal at W with `‖N‖_F = 1`.
 
     On the sphere `N = W/‖W‖_F`; on the spectral sphere `N = u vᵀ`, the top singular pair of W.
 
-    Only the tangent part T of G counts, `<N, T> = 0`, at unit Frobenius norm. The dual is
+    Let T be the tangent part of G, `<N, T> = 0`, scaled to unit Frobenius norm. The dual is
     `max over λ of −φ(λ)`, `φ(λ) = ‖T + λN‖_nuc`, convex in one number, with slope `<N, msign(T + λN)>`. Every A in
     the ball bounds φ from below by a line, `φ(λ) ≥ −<T, A> − λ<N, A>`. A = ∓N lies in the ball, because
     `‖N‖₂ ≤ ‖N‖_F = 1`, and `<N, N> = 1`, `<T, N> = 0`: so `φ(λ) ≥ |λ|`, whatever the rank of N. At the minimum
-    `|λ| ≤ φ(λ) ≤ φ(0) ≤ √n`, n the smaller side. These two lines are the first ends of a bracket. A decomposition
-    gives another line, which takes the place of the end on its side. At the next λ
-    the slopes' chord is zero, or every third time the lines meet, and neither of them exceeds the lowest φ seen.
-    The mix of the two ends' directions with `<N, A> = 0` is feasible exactly, and descends nearly as far as the
-    dual allows: its gap against the lowest φ is the certificate.
+    `|λ| ≤ φ(λ) ≤ φ(0) ≤ √n`, n the smaller side. These two lines are the first ends of a bracket.
 
-    The dual is the two ends' λ, shape (*batch, 1, 2), the one with the smaller slope first. A warm start tries
-    it, then the other if that is still inside: for the same gradient the bracket is back in two decompositions.
+    Each round decomposes `T + λN`. Its line replaces the end on its side. The next λ is the zero of the chord of the
+    two slopes, or in every third round the point at which the lines meet, within the range in which neither line
+    exceeds the lowest φ so far. The convex combination of the two ends' directions with `<N, A> = 0` is exactly
+    feasible; its gap to the lowest φ is the certificate.
 
-    On an accelerator the bracket is closed by products alone, in a number of rounds that is fixed beforehand, and the
-    tolerance is 1e-2 at least. The lines always meet at the next λ.
+    The dual of a solution holds the two ends' λ, shape (*batch, 1, 2), the end with the smaller slope first. A warm
+    start tries the first, then the second if it is still in the range. For the same gradient it recovers the bracket
+    in two decompositions.
+
+    On an accelerator each round is an msign by matrix products. The number of rounds is fixed, the tolerance is at
+    least 1e-2, and the next λ is always the point at which the lines meet.
 
     Args:
         tolerance: stop when the relative duality gap is at most this.
-        max_iterations: decompositions at most.
+        max_iterations: the largest number of decompositions.
     """
 
     tolerance: float = 1e-6
@@ -74,13 +76,13 @@ class SpectralSphereDual(Solver):
 
 @dataclass(frozen=True)
 class ByDecompositions(Plan):
-    """Decompositions in float64 until the gap is within the tolerance: for matrices in the host's memory.
+    """A plan for the CPU: decompositions in float64 until the gap is within the tolerance.
 
     Args:
-        manifold: the one that names the normal.
+        manifold: gives the normal.
         length: the spectral norm of the direction.
-        max_iterations: decompositions at most.
-        shape_of_dual: of the two ends' λ.
+        max_iterations: the largest number of decompositions.
+        shape_of_dual: the shape of the two ends' λ.
     """
 
     manifold: Manifold
@@ -104,7 +106,7 @@ class ByDecompositions(Plan):
                     argument, "must be finite", "NaN or infinity", "Look where it came from."
                 )
         normal = n.to(g.dtype)
-        has_tangent_part = more_than_rounding(g - normal * inner(normal, g), dim=MATRIX)
+        has_tangent_part = exceeds_rounding(g - normal * inner(normal, g), dim=MATRIX)
         g = g.double()
         tangent = normalise(torch.where(has_tangent_part, g - n * inner(n, g), 0.0), dim=MATRIX)
         best = has_tangent_part.double() * min(point.shape[-2:]) ** 0.5
@@ -115,7 +117,7 @@ class ByDecompositions(Plan):
             if float(gap.max()) <= (self.tolerance or 0.0) or iterations >= self.max_iterations:
                 break
             aim = bracket.aim(iterations, meet_every=3)
-            bracket = bracket.closed(*_touching(tangent, n, aim))
+            bracket = bracket.closed(*_line_at(tangent, n, aim))
             iterations += 1
         return Solution(
             (self.length * a).to(gradient.dtype),
@@ -134,16 +136,18 @@ class ByDecompositions(Plan):
 
 @dataclass(frozen=True)
 class ByProducts(Plan):
-    """A fixed number of rounds, each an `msign` by polynomials in the dtype of the weight: nothing is read.
+    """A plan for accelerators: a fixed number of rounds, each an `msign` by polynomials in the dtype of the weight.
 
-    Divided by `1 + ε`, ε the accuracy of the msign, every direction lies in the ball, so it bounds φ by a line as an exact
-    one does. What the polynomials promise bounds φ from above. So the gap is a certificate, up to rounding.
+    Nothing is read on the host. Every direction is divided by `1 + ε`, ε the accuracy of the msign. It then lies in the
+    ball and bounds φ from below by a line. `nuclear_bounds` bounds φ from above. So the gap is a certificate, up to
+    rounding.
 
     Args:
-        manifold: the one that names the normal.
+        manifold: gives the normal.
         length: the spectral norm of the direction.
-        rounds: how often φ is touched.
-        accuracy, floor: those of the msign.
+        rounds: the number of values of λ that are tried.
+        accuracy: the arguments of the msign.
+        floor: as `accuracy`.
     """
 
     manifold: Manifold
@@ -153,29 +157,29 @@ class ByProducts(Plan):
     floor: float = 1e-3
 
     REACHED: ClassVar[float] = 1e-2
-    """The gap that five rounds reach from a cold start; 2e-3 to 5e-3 from 32 columns on."""
+    """The relative gap that five rounds reach from a cold start; 2e-3 to 5e-3 from 32 columns on."""
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         n = self.manifold.unit_normal(point, by_products=True)
         g = normalise(gradient, dim=MATRIX)
         tangent = g - n * inner(n, g)
-        has_tangent_part = more_than_rounding(tangent, dim=MATRIX)
+        has_tangent_part = exceeds_rounding(tangent, dim=MATRIX)
         tangent = normalise(torch.where(has_tangent_part, tangent, 0.0), dim=MATRIX)
-        # Divided by its own length, the rounding of a projection may be as long as what is tangent.
+        # After the division by a small length, the rounding of the first projection can be as long as the tangent part.
         tangent = normalise(tangent - n * inner(n, tangent), dim=MATRIX)
         best = has_tangent_part.double() * min(point.shape[-2:]) ** 0.5
         bracket = Bracket.around_all(tangent, n, best, dual)
         for i in range(self.rounds):
-            bracket = bracket.closed(*self._touching(tangent, n, bracket.aim(i, meet_every=1)))
+            bracket = bracket.closed(*self._line_at(tangent, n, bracket.aim(i, meet_every=1)))
         a = bracket.mix()
         a = a - n * inner(n, a)
         gap = relative_gap(-inner(tangent, a).double(), bracket.best)
-        # A comparison hides NaN.
+        # The comparisons in the bracket drop NaN, so it is restored here.
         a = torch.where(gap.isnan().unsqueeze(-1).unsqueeze(-1), torch.nan, a)
         return Solution(self.length * a, gap, self.rounds, self.tolerance, bracket.ends())
 
-    def _touching(self, tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
-        """The line of nearly `−msign(T + λN)`, which lies below φ, and an upper bound on φ(λ)."""
+    def _line_at(self, tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
+        """The line of `−msign(T + λN)/(1 + ε)`, which lies below φ, and an upper bound on φ(λ)."""
         x = tangent + multiplier.to(n.dtype) * n
         sign = msign(x, accuracy=self.accuracy, floor=self.floor)
         size = torch.linalg.vector_norm(x, dim=MATRIX)
@@ -184,7 +188,7 @@ class ByProducts(Plan):
         return line, nuclear.unsqueeze(-1).unsqueeze(-1)
 
     def deeper(self, gap: float | None = None) -> Plan | None:
-        """More rounds, closer to msign: gaps of 1e-3 and less."""
+        """A plan with eight rounds and a finer msign, for gaps of 1e-3 and less."""
         del gap
         finer = replace(self, rounds=8, accuracy=1e-4, floor=1e-5)
         return None if finer == self else finer
@@ -196,10 +200,10 @@ class ByProducts(Plan):
         )
 
 
-def _touching(tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
+def _line_at(tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
     """The line of `A = −msign(T + λN)`, which touches φ at λ, and φ(λ)."""
     u, sigma, vh = torch.linalg.svd(tangent + multiplier * n, full_matrices=False)
-    # If T has no direction of its own, msign has none either.
-    kept = (sigma > 1e-14 * sigma[..., :1]).to(u.dtype).unsqueeze(-2)
-    line = Line.of(-((u * kept) @ vh), tangent, n, multiplier)
+    # msign maps zero singular values to zero.
+    mask = (sigma > 1e-14 * sigma[..., :1]).to(u.dtype).unsqueeze(-2)
+    line = Line.of(-((u * mask) @ vh), tangent, n, multiplier)
     return line, sigma.sum(dim=-1)[..., None, None]

@@ -1,4 +1,4 @@
-"""The table of pairs: a manifold, a norm, the solvers of steepest descent there, and the method's name."""
+"""The table of pairs: for each manifold and norm, the solvers of steepest descent and the method's name."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ class Pair:
     """One row of the table.
 
     Args:
-        manifold, norm: the classes; weights of their subclasses are other pairs.
-        solvers: the solvers of the pair, its default first.
-        method: the name by which the literature knows steepest descent on this pair.
+        manifold: the classes; their subclasses form other pairs.
+        norm: as `manifold`.
+        solvers: the solvers of the pair, the default first.
+        method: the literature's name for steepest descent on this pair.
     """
 
     manifold: type[Manifold]
@@ -49,11 +50,11 @@ class Pair:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that `steepest(solver=...)` takes for this pair, besides "auto"."""
+        """The names that `steepest(solver=...)` accepts for this pair, besides "auto"."""
         return tuple(each.name for each in self.solvers)
 
     def solver(self, name: str) -> Solver:
-        """The solver of this name."""
+        """The solver with this name."""
         for each in self.solvers:
             if each.name == name:
                 return each
@@ -104,7 +105,7 @@ _PAIRS: Final[dict[Key, Pair]] = {
 
 
 def pairs() -> tuple[Pair, ...]:
-    """Every row of the table, those of `register` last."""
+    """All rows of the table; rows added by `register` come last."""
     return tuple(_PAIRS.values())
 
 
@@ -114,19 +115,20 @@ def register(
     *solvers: Solver,
     method: str = "",
 ) -> Pair:
-    """Add a pair of your own to the table; weights of this pair can then be optimised.
+    """Add your own pair to the table; weights of this pair can then be optimised.
 
     Args:
-        manifold, norm: the classes.
-        solvers: the solvers of the pair, its default first.
+        manifold: the classes.
+        norm: as `manifold`.
+        solvers: the solvers of the pair, the default first.
         method: the method's name, for tables.
 
     Returns:
         The new row.
 
     Raises:
-        ArgumentError: an argument is no class of manifolds or norms or no solver, no solver is given, or the pair is in
-        the table.
+        ArgumentError: `manifold` or `norm` is not a class of its kind, a solver is not a Solver,
+            there is no solver, or the pair is in the table already.
     """
     for argument, kind, base in (("manifold", manifold, Manifold), ("norm", norm, Norm)):
         if not (isinstance(kind, type) and issubclass(kind, base)):
@@ -147,9 +149,9 @@ def register(
     if known is not None:
         raise ArgumentError(
             "register(manifold, norm)",
-            "must be a pair that is not in the table",
+            "must be a pair that is not in the table yet",
             f"{known}, solved by {', '.join(known.names)}",
-            "Register a subclass of the manifold or of the norm for a solver of your own.",
+            "Register a subclass of the manifold or of the norm with your own solver.",
         )
     pair = Pair(manifold, norm, solvers, method)
     _PAIRS[manifold, norm] = pair
@@ -160,7 +162,7 @@ def find_pair(manifold: Manifold, norm: Norm) -> Pair:
     """The row of this manifold and norm, by their exact types.
 
     Raises:
-        UnsupportedPairError: the pair is not in the table; the message lists the pairs that are.
+        UnsupportedPairError: the pair is not in the table; the message lists the pairs of the table.
     """
     kinds = type(manifold), type(norm)
     pair = _PAIRS.get(kinds)
@@ -178,7 +180,7 @@ def _remedy(manifold: type[Manifold], norm: type[Norm]) -> str:
     for pair in pairs():
         if issubclass(manifold, pair.manifold) and issubclass(norm, pair.norm):
             return (
-                f"{pair} has one, which is not taken for subclasses. If it serves them too, call "
+                f"{pair} has a solver, which is not used for subclasses. If it is right for them too, call "
                 f"mm.solvers.register({manifold.__name__}, {norm.__name__}, {pair.solvers[0]})."
             )
     return f"Use one of {', '.join(map(str, pairs()))}."
@@ -187,7 +189,7 @@ def _remedy(manifold: type[Manifold], norm: type[Norm]) -> str:
 class Table(MutableMapping[Key, tuple[Solver, ...]]):
     """The solvers of each pair: `TABLE[mm.Stiefel, mm.Spectral]`, default first.
 
-    A view of the rows that `pairs` gives. To assign a row is deprecated: call `register`.
+    It is a view of the rows of `pairs`. Assigning a row is deprecated: call `register`.
     """
 
     def __getitem__(self, key: Key) -> tuple[Solver, ...]:

@@ -20,6 +20,7 @@ from modular_manifolds.specs.memory import check_memory
 from modular_manifolds.specs.whole import written_whole
 
 FORMAT: Final = 1
+"""The version of the file format."""
 KEY: Final = "modular_manifolds"
 """The key of this library's metadata in a safetensors file."""
 

@@ -49,7 +49,7 @@ class Document(BaseModel):
 
         Raises:
             SpecError: the file cannot be read, or a key or value is wrong; the message names the file and the
-            position in it.
+                position in it.
         """
         data = read(path)
         try:

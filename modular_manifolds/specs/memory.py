@@ -35,7 +35,9 @@ def check_memory(
 
     Args:
         needed: a lower bound on the memory, in bytes.
-        argument, seen, remedy: the parts of the error message.
+        argument: the parts of the error message.
+        seen: the parts of the error message.
+        remedy: the parts of the error message.
         error: the class of the error.
     """
     memory = machine_memory()

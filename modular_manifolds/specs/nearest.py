@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 MAX_NAME_LENGTH: Final = 100
+"""The largest number of characters of a name that is compared."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -61,8 +61,9 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
             max_weights: the largest number of weight entries; None for as many as fit into memory.
 
         Raises:
-            ArgumentError: an argument is out of range, or two modules do not fit; the message names the position in the
-            specification. SpecError: the network is larger than allowed; then nothing is built.
+            ArgumentError: an argument is out of range, or two modules do not fit; the message names the position in
+                the specification.
+            SpecError: the network is larger than allowed; then nothing is built.
         """
         self.check_size(Limits(max_modules, max_weights), where, bytes_each=TO_BUILD)
         return self.root.build(where)
@@ -74,7 +75,8 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
             bytes_each: the memory for each weight entry, in bytes; None if no memory is needed.
 
         Raises:
-            SpecError: the network is larger. ArgumentError: an argument is out of range.
+            SpecError: the network is larger.
+            ArgumentError: an argument is out of range.
         """
         argument = where or "the network"
         limits.check_modules(modules_of(self.root), argument)

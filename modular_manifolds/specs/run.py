@@ -23,6 +23,7 @@ from modular_manifolds.specs.override import Assignment, assign_, parse_assignme
 from modular_manifolds.specs.size import MOST_MODULES, Limits, weights_of
 
 FORMAT: Final = 1
+"""The version of the run format."""
 USUAL: Final[dict[DataName, ModelSpec]] = {
     "digits": SPECS["mlp"](name="mlp"),
     "cifar10": SPECS["mlp"](name="mlp"),
@@ -110,11 +111,13 @@ class RunSpec(Document, Spec):
         writes down.
 
         Args:
-            in_features, classes: the sizes of the data; those of the named data set by default.
+            in_features: the sizes of the data; those of the named data set by default.
+            classes: the sizes of the data; those of the named data set by default.
 
         Raises:
-            ArgumentError: the network cannot be built. SpecError: it is larger than the run allows, does not
-            take the data's features or does not give one output a class.
+            ArgumentError: the network cannot be built.
+            SpecError: it is larger than the run allows, does not take the data's features or does
+                not give one output a class.
         """
         sizes = self.data.sizes
         if in_features is not None and classes is not None:

@@ -25,8 +25,8 @@ def save(net: Module, path: str | Path) -> None:
     dtype, and the same tree.
 
     Raises:
-        SpecError: the network holds a class that is not of this library. CheckpointError: the file cannot be
-        written.
+        SpecError: the network holds a class that is not of this library.
+        CheckpointError: the file cannot be written.
     """
     network = check_declared(net, argument="save(net)")
     check_weights(network, argument="save(net)")

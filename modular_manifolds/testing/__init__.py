@@ -1,7 +1,7 @@
-"""Laws that a manifold, a norm, a solver or a module must pass: hold your own to them.
+"""Laws for manifolds, norms, solvers and modules: test your own classes by them.
 
-A law is a function that raises AssertionError and says what it measured; nothing here needs a test
-runner. One call tries them all:
+A law is a function that raises AssertionError with the measured value. No test runner is needed. One call
+checks all laws:
 
     from modular_manifolds import testing
 
@@ -10,10 +10,10 @@ runner. One call tries them all:
     testing.check_solver(MySolver(), MyManifold(), MyNorm(), testing.Sample(shape=(6, 3)))
     testing.check_module(MyBond())
 
-A Sample is a shape, a dtype, a seed and the accuracy to ask for if something is approximate by
-design. Take several: a single entry, a row, a column, tall, wide, square, a stack of matrices, a
-vector. `MANIFOLD_LAWS`, `NORM_LAWS`, `SOLVER_LAWS` and `MODULE_LAWS` hold the laws one by one, for
-pytest to parametrise over:
+A Sample is a shape, a dtype, a seed, and the accuracy of results that are approximate by design. Use
+several shapes: a single entry, a row, a column, tall, wide, square, a stack of matrices, a vector.
+`MANIFOLD_LAWS`, `NORM_LAWS`, `SOLVER_LAWS` and `MODULE_LAWS` are tuples of the laws, for pytest to
+parametrise over:
 
     @pytest.mark.parametrize("law", testing.MANIFOLD_LAWS)
     @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (6, 3), (3, 6), (4, 4), (2, 3, 5, 4), (7,)])

@@ -1,4 +1,4 @@
-"""Comparisons that say which law broke and what was measured."""
+"""Assertions whose messages name the law and the measured value."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 
 def at_most(measured: Tensor | float, allowed: Tensor | float, law: str) -> None:
-    """Assert `measured ≤ allowed`, entry by entry; NaN is never at most anything."""
+    """Assert `measured ≤ allowed` for every entry; NaN always fails."""
     worst = _worst_excess(measured, allowed)
     if worst is not None:
         raise AssertionError(f"{law}: measured {worst[0]:.6g}, allowed at most {worst[1]:.6g}")
 
 
 def at_least(measured: Tensor | float, required: Tensor | float, law: str) -> None:
-    """Assert `measured ≥ required`, entry by entry; NaN is never at least anything."""
+    """Assert `measured ≥ required` for every entry; NaN always fails."""
     worst = _worst_excess(required, measured)
     if worst is not None:
         raise AssertionError(f"{law}: measured {worst[1]:.6g}, required at least {worst[0]:.6g}")
 
 
 def _worst_excess(smaller: Tensor | float, larger: Tensor | float) -> tuple[float, float] | None:
-    """The pair of entries that breaks `smaller ≤ larger` most; None if none does."""
+    """The pair of entries that violates `smaller ≤ larger` most; None if no entry does."""
     left = torch.as_tensor(smaller, dtype=torch.float64).detach().cpu()
     right = torch.as_tensor(larger, dtype=torch.float64).detach().cpu()
     if bool((left <= right).all()):
@@ -39,8 +39,8 @@ def _worst_excess(smaller: Tensor | float, larger: Tensor | float) -> tuple[floa
 def close(actual: Tensor, expected: Tensor, *, tolerance: float, law: str) -> None:
     """Assert equal shape and dtype, and `‖actual − expected‖_∞ ≤ tolerance · max(‖expected‖_∞, tiny)`.
 
-    The tolerance is relative to the largest entry: an entry that should be zero may be off by the
-    rounding of its neighbours.
+    The tolerance is relative to the largest entry, because an entry that should be zero may have the rounding error
+    of the others.
     """
     largest = float(expected.abs().max()) if expected.numel() else 0.0
     torch.testing.assert_close(
@@ -62,18 +62,18 @@ def finite(x: Tensor, law: str) -> None:
 
 
 @contextmanager
-def untouched(law: str, **arguments: Tensor) -> Iterator[None]:
-    """Assert that what runs inside does not write into any of the arguments."""
-    before = {name: (each.clone(), each._version) for name, each in arguments.items()}
+def unchanged(law: str, **arguments: Tensor) -> Iterator[None]:
+    """A context that asserts that the code inside does not write into the arguments."""
+    copies = {name: (each.clone(), each._version) for name, each in arguments.items()}
     yield
     for name, each in arguments.items():
-        copy, version = before[name]
+        copy, version = copies[name]
         if each._version != version or not torch.equal(each, copy):
             raise AssertionError(f"{law}: '{name}' was written into")
 
 
-def apart(result: Tensor, law: str, **arguments: Tensor) -> None:
-    """Assert that `result` is not the memory of an argument: writing into it must be safe."""
+def separate_memory(result: Tensor, law: str, **arguments: Tensor) -> None:
+    """Assert that `result` shares no memory with an argument, so that writing into it is safe."""
     for name, each in arguments.items():
         if result.untyped_storage().data_ptr() == each.untyped_storage().data_ptr():
             raise AssertionError(f"{law}: the result shares its memory with '{name}'")

@@ -22,26 +22,28 @@ def draw_point(manifold: Manifold, sample: Sample, shape: tuple[int, ...] | None
 
 
 def draw_inner_point(manifold: Manifold, sample: Sample) -> Tensor:
-    """The point of the sample; if the manifold has a boundary, one well inside it."""
+    """The point of the sample; half of it, an interior point, if the manifold has a boundary."""
     point = draw_point(manifold, sample)
     return point / 2 if manifold.has_boundary else point
 
 
-def of_the_size_of(point: Tensor, x: Tensor) -> Tensor:
-    """`x` brought to the size of `point`, so that steps are counted in radii."""
+def scaled_to(point: Tensor, x: Tensor) -> Tensor:
+    """`x` scaled to the norm of `point`, so that step lengths are in radii."""
     return x * (torch.linalg.vector_norm(point) / torch.linalg.vector_norm(x))
 
 
-def tangent_of_size(manifold: Manifold, point: Tensor, x: Tensor) -> Tensor:
-    """The tangent part of `x` brought to the size of `point`.
+def scaled_tangent(manifold: Manifold, point: Tensor, x: Tensor) -> Tensor:
+    """The tangent part of `x`, after `x` is scaled to the norm of `point`.
 
-    Not normalised after the projection: if the tangent space is only zero, that would be noise.
+    It is not normalised after the projection, because in a tangent space of dimension zero it is rounding error.
     """
-    return manifold.tangent(point, of_the_size_of(point, x))
+    return manifold.tangent(point, scaled_to(point, x))
 
 
 def tangent_share(manifold: Manifold, w: Tensor, g: Tensor) -> Tensor:
-    """The smallest `‖P(G)‖/‖G‖` over the rows of each matrix, at least √ε; 1 for rows that are zero."""
-    part, whole = (torch.linalg.vector_norm(x, dim=-1) for x in (manifold.tangent(w, g), g))
-    share = torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 1.0)
+    """The smallest `‖P(G)‖/‖G‖` over the rows of each matrix, at least √ε; 1 for zero rows."""
+    tangent_length, length = (
+        torch.linalg.vector_norm(x, dim=-1) for x in (manifold.tangent(w, g), g)
+    )
+    share = torch.where(length > 0, tangent_length / torch.where(length > 0, length, 1.0), 1.0)
     return share.clamp(math.sqrt(torch.finfo(g.dtype).eps), 1.0).amin(dim=-1)

@@ -1,4 +1,4 @@
-"""Laws of every manifold. A law takes the manifold and a sample and raises AssertionError."""
+"""Laws of every manifold: functions of a manifold and a sample that raise AssertionError."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from torch import Tensor
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.linalg.matrices import as_matrices
 from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.testing.check import apart, at_least, at_most, close, equal, untouched
-from modular_manifolds.testing.draws import draw_point, of_the_size_of
+from modular_manifolds.testing.check import (
+    at_least,
+    at_most,
+    close,
+    equal,
+    separate_memory,
+    unchanged,
+)
+from modular_manifolds.testing.draws import draw_point, scaled_to
 from modular_manifolds.testing.measure import distance, size
 from modular_manifolds.testing.projection_laws import (
     projection_is_idempotent,
@@ -36,7 +43,7 @@ ManifoldLaw = Callable[[Manifold, Sample], None]
 
 
 def nan_is_not_hidden(manifold: Manifold, sample: Sample) -> None:
-    """A tensor with NaN gives NaN or an error, never a point that looks like any other."""
+    """A tensor with NaN gives NaN or an error, never a finite point."""
     point, x = draw_point(manifold, sample), sample.normal("x")
     x[..., 0] = torch.nan
     calls: dict[str, Callable[[], Tensor]] = {
@@ -55,22 +62,25 @@ def nan_is_not_hidden(manifold: Manifold, sample: Sample) -> None:
 def residual_sees_what_is_off(manifold: Manifold, sample: Sample) -> None:
     """`residual(x) ≥ d/√(mn)` for x at the relative distance `d = ‖x − project(x)‖/‖project(x)‖`."""
     point = draw_point(manifold, sample)
-    for off in (1e-3, 0.1, 0.9):
-        for x in ((1 + off) * point, point + off * of_the_size_of(point, sample.normal("x"))):
+    for relative_distance in (1e-3, 0.1, 0.9):
+        for x in (
+            (1 + relative_distance) * point,
+            point + relative_distance * scaled_to(point, sample.normal("x")),
+        ):
             projected = manifold.project(x)
             off_by = distance(x, projected) / size(projected)
-            least = off_by / math.sqrt(math.prod(sample.matrix_shape)) - sample.tolerance
-            law = f"{manifold}.residual of a point {off:g} off"
-            at_least(manifold.residual(x), least, law)
+            required = off_by / math.sqrt(math.prod(sample.matrix_shape)) - sample.tolerance
+            law = f"{manifold}.residual of a point {relative_distance:g} off"
+            at_least(manifold.residual(x), required, law)
 
 
 def batched_equals_looped(manifold: Manifold, sample: Sample) -> None:
-    """Each matrix of a stack is treated by itself; `residual` has the shape of the batch."""
-    batch, one = (2, 3), sample.matrix_shape
-    shape = (*batch, *one)
+    """Each matrix of a stack is treated independently; `residual` has the shape of the batch."""
+    batch, matrix_shape = (2, 3), sample.matrix_shape
+    shape = (*batch, *matrix_shape)
     point = draw_point(manifold, sample, shape)
-    x = of_the_size_of(point, sample.normal("x", shape))
-    # One matrix is much larger: a number taken over the whole stack would show.
+    x = scaled_to(point, sample.normal("x", shape))
+    # One matrix is much larger, so that a number computed over the whole stack would show.
     x[1, 2] *= 100.0
     step = manifold.tangent(point, x)
     results = {
@@ -82,13 +92,13 @@ def batched_equals_looped(manifold: Manifold, sample: Sample) -> None:
     equal(tuple(results["residual"].shape), batch, f"{manifold}.residual of a stack, shape")
     for i in range(batch[0]):
         for j in range(batch[1]):
-            alone = {
+            single = {
                 "project": manifold.project(x[i, j]),
                 "tangent": manifold.tangent(point[i, j], x[i, j]),
                 "retract": manifold.retract(point[i, j], step[i, j]),
                 "residual": manifold.residual(x[i, j]),
             }
-            for name, expected in alone.items():
+            for name, expected in single.items():
                 law = f"{manifold}.{name} of a stack equals one by one"
                 close(results[name][i, j], expected, tolerance=sample.tolerance, law=law)
 
@@ -99,7 +109,7 @@ def vectors_are_columns(manifold: Manifold, sample: Sample) -> None:
     try:
         manifold.check_shape((n,))
     except ShapeError:
-        return  # a manifold without vectors has said so
+        return  # the manifold refuses vectors
     column = draw_point(manifold, sample, (n, 1))
     x = sample.normal("x", (n, 1))
     point, v = column[:, 0], x[:, 0]
@@ -117,7 +127,7 @@ def vectors_are_columns(manifold: Manifold, sample: Sample) -> None:
 def arguments_are_not_written_into(manifold: Manifold, sample: Sample) -> None:
     """No method changes its arguments, and no result shares its memory with one."""
     point, x = draw_point(manifold, sample), sample.normal("x")
-    with untouched(f"{manifold}", point=point, x=x):
+    with unchanged(f"{manifold}", point=point, x=x):
         results = {
             "project": manifold.project(point),
             "tangent": manifold.tangent(point, x),
@@ -125,11 +135,11 @@ def arguments_are_not_written_into(manifold: Manifold, sample: Sample) -> None:
             "residual": manifold.residual(point),
         }
     for name, result in results.items():
-        apart(result, f"{manifold}.{name}", point=point, x=x)
+        separate_memory(result, f"{manifold}.{name}", point=point, x=x)
 
 
 def half_precision_stays_half_precision(manifold: Manifold, sample: Sample) -> None:
-    """bfloat16 in, bfloat16 out, computed in float32: off by bfloat16's own rounding only."""
+    """bfloat16 tensors give bfloat16 results, computed in float32: the only error is bfloat16's rounding."""
     half = torch.bfloat16
     point, x = draw_point(manifold, sample).to(half), sample.normal("x").to(half)
     wide_point, wide_x = point.float(), x.float()
@@ -138,15 +148,15 @@ def half_precision_stays_half_precision(manifold: Manifold, sample: Sample) -> N
         "tangent": (manifold.tangent(point, x), manifold.tangent(wide_point, wide_x)),
         "retract": (manifold.retract(point, x), manifold.retract(wide_point, wide_x)),
     }
-    for name, (found, expected) in pairs.items():
+    for name, (actual, expected) in pairs.items():
         law = f"{manifold}.{name} in bfloat16"
-        close(found, expected.to(half), tolerance=torch.finfo(half).eps, law=law)
+        close(actual, expected.to(half), tolerance=torch.finfo(half).eps, law=law)
     residual = manifold.residual(point)
     equal(residual.dtype, torch.float32, f"{manifold}.residual in bfloat16, dtype")
 
 
 def declared_bound_holds(manifold: Manifold, sample: Sample) -> None:
-    """No point has a singular value above `largest_singular_value`; it is infinite if there is none."""
+    """No point has a singular value above `largest_singular_value`, which is infinite if there is no bound."""
     bound = manifold.largest_singular_value(sample.shape)
     equal(bound < float("inf"), manifold.compact, f"{manifold}: bounded, and compact")
     for i in range(8):
@@ -154,23 +164,25 @@ def declared_bound_holds(manifold: Manifold, sample: Sample) -> None:
         largest = torch.linalg.matrix_norm(as_matrices(point, argument="point"), 2)
         law = f"{manifold}.largest_singular_value holds at every point"
         at_most(largest, bound * (1 + sample.tolerance), law)
-    # A point with all rows alike is as far from balanced as a point can be.
-    alike = manifold.project(torch.ones(sample.shape, dtype=sample.dtype, device=sample.device))
-    largest = torch.linalg.matrix_norm(as_matrices(alike, argument="point"), 2)
+    # A matrix of equal rows has the largest possible singular value for its row norms.
+    equal_rows = manifold.project(
+        torch.ones(sample.shape, dtype=sample.dtype, device=sample.device)
+    )
+    largest = torch.linalg.matrix_norm(as_matrices(equal_rows, argument="point"), 2)
     at_most(largest, bound * (1 + sample.tolerance), f"{manifold}.largest_singular_value holds")
 
 
 def declared_row_bound_holds(manifold: Manifold, sample: Sample) -> None:
-    """No row of a point is longer than `largest_row_norm`; it is infinite if there is no bound."""
+    """No row of a point is longer than `largest_row_norm`, which is infinite if there is no bound."""
     bound = manifold.largest_row_norm(sample.shape)
     equal(bound < float("inf"), manifold.compact, f"{manifold}: bounded rows, and compact")
     largest_value = manifold.largest_singular_value(sample.shape)
     law = f"{manifold}.largest_row_norm is no larger than largest_singular_value"
     equal(bound <= largest_value * (1 + sample.tolerance), True, law)
-    alike = torch.ones(sample.shape, dtype=sample.dtype, device=sample.device)
-    one = torch.zeros_like(alike)
-    one.reshape(-1)[0] = 1.0
-    for x in (*[sample.normal(f"point {i}") for i in range(8)], alike, one):
+    ones = torch.ones(sample.shape, dtype=sample.dtype, device=sample.device)
+    single_entry = torch.zeros_like(ones)
+    single_entry.reshape(-1)[0] = 1.0
+    for x in (*[sample.normal(f"point {i}") for i in range(8)], ones, single_entry):
         rows = as_matrices(manifold.project(x), argument="point").norm(dim=-1)
         law = f"{manifold}.largest_row_norm holds at every point"
         at_most(rows.amax(), bound * (1 + sample.tolerance), law)
@@ -180,18 +192,18 @@ def scaled_points_are_points(manifold: Manifold, sample: Sample) -> None:
     """`c · w` is a point of `scaled(c)` for every point w, and the bounds are multiplied by c."""
     for factor in (0.25, 3.0):
         try:
-            larger = manifold.scaled(factor)
+            scaled = manifold.scaled(factor)
         except ArgumentError:
-            return  # a manifold that cannot be scaled has said so
+            return  # the manifold cannot be scaled
         point = draw_point(manifold, sample)
-        law = f"{manifold}: {factor:g} times a point is on {larger}"
-        at_most(larger.residual(factor * point), sample.tolerance, law)
-        back = larger.scaled(1 / factor)
+        law = f"{manifold}: {factor:g} times a point is on {scaled}"
+        at_most(scaled.residual(factor * point), sample.tolerance, law)
+        back = scaled.scaled(1 / factor)
         at_most(back.residual(point), sample.tolerance, f"{manifold}: scaled back, {back}")
         for name in ("largest_singular_value", "largest_row_norm"):
-            found, expected = (getattr(m, name)(sample.shape) for m in (larger, manifold))
+            actual, expected = (getattr(m, name)(sample.shape) for m in (scaled, manifold))
             expected = expected * factor
-            same = found == expected or abs(found - expected) <= 1e-12 * expected
+            same = actual == expected or abs(actual - expected) <= 1e-12 * expected
             equal(
                 same, True, f"{manifold}.scaled({factor:g}).{name} is {factor:g} times that before"
             )
@@ -219,10 +231,10 @@ MANIFOLD_LAWS: Final[tuple[ManifoldLaw, ...]] = (
     declared_row_bound_holds,
     scaled_points_are_points,
 )
-"""All laws of a manifold, for a test to be parametrised over."""
+"""All laws of a manifold, for parametrised tests."""
 
 
 def check_manifold(manifold: Manifold, sample: Sample) -> None:
-    """Hold `manifold` to all of MANIFOLD_LAWS; raises AssertionError at the first that breaks."""
+    """Check all of MANIFOLD_LAWS; raises AssertionError at the first law that fails."""
     for law in MANIFOLD_LAWS:
         law(manifold, sample)

@@ -1,4 +1,4 @@
-"""Lengths and inner products, written out for the laws: nothing here comes from the norms under test."""
+"""Lengths and inner products for the laws, independent of the norms under test."""
 
 from __future__ import annotations
 

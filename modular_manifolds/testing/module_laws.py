@@ -1,7 +1,7 @@
-"""Laws of every module: the numbers it declares are tried against the function it computes.
+"""Laws of every module: its declared bounds are tested against the function it computes.
 
-Random search and gradient ascent find lower bounds: a law that passes has not proved the declared
-number, one that fails has refuted it.
+Random search and gradient ascent find lower bounds. A law that fails refutes the declared bound; a law that
+passes does not prove it.
 """
 
 from __future__ import annotations
@@ -15,59 +15,59 @@ from torch.func import functional_call, jvp
 
 from modular_manifolds.composition.budget import allocate
 from modular_manifolds.composition.radius import total
-from modular_manifolds.composition.sizes import reach, slope
+from modular_manifolds.composition.sizes import output_bound, slope
 from modular_manifolds.composition.tree import leaves
 from modular_manifolds.linalg.ascent import climb
 from modular_manifolds.linalg.snapshot import plain_surroundings, snapshot
 from modular_manifolds.nn import Composed, Geometry
 from modular_manifolds.nn.network import check_composed
-from modular_manifolds.testing.check import at_most, equal, untouched
+from modular_manifolds.testing.check import at_most, equal, unchanged
 from modular_manifolds.testing.sample import Sample
 from modular_manifolds.testing.trials import (
-    DRAWN,
+    TRIAL_INPUTS,
     Trial,
-    drawn,
-    flat,
-    largest_reach,
+    as_rows,
+    difference,
+    draw_inputs,
+    from_rows,
+    largest_output_bound,
+    map_parts,
     measure,
-    minus,
     of_size,
+    output_bounds,
     output_rounding,
     pairs,
-    part_by_part,
-    reaches,
-    shaped_like,
     sizes,
     slopes,
+    tensors_of,
     trials,
-    vectors,
 )
 
-ASCENTS, TURNS, STEPS = 16, 6, 3
-"""Pairs of each kind that climb; how often point and direction take turns; steps of a turn."""
+ASCENT_PAIRS, ASCENT_ROUNDS, STEPS_PER_ROUND = 16, 6, 3
+"""The number of pairs of each kind in gradient ascent; of rounds, each for point and direction; and of steps a round."""
 
 
 ModuleLaw = Callable[[Composed, Sample], None]
 
 
 def sensitivity_bounds_the_slope(module: Composed, sample: Sample) -> None:
-    """`‖f(x) − f(y)‖_target ≤ sensitivity · ‖x − y‖_source` for inputs near and far."""
+    """`‖f(x) − f(y)‖_target ≤ sensitivity · ‖x − y‖_source` for pairs of inputs close together and far apart."""
     for trial in trials(module, sample):
         for x, y in pairs(trial, sample):
-            apart = measure(minus(y, x), trial.source)
-            within = part_by_part(torch.maximum, sizes(x, trial.source), sizes(y, trial.source))
-            allowed = slopes(trial.tree, within) * (1 + sample.tolerance)
-            moved = measure(minus(module(y), module(x)), trial.target)
-            noise = output_rounding(trial, sample) * largest_reach(trial.tree, within)
+            separate_memory = measure(difference(y, x), trial.source)
+            radii = map_parts(torch.maximum, sizes(x, trial.source), sizes(y, trial.source))
+            allowed = slopes(trial.tree, radii) * (1 + sample.tolerance)
+            change = measure(difference(module(y), module(x)), trial.target)
+            noise = output_rounding(trial, sample) * largest_output_bound(trial.tree, radii)
             law = f"{trial}: sensitivity bounds the slope"
-            at_most(moved - noise, allowed * apart, law)
+            at_most(change - noise, allowed * separate_memory, law)
 
 
 def sensitivity_holds_in_the_unit_ball(module: Composed, sample: Sample) -> None:
     """`‖f(x) − f(y)‖ ≤ sensitivity · ‖x − y‖` for inputs in the unit ball.
 
-    A bond's own bound for inputs of norm 1 must not exceed the sensitivity that the bond declares. A typical slope,
-    which may be smaller than the bound, is a rate scale and no sensitivity.
+    A bond's own bound for inputs of norm 1 must not exceed its declared sensitivity. A typical slope, which may be
+    smaller than the bound, is a rate scale, not a sensitivity.
     """
     for leaf in leaves(module.tree()):
         if leaf.weight is None:
@@ -75,91 +75,98 @@ def sensitivity_holds_in_the_unit_ball(module: Composed, sample: Sample) -> None
             at_most(slope(leaf, 1.0), leaf.signature.sensitivity * (1 + sample.tolerance), law)
     for trial in trials(module, sample):
         allowed = slope(trial.tree, 1.0) * (1 + sample.tolerance)
-        noise = output_rounding(trial, sample) * total(reach(trial.tree, 1.0))
+        noise = output_rounding(trial, sample) * total(output_bound(trial.tree, 1.0))
         law = f"{trial}: sensitivity bounds the slope in the unit ball"
         for x, y in pairs(trial, sample):
             larger = torch.maximum(measure(x, trial.source), measure(y, trial.source))
             x, y = (_divided(each, larger.clamp_min(1.0)) for each in (x, y))
-            moved = measure(minus(module(y), module(x)), trial.target)
-            at_most(moved - noise, allowed * measure(minus(y, x), trial.source), law)
+            moved = measure(difference(module(y), module(x)), trial.target)
+            at_most(moved - noise, allowed * measure(difference(y, x), trial.source), law)
 
 
 def no_ascent_beats_the_sensitivity(module: Composed, sample: Sample) -> None:
-    """`‖f(x + d) − f(x)‖ ≤ sensitivity · ‖d‖` at the pairs that gradient ascent finds, with the length of each d kept.
+    """`‖f(x + d) − f(x)‖ ≤ sensitivity · ‖d‖` at the pairs that gradient ascent finds, with the norm of d fixed.
 
-    The point x climbs within twice its norm, and the direction of d turns, one after the other. In float64
-    the nearest pairs see a slope to about 1e-8: enough for GELU divided by 1.1289, off by 3.7e-6.
+    The point x ascends within twice its norm, then the direction of d, in turns. In float64 the closest pairs measure
+    a slope to about 1e-8, which would detect GELU divided by 1.1289, an error of 3.7e-6.
     """
     generator = sample.generator("ascent")
     for trial in trials(module, sample):
-        # Different rows for each kind, because the same row of two kinds may begin at the same point.
-        rows = [slice(i * ASCENTS % DRAWN, i * ASCENTS % DRAWN + ASCENTS) for i in range(DRAWN)]
-        begun = [
-            (
-                part_by_part(lambda part, some=some: part[some], x),
-                part_by_part(lambda part, some=some: part[some], y),
-            )
-            for some, (x, y) in zip(rows, pairs(trial, sample), strict=False)
+        # Different rows for each kind, because the same row of two kinds may start at the same point.
+        rows = [
+            slice(i * ASCENT_PAIRS % TRIAL_INPUTS, i * ASCENT_PAIRS % TRIAL_INPUTS + ASCENT_PAIRS)
+            for i in range(TRIAL_INPUTS)
         ]
-        first = part_by_part(lambda *parts: torch.cat(parts), *[x for x, _ in begun])
-        then = part_by_part(lambda *parts: torch.cat(parts), *[y for _, y in begun])
-        shaped = shaped_like(first)
-        x, d = flat(first), flat(minus(then, first))
-        size, apart = (measure(shaped(each), trial.source) for each in (2 * x, d))
+        starts = [
+            (
+                map_parts(lambda part, rows_of_kind=rows_of_kind: part[rows_of_kind], x),
+                map_parts(lambda part, rows_of_kind=rows_of_kind: part[rows_of_kind], y),
+            )
+            for rows_of_kind, (x, y) in zip(rows, pairs(trial, sample), strict=False)
+        ]
+        first = map_parts(lambda *parts: torch.cat(parts), *[x for x, _ in starts])
+        second = map_parts(lambda *parts: torch.cat(parts), *[y for _, y in starts])
+        to_inputs = from_rows(first)
+        x, d = as_rows(first), as_rows(difference(second, first))
+        size, separate_memory = (measure(to_inputs(each), trial.source) for each in (2 * x, d))
 
-        def moved(x: Tensor, d: Tensor, trial: Trial = trial, shaped: Any = shaped) -> Tensor:
-            return measure(minus(module(shaped(x + d)), module(shaped(x))), trial.target)
+        def change(
+            x: Tensor, d: Tensor, trial: Trial = trial, to_inputs: Any = to_inputs
+        ) -> Tensor:
+            return measure(difference(module(to_inputs(x + d)), module(to_inputs(x))), trial.target)
 
-        def length(rows: Tensor, trial: Trial = trial, shaped: Any = shaped) -> Tensor:
-            return measure(shaped(rows), trial.source).clamp_min(torch.finfo(sample.dtype).tiny)
+        def length(rows: Tensor, trial: Trial = trial, to_inputs: Any = to_inputs) -> Tensor:
+            return measure(to_inputs(rows), trial.source).clamp_min(torch.finfo(sample.dtype).tiny)
 
-        def at_most_as_large(x: Tensor, size: Tensor = size, length: Any = length) -> Tensor:
+        def limit_norm(x: Tensor, size: Tensor = size, length: Any = length) -> Tensor:
             return x * (size / length(x)).clamp(max=1).unsqueeze(-1)
 
-        def as_long(d: Tensor, apart: Tensor = apart, length: Any = length) -> Tensor:
-            return d * (apart / length(d)).unsqueeze(-1)
+        def restore_norm(
+            d: Tensor, separate_memory: Tensor = separate_memory, length: Any = length
+        ) -> Tensor:
+            return d * (separate_memory / length(d)).unsqueeze(-1)
 
-        walk, turn = size.unsqueeze(-1) / 4, apart.unsqueeze(-1) / 2
-        for _ in range(TURNS):
-            x, walk = climb(
-                lambda x, d=d: moved(x, d),
+        x_step, d_step = size.unsqueeze(-1) / 4, separate_memory.unsqueeze(-1) / 2
+        for _ in range(ASCENT_ROUNDS):
+            x, x_step = climb(
+                lambda x, d=d: change(x, d),
                 x,
-                walk,
-                rounds=STEPS,
+                x_step,
+                rounds=STEPS_PER_ROUND,
                 generator=generator,
-                keep=at_most_as_large,
+                keep=limit_norm,
             )
-            d, turn = climb(
-                lambda d, x=x: moved(x, d),
+            d, d_step = climb(
+                lambda d, x=x: change(x, d),
                 d,
-                turn,
-                rounds=STEPS,
+                d_step,
+                rounds=STEPS_PER_ROUND,
                 generator=generator,
-                keep=as_long,
+                keep=restore_norm,
             )
-        ends = (sizes(shaped(each), trial.source) for each in (x, x + d))
-        within = part_by_part(torch.maximum, *ends)
-        allowed = slopes(trial.tree, within) * apart
-        noise = output_rounding(trial, sample) * reaches(trial.tree, within)
+        ends = (sizes(to_inputs(each), trial.source) for each in (x, x + d))
+        radii = map_parts(torch.maximum, *ends)
+        allowed = slopes(trial.tree, radii) * separate_memory
+        noise = output_rounding(trial, sample) * output_bounds(trial.tree, radii)
         law = f"{trial}: no ascent beats the sensitivity"
-        at_most(moved(x, d) - noise, allowed * (1 + sample.tolerance), law)
+        at_most(change(x, d) - noise, allowed * (1 + sample.tolerance), law)
 
 
 def reach_bounds_the_output(module: Composed, sample: Sample) -> None:
-    """`‖f(x)‖ ≤ reach(‖x‖)`: sensitivities and offsets bound the sizes of outputs."""
+    """`‖f(x)‖ ≤ output_bound(‖x‖)`: sensitivities and offsets bound the norms of outputs."""
     for trial in trials(module, sample):
         rounding = sample.tolerance + output_rounding(trial, sample)
         for size in (0.0, 1e-3, 1.0, 30.0):
-            x = of_size(drawn(trial, sample, "x", DRAWN), trial.source, size)
-            allowed = total(reach(trial.tree, size)) * (1 + rounding) + sample.eps
-            law = f"{trial}: inputs of size {size:g} give outputs within reach"
+            x = of_size(draw_inputs(trial, sample, "x", TRIAL_INPUTS), trial.source, size)
+            allowed = total(output_bound(trial.tree, size)) * (1 + rounding) + sample.eps
+            law = f"{trial}: the bound on outputs for inputs of size {size:g}"
             at_most(measure(module(x), trial.target), allowed, law)
 
 
 def budget_bounds_the_change(module: Composed, sample: Sample) -> None:
     """Steps of unit modular norm move the output by at most `first_order`, to first order.
 
-    For inputs in the unit ball; the steps are tangent and random, and steepest for a random gradient.
+    Inputs are in the unit ball; steps are the tangent parts of steepest directions for random gradients.
     """
     geometries: dict[str, Geometry] = dict(module.geometries())
     budget = allocate(module.tree(), lr=1.0)
@@ -167,15 +174,17 @@ def budget_bounds_the_change(module: Composed, sample: Sample) -> None:
     for trial in trials(module, sample) if geometries else ():
         weights = {name: p.detach() for name, p in trial.net.named_parameters()}
         equal(set(weights), set(geometries), f"{trial}: parameters with a geometry")
-        x = of_size(drawn(trial, sample, "x", 64), trial.source, 1.0)
+        x = of_size(draw_inputs(trial, sample, "x", 64), trial.source, 1.0)
         for i in range(6):
             step = {
                 name: budget.shares[name] * _unit_step(geometries[name], w, sample, f"{name} {i}")
                 for name, w in weights.items()
             }
 
-            def forward(at: dict[str, Tensor], x: Any = x, net: nn.Module = trial.net) -> Any:
-                return functional_call(net, at, (x,))
+            def forward(
+                parameters: dict[str, Tensor], x: Any = x, net: nn.Module = trial.net
+            ) -> Any:
+                return functional_call(net, parameters, (x,))
 
             change = jvp(forward, (weights,), (step,))[1]
             law = f"{trial}: a step of unit length moves the output"
@@ -184,14 +193,14 @@ def budget_bounds_the_change(module: Composed, sample: Sample) -> None:
 
 
 def forward_writes_into_nothing(module: Composed, sample: Sample) -> None:
-    """The input and the weights are as they were after a call."""
+    """A call changes neither the input nor the weights."""
     net = cast("nn.Module", module)
     for trial in trials(module, sample):
-        x = drawn(trial, sample, "x", 4)
-        parts = vectors(x)
+        x = draw_inputs(trial, sample, "x", 4)
+        parts = tensors_of(x)
         inputs = {"input" if len(parts) == 1 else f"input_{i}": p for i, p in enumerate(parts)}
         weights = {name.replace(".", "_"): p for name, p in net.named_parameters()}
-        with untouched(f"{trial}", **inputs, **weights), torch.no_grad():
+        with unchanged(f"{trial}", **inputs, **weights), torch.no_grad():
             module(x)
 
 
@@ -203,34 +212,35 @@ MODULE_LAWS: Final[tuple[ModuleLaw, ...]] = (
     forward_writes_into_nothing,
     no_ascent_beats_the_sensitivity,
 )
-"""All laws of a module, for a test to be parametrised over."""
+"""All laws of a module, for parametrised tests."""
 
 
 def check_module(module: Composed, sample: Sample | None = None) -> None:
-    """Try to refute the mass, sensitivity, offset and spaces that `module` declares. A rate scale bounds nothing.
+    """Check all of MODULE_LAWS: try to refute the mass, sensitivity, offset and spaces that `module` declares.
 
-    A module that takes any space is tried in rms, l2, l1 and linf with `sample.shape[-1]` features.
-    Weights are taken as they are, so they must be on their manifolds (in Euclidean space: in their
-    unit ball). The module must be in the sample's dtype, float32 by default. It is checked in evaluation mode, on a copy
-    without hooks, and in the same way in every mode and precision that torch may be in.
+    A module that accepts any space is tested in rms, l2, l1 and linf with `sample.shape[-1]` features. The weights
+    must be on their manifolds (in Euclidean space: in their unit ball). The module must have the sample's dtype,
+    float32 by default. It is checked in evaluation mode, on a copy without hooks, independently of torch's global
+    settings. Rate scales are not checked, because they are not bounds.
 
     Raises:
-        AssertionError: a declared number is refuted; the message says what was measured.
-        ArgumentError: the module has no tree (see `Composed`), or takes a tuple of parts that may be anything, which
-        cannot be drawn at random, or a weight is complex or has no values yet. NonFiniteError: a weight holds NaN or infinity.
+        AssertionError: a declared number is refuted; the message gives the measured value.
+        ArgumentError: the module has no tree (see `Composed`), or its source is a tuple of open
+            spaces, for which no inputs can be drawn, or a weight is complex or has no values.
+        NonFiniteError: a weight holds NaN or infinity.
     """
     sample = Sample((7,), dtype=torch.float32) if sample is None else sample
-    # In a copy two weights in one memory would be apart.
-    inside = check_composed(module, argument="check_module(module)")
+    # Shared weights are checked here, because the copy separates them.
+    network = check_composed(module, argument="check_module(module)")
     with plain_surroundings(torch.device(sample.device)):
-        copied = snapshot(cast("nn.Module", inside)).requires_grad_()
+        network_copy = snapshot(cast("nn.Module", network)).requires_grad_()
         for law in MODULE_LAWS:
-            law(cast("Composed", copied), sample)
+            law(cast("Composed", network_copy), sample)
 
 
 def _divided(x: Any, by: Tensor) -> Any:
-    """Each input, a tensor or a tuple, over its own number."""
-    return part_by_part(lambda part: part / by.reshape(-1, *[1] * (part.dim() - 1)), x)
+    """Each input, a tensor or a tuple, divided by its own number."""
+    return map_parts(lambda part: part / by.reshape(-1, *[1] * (part.dim() - 1)), x)
 
 
 def _unit_step(geometry: Geometry, w: Tensor, sample: Sample, name: str) -> Tensor:
@@ -238,5 +248,5 @@ def _unit_step(geometry: Geometry, w: Tensor, sample: Sample, name: str) -> Tens
     noise = sample.normal(name, tuple(w.shape))
     step = geometry.manifold.tangent(w, geometry.norm.steepest(noise))
     length = geometry.norm.value(step)
-    shaped = length.reshape(length.shape + (1,) * (step.dim() - length.dim()))
-    return torch.where(shaped > 1e-3, step / shaped.clamp_min(1e-3), 0.0)
+    divisor = length.reshape(length.shape + (1,) * (step.dim() - length.dim()))
+    return torch.where(divisor > 1e-3, step / divisor.clamp_min(1e-3), 0.0)

@@ -1,4 +1,4 @@
-"""Laws of every norm. A law takes the norm and a sample and raises AssertionError."""
+"""Laws of every norm: functions of a norm and a sample that raise AssertionError."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.testing.check import (
-    apart,
     at_least,
     at_most,
     close,
     equal,
     finite,
-    untouched,
+    separate_memory,
+    unchanged,
 )
 from modular_manifolds.testing.measure import inner, vector_norm
 from modular_manifolds.testing.sample import SIZES, Sample
@@ -38,7 +38,7 @@ def is_positively_homogeneous(norm: Norm, sample: Sample) -> None:
 
 
 def is_definite(norm: Norm, sample: Sample) -> None:
-    """Zero has length zero; a single entry, however small, does not."""
+    """Zero has length zero; a matrix with one tiny entry has not."""
     zero = torch.zeros(sample.shape, dtype=sample.dtype, device=sample.device)
     single = zero.clone()
     single[..., -1] = 1e-30
@@ -90,7 +90,7 @@ def steepest_does_not_depend_on_size(norm: Norm, sample: Sample) -> None:
 
 
 def zero_gradient_gives_zero(norm: Norm, sample: Sample) -> None:
-    """No gradient, no step; never NaN."""
+    """The steepest direction of a zero gradient is zero, not NaN."""
     zero = torch.zeros(sample.shape, dtype=sample.dtype, device=sample.device)
     direction = norm.steepest(zero)
     equal(int(direction.count_nonzero()), 0, f"{norm}.steepest of zero, entries that are not zero")
@@ -99,17 +99,17 @@ def zero_gradient_gives_zero(norm: Norm, sample: Sample) -> None:
 def some_zeros_do_no_harm(norm: Norm, sample: Sample) -> None:
     """A gradient with zero entries, rows or columns gives a finite direction of at most unit length."""
     g = sample.normal("g")
-    holes = torch.where(sample.normal("where") > 0, g, 0.0)
+    with_zeros = torch.where(sample.normal("where") > 0, g, 0.0)
     single = torch.zeros_like(g)
     single[..., 0] = g[..., 0]
-    for each in (holes, single):
+    for each in (with_zeros, single):
         direction = norm.steepest(each)
         finite(direction, f"{norm}.steepest with zeros")
         at_most(norm.value(direction), 1 + sample.tolerance, f"{norm}.steepest with zeros, length")
 
 
 def nan_is_not_hidden(norm: Norm, sample: Sample) -> None:
-    """A gradient with NaN gives NaN or an error, never a number that looks like an answer."""
+    """A gradient with NaN gives NaN or an error, never a finite result."""
     g = sample.normal("g")
     g[..., 0] = torch.nan
     for name, method in (*_both(norm), ("steepest", norm.steepest)):
@@ -128,14 +128,14 @@ def measures_the_operator(norm: Norm, sample: Sample) -> None:
     for x in (w, norm.steepest(w)):
         allowed = constant * norm.value(x) * (1 + sample.rounding)
         for kind, v in _vectors(sample, shape[1], x).items():
-            reached = vector_norm(v @ x.mT, norm.target) / vector_norm(v, norm.source)
-            at_most(reached, allowed, f"{norm}.norm_constant holds for {kind} vectors")
+            ratio = vector_norm(v @ x.mT, norm.target) / vector_norm(v, norm.source)
+            at_most(ratio, allowed, f"{norm}.norm_constant holds for {kind} vectors")
 
 
 def batched_equals_looped(norm: Norm, sample: Sample) -> None:
-    """Each matrix of a stack is treated by itself; `value` and `dual` have the shape of the batch."""
-    batch, one = (2, 3), sample.matrix_shape
-    x = sample.normal("x", (*batch, *one))
+    """Each matrix of a stack is treated independently; `value` and `dual` have the shape of the batch."""
+    batch, matrix_shape = (2, 3), sample.matrix_shape
+    x = sample.normal("x", (*batch, *matrix_shape))
     x[1, 2] *= 100.0
     x[0, 1] = 0.0
     results = {"value": norm.value(x), "dual": norm.dual(x), "steepest": norm.steepest(x)}
@@ -143,14 +143,14 @@ def batched_equals_looped(norm: Norm, sample: Sample) -> None:
         equal(tuple(results[name].shape), batch, f"{norm}.{name} of a stack, shape")
     for i in range(batch[0]):
         for j in range(batch[1]):
-            alone = {
+            single = {
                 "value": norm.value(x[i, j]),
                 "dual": norm.dual(x[i, j]),
                 "steepest": norm.steepest(x[i, j]),
             }
-            for name, expected in alone.items():
+            for name, expected in single.items():
                 law = f"{norm}.{name} of a stack equals one by one"
-                # An iteration may magnify the rounding of a product that is summed in another order.
+                # An iteration may amplify the rounding of a product that is summed in another order.
                 tolerance = math.sqrt(sample.eps) if name == "steepest" else sample.rounding
                 close(results[name][i, j], expected, tolerance=tolerance, law=law)
 
@@ -164,32 +164,32 @@ def vectors_are_columns(norm: Norm, sample: Sample) -> None:
         "dual": (norm.dual(vector), norm.dual(column)),
         "steepest": (norm.steepest(vector), norm.steepest(column)[:, 0]),
     }
-    for name, (found, expected) in pairs.items():
+    for name, (actual, expected) in pairs.items():
         law = f"{norm}.{name} of a vector equals that of a column"
-        close(found, expected, tolerance=sample.rounding, law=law)
+        close(actual, expected, tolerance=sample.rounding, law=law)
 
 
 def arguments_are_not_written_into(norm: Norm, sample: Sample) -> None:
     """No method changes its argument, and no result shares its memory with it."""
     x = sample.normal("x")
-    with untouched(f"{norm}", x=x):
+    with unchanged(f"{norm}", x=x):
         results = {"value": norm.value(x), "dual": norm.dual(x), "steepest": norm.steepest(x)}
     for name, result in results.items():
-        apart(result, f"{norm}.{name}", x=x)
+        separate_memory(result, f"{norm}.{name}", x=x)
 
 
 def half_precision_is_computed_in_single(norm: Norm, sample: Sample) -> None:
-    """For bfloat16 `value` and `dual` are float32 and `steepest` is bfloat16: those of the float32 tensor.
+    """For bfloat16, `value` and `dual` are float32, and `steepest` is the rounded result for the float32 tensor.
 
-    The same operations in the same shapes give the same bits on every processor.
+    The same operations in the same shapes give the same bits on every processor, so the tolerance is 0.
     """
     half = torch.bfloat16
     x = sample.normal("x").to(half)
     wide = x.float()
     close(norm.value(x), norm.value(wide), tolerance=0.0, law=f"{norm}.value in bfloat16")
     close(norm.dual(x), norm.dual(wide), tolerance=0.0, law=f"{norm}.dual in bfloat16")
-    found, expected = norm.steepest(x), norm.steepest(wide).to(half)
-    close(found, expected, tolerance=0.0, law=f"{norm}.steepest in bfloat16")
+    actual, expected = norm.steepest(x), norm.steepest(wide).to(half)
+    close(actual, expected, tolerance=0.0, law=f"{norm}.steepest in bfloat16")
 
 
 NORM_LAWS: Final[tuple[NormLaw, ...]] = (
@@ -208,11 +208,11 @@ NORM_LAWS: Final[tuple[NormLaw, ...]] = (
     arguments_are_not_written_into,
     half_precision_is_computed_in_single,
 )
-"""All laws of a norm, for a test to be parametrised over."""
+"""All laws of a norm, for parametrised tests."""
 
 
 def check_norm(norm: Norm, sample: Sample) -> None:
-    """Hold `norm` to all of NORM_LAWS; raises AssertionError at the first that breaks."""
+    """Check all of NORM_LAWS; raises AssertionError at the first law that fails."""
     for law in NORM_LAWS:
         law(norm, sample)
 
@@ -222,7 +222,7 @@ def _both(norm: Norm) -> tuple[tuple[str, Callable[[Tensor], Tensor]], ...]:
 
 
 def _vectors(sample: Sample, size: int, w: Tensor) -> dict[str, Tensor]:
-    """Vectors among which the extreme ones of rms, l2, l1 and linf are found, for the matrix `w`."""
+    """Vectors that attain, or nearly attain, the operator norms of the matrix `w` in rms, l2, l1 and linf."""
     random = sample.normal("vectors", (64, size))
     return {
         "random": random,

@@ -1,4 +1,4 @@
-"""A projection gives the nearest point, and its slope is the projection to the tangent space."""
+"""Laws of projections: they give the nearest point, and their derivative is the tangent projection."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from modular_manifolds.testing.check import at_most, close, equal, finite
 from modular_manifolds.testing.draws import (
     draw_inner_point,
     draw_point,
-    of_the_size_of,
-    tangent_of_size,
+    scaled_tangent,
+    scaled_to,
 )
 from modular_manifolds.testing.measure import distance, inner, size
 from modular_manifolds.testing.sample import Sample
 
 
 def random_points_are_points(manifold: Manifold, sample: Sample) -> None:
-    """`random` gives a point of the shape and dtype asked for, the same one for the same generator."""
+    """`random` gives a point of the requested shape and dtype, and the same point for the same generator."""
     point = draw_point(manifold, sample)
     law = f"{manifold}.random"
     equal(
@@ -30,7 +30,7 @@ def random_points_are_points(manifold: Manifold, sample: Sample) -> None:
 
 def projection_lands_on_the_manifold(manifold: Manifold, sample: Sample) -> None:
     """The residual of `project(x)` is at rounding level, also for zeros and for very small and large x."""
-    for kind, x in _awkward(sample).items():
+    for kind, x in _inputs_of_all_sizes(sample).items():
         law = f"{manifold}.project of {kind} entries"
         projected = manifold.project(x)
         finite(projected, law)
@@ -45,7 +45,7 @@ def projection_is_idempotent(manifold: Manifold, sample: Sample) -> None:
 
 
 def projection_is_nearest(manifold: Manifold, sample: Sample) -> None:
-    """No random point, and no point beside the projection, is nearer to x."""
+    """No random point, and no point close to the projection, is nearer to x."""
     x = sample.normal("x")
     projected = manifold.project(x)
     nearest = distance(x, projected)
@@ -55,7 +55,7 @@ def projection_is_nearest(manifold: Manifold, sample: Sample) -> None:
         for _ in range(32)
     ]
     for i, radii in enumerate((1e-3, 1e-2, 0.1, 1.0)):
-        step = radii * tangent_of_size(manifold, projected, sample.normal(f"step {i}"))
+        step = radii * scaled_tangent(manifold, projected, sample.normal(f"step {i}"))
         others += [manifold.retract(projected, step), manifold.retract(projected, -step)]
     for other in others:
         allowed = distance(x, other) + sample.tolerance * (size(x) + size(other))
@@ -63,7 +63,7 @@ def projection_is_nearest(manifold: Manifold, sample: Sample) -> None:
 
 
 def tangent_projection_is_idempotent(manifold: Manifold, sample: Sample) -> None:
-    """`P(P(x)) = P(x)`, up to rounding of x."""
+    """`P(P(x)) = P(x)`, up to the rounding of x."""
     point, x = draw_point(manifold, sample), sample.normal("x")
     once = manifold.tangent(point, x)
     law = f"{manifold}.tangent is idempotent"
@@ -83,22 +83,22 @@ def tangent_projection_is_orthogonal(manifold: Manifold, sample: Sample) -> None
 def tangent_projection_is_the_slope_of_the_projection(manifold: Manifold, sample: Sample) -> None:
     """`project(W + tx) = W + t P(x) + O(t²)` at a point W, for tangent and normal x alike.
 
-    This ties the tangent space to the manifold: neither a space too small nor one too large passes.
-    Central differences D(t) with `t = ε^{1/3}`, whose rounding is of the order `ε^{2/3}`. The error of D(t) from the
-    curvature is `ct²`, a third of `D(2t) − D(t)`; twice that difference is allowed.
+    A tangent space that is too small or too large for the manifold fails. The slope is a central difference D(t) with
+    `t = ε^{1/3}`, whose rounding is of the order `ε^{2/3}`. The error of D(t) from the curvature is `ct²`, a third of
+    `D(2t) − D(t)`; twice that difference is allowed.
     """
     point = draw_inner_point(manifold, sample)
-    x = of_the_size_of(point, sample.normal("x"))
+    x = scaled_to(point, sample.normal("x"))
     t = sample.eps ** (1 / 3)
 
     def slope(t: float) -> Tensor:
         return (manifold.project(point + t * x) - manifold.project(point - t * x)) / (2 * t)
 
-    near, far = slope(t), slope(2 * t)
+    fine_slope, coarse_slope = slope(t), slope(2 * t)
     rounding = (sample.accuracy + 100 * sample.eps ** (2 / 3)) * size(point)
     law = f"{manifold}.tangent is the slope of project"
-    allowed = 2 * distance(near, far) + rounding
-    at_most(distance(near, manifold.tangent(point, x)), allowed, law)
+    allowed = 2 * distance(fine_slope, coarse_slope) + rounding
+    at_most(distance(fine_slope, manifold.tangent(point, x)), allowed, law)
 
 
 def tangent_projection_is_linear_at_any_size(manifold: Manifold, sample: Sample) -> None:
@@ -107,14 +107,14 @@ def tangent_projection_is_linear_at_any_size(manifold: Manifold, sample: Sample)
     expected = manifold.tangent(point, x)
     for c in (1e-30, -1e-12, 1e12, 1e30):
         law = f"{manifold}.tangent of a vector {c:g} times as large"
-        found = manifold.tangent(point, c * x)
-        finite(found, law)
-        at_most(distance(found / c, expected), sample.tolerance * size(x), law)
+        tangent = manifold.tangent(point, c * x)
+        finite(tangent, law)
+        at_most(distance(tangent / c, expected), sample.tolerance * size(x), law)
     zero = manifold.tangent(point, torch.zeros_like(x))
     equal(int(zero.count_nonzero()), 0, f"{manifold}.tangent of zero, entries that are not zero")
 
 
-def _awkward(sample: Sample) -> dict[str, Tensor]:
+def _inputs_of_all_sizes(sample: Sample) -> dict[str, Tensor]:
     x = sample.normal("x")
     mixed = torch.where(sample.normal("where") > 0, 1e-30, 1e30)
     return {

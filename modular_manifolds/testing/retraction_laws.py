@@ -1,4 +1,4 @@
-"""A retraction follows its step to first order and ends on the manifold, however long the step."""
+"""Laws of retractions: they follow a step to first order and end on the manifold for any length."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from modular_manifolds.testing.check import at_most, close, finite
 from modular_manifolds.testing.draws import (
     draw_inner_point,
     draw_point,
-    of_the_size_of,
-    tangent_of_size,
+    scaled_tangent,
+    scaled_to,
 )
 from modular_manifolds.testing.measure import distance, size
 from modular_manifolds.testing.sample import Sample
 
 
 def retraction_is_first_order(manifold: Manifold, sample: Sample) -> None:
-    """`‖retract(W, tA) − (W + tA)‖` falls as t²: at t/10 it is a fiftieth at most.
+    """`‖retract(W, tA) − (W + tA)‖` decreases as t²: at t/10 it is at most a fiftieth.
 
-    If the manifold has a boundary, the point is well inside it.
+    If the manifold has a boundary, W is an interior point.
     """
     point = draw_inner_point(manifold, sample)
-    a = tangent_of_size(manifold, point, sample.normal("a"))
+    a = scaled_tangent(manifold, point, sample.normal("a"))
 
     def error(t: float) -> Tensor:
         return distance(manifold.retract(point, t * a), point + t * a) / size(point)
@@ -36,28 +36,28 @@ def retraction_is_first_order(manifold: Manifold, sample: Sample) -> None:
 def retraction_lands_on_the_manifold(manifold: Manifold, sample: Sample) -> None:
     """The residual is at rounding level after a step of any length, from 0 to 1e30 radii."""
     point = draw_point(manifold, sample)
-    a = tangent_of_size(manifold, point, sample.normal("a"))
+    a = scaled_tangent(manifold, point, sample.normal("a"))
     for length in (0.0, 1e-6, 1e-3, 0.1, 1.0, 3.0, 10.0, 1e3, 1e6, 1e30):
         law = f"{manifold}.retract by {length:g} radii"
         landed = manifold.retract(point, length * a)
         finite(landed, law)
         at_most(manifold.residual(landed), sample.tolerance, f"{law} lands on the manifold")
-    stays = manifold.retract(point, torch.zeros_like(point))
-    close(stays, point, tolerance=sample.tolerance, law=f"{manifold}.retract by zero stays")
+    unmoved = manifold.retract(point, torch.zeros_like(point))
+    close(unmoved, point, tolerance=sample.tolerance, law=f"{manifold}.retract by zero stays")
 
 
 def retraction_survives_steps_that_are_not_tangent(manifold: Manifold, sample: Sample) -> None:
-    """A step off the tangent space still ends on the manifold; so does one from a point a little off it."""
+    """A step off the tangent space, or from a point off the manifold, ends on the manifold."""
     point = draw_point(manifold, sample)
-    off, away = point * (1 + 1e-2), of_the_size_of(point, sample.normal("step"))
-    # Takes nearly all of a column away: what is left is close to a matrix of lower rank.
-    shrinks = torch.zeros_like(point)
-    shrinks[..., 0] = -0.999 * point[..., 0]
+    point_off_manifold, off_tangent = point * (1 + 1e-2), scaled_to(point, sample.normal("step"))
+    # This step nearly cancels a column, so that the sum is close to a matrix of lower rank.
+    rank_reducing = torch.zeros_like(point)
+    rank_reducing[..., 0] = -0.999 * point[..., 0]
     for start, step in (
-        (point, 0.3 * away),
-        (point, 3 * away),
-        (off, 0.1 * away),
-        (point, shrinks),
+        (point, 0.3 * off_tangent),
+        (point, 3 * off_tangent),
+        (point_off_manifold, 0.1 * off_tangent),
+        (point, rank_reducing),
     ):
         landed = manifold.retract(start, step)
         law = f"{manifold}.retract of a step off the tangent space"

@@ -1,4 +1,4 @@
-"""The samples that a law is tried on: shapes and random numbers that are the same at every run."""
+"""The samples on which laws are tested: shapes and reproducible random numbers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 SIZES: Final = (2.0**-100, 2.0**-40, 2.0**40, 2.0**100)
-"""Factors from 8e-31 to 1e30 that multiply without rounding, in float32 too."""
+"""Powers of two from 8e-31 to 1e30, which multiply without rounding, also in float32."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One draw: the shape, the precision, the seed, and how far results may be off.
+    """A random sample: its shape, precision and seed, and the allowed error of results.
 
     Args:
         shape: (*batch, m, n), or (n,) for a vector.
-        dtype: float64 is the oracle; float32 has its own, larger rounding.
-        seed: another seed is another draw.
-        accuracy: the relative error allowed on top of rounding, for what is approximate by design
-            (`msign` at its default: 1e-3).
+        dtype: float64 or float32, whose rounding is larger.
+        seed: the seed of the random numbers.
+        accuracy: the relative error allowed in addition to rounding, for results that are approximate by design
+            (`msign` with its default: 1e-3).
         device: the device of the tensors.
     """
 
@@ -55,12 +55,12 @@ class Sample:
         return m, n
 
     def generator(self, name: str) -> torch.Generator:
-        """A generator of its own for each name, so that a new draw does not change the others."""
+        """A separate generator for each name, so that a new draw does not change the others."""
         seed = zlib.crc32(f"{name} {self.seed}".encode())
         return torch.Generator(device=self.device).manual_seed(seed)
 
     def normal(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
-        """Standard normal entries, of the sample's shape if no other is given."""
+        """Standard normal entries of `shape`, by default the sample's shape."""
         size = self.shape if shape is None else shape
         generator = self.generator(name)
         return torch.randn(size, generator=generator, dtype=self.dtype, device=self.device)

@@ -1,4 +1,4 @@
-"""Laws of every solver, for a pair it is listed with. A law raises AssertionError."""
+"""Laws of every solver for one of its pairs: functions that raise AssertionError."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers import NormSteepest, Solution, Solver, Status
 from modular_manifolds.testing.check import (
-    apart,
     at_least,
     at_most,
     close,
     equal,
     finite,
-    untouched,
+    separate_memory,
+    unchanged,
 )
 from modular_manifolds.testing.draws import tangent_share
 from modular_manifolds.testing.measure import inner, size
@@ -29,9 +29,9 @@ SolverLaw = Callable[[Solver, Manifold, Norm, Sample], None]
 
 
 def direction_is_tangent(solver: Solver, manifold: Manifold, norm: Norm, sample: Sample) -> None:
-    """`P(A) = A`, up to rounding of a direction of unit length; half the digits if the solver says so.
+    """`P(A) = A` up to rounding, or to half the digits for a solver with `half_the_digits`.
 
-    A tangent part that is small beside the gradient carries the rounding of the whole gradient.
+    A tangent part that is small relative to the gradient has the rounding error of the whole gradient.
     """
     for kind, (w, g) in _problems(manifold, sample).items():
         a = _solve(solver, manifold, norm, w, g).direction
@@ -44,7 +44,7 @@ def direction_is_tangent(solver: Solver, manifold: Manifold, norm: Norm, sample:
 def direction_has_at_most_unit_length(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """`‖A‖ ≤ 1`, up to rounding; half the digits if the solver says so."""
+    """`‖A‖ ≤ 1` up to rounding, or to half the digits for a solver with `half_the_digits`."""
     for kind, (w, g) in _problems(manifold, sample).items():
         a = _solve(solver, manifold, norm, w, g).direction
         law = f"{_name(solver, manifold, norm)}: length of the direction ({kind} gradient)"
@@ -54,41 +54,41 @@ def direction_has_at_most_unit_length(
 def descends_as_steeply_as_any(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """`−<G, A> ≥ (1 − gap) · (−<G, B>)` for random tangent B of unit length, and for B beside A.
+    """`−<G, A> ≥ (1 − gap) · (−<G, B>)` for random tangent B of unit length, also close to A.
 
-    So the gap is a certificate. Nor may the descent exceed `dual(P(G))`, which bounds it from above.
+    So the gap is a certificate. The descent is also at most its upper bound `dual(P(G))`.
     """
     for kind, (w, g) in _problems(manifold, sample).items():
-        found = _solve(solver, manifold, norm, w, g)
-        a, descent = found.direction, -inner(g, found.direction)
+        solution = _solve(solver, manifold, norm, w, g)
+        a, descent = solution.direction, -inner(g, solution.direction)
         slack = (sample.accuracy + _rounding(solver, sample)) * norm.dual(g)
         others = [sample.normal(f"other {i}", tuple(w.shape)) for i in range(24)]
         others += [-g, norm.steepest(g), norm.steepest(manifold.tangent(w, g))]
         length = size(a)[..., None, None]
-        for i, near in enumerate((1e-3, 1e-2, 0.1, 0.5)):
+        for i, distance in enumerate((1e-3, 1e-2, 0.1, 0.5)):
             noise = sample.normal(f"near {i}", tuple(w.shape))
-            others += [a + near * length * noise, a - near * length * noise]
+            others += [a + distance * length * noise, a - distance * length * noise]
         law = f"{_name(solver, manifold, norm)}: as steep as others ({kind} gradient)"
         b = _to_unit(manifold, norm, w.expand(len(others), *w.shape), torch.stack(others))
         best = -inner(g, b).amin(dim=0)
-        at_least(descent, (1 - found.gap) * best - slack, law)
-        ceiling = norm.dual(manifold.tangent(w, g)) * (1 + sample.tolerance) + slack
+        at_least(descent, (1 - solution.gap) * best - slack, law)
+        largest_descent = norm.dual(manifold.tangent(w, g)) * (1 + sample.tolerance) + slack
         law = f"{_name(solver, manifold, norm)}: descent is at most the dual ({kind} gradient)"
-        at_most(descent, ceiling, law)
+        at_most(descent, largest_descent, law)
 
 
 def status_says_what_the_gap_says(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """The gap has the shape of the batch and is not negative; converged means within the tolerance."""
+    """The gap has the shape of the batch and is not negative; CONVERGED means that it is within the tolerance."""
     for kind, (w, g) in _problems(manifold, sample).items():
-        found = _solve(solver, manifold, norm, w, g)
+        solution = _solve(solver, manifold, norm, w, g)
         law = f"{_name(solver, manifold, norm)}: gap and status ({kind} gradient)"
-        equal(tuple(found.gap.shape), tuple(w.shape[:-2]), law)
-        at_least(found.gap, 0.0, f"{law}, gap")
-        if found.tolerance is not None:
-            within = bool((found.gap <= found.tolerance).all())
-            equal(found.status is Status.CONVERGED, within, law)
+        equal(tuple(solution.gap.shape), tuple(w.shape[:-2]), law)
+        at_least(solution.gap, 0.0, f"{law}, gap")
+        if solution.tolerance is not None:
+            converged = bool((solution.gap <= solution.tolerance).all())
+            equal(solution.status is Status.CONVERGED, converged, law)
 
 
 def size_of_the_gradient_does_not_matter(
@@ -96,109 +96,108 @@ def size_of_the_gradient_does_not_matter(
 ) -> None:
     """The direction for cG is that for G, for c from 2^-100 to 2^100.
 
-    Powers of two, because nothing is rounded in multiplying by them: an iteration that magnifies
-    rounding must still come to the same bits, nearly. Not a law for a solver with a fixed step size, such as the seed's dual ascent: leave it out there.
+    Multiplication by powers of two does not round, so even an iteration that amplifies rounding must give nearly the
+    same bits. The law does not hold for solvers with a fixed step size, such as dual ascent.
     """
     w, g = _problems(manifold, sample)["normal"]
     expected = _solve(solver, manifold, norm, w, g).direction
     for c in SIZES:
-        found = _solve(solver, manifold, norm, w, c * g).direction
+        direction = _solve(solver, manifold, norm, w, c * g).direction
         law = f"{_name(solver, manifold, norm)}: direction for a gradient {c:g} times as large"
-        close(found, expected, tolerance=sample.rounding, law=law)
+        close(direction, expected, tolerance=sample.rounding, law=law)
 
 
 def zero_gradient_gives_zero(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """No gradient, no step; never NaN, and a certificate of 0, or of what the norm promises."""
+    """The direction for a zero gradient is zero, not NaN; the gap is 0, or at most the norm's accuracy."""
     w, g = _problems(manifold, sample)["normal"]
-    found = _solve(solver, manifold, norm, w, torch.zeros_like(g))
+    solution = _solve(solver, manifold, norm, w, torch.zeros_like(g))
     law = f"{_name(solver, manifold, norm)}: zero gradient"
-    equal(int(found.direction.count_nonzero()), 0, f"{law}, entries that are not zero")
-    promised = norm.accuracy if isinstance(solver, NormSteepest) else 0.0
-    at_most(found.gap, promised, f"{law}, gap")
+    equal(int(solution.direction.count_nonzero()), 0, f"{law}, entries that are not zero")
+    allowed_gap = norm.accuracy if isinstance(solver, NormSteepest) else 0.0
+    at_most(solution.gap, allowed_gap, f"{law}, gap")
 
 
 def nan_is_not_hidden(solver: Solver, manifold: Manifold, norm: Norm, sample: Sample) -> None:
-    """A gradient with NaN gives NaN or an error, never a direction that looks like an answer."""
+    """A gradient with NaN gives NaN or an error, never a finite direction."""
     w, g = _problems(manifold, sample)["normal"]
     g[..., 0] = torch.nan
     try:
-        found = _solve(solver, manifold, norm, w, g)
+        solution = _solve(solver, manifold, norm, w, g)
     except (RuntimeError, ValueError):
         return
     law = f"{_name(solver, manifold, norm)}: NaN in the gradient, entries of the direction that are NaN"
-    at_least(found.direction.isnan().sum(), 1, law)
+    at_least(solution.direction.isnan().sum(), 1, law)
 
 
 def normal_gradient_gives_no_length(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """A gradient without a tangent part leaves nothing to do: the direction is zero.
+    """The direction for a gradient without a tangent part is zero.
 
-    What is left of such a gradient after the projection is rounding. Divided by its own length it
-    would be a step of full length in a random direction, away from a stationary point.
+    The projection of such a gradient is rounding error. Divided by its own length it would be a step of full length
+    in a random direction, away from a stationary point.
     """
     w, g = _problems(manifold, sample)["normal"]
     normal = g - manifold.tangent(w, g)
-    # Once more: the first projection's rounding is small beside g, not beside a small normal part.
+    # The rounding of the first projection is small relative to g, but not to a small normal part, so it is repeated.
     normal = normal - manifold.tangent(w, normal)
-    # Again, because the rounding of a large tangent part is large beside a small normal one.
     normal = normal - manifold.tangent(w, normal)
-    # If every direction is tangent, nothing but zero is normal.
+    # If every direction is tangent, only zero is normal.
     normal = torch.where(size(normal)[..., None, None] > sample.rounding, normal, 0.0)
-    found = _solve(solver, manifold, norm, w, normal)
+    solution = _solve(solver, manifold, norm, w, normal)
     law = f"{_name(solver, manifold, norm)}: direction for a gradient without a tangent part"
-    finite(found.direction, law)
-    at_most(norm.value(found.direction), sample.tolerance, law)
+    finite(solution.direction, law)
+    at_most(norm.value(solution.direction), sample.tolerance, law)
 
 
 def batched_equals_looped(solver: Solver, manifold: Manifold, norm: Norm, sample: Sample) -> None:
-    """Each matrix of a stack is solved by itself, also beside a zero gradient and far larger ones.
+    """Each matrix of a stack is solved independently, also next to a zero gradient and much larger gradients.
 
-    An iterative solver may go on for one matrix while another is done: what is compared is the
-    descent, which then may differ by the gaps.
+    The descents are compared. They may differ by the gaps, because an iterative solver may continue for one matrix
+    after another has converged.
     """
-    batch, one = (2, 3), sample.matrix_shape
-    w = _points(manifold, sample, (*batch, *one))
-    g = sample.normal("g", (*batch, *one))
+    batch, matrix_shape = (2, 3), sample.matrix_shape
+    w = _points(manifold, sample, (*batch, *matrix_shape))
+    g = sample.normal("g", (*batch, *matrix_shape))
     g[0, 1] = 0.0
     g[1, 2] *= 1e12
-    together = _solve(solver, manifold, norm, w, g)
-    descent = -inner(g, together.direction)
+    stacked = _solve(solver, manifold, norm, w, g)
+    descent = -inner(g, stacked.direction)
     for i in range(batch[0]):
         for j in range(batch[1]):
-            alone = _solve(solver, manifold, norm, w[i, j], g[i, j])
-            apart_by = (descent[i, j] + inner(g[i, j], alone.direction)).abs()
-            slack = together.gap[i, j] + alone.gap + math.sqrt(sample.eps)
+            single = _solve(solver, manifold, norm, w[i, j], g[i, j])
+            difference = (descent[i, j] + inner(g[i, j], single.direction)).abs()
+            slack = stacked.gap[i, j] + single.gap + math.sqrt(sample.eps)
             law = f"{_name(solver, manifold, norm)}: a stack equals one by one, descent"
-            at_most(apart_by, slack * norm.dual(g[i, j]), law)
+            at_most(difference, slack * norm.dual(g[i, j]), law)
 
 
 def warm_start_does_not_worsen(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample
 ) -> None:
-    """A solver that reached its gap reaches it in no more rounds from the dual of its own solution.
+    """A solver converges from the dual of its own solution in at most as many rounds as before.
 
-    From the dual of another gradient any solver gives a feasible direction with a sound certificate.
+    From the dual of another gradient, its direction is feasible and its certificate holds.
     """
     w, g = _problems(manifold, sample)["normal"]
     cold = _solve(solver, manifold, norm, w, g)
     if cold.dual is None:
         return
     law = f"{_name(solver, manifold, norm)}: warm start"
-    with untouched(law, dual=cold.dual):
+    with unchanged(law, dual=cold.dual):
         warm = solver.solve(manifold, norm, w, g, cold.dual)
     if cold.tolerance is not None and cold.status is Status.CONVERGED:
         at_most(warm.iterations, cold.iterations, f"{law}, rounds")
         at_most(warm.gap, cold.tolerance, f"{law}, gap")
     other = sample.normal("other", tuple(w.shape))
-    strange = solver.solve(manifold, norm, w, other, cold.dual)
-    off = sample.accuracy + _rounding(solver, sample)
-    at_most(norm.value(strange.direction), 1 + off, f"{law} from elsewhere, length")
-    best = (1 - strange.gap) * -inner(other, _solve(solver, manifold, norm, w, other).direction)
-    slack = off * norm.dual(other)
-    at_least(-inner(other, strange.direction), best - slack, f"{law} from elsewhere, certificate")
+    foreign = solver.solve(manifold, norm, w, other, cold.dual)
+    tolerance = sample.accuracy + _rounding(solver, sample)
+    at_most(norm.value(foreign.direction), 1 + tolerance, f"{law} from elsewhere, length")
+    best = (1 - foreign.gap) * -inner(other, _solve(solver, manifold, norm, w, other).direction)
+    slack = tolerance * norm.dual(other)
+    at_least(-inner(other, foreign.direction), best - slack, f"{law} from elsewhere, certificate")
 
 
 def arguments_are_not_written_into(
@@ -207,18 +206,18 @@ def arguments_are_not_written_into(
     """Neither the point nor the gradient is changed, and the direction shares no memory with them."""
     w, g = _problems(manifold, sample)["normal"]
     law = _name(solver, manifold, norm)
-    with untouched(law, point=w, gradient=g):
-        found = _solve(solver, manifold, norm, w, g)
+    with unchanged(law, point=w, gradient=g):
+        solution = _solve(solver, manifold, norm, w, g)
     equal(
-        (found.direction.shape, found.direction.dtype),
+        (solution.direction.shape, solution.direction.dtype),
         (w.shape, w.dtype),
         f"{law}, the direction's shape and dtype",
     )
-    apart(found.direction, law, point=w, gradient=g)
+    separate_memory(solution.direction, law, point=w, gradient=g)
 
 
 SCALE_FREE: Final[SolverLaw] = size_of_the_gradient_does_not_matter
-"""The law that a solver with a fixed step size cannot keep."""
+"""The law that does not hold for a solver with a fixed step size."""
 
 SOLVER_LAWS: Final[tuple[SolverLaw, ...]] = (
     direction_is_tangent,
@@ -233,15 +232,15 @@ SOLVER_LAWS: Final[tuple[SolverLaw, ...]] = (
     warm_start_does_not_worsen,
     arguments_are_not_written_into,
 )
-"""All laws of a solver, for a test to be parametrised over."""
+"""All laws of a solver, for parametrised tests."""
 
 
 def check_solver(
     solver: Solver, manifold: Manifold, norm: Norm, sample: Sample, *, scale_free: bool = True
 ) -> None:
-    """Hold `solver` to all of SOLVER_LAWS on this pair; raises AssertionError at the first that breaks.
+    """Check all of SOLVER_LAWS on this pair; raises AssertionError at the first law that fails.
 
-    `scale_free=False` leaves out the law that a solver with a fixed step size cannot keep.
+    `scale_free=False` leaves out `SCALE_FREE`, which does not hold for a solver with a fixed step size.
     """
     for law in SOLVER_LAWS:
         if scale_free or law is not SCALE_FREE:
@@ -249,7 +248,7 @@ def check_solver(
 
 
 def _problems(manifold: Manifold, sample: Sample) -> dict[str, tuple[Tensor, Tensor]]:
-    """Points and gradients as a solver sees them: matrices."""
+    """Pairs of a point and a gradient, as matrices, by the kind of gradient."""
     shape = (*sample.shape[:-2], *sample.matrix_shape)
     w = _points(manifold, sample, shape)
     g = sample.normal("g", shape)
@@ -263,7 +262,7 @@ def _problems(manifold: Manifold, sample: Sample) -> dict[str, tuple[Tensor, Ten
 
 
 def _rounding(solver: Solver, sample: Sample) -> float:
-    """How far off feasible the solver's directions may be."""
+    """The relative error of feasibility that the solver's directions may have."""
     half = math.sqrt(sample.eps) if solver.half_the_digits else 0.0
     return max(sample.rounding, half)
 
@@ -279,17 +278,17 @@ def _solve(solver: Solver, manifold: Manifold, norm: Norm, w: Tensor, g: Tensor)
 
 
 def _to_unit(manifold: Manifold, norm: Norm, w: Tensor, x: Tensor) -> Tensor:
-    """The tangent part of `x` at unit length; zero if nothing but rounding is left of it."""
+    """The tangent part of `x` at unit length; zero if it is only rounding error."""
     tangent = manifold.tangent(w, x)
-    length, whole = norm.value(tangent), norm.value(x)
-    kept = length > 1e-4 * whole
-    factor = torch.where(kept, 1 / torch.where(kept, length, 1.0), 0.0)
-    # Twice: the rounding of the first projection grew with the division.
+    length, original_length = norm.value(tangent), norm.value(x)
+    significant = length > 1e-4 * original_length
+    factor = torch.where(significant, 1 / torch.where(significant, length, 1.0), 0.0)
+    # Projected twice: the division magnified the rounding of the first projection.
     return manifold.tangent(w, tangent * factor[..., None, None])
 
 
 def _unit(norm: Norm, a: Tensor) -> Tensor:
-    """The Frobenius length of a direction of about unit length in `norm`."""
+    """The Frobenius norm of a direction whose length in `norm` is about 1."""
     return size(a).clamp_min(size(norm.steepest(a)))
 
 

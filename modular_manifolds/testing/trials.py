@@ -1,4 +1,4 @@
-"""Inputs to try a module on, vectors or tuples of them, and how large they are."""
+"""Trial inputs of a module, which are vectors or tuples of vectors, and their norms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modular_manifolds.composition.radius import Radius, total
-from modular_manifolds.composition.sizes import reach, slope
+from modular_manifolds.composition.sizes import output_bound, slope
 from modular_manifolds.composition.space import VECTOR_NORMS, AnySpace, ProductSpace, Space, is_open
 from modular_manifolds.composition.tree import Tree, leading
 from modular_manifolds.errors import ArgumentError
@@ -18,13 +18,13 @@ from modular_manifolds.nn.composed import Composed
 from modular_manifolds.testing.measure import vector_norm
 from modular_manifolds.testing.sample import Sample
 
-DRAWN: Final = 256
-"""Inputs of each kind that are drawn."""
+TRIAL_INPUTS: Final = 256
+"""The number of random inputs of each kind."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A module with one space, or tuple of spaces, to feed it from."""
+    """A module with a source space for its inputs, and the target space for that source."""
 
     module: Composed
     tree: Tree
@@ -45,7 +45,7 @@ def trials(module: Composed, sample: Sample) -> Iterator[Trial]:
     if signature.source is None:
         for norm in VECTOR_NORMS:
             space = Space(sample.shape[-1], norm)
-            yield Trial(module, tree, space, _closed(signature.target, space))
+            yield Trial(module, tree, space, _substitute_source(signature.target, space))
     elif isinstance(signature.source, Space | ProductSpace) and not is_open(signature.source):
         yield Trial(module, tree, signature.source, signature.target)
     else:
@@ -53,68 +53,68 @@ def trials(module: Composed, sample: Sample) -> Iterator[Trial]:
             "check_module(module)",
             "must take vectors, or tuples of them",
             signature.source,
-            "Check the modules in front of it and this one in one series.",
+            "Check a series of this module and the modules before it.",
         )
 
 
-def slopes(tree: Tree, within: Any) -> Tensor:
-    """The slope bound of each pair of inputs, of norm at most `within`, part by part."""
-    norms = torch.stack(vectors(within), dim=-1)
+def slopes(tree: Tree, radii: Any) -> Tensor:
+    """The slope bound for each pair of inputs, whose parts have norms of at most `radii`."""
+    norms = torch.stack(tensors_of(radii), dim=-1)
     smallest, largest = (
-        slope(tree, _radius(within, each)) for each in (norms.amin(dim=0), norms.amax(dim=0))
+        slope(tree, _radius(radii, each)) for each in (norms.amin(dim=0), norms.amax(dim=0))
     )
     if smallest == largest:
         return torch.full_like(norms[:, 0], largest)
-    bounds = [slope(tree, _radius(within, each)) for each in norms]
+    bounds = [slope(tree, _radius(radii, each)) for each in norms]
     return torch.tensor(bounds, dtype=torch.float64).to(norms)
 
 
-def reaches(tree: Tree, within: Any) -> Tensor:
-    """The bound on the output of each input, of norm at most `within`, part by part."""
-    norms = torch.stack(vectors(within), dim=-1)
-    bounds = [total(reach(tree, _radius(within, each))) for each in norms]
+def output_bounds(tree: Tree, radii: Any) -> Tensor:
+    """The bound on the output for each input, whose parts have norms of at most `radii`."""
+    norms = torch.stack(tensors_of(radii), dim=-1)
+    bounds = [total(output_bound(tree, _radius(radii, each))) for each in norms]
     return torch.tensor(bounds, dtype=torch.float64).to(norms)
 
 
-def largest_reach(tree: Tree, within: Any) -> float:
-    """The bound on the output of every input, of norm at most `within`, part by part."""
-    norms = torch.stack(vectors(within), dim=-1)
-    return total(reach(tree, _radius(within, norms.amax(dim=0))))
+def largest_output_bound(tree: Tree, radii: Any) -> float:
+    """The bound on the outputs of all inputs, whose parts have norms of at most `radii`."""
+    norms = torch.stack(tensors_of(radii), dim=-1)
+    return total(output_bound(tree, _radius(radii, norms.amax(dim=0))))
 
 
 def output_rounding(trial: Trial, sample: Sample) -> float:
-    """How far rounding may move the difference of two outputs, relative to the bound on the outputs.
+    """A bound on the rounding error of the difference of two outputs, relative to the bound on the outputs.
 
-    A sum of n products is off by at most `nε/2` times the sum of their sizes. That sum is within √n of the bound on
-    the output, also if the output itself cancels. The factor 16 leaves room for √n and for several such sums.
+    The error of a sum of n products is at most `nε/2` times the sum of their absolute values. That sum is at most √n
+    times the bound on the output, even if the terms cancel. The factor 16 allows for √n and for several such sums.
     """
     return 16 * (_entries(trial.source) + _entries(trial.target)) * sample.eps
 
 
 def _entries(space: AnySpace) -> int:
-    """The numbers in one vector of the space; those of a tuple are added."""
+    """The number of entries of a vector of the space; for a tuple, the sum over its parts."""
     if isinstance(space, ProductSpace):
         return sum(_entries(part) for part in space.parts)
     return space.size if isinstance(space, Space) else 0
 
 
 def _radius(like: Any, sizes: Tensor) -> Radius:
-    """One input's sizes in the form of the tuple `like`."""
-    left = iter(sizes.tolist())
+    """The norms of one input's parts, nested like the tuple `like`."""
+    remaining = iter(sizes.tolist())
 
     def shaped(part: Any) -> Radius:
-        return tuple(shaped(each) for each in part) if isinstance(part, tuple) else next(left)
+        return tuple(shaped(each) for each in part) if isinstance(part, tuple) else next(remaining)
 
     return shaped(like)
 
 
-def _closed(target: AnySpace, source: Space) -> AnySpace:
+def _substitute_source(target: AnySpace, source: Space) -> AnySpace:
     if isinstance(target, ProductSpace):
-        return ProductSpace(tuple(_closed(part, source) for part in target.parts))
+        return ProductSpace(tuple(_substitute_source(part, source) for part in target.parts))
     return target if isinstance(target, Space) else source
 
 
-def drawn(trial: Trial, sample: Sample, name: str, count: int) -> Any:
+def draw_inputs(trial: Trial, sample: Sample, name: str, count: int) -> Any:
     """Inputs with independent normal entries."""
     dimensions = (count, *leading(trial.tree))
 
@@ -128,67 +128,69 @@ def drawn(trial: Trial, sample: Sample, name: str, count: int) -> Any:
 
 
 def pairs(trial: Trial, sample: Sample) -> Iterator[tuple[Any, Any]]:
-    """Inputs at several sizes, moved in random, sign and coordinate directions, near and far."""
-    random = drawn(trial, sample, "move", DRAWN)
-    near = sample.eps ** (1 / 4)
+    """Pairs of inputs of several sizes that differ by short and long steps in random, sign and coordinate directions."""
+    random = draw_inputs(trial, sample, "move", TRIAL_INPUTS)
+    short_step = sample.eps ** (1 / 4)
     for size in (0.1, 1.0, 10.0):
-        x = part_by_part(lambda part, size=size: size * part, drawn(trial, sample, "x", DRAWN))
+        x = map_parts(
+            lambda part, size=size: size * part, draw_inputs(trial, sample, "x", TRIAL_INPUTS)
+        )
         for direction in (
             random,
-            part_by_part(torch.sign, random),
-            part_by_part(_coordinate, random),
+            map_parts(torch.sign, random),
+            map_parts(_coordinate, random),
         ):
-            for step in (near, 1.0, 30.0):
+            for step in (short_step, 1.0, 30.0):
                 yield (
                     x,
-                    part_by_part(lambda part, move, step=step: part + step * move, x, direction),
+                    map_parts(lambda part, move, step=step: part + step * move, x, direction),
                 )
 
 
 def _coordinate(x: Tensor) -> Tensor:
-    """One at each entry that is the largest of its vector, and zero elsewhere."""
+    """The coordinate vector of the largest entry of each vector."""
     return torch.zeros_like(x).scatter(-1, x.abs().argmax(dim=-1, keepdim=True), 1.0)
 
 
 def of_size(x: Any, space: AnySpace, size: float) -> Any:
     length = measure(x, space)
-    return part_by_part(lambda part: size * part / length.reshape(-1, *[1] * (part.dim() - 1)), x)
+    return map_parts(lambda part: size * part / length.reshape(-1, *[1] * (part.dim() - 1)), x)
 
 
-def part_by_part(function: Callable[..., Tensor], *inputs: Any) -> Any:
+def map_parts(function: Callable[..., Tensor], *inputs: Any) -> Any:
     """`function` of tensors, or of tuples part by part."""
     if isinstance(inputs[0], tuple):
-        return tuple(part_by_part(function, *parts) for parts in zip(*inputs, strict=True))
+        return tuple(map_parts(function, *parts) for parts in zip(*inputs, strict=True))
     return function(*inputs)
 
 
-def vectors(x: Any) -> list[Tensor]:
+def tensors_of(x: Any) -> list[Tensor]:
     """The tensors of a tuple, in order."""
-    return [each for part in x for each in vectors(part)] if isinstance(x, tuple) else [x]
+    return [each for part in x for each in tensors_of(part)] if isinstance(x, tuple) else [x]
 
 
-def flat(x: Any) -> Tensor:
-    """One row an input: its entries, those of a tuple part after part."""
-    return torch.cat([part.flatten(1) for part in vectors(x)], dim=1)
+def as_rows(x: Any) -> Tensor:
+    """Each input as one row: its entries; for a tuple, the entries of its parts in order."""
+    return torch.cat([part.flatten(1) for part in tensors_of(x)], dim=1)
 
 
-def shaped_like(x: Any) -> Callable[[Tensor], Any]:
-    """The inverse of `flat` for an input like `x`."""
-    widths = [part[0].numel() for part in vectors(x)]
+def from_rows(x: Any) -> Callable[[Tensor], Any]:
+    """The inverse of `as_rows` for inputs of the shape of `x`."""
+    widths = [part[0].numel() for part in tensors_of(x)]
 
-    def shaped(rows: Tensor) -> Any:
-        left = iter(rows.split(widths, dim=1))
-        return part_by_part(lambda part: next(left).reshape(-1, *part.shape[1:]), x)
+    def from_one_matrix(rows: Tensor) -> Any:
+        remaining = iter(rows.split(widths, dim=1))
+        return map_parts(lambda part: next(remaining).reshape(-1, *part.shape[1:]), x)
 
-    return shaped
+    return from_one_matrix
 
 
-def minus(a: Any, b: Any) -> Any:
-    return part_by_part(torch.sub, a, b)
+def difference(a: Any, b: Any) -> Any:
+    return map_parts(torch.sub, a, b)
 
 
 def sizes(x: Any, space: AnySpace) -> Any:
-    """The norm of each input, the largest over the vectors in it; of a tuple part by part."""
+    """The norm of each input, which is the largest over its vectors; for a tuple, of each part."""
     if isinstance(space, ProductSpace):
         return tuple(sizes(part, each) for part, each in zip(x, space.parts, strict=True))
     assert isinstance(space, Space)
@@ -197,5 +199,5 @@ def sizes(x: Any, space: AnySpace) -> Any:
 
 
 def measure(x: Any, space: AnySpace) -> Tensor:
-    """The norm of an input; of a tuple the sum over its parts."""
-    return torch.stack(vectors(sizes(x, space))).sum(dim=0)
+    """The norm of each input; for a tuple, the sum over its parts."""
+    return torch.stack(tensors_of(sizes(x, space))).sum(dim=0)

@@ -18,6 +18,7 @@ MEAN = (0.49139968, 0.48215827, 0.44653124)
 STD = (0.24703233, 0.24348505, 0.26158768)
 """Mean and standard deviation of the training images, channel by channel: the numbers the post's code uses."""
 SIDE = 32
+"""The height and width of an image in pixels."""
 BYTES_A_NUMBER = 10
 """Bytes of memory for each number while images are read: as a byte, twice, and as two numbers in float32."""
 CLASSES = (

@@ -62,7 +62,8 @@ def read_data(spec: DataSpec) -> Data:
     """Read what a run learns from.
 
     Raises:
-        DataError: files are missing, of another layout, or too small. SpecError: a text is not UTF-8.
+        DataError: files are missing, of another layout, or too small.
+        SpecError: a text is not UTF-8.
     """
     match spec:
         case ImagesSpec():
@@ -75,8 +76,8 @@ def settled(spec: RunSpec, data: Data) -> RunSpec:
     """The run as its directory writes it down: data and network in full.
 
     Raises:
-        ArgumentError: the network cannot be built, or does not fit the data. SpecError: it is too large to be
-        trained in the memory of this machine.
+        ArgumentError: the network cannot be built, or does not fit the data.
+        SpecError: it is too large to be trained in the memory of this machine.
     """
     known = spec.model_copy(update={"data": data.spec})
     resolved = known.resolved(data.in_features, len(data.classes))
@@ -93,8 +94,8 @@ def load_data(name: str, path: str | Path | None = None) -> DataSet:
         path: the folder that holds the files; the bundled or downloaded ones without it.
 
     Raises:
-        DataError: the name is unknown, the files are missing or of another layout, there is nothing in
-        them, or they hold NaN.
+        DataError: the name is unknown, the files are missing or of another layout, there is nothing
+            in them, or they hold NaN.
     """
     known = next((each for each in get_args(ImagesName) if each == name), None)
     if name == "text":

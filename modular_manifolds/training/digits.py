@@ -20,6 +20,7 @@ EVERY = 5
 """Every fifth image is a test image: 359 of 1,797."""
 
 FEATURES = 64
+"""The number of pixels of an image."""
 
 
 def digits_scale() -> InputScale:

@@ -1,10 +1,10 @@
-"""The pictures of a run, as self-contained SVG."""
+"""The pictures of a run and of reports; `as_svg` makes each a self-contained file."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -12,9 +12,14 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from modular_manifolds.certificates import ActivationReport, LipschitzReport, RobustnessReport
+from modular_manifolds.certificates import (
+    ActivationReport,
+    ConditioningReport,
+    LipschitzReport,
+    RobustnessReport,
+)
 from modular_manifolds.composition import Budget
 from modular_manifolds.nn import Module
 
@@ -42,7 +47,7 @@ STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def learning(metrics: Sequence[dict[str, Any]]) -> str:
+def learning(metrics: Sequence[dict[str, Any]]) -> Figure:
     """Loss by step and accuracy by epoch, from the rows of `metrics.jsonl`."""
     steps = [row for row in metrics if "loss" in row]
     epochs = [row for row in metrics if "test_accuracy" in row]
@@ -62,10 +67,10 @@ def learning(metrics: Sequence[dict[str, Any]]) -> str:
         right.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy after each epoch")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(loc="lower right")
-        return as_svg(figure)
+        return figure
 
 
-def singular_values(before: Module, after: Module) -> str:
+def singular_values(before: Module, after: Module) -> Figure:
     """Every singular value of every weight, before the first step and after the last."""
     old, new = _spectra(before), _spectra(after)
     with rc_context(STYLE):
@@ -84,34 +89,76 @@ def singular_values(before: Module, after: Module) -> str:
             axis.set(title=path, xlabel="index", ylim=(0, 1.15 * top))
         axes[0].set_ylabel("singular value")
         axes[0].legend(loc="lower left")
-        return as_svg(figure)
+        return figure
 
 
-def split(budget: Budget) -> str:
+def split(budget: Budget) -> Figure:
     """Each weight's share of the learning rate."""
-    paths = [row.path for row in budget.rows]
+    shares = {row.path: row.share for row in budget.rows}
+    return _bars(shares, "share of the learning rate")
+
+
+def steps(budget: Budget) -> Figure:
+    """The length of each weight's step, in the weight's own norm."""
+    lengths = {row.path: row.step for row in budget.rows}
+    return _bars(lengths, f"step at lr={budget.lr:g}, in the weight's own norm")
+
+
+def _bars(lengths: Mapping[str, float], label: str) -> Figure:
     with rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 0.9 + 0.32 * len(paths)), layout="constrained")
-        FigureCanvasSVG(figure)
-        axis = figure.subplots()
-        bars = axis.barh(paths, [row.share for row in budget.rows], color=COLOURS[0], height=0.6)
-        axis.bar_label(bars, [f"{row.share:.3g}" for row in budget.rows], padding=4, fontsize=8)
-        axis.invert_yaxis()
-        axis.grid(axis="y", visible=False)
-        axis.set(xlabel="share of the learning rate", title="How one learning rate is split")
+        figure, axis = _by_weight(len(lengths))
+        bars = axis.barh(list(lengths), list(lengths.values()), color=COLOURS[0], height=0.6)
+        axis.bar_label(bars, [f"{each:.3g}" for each in lengths.values()], padding=4, fontsize=8)
+        axis.set(xlabel=label, title="How one learning rate is split")
         axis.margins(x=0.1)
-        return as_svg(figure)
+        return figure
 
 
-def certified(report: RobustnessReport) -> str:
+def spectra(report: ConditioningReport) -> Figure:
+    """The range of singular values of each weight, from the smallest to the largest, on a logarithmic axis.
+
+    A smallest value of zero has no place on the axis: only the largest is drawn.
+    """
+    rows = report.rows
+    places = range(len(rows))
+    low = [row.smallest if row.smallest > 0 else row.largest for row in rows]
+    high = [row.largest for row in rows]
+    with rc_context(STYLE):
+        figure, axis = _by_weight(len(rows))
+        axis.hlines(places, low, high, color=COLOURS[0], lw=3)
+        axis.plot(low, places, "|", color=COLOURS[0], ms=9, mew=2)
+        axis.plot(high, places, "|", color=COLOURS[0], ms=9, mew=2)
+        axis.set_yticks(places, [row.path for row in rows])
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        if any(value > 0 for value in high):
+            axis.set_xscale("log")
+            # Values that agree to rounding would be told apart by their last digits.
+            shown = [value for value in (*low, *high) if value > 0]
+            axis.set_xlim(0.8 * min(shown), 1.25 * max(shown))
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            axis.xaxis.set_minor_locator(NullLocator())
+        axis.set(xlabel="singular values, smallest to largest", title="Range of each weight")
+        return figure
+
+
+def _by_weight(count: int) -> tuple[Figure, Axes]:
+    """An axis with a row for each of `count` weights, the first on top."""
+    figure = new_figure((8.4, 0.9 + 0.32 * count))
+    axis = figure.subplots()
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    return figure, axis
+
+
+def certified(report: RobustnessReport) -> Figure:
     """Certified accuracy against the l2 radius; dots at the radii of the table."""
     radii = sorted(each for each in report.radii if 0 < each < math.inf)
     shown = [row.radius for row in report.rows]
     far = 1.05 * max([*radii, *shown, 1e-12])
     xs = [0.0, *radii, far]
     with rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 2.9), layout="constrained")
-        FigureCanvasSVG(figure)
+        figure = new_figure((8.4, 2.9))
         axis = figure.subplots()
         ys = [100 * report.certified(each) for each in xs]
         # Certified accuracy falls at each point's own radius and is constant in between.
@@ -124,16 +171,15 @@ def certified(report: RobustnessReport) -> str:
             xlim=(0, far),
             ylim=(0, 102),
         )
-        return as_svg(figure)
+        return figure
 
 
-def bounds(slopes: LipschitzReport, sizes: ActivationReport) -> str:
+def bounds(slopes: LipschitzReport, sizes: ActivationReport) -> Figure:
     """A figure that shows which module spends the bound: its slope, certified and found, and the size of its output."""
     names = [f"{row.path or '(whole)'} {row.label}" for row in slopes.rows]
     places = range(len(names))
     with rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 1.3 + 0.3 * len(names)), layout="constrained")
-        FigureCanvasSVG(figure)
+        figure = new_figure((8.4, 1.3 + 0.3 * len(names)))
         left, right = figure.subplots(1, 2, sharey=True)
         for axis, rows in (
             (left, [(row.certified, row.empirical) for row in slopes.rows]),
@@ -156,7 +202,7 @@ def bounds(slopes: LipschitzReport, sizes: ActivationReport) -> str:
             title="Size of what it gives",
         )
         left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
-        return as_svg(figure)
+        return figure
 
 
 def _columns(rows: Sequence[dict[str, Any]], *keys: str) -> list[list[Any]]:
@@ -171,22 +217,38 @@ def _spectra(net: Module) -> dict[str, list[float]]:
 
 
 COLUMNS: Final = 3
+"""The number of axes in a row of a figure."""
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself, whether or not `matplotlib.pyplot` was imported."""
+
+    def _repr_svg_(self) -> str:
+        # Text is dark, so a dark notebook needs the white behind it.
+        return as_svg(self, transparent=False)
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of this width and height in inches."""
+    figure = Picture(figsize=size, layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
 
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with `count` axes in rows of three."""
     columns = min(count, COLUMNS)
     rows = -(-count // columns)
-    figure = Figure(figsize=(8.4, 2.7 * rows), layout="constrained")
-    FigureCanvasSVG(figure)
+    figure = new_figure((8.4, 2.7 * rows))
     axes = [axis for row in figure.subplots(rows, columns, squeeze=False) for axis in row]
     for axis in axes[count:]:
         axis.remove()
     return figure, axes[:count]
 
 
-def as_svg(figure: Figure) -> str:
+def as_svg(figure: Figure, *, transparent: bool = True) -> str:
     """The figure as text, the same for the same figure."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=transparent, metadata={"Date": None})
     return buffer.getvalue()

@@ -24,7 +24,8 @@ def claim(path: Path, name: str, text: str) -> None:
     The folder and its file appear at the same moment. An existing empty folder is accepted too.
 
     Raises:
-        FileExistsError: the folder is in use. DataError: it cannot be made or written.
+        FileExistsError: the folder is in use.
+        DataError: it cannot be made or written.
     """
     try:
         # Handled separately: a file with the name of a parent does not mean a folder in use.

@@ -23,7 +23,7 @@ def build_loss(spec: LossSpec, net: Module, scale: InputScale | None) -> Loss:
 
     Raises:
         SpecError: a margin is asked for, and the inputs have no distance to measure it in, or the
-        network has no declared bound to scale it with.
+            network has no declared bound to scale it with.
     """
     match spec:
         case CrossEntropySpec():

@@ -36,7 +36,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     Args:
         net: the network.
-        lr, momentum, nesterov, weight_decay: as `torch.optim.Muon`'s.
+        lr: as `torch.optim.Muon`'s.
+        momentum: as `torch.optim.Muon`'s.
+        nesterov: as `torch.optim.Muon`'s.
+        weight_decay: as `torch.optim.Muon`'s.
 
     Source: J. Liu et al., "Muon is scalable for LLM training" (2025), section 2.2.
     """

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import jinja2
 
-from modular_manifolds.composition.table import format_number
 from modular_manifolds.specs.whole import write_whole
+from modular_manifolds.tables import Table
 from modular_manifolds.training import figures
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.guarantees import (
@@ -25,12 +23,6 @@ from modular_manifolds.training.text import Text
 
 POINTS = 1000
 """Test examples whose predictions are certified for the report."""
-
-
-@dataclass(frozen=True)
-class _Table:
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def write_report(trainer: Trainer) -> Guarantees:
@@ -50,14 +42,15 @@ def write_report(trainer: Trainer) -> Guarantees:
     found = guarantees(net, session.spec.optimizer.lr, points)
     metrics = trainer.directory.read_metrics()
     last = next((row for row in reversed(metrics) if "test_accuracy" in row), None)
-    pictures = {
+    drawn = {
         "learning": figures.learning(metrics),
         "singular_values": figures.singular_values(trainer.initial, net),
         "split": figures.split(found.budget),
         "bounds": figures.bounds(found.lipschitz, found.activations),
     }
     if predictions is not None:
-        pictures["certified"] = figures.certified(predictions)
+        drawn["certified"] = figures.certified(predictions)
+    pictures = {name: figures.as_svg(figure) for name, figure in drawn.items()}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("modular_manifolds.training", "assets"),
         autoescape=True,
@@ -78,12 +71,12 @@ def write_report(trainer: Trainer) -> Guarantees:
         test_accuracy=_percent(last, "test_accuracy"),
         guarantees=found,
         figures={name: _inline(svg) for name, svg in pictures.items()},
-        budget=_table(found.budget.header(), found.budget.cells()),
-        conditioning=_table(found.conditioning.header(), found.conditioning.cells()),
-        predictions=predictions and _table(predictions.header(), predictions.cells()),
+        budget=Table(found.budget.header(), found.budget.cells()),
+        conditioning=Table(found.conditioning.header(), found.conditioning.cells()),
+        predictions=predictions and Table(predictions.header(), predictions.cells()),
         certified_notes=predictions and predictions.notes(),
-        lipschitz=_table(found.lipschitz.header(), found.lipschitz.cells()),
-        activations=_table(found.activations.header(), found.activations.cells()),
+        lipschitz=Table(found.lipschitz.header(), found.lipschitz.cells()),
+        activations=Table(found.activations.header(), found.activations.cells()),
         sample=sample,
         temperature=TEMPERATURE,
         run_yaml=session.spec.to_yaml(),
@@ -101,10 +94,6 @@ def _number(row: dict[str, Any] | None, key: str) -> str:
 
 def _percent(row: dict[str, Any] | None, key: str) -> str:
     return "–" if row is None else f"{100 * row[key]:.1f} %"
-
-
-def _table(header: Sequence[str], cells: Sequence[Sequence[float | str | None]]) -> _Table:
-    return _Table(header, [[format_number(cell) for cell in row] for row in cells])
 
 
 def _inline(svg: str) -> str:

@@ -78,7 +78,8 @@ class RunDirectory:
         """The run that this directory belongs to.
 
         Raises:
-            CheckpointError: there is none. SpecError: it is damaged or of another version.
+            CheckpointError: there is none.
+            SpecError: it is damaged or of another version.
         """
         if not self.run.is_file():
             raise CheckpointError(

@@ -14,7 +14,9 @@ from modular_manifolds.specs.data import TextSpec
 from modular_manifolds.training.text import Vocabulary
 
 LENGTH: Final = 500
+"""The number of characters in a sample."""
 TEMPERATURE: Final = 0.8
+"""The divisor of the logits."""
 
 
 @torch.no_grad()
@@ -44,8 +46,9 @@ def sample(
         Prompts and what follows, int64 of shape (batch, positions + length), on the prompts' device.
 
     Raises:
-        ArgumentError: a number is out of range. ShapeError: there is no prompt. NonFiniteError: an output
-        is NaN or infinite.
+        ArgumentError: a number is out of range.
+        ShapeError: there is no prompt.
+        NonFiniteError: an output is NaN or infinite.
 
     Source: the Gumbel-max trick, E. J. Gumbel, "Statistical theory of extreme values" (1954).
     """
@@ -85,7 +88,8 @@ def write(
         text: `data` of the resolved run: its vocabulary and context.
         prompt: of characters that the text has; the start of a line without it.
         length: how many characters to write.
-        temperature, seed: as for `sample`.
+        temperature: as for `sample`.
+        seed: as for `sample`.
 
     Raises:
         DataError: the prompt has a character that the text has not.

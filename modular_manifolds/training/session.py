@@ -10,13 +10,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.training.device import device_of
 from modular_manifolds.training.health import WeightHealth, copied, health
-from modular_manifolds.training.losses import build_loss
+from modular_manifolds.training.losses import Loss, build_loss
 from modular_manifolds.training.optimizers import build_optimizer, build_schedule
 from modular_manifolds.training.part import Data, Part, order
 
@@ -81,15 +82,15 @@ class Session:
 
     def __init__(self, spec: RunSpec, data: Data, *, net: Module | None = None) -> None:
         self.spec = spec
-        self.device = device_of(spec.device)
-        self.data = data.to(self.device)
-        self.net = (built(spec) if net is None else net).to(self.device)
-        self.loss = build_loss(spec.loss, self.net, data.scale)
-        self.steps_per_epoch = math.ceil(len(data.train) / spec.batch_size)
-        self.steps = spec.steps or spec.epochs * self.steps_per_epoch
-        self.optimizer = build_optimizer(spec.optimizer, self.net)
-        self.schedule = build_schedule(spec.schedule, self.optimizer, self.steps)
-        self.finished = 0
+        self.device: torch.device = device_of(spec.device)
+        self.data: Data = data.to(self.device)
+        self.net: Module = (built(spec) if net is None else net).to(self.device)
+        self.loss: Loss = build_loss(spec.loss, self.net, data.scale)
+        self.steps_per_epoch: int = math.ceil(len(data.train) / spec.batch_size)
+        self.steps: int = spec.steps or spec.epochs * self.steps_per_epoch
+        self.optimizer: torch.optim.Optimizer = build_optimizer(spec.optimizer, self.net)
+        self.schedule: LambdaLR = build_schedule(spec.schedule, self.optimizer, self.steps)
+        self.finished: int = 0
         self._order: tuple[int, list[Tensor]] = (-1, [])
         self._before: dict[str, Tensor] | None = None
 

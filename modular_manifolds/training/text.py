@@ -124,8 +124,9 @@ def read_text(spec: TextSpec) -> Text:
     """Read a text; its first nine tenths train, the last tenth tests.
 
     Raises:
-        DataError: there is no such file, it is empty or too short for a window in its last tenth, or its
-        characters are not those that `spec` writes down. SpecError: it is not UTF-8.
+        DataError: there is no such file, it is empty or too short for a window in its last tenth,
+            or its characters are not those that `spec` writes down.
+        SpecError: it is not UTF-8.
     """
     file = _file(spec.path)
     try:

@@ -6,6 +6,7 @@ import copy
 import io
 import json
 from collections.abc import Callable
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,22 @@ HOWS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("way", WAYS)
+DTYPES = (torch.float32, torch.bfloat16)
+PAIRWISE = [
+    (way, name, list(HOWS)[(i + j) % len(HOWS)], DTYPES[(i + j) % len(DTYPES)])
+    for i, way in enumerate(WAYS)
+    for j, name in enumerate(MODELS)
+]
+"""Every way with every model, every setting and every dtype, and every two of these together."""
+
+
+def test_every_two_meet() -> None:
+    kinds = (WAYS, MODELS, HOWS, DTYPES)
+    for (i, one), (j, other) in combinations(enumerate(kinds), 2):
+        assert {(case[i], case[j]) for case in PAIRWISE} == set(product(one, other))
+
+
+@pytest.mark.parametrize(("way", "name", "how", "dtype"), PAIRWISE)
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 def test_a_run_goes_on_bit_for_bit(
     way: str, name: str, how: str, dtype: torch.dtype, tmp_path: Path

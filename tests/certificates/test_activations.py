@@ -105,7 +105,7 @@ def test_gradients_are_those_at_the_modules_output() -> None:
 
 @pytest.mark.parametrize("norm", ["l2", "rms", "l1", "linf"])
 def test_the_gradient_is_measured_in_the_dual_norm(norm: mm.VectorNorm) -> None:
-    """Of a bond that keeps the gradient: a unit gradient at the end is one in front of it."""
+    """Bonds that keep the gradient: a unit gradient at the end is one in front of it."""
     last = mm.activations(linear(6, 6, norm) >> mm.Identity()).rows
     assert last[1].gradient.measured == pytest.approx(1)
     assert last[0].gradient.measured == pytest.approx(1)

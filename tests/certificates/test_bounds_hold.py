@@ -14,7 +14,7 @@ from torch import Tensor
 import modular_manifolds as mm
 from modular_manifolds.certificates.forward_error import forward_error
 from modular_manifolds.composition.leaf import Leaf
-from modular_manifolds.composition.sizes import reach, slope
+from modular_manifolds.composition.sizes import output_bound, slope
 from modular_manifolds.testing import Sample, check_module
 
 NETWORKS, PAIRS = 50, 200
@@ -287,5 +287,5 @@ def test_a_bound_that_depends_on_the_radius_is_tried_at_the_radius() -> None:
         check_module(wrong, Sample((5,), dtype=torch.float64))
     tree = (2.0 * Square(space) >> Square(space)).tree()
     # 3 arrives, 2·3·3 = 18 goes on: slopes 2·3 and 18.
-    assert (slope(tree, 3.0), reach(tree, 3.0)) == (108.0, 324.0)
-    assert (slope(tree, 0.0), reach(tree, 0.0)) == (0.0, 0.0)
+    assert (slope(tree, 3.0), output_bound(tree, 3.0)) == (108.0, 324.0)
+    assert (slope(tree, 0.0), output_bound(tree, 0.0)) == (0.0, 0.0)

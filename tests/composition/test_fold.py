@@ -20,7 +20,7 @@ from modular_manifolds.composition.budget import MOVED
 from modular_manifolds.composition.folding import Algebra, fold, paired
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.signature import Signature
-from modular_manifolds.composition.sizes import arrivals, behind, reach, slope
+from modular_manifolds.composition.sizes import arrivals, downstream_slopes, output_bound, slope
 from modular_manifolds.composition.tree import Parallel, Scale, Series, Sum, Tree
 from modular_manifolds.errors import ArgumentError
 
@@ -77,7 +77,12 @@ def test_two_tables_are_one_table_of_pairs() -> None:
 def test_what_stands_behind_a_leaf() -> None:
     """Behind a part of a series stand the later parts; beside it stands nothing."""
     tree = Scale("", -2.0, Series("", (leaf("a"), Sum("", (leaf("b"), leaf("c"))), leaf("d"))))
-    assert behind(tree, [5.0, 3.0, 7.0, 11.0]) == [2.0 * 11 * 10, 2.0 * 11, 2.0 * 11, 2.0]
+    assert downstream_slopes(tree, [5.0, 3.0, 7.0, 11.0]) == [
+        2.0 * 11 * 10,
+        2.0 * 11,
+        2.0 * 11,
+        2.0,
+    ]
 
 
 @pytest.mark.parametrize("kind", ["series", "scale", "sum"])
@@ -100,7 +105,7 @@ def test_what_travels_goes_hundreds_of_compositions_deep(kind: str) -> None:
     tree: Tree = leaf("a")
     for _ in range(900):
         tree = Series("", (tree,)) if kind == "series" else Scale("", 1.0, tree)
-    assert reach(tree, 2.0) == 2.0
+    assert output_bound(tree, 2.0) == 2.0
     assert slope(tree, 2.0) == 1.0
     assert allocate(tree, 1.0).shares == {"a.weight": 1.0}
 
@@ -116,11 +121,11 @@ class Graph:
 
 UNKNOWN: Final = cast("Tree", Graph("blocks", (leaf("a"),), leaf("a").signature))
 TABLES: Final[dict[str, Callable[[Tree], object]]] = {
-    "slopes and sizes": lambda tree: reach(tree, 1.0),
+    "slopes and sizes": lambda tree: output_bound(tree, 1.0),
     "slopes and sizes leaf by leaf": lambda tree: propagate(
         tree, SPACE, 1.0, Leaf.lipschitz_within
     ),
-    "the slopes behind each leaf": lambda tree: behind(tree, [1.0]),
+    "the slopes downstream of each leaf": lambda tree: downstream_slopes(tree, [1.0]),
     "slopes and": lambda tree: arrivals(tree, 1.0, Leaf.lipschitz_within),
     "the leaves that a step moves": lambda tree: fold(tree, MOVED),
     "slopes": lambda tree: allocate(tree, 1.0),

@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("modular_manifolds", "kernels", "benchmarks", "examples")
+FOLDERS = ("modular_manifolds", "kernels", "benchmarks", "examples", "tests")
 OPENINGS = re.compile(r"(Of|What|Which|Who|From)\b")
+BANNED = re.compile(
+    r"(?:^|_)(SMALL|SMALLER|TINY|FEW|NEAR|CLOSE|MANY|LARGE|BIG|LONG|SHORT|WIDE|MODERATE|HALF|FINE|COARSE|SEVERAL|LEFT|OFF)$"
+)
+"""Words that a threshold's name must not end with, because they name no quantity."""
 MOST_WHERE = 1.5
 """The most uses of "where" in 1,000 words. Codebases that are easy to read have 0.5 to 2."""
 
@@ -49,6 +53,45 @@ def _docstrings(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, value.strip()
 
 
+def _thresholds(tree: ast.Module) -> Iterator[tuple[str, int, str]]:
+    """The name, line and docstring of each upper-case module constant that is a bare number."""
+    for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target = node.targets[0]
+        elif isinstance(node, ast.AnnAssign):
+            target = node.target
+        else:
+            continue
+        if isinstance(target, ast.Name) and target.id.isupper() and _is_number(node.value):
+            yield target.id, node.lineno, _docstring_of(following)
+
+
+def _is_number(value: ast.expr | None) -> bool:
+    """Whether an expression is a number, or arithmetic on numbers alone."""
+    if isinstance(value, ast.UnaryOp):
+        return _is_number(value.operand)
+    if isinstance(value, ast.BinOp):
+        return _is_number(value.left) and _is_number(value.right)
+    return isinstance(value, ast.Constant) and type(value.value) in (int, float)
+
+
+def _docstring_of(node: ast.stmt | None) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return str(node.value.value)
+    return ""
+
+
+def _faults(tree: ast.Module) -> list[str]:
+    """The lines with thresholds that have no docstring or no telling name."""
+    found: list[str] = []
+    for name, line, text in _thresholds(tree):
+        if not text:
+            found.append(f"{line}: {name} needs a docstring that says its unit")
+        if BANNED.search(name):
+            found.append(f"{line}: {name} must name a quantity, such as {name}_MAX_COLUMNS")
+    return found
+
+
 def _comments(path: Path) -> Iterator[tuple[int, str]]:
     text = path.read_text(encoding="utf-8")
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -76,6 +119,31 @@ def test_conditions_are_written_with_if_and_when() -> None:
     ]
     assert len(words) > 50_000
     assert 1000 * words.count("where") / len(words) <= MOST_WHERE
+
+
+def test_thresholds_have_a_telling_name_and_a_docstring() -> None:
+    found = [
+        f"{_name(path)}:{fault}"
+        for path in _files()
+        if _name(path).startswith(("modular_manifolds/", "kernels/modular_manifolds_kernels/"))
+        for fault in _faults(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("code", "faults"),
+    [
+        ("DECOMPOSE_MAX_COLUMNS = 32", 1),
+        ("DECOMPOSE_MAX_COLUMNS: Final = 2**5\nx = 'text'", 1),
+        ("SMALL = 128 * 128\n'Columns.'", 1),
+        ("MATRIX_SMALL = -1e-3", 2),
+        ("DECOMPOSE_MAX_COLUMNS = 32\n'Columns.'", 0),
+        ("SMALL = compute()", 0),
+    ],
+)
+def test_the_rule_sees_thresholds(code: str, faults: int) -> None:
+    assert len(_faults(ast.parse(code))) == faults
 
 
 @pytest.mark.parametrize("opening", ["What it is.", "Of a matrix", "Which rows", "From here on"])

@@ -29,9 +29,9 @@ def test_a_plain_loop(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    assert plain.run(whole, epochs=3) > WELL
-    plain.run(broken, epochs=3, stop_after=1)
-    plain.run(broken, epochs=3)
+    assert plain.run(whole, epochs=2) > WELL
+    plain.run(broken, epochs=2, stop_after=1)
+    plain.run(broken, epochs=2)
     saved = [torch.load(each / "last.pt", weights_only=True) for each in (whole, broken)]
     assert saved[0]["model"].keys() == saved[1]["model"].keys()
     for name, value in saved[0]["model"].items():
@@ -40,11 +40,11 @@ def test_a_plain_loop(tmp_path: Path) -> None:
 
 def test_lightning(tmp_path: Path) -> None:
     lightning = example("lightning_module")
-    module, accuracy = lightning.run(tmp_path / "whole", epochs=3)
+    module, accuracy = lightning.run(tmp_path / "whole", epochs=2)
     assert accuracy > WELL
-    lightning.run(tmp_path / "broken", epochs=3, stop_after=1)
+    lightning.run(tmp_path / "broken", epochs=2, stop_after=1)
     (checkpoint,) = (tmp_path / "broken").glob("*.ckpt")
-    again, _ = lightning.run(tmp_path / "again", epochs=3, resume=checkpoint)
+    again, _ = lightning.run(tmp_path / "again", epochs=2, resume=checkpoint)
     check_same_bits(module, again)
     logged = next((tmp_path / "whole").rglob("metrics.csv")).read_text()
     assert "geometry/off_manifold" in logged.splitlines()[0]
@@ -69,10 +69,10 @@ def test_accelerate(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    model, accuracy = accelerated.run(whole, epochs=3)
+    model, accuracy = accelerated.run(whole, epochs=2)
     assert accuracy > WELL
-    first, _ = accelerated.run(broken, epochs=3, stop_after=1)
+    first, _ = accelerated.run(broken, epochs=2, stop_after=1)
     first = copy.deepcopy(first)
-    again, _ = accelerated.run(broken, epochs=3)
+    again, _ = accelerated.run(broken, epochs=2)
     check_same_bits(model, again)
     assert not torch.equal(first[0].weight, again[0].weight)

@@ -29,7 +29,7 @@ def bfloat16_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def bfloat16_values(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """What these 16 bits are worth, as float32."""
+    """The value of these 16 bits, as float32."""
     return (np.ascontiguousarray(bits).astype(np.uint32) << 16).view(np.float32)
 
 

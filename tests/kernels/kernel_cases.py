@@ -8,7 +8,7 @@ import torch
 from matrices import BFLOAT16, FLOAT32, error, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive, retraction
 from modular_manifolds_kernels.coefficients import Polynomial
-from modular_manifolds_kernels.launches import Sizes, Step, like, stack, storage, wide
+from modular_manifolds_kernels.launches import Sizes, Step, as_wide, empty_like, stack, storage
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.matrix_sign import msign_and_scale
 from modular_manifolds_kernels.shipped import Precision
@@ -16,7 +16,7 @@ from torch import Tensor
 
 BARS: Mapping[Precision, float] = {"fp32": FLOAT32, "bf16": BFLOAT16}
 SCALE: Mapping[Precision, float] = {"fp32": 1e-6, "bf16": 2.0**-8}
-"""Of the scale `‖X Xᵀ‖_F^{1/2}`: the relative rounding of one operand, which a mean of many entries does not exceed."""
+"""The relative rounding of the scale `‖X Xᵀ‖_F^{1/2}`: that of one operand, which a mean of many entries does not exceed."""
 
 
 def msign(
@@ -43,7 +43,7 @@ def symmetric_to_the_bit(r: Tensor) -> bool:
 
 def gram(machine: Machine, x: Tensor, precision: Precision, *, scaled: bool = False) -> None:
     """`X Xᵀ`, of X divided by its largest entry where scaled; the parts of its length as well."""
-    x = wide(stack(x))
+    x = as_wide(stack(x))
     found = launches.largest_entries(machine, x) if scaled else None
     r, squares = launches.gram(machine, x, precision, found)
     y = x.double()
@@ -57,7 +57,7 @@ def gram(machine: Machine, x: Tensor, precision: Precision, *, scaled: bool = Fa
 
 def polynomial(machine: Machine, x: Tensor, precision: Precision, *, scaled: int = 0) -> None:
     """`a I + b A + c A B`, where A and B are polynomials in one symmetric matrix."""
-    r = naive.gram(wide(stack(x)).double()).to(storage(precision))
+    r = naive.gram(as_wide(stack(x)).double()).to(storage(precision))
     other = r if scaled == 2 else naive.polynomial(r, r, 1.0, -0.5, 0.1)
     length = r.double().square().sum(dim=(-2, -1))
     sizes = Sizes(length, torch.stack((length / 4, 3 * length / 4), dim=1).float(), length)
@@ -73,7 +73,7 @@ def polynomial(machine: Machine, x: Tensor, precision: Precision, *, scaled: int
 
 def apply(machine: Machine, x: Tensor, precision: Precision, *, scaled: bool = False) -> None:
     """`a X + c P X`, of X normalised where scaled."""
-    x = wide(stack(x))
+    x = as_wide(stack(x))
     y, scale = x.double(), None
     sizes = None
     if scaled:
@@ -82,7 +82,7 @@ def apply(machine: Machine, x: Tensor, precision: Precision, *, scaled: bool = F
         sizes = Sizes(found, launches.gram(machine, x, precision, found)[1], scales)
         y, scale = naive.normalise(y)
     p = naive.gram(naive.normalise(x.double())[0]).to(storage(precision))
-    out = like(x, x.dtype)
+    out = empty_like(x, x.dtype)
     launches.apply(machine, p, x, 1.5, -0.5, precision, out=out, sizes=sizes)
     assert error(out, naive.apply(p.double(), y, 1.5, -0.5)) <= BARS[precision]
     if sizes is not None and scale is not None:

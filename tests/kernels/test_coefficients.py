@@ -67,7 +67,7 @@ def conditioned(n: int, k: int, condition: float) -> Tensor:
 
 
 def by_torch(x: Tensor) -> Tensor:
-    """What `torch.optim.Muon` makes of a gradient, at a rate of one and without momentum."""
+    """The step of `torch.optim.Muon` for a gradient, at a rate of one and without momentum."""
     weight = torch.nn.Parameter(torch.zeros_like(x))
     weight.grad = x.clone()
     torch.optim.Muon([weight], lr=1.0, momentum=0.0, nesterov=False, weight_decay=0.0).step()

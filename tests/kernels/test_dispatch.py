@@ -82,16 +82,16 @@ def test_a_short_side_up_to_128_is_one_launch_in_either_precision() -> None:
     ]
     for target in TARGETS:
         for n, k, precision, kernel in wanted:
-            row = matrix_sign.fits(n, k, precision, target)
+            row = matrix_sign.one_launch_row(n, k, precision, target)
             assert row is not None
             assert row.kernel == kernel
         for n, k, kernel in ((64, 9000, "stiefel_retract"), (65, 4096, "tiled_retract")):
-            row = retraction.fits(n, k, target)
+            row = retraction.one_launch_row(n, k, target)
             assert row is not None
             assert row.kernel == kernel
         for n, k in ((129, 129), (128, 4097)):
-            assert matrix_sign.fits(n, k, "fp32", target) is None
-            assert retraction.fits(n, k, target) is None
+            assert matrix_sign.one_launch_row(n, k, "fp32", target) is None
+            assert retraction.one_launch_row(n, k, target) is None
 
 
 def test_why_not_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_the_choice_is_compiled_for_cuda_without_a_gpu() -> None:
 
 
 def test_fakes_agree_with_launches(machine: Machine) -> None:
-    """What the fake of the pre-step promises of its parts is what a launch returns."""
+    """The fake of the pre-step promises the parts that a launch returns."""
     x = torch.randn(2, 17, 300)
     largest, squares = launches.pre_step_(machine, x.clone(), x, None, 0.5)
     assert largest.shape == squares.shape == (2, launches.parts_of_pre_step(17, 300))

@@ -45,4 +45,4 @@ def test_in_bfloat16_every_row_makes_one_step_on_a_gram_matrix() -> None:
         for side in (32, 64, 128):
             row = choose("narrow_msign", "bf16", target, side=side)
             assert row is not None
-            assert row.constexprs["TOGETHER"] == 1
+            assert row.constexprs["STEPS_PER_GRAM"] == 1

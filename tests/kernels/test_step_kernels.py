@@ -84,7 +84,7 @@ def test_a_step_that_is_left_out_keeps_every_bit_of_the_momenta(
 
 def test_more_weights_than_a_launch_takes(machine: Machine, launched: list[str]) -> None:
     """And both orientations: each is launched by itself, and a launch reads and writes the right places."""
-    count = descent.TOGETHER + 6
+    count = descent.TENSORS_PER_LAUNCH + 6
     gradients, turned = weights_like((2, 3), True, 2 * count)
     found, _ = descent.descend_(
         machine,

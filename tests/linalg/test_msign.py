@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import cases
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from spectra import orthonormal, with_values
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import modular_manifolds as mm
-from modular_manifolds.errors import ArgumentError, BackendError, NonFiniteError, ShapeError
-from modular_manifolds.linalg import backend, matrix_sign
-from modular_manifolds.linalg.coefficients import (
-    NEWTON_SCHULZ_CUBIC,
-    NEWTON_SCHULZ_QUINTIC,
-    POLAR_EXPRESS,
-)
-from modular_manifolds.linalg.newton_schulz import inverse_root, iterate, schedule
-from modular_manifolds.linalg.symmetric import gram
-
-COMPILED = ("eager", "aot_eager")
-"""Compilers that need no C++ compiler; the graph is the same for all of them."""
-
-
-def orthonormal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.linalg.qr(torch.randn(shape, dtype=dtype))[0]
-
-
-def with_values(values: Tensor, m: int) -> Tensor:
-    """A random m×n matrix whose singular values are `values`."""
-    n = len(values)
-    return orthonormal(m, n) @ torch.diag(values.double()) @ orthonormal(n, n).mT
+from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
+from modular_manifolds.linalg import matrix_sign
 
 
 def exact(x: Tensor) -> Tensor:
@@ -212,58 +192,6 @@ def test_bad_tensors_are_refused() -> None:
         mm.msign(torch.ones(2, 2, dtype=torch.complex64))
 
 
-def test_a_backend_asked_for_by_name_is_used_or_refused() -> None:
-    x = torch.randn(4, 3)
-    assert torch.equal(mm.msign(x, backend="torch"), mm.msign(x, backend="auto"))
-    reason = backend.why_not(x)
-    assert reason == "the tensor is on cpu, and Triton kernels run on cuda devices only"
-    with pytest.raises(BackendError, match=f"got 'triton'. Use 'auto': {reason}"):
-        mm.msign(x, backend="triton")
-    with pytest.raises(
-        BackendError, match="backend must be one of auto, torch, triton, got 'cuda'"
-    ):
-        mm.msign(x, backend="cuda")  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.parametrize("compiler", COMPILED)
-@pytest.mark.parametrize(
-    ("chosen", "shape"), [("auto", (6, 6)), ("torch", (9, 4)), ("auto", (2, 5, 7))], ids=cases.name
-)
-def test_compiled_without_a_graph_break(
-    shape: tuple[int, ...], chosen: backend.Backend, compiler: str
-) -> None:
-    """The polynomials are those of eager code: others would be off by the accuracy, 1e-3.
-
-    A compiler may change strides, and a BLAS then the order of sums; five steps magnify that by up to a thousand.
-    """
-    torch.compiler.reset()
-    x = torch.randn(shape, dtype=torch.float64)
-    compiled = torch.compile(partial(mm.msign, backend=chosen), fullgraph=True, backend=compiler)
-    torch.testing.assert_close(compiled(x), mm.msign(x, backend=chosen), rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("dynamic", [None, True])
-def test_compiled_for_every_size_and_accuracy(dynamic: bool | None) -> None:
-    """Sizes and accuracies that a compiler has made symbolic choose the polynomials all the same."""
-    torch.compiler.reset()
-    compiled = torch.compile(mm.msign, fullgraph=True, backend="eager", dynamic=dynamic)
-    for shape in [(9, 4), (3, 7), (2, 9, 4), (3, 9, 4)]:
-        x = torch.randn(shape)
-        assert torch.equal(compiled(x), mm.msign(x))
-    for accuracy in (0.1, 1e-5):
-        assert torch.equal(compiled(x, accuracy=accuracy), mm.msign(x, accuracy=accuracy))
-
-
-def test_compiled_in_bfloat16_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.compiler.reset()
-    monkeypatch.setattr(matrix_sign, "half_is_fast", lambda device_type: device_type == "cpu")
-    x = torch.randn(256, 256)
-    coarse = partial(mm.msign, accuracy=0.1, floor=0.01)
-    compiled = torch.compile(coarse, fullgraph=True, backend="eager")
-    assert torch.equal(compiled(x), coarse(x))
-    assert float((torch.linalg.svdvals(compiled(x)) - 1).abs().max()) > 1e-3
-
-
 @pytest.mark.parametrize("power", [0.5, 0.7])
 @pytest.mark.parametrize("rows", [256, 512])
 def test_bfloat16_keeps_singular_values_in_range(
@@ -282,14 +210,14 @@ def test_bfloat16_keeps_singular_values_in_range(
 
 
 def msign_in_float32(x: Tensor) -> Tensor:
-    """What a machine without bfloat16 computes, with an accuracy of 0.1 and a floor of 1e-3."""
+    """The matrix sign of a machine without bfloat16, with an accuracy of 0.1 and a floor of 1e-3."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matrix_sign, "half_is_fast", lambda _: False)
         return mm.msign(x, accuracy=0.1, floor=1e-3)
 
 
 def test_its_derivative_is_that_of_differences() -> None:
-    """Of the polynomials, compiled or not."""
+    """The polynomials' derivative, compiled or not."""
     torch.compiler.reset()
     x = with_values(torch.tensor([1.0, 0.7, 0.4]), 5).requires_grad_()
     assert torch.autograd.gradcheck(mm.msign, (x,))
@@ -310,56 +238,3 @@ def test_shapes_are_known_without_storage() -> None:
                     assert (found.shape, found.dtype, found.device) == (x.shape, dtype, x.device)
             found = mm.msign(torch.empty(shape, device="meta", dtype=dtype))
             assert (found.shape, found.dtype, found.device.type) == (shape, dtype, "meta")
-
-
-@pytest.mark.parametrize("polynomial", [NEWTON_SCHULZ_CUBIC, NEWTON_SCHULZ_QUINTIC])
-def test_newton_schulz_polynomials_fix_one(polynomial: tuple[float, float, float]) -> None:
-    a, b, c = polynomial
-    assert a + b + c == 1.0
-    assert a + 3 * b + 5 * c == 0.0
-
-
-def test_polar_express_is_the_published_table_with_its_safety() -> None:
-    assert len(POLAR_EXPRESS) == 8
-    a, b, c = POLAR_EXPRESS[0]
-    assert a * 1.01 == pytest.approx(8.28721201814563)
-    assert b * 1.01**3 == pytest.approx(-23.595886519098837)
-    assert c * 1.01**5 == pytest.approx(17.300387312530933)
-    assert POLAR_EXPRESS[-1] == (1.875, -1.25, 0.375)
-
-
-def test_schedules_are_short() -> None:
-    """More accuracy or a lower floor takes more steps; the common case takes eight at most."""
-    lengths = [len(schedule(accuracy, 1e-3)) for accuracy in (0.3, 1e-2, 1e-6, 1e-12)]
-    assert lengths == sorted(lengths)
-    assert len(schedule(1e-3, 1e-3)) <= 8
-    assert len(schedule(1e-3, 1e-6)) > len(schedule(1e-3, 1e-3))
-    assert schedule(1e-3, 1.0) == ()
-
-
-def test_the_iteration_maps_singular_values_by_the_polynomial() -> None:
-    values = torch.tensor([0.9, 0.5, 0.01], dtype=torch.float64)
-    polynomial = (1.7, -0.9, 0.3)
-    found = torch.linalg.svdvals(iterate(with_values(values, 5), [polynomial]))
-    a, b, c = polynomial
-    expected = (a * values + b * values**3 + c * values**5).sort(descending=True).values
-    torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("largest", [1.0, 1.5, 16.0])
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
-def test_inverse_roots(largest: float, dtype: torch.dtype) -> None:
-    q = orthonormal(5, 5)
-    r = gram((q * torch.linspace(1, largest, 5).double().sqrt()).mT)
-    root = (q / torch.linspace(1, largest, 5).double().sqrt()) @ q.mT
-    found = inverse_root(r.to(dtype), largest=largest)
-    torch.testing.assert_close(found, root.to(dtype), atol=64 * torch.finfo(dtype).eps, rtol=0)
-
-
-def test_ten_steps_in_bfloat16_do_not_diverge() -> None:
-    """A value a little outside of a polynomial's range must not be thrown further out."""
-    x = torch.randn(20_000, 5, 4).bfloat16()
-    x = x / (1.01 * torch.linalg.matrix_norm(x.float(), keepdim=True)).bfloat16()
-    result = iterate(x, (*POLAR_EXPRESS, *POLAR_EXPRESS[-1:] * 2)).double()
-    assert bool(torch.isfinite(result).all())
-    assert float(torch.linalg.matrix_norm(result, 2).max()) <= 1.02

@@ -1,4 +1,4 @@
-"""Heads, rotary positions and attention: their values, their constants, and where the constants are attained."""
+"""Heads and attention: their values, their constants, and the points that attain them."""
 
 from __future__ import annotations
 
@@ -134,9 +134,6 @@ def test_equal_stacks_are_stepped_in_one_batch_as_alone() -> None:
         torch.testing.assert_close(dict(together.named_parameters())[name].detach(), landed)
 
 
-# The constants of attention, at the points that attain them.
-
-
 def extreme(argument: str, r_q: float, r_k: float, r_v: float) -> tuple[list[Tensor], list[Tensor]]:
     """Queries, keys and values of one head at two positions, and moves of them of unit norm in one of them."""
     unit = torch.ones(D, dtype=torch.float64)
@@ -230,54 +227,6 @@ def test_activations_of_sequences_stay_within_their_bounds() -> None:
         for size in (row.input, row.output, row.gradient):
             assert size.measured is not None
             assert 0 < size.measured <= size.certified * (1 + 1e-6)
-
-
-# Rotary positions.
-
-
-def test_a_turn_keeps_lengths_and_tells_distances() -> None:
-    bond = mm.Rotary(6)
-    x = torch.randn(2, 9, 6, dtype=torch.float64)
-    torch.testing.assert_close(bond(x).norm(dim=-1), x.norm(dim=-1))
-    query, key = torch.randn(2, 6, dtype=torch.float64)
-    turned = bond(query.expand(9, 6)) @ bond(key.expand(9, 6)).mT
-    for distance in range(-8, 9):
-        diagonal = turned.diagonal(distance)
-        torch.testing.assert_close(diagonal, diagonal[0].expand_as(diagonal))
-    assert not torch.allclose(turned[0, 1], turned[0, 0])
-
-
-def test_turns_are_kept_and_made_anew_only_where_they_must(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made: list[int] = []
-    outer = torch.outer
-
-    def counted(places: Tensor, pairs: Tensor) -> Tensor:
-        made.append(len(places))
-        return outer(places, pairs)
-
-    monkeypatch.setattr(torch, "outer", counted)
-    bond = mm.Rotary(6)
-    long = torch.randn(5, 6)
-    torch.testing.assert_close(bond(long)[:3], bond(long[:3]), rtol=0, atol=0)
-    bond(torch.randn(2, 4, 6))
-    assert made == [5]
-    bond(torch.randn(7, 6))
-    assert made == [5, 7]
-    exact = bond.double()(long.double())
-    torch.testing.assert_close(exact.norm(dim=-1), long.double().norm(dim=-1), rtol=1e-15, atol=0)
-    assert bond(long.bfloat16()).dtype is torch.bfloat16
-    assert not bond.state_dict()
-
-
-def test_rounding_of_a_turn_is_within_its_bound() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        x = torch.randn(50, 40, 6).to(dtype)
-        off = mm.Rotary(6)(x).double() - mm.Rotary(6)(x.double())
-        size = float(x.double().square().mean(dim=-1).sqrt().amax())
-        found = float(off.square().mean(dim=-1).sqrt().amax())
-        assert 0 < found <= mm.Rotary(6).rounding_within(size, dtype)
 
 
 @pytest.mark.parametrize(

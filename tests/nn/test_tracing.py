@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 import modular_manifolds as mm
 from modular_manifolds.testing import Sample
-from modular_manifolds.testing.trials import drawn, trials
+from modular_manifolds.testing.trials import draw_inputs, trials
 
 TRACED, OTHER = 11, 7
 """The batch that a program is made with, and another one: sizes that no module has, which a tracer could confuse."""
@@ -37,7 +37,7 @@ class Together(nn.Module):
     def forward(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(net(x) for net, x in zip(self.nets, inputs, strict=True))
 
-    def drawn(self, batch: int) -> tuple[Any, ...]:
+    def draw_inputs(self, batch: int) -> tuple[Any, ...]:
         return tuple(draw(batch) for draw in self.draws)
 
     def check(self, found: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
@@ -55,7 +55,7 @@ def tokens(batch: int, positions: int = 6) -> Tensor:
 def inputs_of(net: mm.Module) -> Callable[[int], Any]:
     sample = Sample((6,), dtype=torch.float32)
     trial = next(iter(trials(net, sample)))
-    return lambda batch: drawn(trial, sample, f"x of {batch}", batch)
+    return lambda batch: draw_inputs(trial, sample, f"x of {batch}", batch)
 
 
 @cache
@@ -84,13 +84,13 @@ def export(net: nn.Module, x: Any, sizes: dict[int, Any]) -> torch.export.Export
 )
 def test_an_exported_program_takes_any_batch(build: Callable[[], Together], size: Any) -> None:
     nets = build()
-    program = export(nets, nets.drawn(TRACED), {0: size})
+    program = export(nets, nets.draw_inputs(TRACED), {0: size})
     inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
-    given = inputs[-len(pytree.tree_leaves(nets.drawn(1))) :]
+    given = inputs[-len(pytree.tree_leaves(nets.draw_inputs(1))) :]
     baked = [node.name for node in given if isinstance(node.meta["val"].shape[0], int)]
     assert not baked, "the batch's size became a number"
     for batch in (OTHER, 1):
-        x = nets.drawn(batch)
+        x = nets.draw_inputs(batch)
         again: Any = program.module()
         nets.check(again(x), nets(x))
 
@@ -99,11 +99,11 @@ def test_an_exported_program_takes_any_batch(build: Callable[[], Together], size
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
 def test_a_traced_program_takes_any_batch(build: Callable[[], Together]) -> None:
     nets = build()
-    traced: Any = torch.jit.trace(nets, (nets.drawn(TRACED),), check_trace=False)
+    traced: Any = torch.jit.trace(nets, (nets.draw_inputs(TRACED),), check_trace=False)
     by_symbols: list[Any] = [fx.symbolic_trace(net) for net in nets.nets]
     weights: dict[str, Tensor] = dict(nets.named_parameters())
     for batch in (OTHER, 1):
-        x = nets.drawn(batch)
+        x = nets.draw_inputs(batch)
         expected = nets(x)
         nets.check(traced(x), expected)
         in_turn = tuple(net(each) for net, each in zip(by_symbols, x, strict=True))
@@ -115,9 +115,9 @@ def test_a_traced_program_takes_any_batch(build: Callable[[], Together]) -> None
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 def test_a_batch_may_be_mapped_over(build: Callable[[], Together]) -> None:
     nets = build()
-    single = pytree.tree_map(lambda x: x.unsqueeze(1), nets.drawn(3))
+    single = pytree.tree_map(lambda x: x.unsqueeze(1), nets.draw_inputs(3))
     apart = vmap(nets, randomness="same")(single)
-    nets.check(pytree.tree_map(lambda y: y.squeeze(1), apart), nets(nets.drawn(3)))
+    nets.check(pytree.tree_map(lambda y: y.squeeze(1), apart), nets(nets.draw_inputs(3)))
 
 
 def test_the_number_of_positions_may_be_left_open_too() -> None:

@@ -1,4 +1,4 @@
-"""Finite input gives finite output, in memory of its own, whatever its rank, its layout and its size."""
+"""Finite input of any rank, layout and size gives finite directions, norms and matrix signs, in memory of their own."""
 
 from __future__ import annotations
 
@@ -7,143 +7,27 @@ import math
 import cases
 import pytest
 import torch
-from hypothesis import given, settings
+from finite import (
+    KINDS,
+    examples,
+    fitting_rooms,
+    manifolds,
+    memory_is_own,
+    no_nan,
+    of_radius,
+    points,
+    rounding,
+)
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import RADII, STEPS, Room, laid_out, rooms, tensors
-from torch import Tensor
+from strategies import STEPS, rooms, tensors
 
 import modular_manifolds as mm
-from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.solvers import NormSteepest, Solver, Status, pairs
-from modular_manifolds.testing.check import apart, at_least, at_most, finite, untouched
+from modular_manifolds.testing.check import at_least, at_most, finite, unchanged
 
-KINDS = [type(manifold) for manifold in cases.MANIFOLDS]
-KINDS = sorted(set(KINDS), key=KINDS.index)
 SOLVES = [(pair.manifold, pair.norm, each) for pair in pairs() for each in cases.solvers(pair)]
-
-examples = settings() if settings().max_examples >= 2000 else settings(max_examples=15)
-"""A few by default; all that the profile `thorough` asks for."""
-
-
-def of_radius(kind: type[mm.Manifold], radius: float) -> mm.Manifold:
-    return kind() if kind is mm.Euclidean else kind(radius)  # pyright: ignore[reportCallIssue]
-
-
-@st.composite
-def manifolds(draw: st.DrawFn, kind: type[mm.Manifold], room: Room) -> mm.Manifold:
-    del room
-    return of_radius(kind, draw(st.sampled_from(RADII)))
-
-
-@st.composite
-def fitting_rooms(draw: st.DrawFn, kind: type[mm.Manifold]) -> Room:
-    room = draw(rooms())
-    if kind is mm.BalancedRows and room.shape[-1] == 1:
-        return Room((*room.shape[:-1], 2), room.dtype)
-    return room
-
-
-@st.composite
-def points(draw: st.DrawFn, manifold: mm.Manifold, room: Room) -> Tensor:
-    """A point of the manifold, zero, a stack with one zero among points, or a tensor far off the manifold."""
-    kind = draw(st.sampled_from(["point", "point", "zero", "partly zero", "anything"]))
-    if kind == "anything":
-        return draw(tensors(room))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 50)))
-    point = manifold.random(room.shape, generator=generator, dtype=room.dtype)
-    if kind == "zero":
-        point = torch.zeros_like(point)
-    elif kind == "partly zero":
-        point[0] = 0.0
-    return laid_out(point, draw(st.sampled_from(["contiguous", "transposed", "requires grad"])))
-
-
-def rounding(room: Room) -> float:
-    """The relative error of a few products and a decomposition, as `testing.Sample` has it."""
-    return 32 * math.sqrt(sum(room.shape[-2:])) * torch.finfo(room.dtype).eps
-
-
-def no_nan(x: Tensor, law: str) -> None:
-    at_most(x.isnan().sum(), 0, f"{law}, entries that are NaN")
-
-
-def memory_is_own(results: dict[str, Tensor], **arguments: Tensor) -> None:
-    for name, result in results.items():
-        apart(result, name, **arguments)
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=cases.name)
-@given(data=st.data())
-@examples
-def test_project(kind: type[mm.Manifold], data: st.DataObject) -> None:
-    room = data.draw(fitting_rooms(kind))
-    manifold = data.draw(manifolds(kind, room))
-    x = data.draw(tensors(room))
-    law = f"{manifold}.project"
-    with untouched(law, x=x):
-        found = manifold.project(x)
-    finite(found, law)
-    assert found.shape == x.shape
-    assert found.dtype == x.dtype
-    memory_is_own({law: found}, x=x)
-    at_most(manifold.residual(found), rounding(room), f"{law} lands on the manifold")
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=cases.name)
-@given(data=st.data())
-@examples
-def test_tangent(kind: type[mm.Manifold], data: st.DataObject) -> None:
-    room = data.draw(fitting_rooms(kind))
-    manifold = data.draw(manifolds(kind, room))
-    point, v = data.draw(points(manifold, room)), data.draw(tensors(room))
-    law = f"{manifold}.tangent"
-    with untouched(law, point=point, v=v):
-        found = manifold.tangent(point, v)
-    no_nan(found, law)
-    memory_is_own({law: found}, point=point, v=v)
-    # A projection makes nothing longer: scaled to length one, so is the result.
-    size = float(v.detach().abs().max())
-    in_range = size * math.sqrt(math.prod(room.shape[-2:])) < torch.finfo(room.dtype).max
-    # Among the smallest numbers of a dtype one rounding is as large as the entry.
-    if size > 1e6 * torch.finfo(room.dtype).tiny and in_range:
-        length = (found.double() / size).square().sum(dim=(-2, -1))
-        whole = (v.double() / size).square().sum(dim=(-2, -1))
-        at_most(
-            length, whole * 1.01 + 1e-6 + torch.finfo(room.dtype).tiny, f"{law} is a projection"
-        )
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=cases.name)
-@given(data=st.data())
-@examples
-def test_retract(kind: type[mm.Manifold], data: st.DataObject) -> None:
-    room = data.draw(fitting_rooms(kind))
-    manifold = data.draw(manifolds(kind, room))
-    point, step = data.draw(points(manifold, room)), data.draw(tensors(room))
-    law = f"{manifold}.retract"
-    with untouched(law, point=point, step=step):
-        found = manifold.retract(point, step)
-    memory_is_own({law: found}, point=point, step=step)
-    if kind is mm.Euclidean:
-        assert torch.equal(found, point + step)
-        return
-    finite(found, law)
-    at_most(manifold.residual(found), rounding(room), f"{law} lands on the manifold")
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=cases.name)
-@given(data=st.data())
-@examples
-def test_residual(kind: type[mm.Manifold], data: st.DataObject) -> None:
-    room = data.draw(fitting_rooms(kind))
-    manifold = data.draw(manifolds(kind, room))
-    point = data.draw(points(manifold, room))
-    law = f"{manifold}.residual"
-    with untouched(law, point=point):
-        found = manifold.residual(point)
-    at_least(found, 0.0, law)
-    memory_is_own({law: found}, point=point)
-    assert found.shape == room.shape[:-2]
 
 
 @pytest.mark.parametrize("norm", cases.NORMS, ids=cases.name)
@@ -152,7 +36,7 @@ def test_residual(kind: type[mm.Manifold], data: st.DataObject) -> None:
 def test_norm(norm: mm.Norm, data: st.DataObject) -> None:
     room = data.draw(rooms())
     x = data.draw(tensors(room))
-    with untouched(f"{norm}", x=x):
+    with unchanged(f"{norm}", x=x):
         found = {"value": norm.value(x), "dual": norm.dual(x), "steepest": norm.steepest(x)}
     memory_is_own(found, x=x)
     at_least(found["value"], 0.0, f"{norm}.value")
@@ -170,7 +54,7 @@ def test_norm(norm: mm.Norm, data: st.DataObject) -> None:
 def test_msign(accuracy: float, data: st.DataObject) -> None:
     room = data.draw(rooms())
     x = data.draw(tensors(room))
-    with untouched("msign", x=x):
+    with unchanged("msign", x=x):
         found = mm.msign(x, accuracy=accuracy)
     finite(found, "msign")
     memory_is_own({"msign": found}, x=x)
@@ -188,7 +72,7 @@ def test_steepest(
     manifold, measure = data.draw(manifolds(kind, room)), norm()
     point, g = data.draw(points(manifold, room)), data.draw(tensors(room))
     law = f"{solver.name} for {manifold} × {measure}"
-    with untouched(law, point=point, g=g):
+    with unchanged(law, point=point, g=g):
         found = mm.steepest(manifold, measure, point, g, solver=solver)
     a = found.direction
     finite(a, f"{law}: direction")
@@ -235,17 +119,6 @@ def test_no_certificate_for_what_is_not_finite(
         assert found.status is not Status.CONVERGED, law
 
 
-@pytest.mark.parametrize("shape", [(8, 4), (4, 8), (6, 6), (200, 100), (2, 8, 4)], ids=cases.name)
-@pytest.mark.parametrize("norm", [mm.Spectral(), mm.RMSOperator(), mm.Frobenius()], ids=cases.name)
-def test_a_zero_weight_lands_on_the_manifold(norm: mm.Norm, shape: tuple[int, ...]) -> None:
-    """As a layer initialised to zero: the direction is not zero, and the weight is on Stiefel after one step."""
-    zero, g = torch.zeros(shape), torch.randn(shape)
-    found = mm.steepest(mm.Stiefel(), norm, zero, g)
-    at_least(norm.value(found.direction), 0.5, "length of the direction at zero")
-    landed = mm.Stiefel().retract(zero, 0.1 * found.direction)
-    at_most(mm.Stiefel().residual(landed), 1e-5, "the weight after a step from zero")
-
-
 def test_dtypes_that_differ_are_joined_in_the_wider_one() -> None:
     """A float64 gradient may be out of float32's range."""
     for kind in KINDS:
@@ -255,16 +128,6 @@ def test_dtypes_that_differ_are_joined_in_the_wider_one() -> None:
         assert found.direction.dtype is torch.float32
         expected = mm.steepest(manifold, mm.Frobenius(), w, g.float()).direction
         torch.testing.assert_close(found.direction, expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("kind", KINDS[1:], ids=cases.name)
-def test_a_radius_out_of_the_range_of_a_dtype_is_refused(kind: type[mm.Manifold]) -> None:
-    for radius, dtype in ((1e5, torch.float16), (1e-6, torch.float16), (1e39, torch.float32)):
-        x = torch.ones(3, 2, dtype=dtype)
-        with pytest.raises(
-            ArgumentError, match=r"\(radius\) must be a normal number of torch\.float"
-        ):
-            of_radius(kind, radius).project(x)
 
 
 @pytest.mark.parametrize("kind", KINDS[1:], ids=cases.name)

@@ -71,7 +71,7 @@ def test_a_negative_factor_flips_the_updates_below_it() -> None:
 
 
 def test_the_slope_of_gelu_is_divided_out_twice() -> None:
-    """Of a network as steep as it may be, the bound is the slope: not more than once divided."""
+    """For a network as steep as it may be, the bound is the slope: not more than once divided."""
     net = (mm.Linear(1, 1) >> mm.GELU() >> mm.Linear(1, 1)).double()
     sign = next(iter(net.parameters())).detach().sign()
     x = (math.sqrt(2) * sign).requires_grad_()

@@ -14,20 +14,20 @@ from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.solvers import SkewSign, Solver, pairs
-from modular_manifolds.testing.draws import of_the_size_of
+from modular_manifolds.testing.draws import scaled_to
 
 SMALL, LARGE = (5, 4), (200, 256)
-"""From 128 rows and columns on float32 products go to oneDNN, whose precision torch's settings lower."""
+"""Products in float32 of 128 rows and columns or more go to oneDNN, whose precision torch's settings lower."""
 
 Results = Mapping[str, Tensor]
 Door = Callable[[Tensor, Tensor], Results]
-"""From a point's noise and a gradient to what the door's methods give."""
+"""The answers of the door's methods for a point and a gradient."""
 
 
 def of_manifold(manifold: mm.Manifold, point: Tensor, v: Tensor) -> Results:
     generator = torch.Generator().manual_seed(0)
     w = manifold.project(point)
-    step = 0.1 * of_the_size_of(w, manifold.tangent(w, v))
+    step = 0.1 * scaled_to(w, manifold.tangent(w, v))
     return {
         "random": manifold.random(v.shape, generator=generator, dtype=v.dtype, device="cpu"),
         "project": w,

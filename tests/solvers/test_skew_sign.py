@@ -10,7 +10,14 @@ from torch import Tensor
 
 import modular_manifolds as mm
 from modular_manifolds.linalg.newton_schulz import schedule
-from modular_manifolds.linalg.polar_express import FULL, HALF, Room, lowered, mapped, polar_express
+from modular_manifolds.linalg.polar_express import (
+    BF16_MARGIN,
+    FLOAT32_MARGIN,
+    RoundingMargin,
+    extended,
+    mapped,
+    polar_express,
+)
 from modular_manifolds.linalg.products import (
     commuting,
     gram_product,
@@ -115,9 +122,9 @@ def test_a_radius_and_the_rms_norm_change_the_length_only() -> None:
     torch.testing.assert_close(scaled, (6 / 20) ** 0.5 * plain)
 
 
-@pytest.mark.parametrize("room", [FULL, HALF])
+@pytest.mark.parametrize("room", [FLOAT32_MARGIN, BF16_MARGIN])
 @pytest.mark.parametrize("floor", [1e-6, 1e-3, 0.02, 0.3, 0.9995])
-def test_a_run_of_polynomials_reaches_what_it_says(floor: float, room: Room) -> None:
+def test_a_run_of_polynomials_reaches_what_it_says(floor: float, room: RoundingMargin) -> None:
     """On a fine grid of its range."""
     for steps in range(1, 9):
         run, off = polar_express(floor, steps, room)
@@ -129,18 +136,18 @@ def test_a_run_of_polynomials_reaches_what_it_says(floor: float, room: Room) -> 
         assert off <= 1 - floor
 
 
-@pytest.mark.parametrize("room", [FULL, HALF])
+@pytest.mark.parametrize("room", [FLOAT32_MARGIN, BF16_MARGIN])
 @pytest.mark.parametrize("accuracy", [0.045, 1e-6])
-def test_a_run_goes_on_to_a_lower_floor(accuracy: float, room: Room) -> None:
+def test_a_run_goes_on_to_a_lower_floor(accuracy: float, room: RoundingMargin) -> None:
     """Further polynomials reach singular values below the first floor, and keep those that were reached."""
     run, _ = polar_express(0.01, 4, room)
     for floor in (0.01 / 3, 0.01 / 9):
-        longer = lowered(run, floor, accuracy, room)
+        longer = extended(run, floor, accuracy, room)
         assert longer[: len(run)] == run
         assert len(run) < len(longer) <= len(run) + (2 if accuracy > 0.01 else 4)
         run = longer
         assert np.abs(mapped(run, np.geomspace(floor, 1.0, 20_001)) - 1).max() <= accuracy + 1e-7
-    assert lowered(run, floor, accuracy, room) == run
+    assert extended(run, floor, accuracy, room) == run
 
 
 def test_one_matrix_of_small_singular_values_lowers_the_floor_of_the_whole_stack() -> None:
@@ -186,7 +193,7 @@ def test_one_look_is_honest_about_singular_values_below_the_floor(small: float) 
 
 def test_the_first_polynomial_is_the_published_one() -> None:
     """Amsel et al. list it for singular values from 1e-3 on, with a factor of safety that is divided out."""
-    (first, *_), _ = polar_express(1e-3, 1, FULL)
+    (first, *_), _ = polar_express(1e-3, 1, FLOAT32_MARGIN)
     assert first == pytest.approx((8.2872, -23.5959, 17.3004), rel=0.08)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_what_is_killed_before_any_of_its_writes_goes_on_to_the_same_bits() -> None:
     """Takes some seconds: a process of its own is ended with no chance to clean up, once for each write."""

@@ -31,19 +31,18 @@ class ADMM(Baseline):
     dual ascent, 1/ρ is a size of singular values: with `normalise=False`, as published, the result
     depends on the size of the gradient.
 
-    The published code shrinks by two msigns of tall matrices a step. The same shrinking here is one
-    symmetric n×n eigendecomposition in float64: X, B and U are combinations of W and G⊥, whose n×n
-    coefficients are all that changes. The direction is `−msign(G + 2WΛ)` of the last Λ, as published. If the
-    optimal `G + 2WΛ` is singular, msign drops what would make it tangent, and the gap stays. `ρU` does not: after
-    every step its singular values are `min(ρσ, 1)`, and if the steps converge, `ρU` is the steepest direction.
-    Either way the tangent part is taken and shrunk into the unit ball, so that it can be certified like any other.
+    In each step the published code shrinks by two msigns of tall matrices. Here one symmetric n×n eigendecomposition in
+    float64 does the same, because X, B and U are combinations of W and G⊥ with n×n coefficients. The direction is `−msign(G + 2WΛ)` of the last Λ, as published. If the
+    optimal `G + 2WΛ` is singular, msign loses the part that would make it tangent, and a gap remains. `ρU` has no such gap:
+    after every step its singular values are `min(ρσ, 1)`, and if the steps converge, `ρU` is the steepest direction.
+    In both cases the tangent part is shrunk into the unit ball, so that it can be certified.
 
     Args:
         rho: ρ, the weight of the constraint.
-        steps: so many are taken; none for a square W without a dual, for which they do not change Λ, if Λ is
-            all that the direction is made of.
+        steps: the number of steps. There are none for a square W without a dual if the direction depends on Λ only,
+            because steps do not change Λ then.
         normalise: bring the gradient to unit Frobenius norm first.
-        direction: made of the last Λ as published, or the multiplier ρU, which is zero before the first step.
+        direction: from the last Λ as published, or the multiplier ρU, which is zero before the first step.
 
     Source: S. Buchanan, "Speeding up manifold Muon with ADMM" (2025), and the code published with it.
     """

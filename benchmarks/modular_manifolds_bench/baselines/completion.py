@@ -24,7 +24,7 @@ class Completion:
     """`A = WT − G⊥F`: T skew, F symmetric, both n×n and float64.
 
     `descent` is `−<G, A>`, shape (*batch, 1, 1); `steepest` the largest eigenvalue of
-    `(LᵀEL)^{-1/2}`, shape (*batch): what rounding in G⊥ is magnified by.
+    `(LᵀEL)^{-1/2}`, shape (*batch), the amplification of rounding in G⊥.
     """
 
     t: Tensor
@@ -89,7 +89,7 @@ def direction(problem: StiefelDual, completion: Completion) -> Tensor:
     fill = (completion.fill * problem.scale).to(dtype)
     along = product(problem.w, completion.t.to(dtype))
     a = plus_product(along, problem.across, fill, factor=-1.0)
-    # G⊥, F and E were rounded, and F magnifies what was lost of the directions that G hardly has.
+    # G⊥, F and E are rounded, and F amplifies the errors in directions with tiny singular values of G.
     steepest = float(completion.steepest.max())
     lost = steepest * (problem.precision + steepest * torch.finfo(problem.e.dtype).eps)
     if not lost <= problem.precision**0.5:

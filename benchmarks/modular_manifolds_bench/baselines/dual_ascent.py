@@ -26,16 +26,15 @@ class DualAscent(Baseline):
     defaults are the post's. The step size is not scale-free: with `normalise=False`, as in the post,
     the result depends on the size of the gradient.
 
-    The post uses the last A as it is; here its tangent part is taken and shrunk into the unit ball, so
-    that it can be certified like any other. The gap is against `‖G + 2WΛ‖_nuc` of the last Λ, and true. But
-    no gap can be asked for, so the status is always NOT_CERTIFIED: a residual below the tolerance means no
-    small gap.
+    The post uses the last A; here the direction is its tangent part, shrunk into the unit ball, which can be certified.
+    The gap to `‖G + 2WΛ‖_nuc` of the last Λ is true. But the solver cannot aim at a gap, so the status is always
+    NOT_CERTIFIED: a residual below the tolerance does not imply a small gap.
 
     Args:
         step_size: α.
-        steps: at most so many, and the length of the linear decay.
-        tolerance: on the root mean square of the tangency residual, not on the gap. In bfloat16 it is out of
-            reach.
+        steps: the largest number of steps, and the length of the linear decay.
+        tolerance: a bound on the root mean square of the tangency residual, not on the gap. In bfloat16 it cannot be
+            reached.
         msign_steps: Polar Express steps in each msign.
         precision: the dtype of each msign; `"bfloat16"` as in the post, or `"input"`.
         normalise: bring the gradient to unit Frobenius norm first.

@@ -92,8 +92,8 @@ class Lyapunov(Baseline):
                 converged = expected <= self.tolerance
                 if converged or iterations >= self.max_iterations:
                     break
-            expected *= FALL
-            s = at.s if iterations == 1 else s + OVER * (at.s - s)
+            expected *= GAP_FACTOR_PER_ROUND
+            s = at.s if iterations == 1 else s + OVER_RELAXATION * (at.s - s)
             if iterations == 1 and dual is not None:
                 # A dual from another gradient may be worse than none: it is taken if it is nearly there.
                 s, taken = _or_near(s, sym(problem.c) + 2 * sym(dual.double()))
@@ -110,14 +110,14 @@ class Lyapunov(Baseline):
 
     def _may_be_soft(self, problem: StiefelDual) -> bool:
         rows, columns = problem.w.shape[-2:]
-        return self.tolerance >= SOFT and rows >= 2 * columns
+        return self.tolerance >= POLYNOMIAL_MIN_TOLERANCE and rows >= 2 * columns
 
     def _round(self, problem: StiefelDual, m: Tensor) -> _Round:
         eigenvalues, v = torch.linalg.eigh(m)
         k = v.mT @ problem.k @ v
         across = (v * (problem.e @ v)).sum(dim=-2)
         squared = k.square()
-        least = max(problem.precision, (SMOOTH * self.tolerance) ** 2)
+        least = max(problem.precision, (SINGULAR_FLOOR_PER_TOLERANCE * self.tolerance) ** 2)
 
         def on_the_diagonal(values: Tensor) -> tuple[Tensor, Tensor]:
             """The share of the next S for these eigenvalues of M, and the diagonal of M there."""
@@ -134,18 +134,18 @@ class Lyapunov(Baseline):
 
 
 FIRST_GAP = 0.025
-"""The largest gap that one round was seen to leave on recorded gradients, nearly."""
-FALL = 0.35
-"""The share of the gap that a round leaves, about: the gap is computed only when it should be small enough."""
-OVER = 1.6
-"""How far to go along the step in S; below 2 the majoriser still falls."""
-WARM = 0.3
-"""A dual from before is the start if its S is within this part of the first round's."""
-SMOOTH = 0.03
-"""Singular values below this part of the tolerance, of the largest, count as this large: if M is nearly
-singular the fixed point would otherwise crawl, and a gap of the tolerance does not need them."""
-SOFT = 5e-3
-"""The tolerance from which T is bent into the ball by a polynomial, which alone may cost a gap of 2e-3."""
+"""About the largest gap after one round on recorded gradients."""
+GAP_FACTOR_PER_ROUND = 0.35
+"""The estimated factor of a round on the gap. The gap is computed only when the estimate is small enough."""
+OVER_RELAXATION = 1.6
+"""The over-relaxation of the step in S; below 2 the majoriser still decreases."""
+WARM_START_MAX_CHANGE_RELATIVE = 0.3
+"""An earlier dual is the start if its S is closer than this to that of the first round, relatively."""
+SINGULAR_FLOOR_PER_TOLERANCE = 0.03
+"""The floor of singular values, in the largest one times the tolerance: a nearly singular M would slow down the fixed
+point, and smaller ones do not matter for the tolerance."""
+POLYNOMIAL_MIN_TOLERANCE = 5e-3
+"""The smallest tolerance with which a polynomial shrinks T into the ball; this may cost a gap of 2e-3."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class _Round:
 def _or_near(s: Tensor, warm: Tensor) -> tuple[Tensor, bool]:
     """`warm` for each matrix of the batch if it is near `s`, else `s`; and whether any was near."""
     off = (warm - s).square().sum(dim=MATRIX, keepdim=True)
-    near = off <= WARM**2 * s.square().sum(dim=MATRIX, keepdim=True)
+    near = off <= WARM_START_MAX_CHANGE_RELATIVE**2 * s.square().sum(dim=MATRIX, keepdim=True)
     return torch.where(near, warm, s), bool(near.any())
 
 

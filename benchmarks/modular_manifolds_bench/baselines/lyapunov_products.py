@@ -88,7 +88,9 @@ class LyapunovProducts(Baseline):
         """P for this S, and a bound on the dual objective there, shape (*batch, 1, 1)."""
         b = problem.k + s
         m = b.mT @ b + problem.e
-        p, shifted, _ = inverse_root_by_products(m, accuracy=self.accuracy, least=LEAST)
+        p, shifted, _ = inverse_root_by_products(
+            m, accuracy=self.accuracy, least=MIN_SINGULAR_VALUE_RELATIVE
+        )
         return p, inner(p, shifted) / (1 - self.accuracy)
 
     def _correction(self, b: Tensor, p: Tensor) -> Tensor:
@@ -109,15 +111,17 @@ class LyapunovProducts(Baseline):
         t = bend(t)
         h = t @ t
         h.diagonal(dim1=-2, dim2=-1).add_(1)
-        p, _, _ = inverse_root_by_products(h, accuracy=self.accuracy, least=LEAST)
+        p, _, _ = inverse_root_by_products(
+            h, accuracy=self.accuracy, least=MIN_SINGULAR_VALUE_RELATIVE
+        )
         # At most 1 + accuracy times the root of H; shrunk so that it is never more than the root.
         half = sym(h @ p) / (1 + self.accuracy)
         fill, _, size = inverse_root_by_products(
-            sym(half @ problem.e @ half), accuracy=self.accuracy, least=LEAST
+            sym(half @ problem.e @ half), accuracy=self.accuracy, least=MIN_SINGULAR_VALUE_RELATIVE
         )
         noise = t.shape[-1] * (8 * problem.precision) ** 2
         fill = torch.where(size > noise, sym(half @ fill @ half) / (1 + self.accuracy), 0.0)
-        largest = 1 / (LEAST * size.clamp_min(SMALLEST_DIVISOR).sqrt())
+        largest = 1 / (MIN_SINGULAR_VALUE_RELATIVE * size.clamp_min(SMALLEST_DIVISOR).sqrt())
         steepest = torch.where(size > noise, largest, 0.0)[..., 0, 0]
         return Completion(t, fill, inner(problem.e, fill) - inner(problem.k, t), steepest)
 
@@ -132,7 +136,8 @@ def inverse_root_by_products(
 
     Args:
         m: shape (*batch, n, n), float64; zero is allowed.
-        accuracy, least: as above; the smaller, the more products.
+        accuracy: as above; the smaller, the more products.
+        least: as above; the smaller, the more products.
 
     Returns:
         P, N, and `‖M‖_F` of shape (*batch, 1, 1).
@@ -146,6 +151,6 @@ def inverse_root_by_products(
     return q * scale.rsqrt(), r * size, size
 
 
-LEAST = 3e-4
-"""Singular values below this part of the largest get less than their full step; it sets how many products an
-inverse root takes."""
+MIN_SINGULAR_VALUE_RELATIVE = 3e-4
+"""Singular values below this fraction of the largest get less than their full step; it decides the number of products of
+an inverse root."""

@@ -20,11 +20,11 @@ class SPEL(Baseline):
     """For Stiefel × Spectral the msign of the Riemannian gradient: `A = −msign(G − W sym(WᵀG))`.
 
     This is the direction at `Λ = −½ sym(WᵀG)`, from which the other solvers start. It is tangent for a square
-    W only. The paper steps along it as it is and projects back to the manifold; here its tangent part is
-    taken and shrunk into the unit ball, so that it can be certified like any other.
+    W only. The paper steps along it and projects back to the manifold; here the direction is its tangent
+    part, shrunk into the unit ball, which can be certified like other directions.
 
     Args:
-        accuracy: of the msign.
+        accuracy: the accuracy of the msign.
 
     Source: "Manifold constrained steepest descent" (2026, arXiv 2601.21487).
     """

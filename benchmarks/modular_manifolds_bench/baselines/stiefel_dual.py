@@ -22,8 +22,8 @@ from modular_manifolds.linalg.matrices import (
     MATRIX,
     inner,
     largest_entry,
-    near_one,
     projection_rounding,
+    scale_exactly,
 )
 from modular_manifolds.linalg.products import plus_product
 from modular_manifolds.linalg.symmetric import gram, sym
@@ -35,12 +35,12 @@ from modular_manifolds.solvers.solution import SMALLEST_DIVISOR, relative_gap
 
 @dataclass(frozen=True)
 class StiefelDual:
-    """The tall problem at unit scale, and the way back to the caller's shape.
+    """The tall problem at unit scale, and the data to return to the caller's shape.
 
     W and G⊥ have shape (*batch, m, n) and the caller's dtype, `c`, `k` and `e` (*batch, n, n) and float64:
     they hold squares of singular values, which need twice the digits. `tall` is G divided by its largest
-    entry and `across` the part of it across W; `scale` brings both to unit norm (to zero if they are
-    rounding), so that no tall matrix is touched to scale it. `along` is `‖K‖²/(‖K‖² + ‖G⊥‖²)`, shape (*batch, 1, 1). `wide` says that the caller's matrices were transposed; `unit` is
+    entry, and `across` is its part G⊥ normal to W; `scale` normalises both (to zero if they are rounding), so that no tall
+    matrix needs scaling. `along` is `‖K‖²/(‖K‖² + ‖G⊥‖²)`, shape (*batch, 1, 1). `wide` tells whether the caller's matrices were transposed; `unit` is
     the spectral norm of a direction of unit norm.
     """
 
@@ -62,7 +62,7 @@ class StiefelDual:
                 "manifold", "must be Stiefel for this solver", manifold, "Use solver='auto'."
             )
         w, wide = manifold.unit_tall(point)
-        g = near_one(gradient)
+        g = scale_exactly(gradient)
         g = g.mT if wide else g
         c = w.mT @ g
         across = plus_product(g, w, c, factor=-1.0)

@@ -1,1 +1,1 @@
-"""The Triton programs, one file each. Importing one needs Triton, so nothing imports them before a launch."""
+"""The Triton programs, one file each. They need Triton, so they are imported at the first launch only."""

@@ -40,11 +40,11 @@ def apply(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of the result a program; grid (batch · column tiles · row tiles,), neighbours share columns.
+    """Each program computes one tile; grid (batch · column tiles · row tiles,); neighbours share columns.
 
-    With SCALED, X is divided by its largest entry as it is loaded, and the result by the root of the
-    length of its Gram matrix, whose `tiles` sums of squares `squares` holds. `scales` receives both as one
-    number: the length that X was divided by.
+    With SCALED, X is divided by its largest entry as it is loaded, and the result by the square root of the norm of
+    its Gram matrix, from the `tiles` sums of squares in `squares`. The product of both divisors, the scale of X, is
+    written to `scales`.
     """
     down_tiles = tl.cdiv(n, BLOCK)
     count = down_tiles * tl.cdiv(k, BLOCK)

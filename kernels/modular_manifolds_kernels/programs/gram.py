@@ -1,4 +1,4 @@
-"""`R = X Xᵀ`, one triangle computed and mirrored."""
+"""`R = X Xᵀ`: one triangle is computed and mirrored."""
 
 import triton
 import triton.language as tl
@@ -31,10 +31,10 @@ def gram(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of the lower triangle a program; grid (batch · tiles (tiles + 1) / 2,), matrix by matrix.
+    """Each program computes one tile of the lower triangle; grid (batch · tiles (tiles + 1) / 2,), matrix by matrix.
 
-    With SCALED, X is divided by its largest entry (from the `parts` maxima of each matrix) as it is
-    loaded, and `squares` receives the sum of squares of this tile and its mirror image.
+    With SCALED, X is divided by its largest entry (from the `parts` maxima of each matrix) as it is loaded, and the sum
+    of squares of this tile and its mirror image is written to `squares`.
     """
     tiles = tl.cdiv(n, BLOCK)
     count = tiles * (tiles + 1) // 2
@@ -42,7 +42,7 @@ def gram(
     batch = (tl.program_id(0) // count).to(tl.int64)
     row, column = triangle(index)
     x += batch * x_batch
-    # Only the corner of a tile may be far away: offsets inside it fit 32 bits.
+    # The offset of a tile's corner needs 64 bits; offsets inside the tile fit 32 bits.
     left = x + (row * BLOCK).to(tl.int64) * x_row
     right = x + (column * BLOCK).to(tl.int64) * x_row
     lanes = tl.arange(0, BLOCK)
@@ -73,7 +73,7 @@ def gram(
         right += BLOCK_K * x_column
     store_mirrored(r + batch * r_batch, tile, row, column, n, r_row, BLOCK)
     if SCALED:
-        # What is stored is measured. Rows and columns past the end are zero.
+        # Squares are those of the stored, rounded entries. Rows and columns past the end are zero.
         stored = tile.to(r.dtype.element_ty).to(tl.float32)
         lower = tl.where(rows[:, None] > columns[None, :], 2.0, 1.0)
         lower = tl.where(rows[:, None] < columns[None, :], 0.0, lower)

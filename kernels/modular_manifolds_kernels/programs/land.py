@@ -1,9 +1,9 @@
-"""A stack written back to weights that lie apart, and to their master copies, in one pass over memory."""
+"""Writes a stack back to a list of weights and to their master copies, in one pass over memory."""
 
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.descend import chosen
+from modular_manifolds_kernels.programs.descend import select_pointer
 
 
 @triton.jit
@@ -31,15 +31,15 @@ def land(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A few rows of one matrix a program; grid (weights · matrices · row blocks,), weight by weight.
+    """Each program handles a block of rows of one matrix; grid (weights · matrices · row blocks,), weight by weight.
 
-    A row goes to its landed place if the number at its place in `moving` is not zero, else to its start. Weights lie as in
+    A row becomes that of `landed` if its number in `moving` is not zero, else that of `start`. Weights are laid out as in
     `descend`.
     """
     blocks = tl.cdiv(n, BLOCK)
     block = tl.program_id(0) % blocks
     matrix = tl.program_id(0) // blocks
-    weight = chosen(weights, matrix // matrices, COUNT)
+    weight = select_pointer(weights, matrix // matrices, COUNT)
     top = (block * BLOCK).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
     strip = tl.arange(0, BLOCK_K)[None, :]
@@ -47,7 +47,7 @@ def land(
     at = rows * weight_row + strip * weight_column
     weight += first
     if MASTERS:
-        master = chosen(masters, matrix // matrices, COUNT) + first
+        master = select_pointer(masters, matrix // matrices, COUNT) + first
     place = matrix.to(tl.int64)
     landed += place * landed_batch + top * landed_row
     start += place * start_batch + top * start_row
@@ -55,11 +55,11 @@ def land(
     moves = tl.load(moving, mask=rows < n - top, other=0) != 0
     for left in range(0, k, BLOCK_K):
         valid = (rows < n - top) & (strip < k - left)
-        there = landed + rows * landed_row + strip * landed_column
-        here = start + rows * start_row + strip * start_column
-        value = tl.load(there, mask=valid & moves, other=0.0).to(tl.float32)
-        rest = tl.load(here, mask=valid & (moves == 0), other=0.0).to(tl.float32)
-        value = tl.where(moves, value, rest)
+        landed_at = landed + rows * landed_row + strip * landed_column
+        start_at = start + rows * start_row + strip * start_column
+        value = tl.load(landed_at, mask=valid & moves, other=0.0).to(tl.float32)
+        unmoved = tl.load(start_at, mask=valid & (moves == 0), other=0.0).to(tl.float32)
+        value = tl.where(moves, value, unmoved)
         tl.store(weight + at, value.to(weight.dtype.element_ty), mask=valid)
         if MASTERS:
             tl.store(master + at, value, mask=valid)

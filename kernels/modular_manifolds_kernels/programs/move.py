@@ -1,10 +1,10 @@
-"""The first part of a retraction, of matrices too large for one program: the step, and its division by a length."""
+"""The first part of a retraction for matrices too large for one program: the step and the normalisation."""
 
 import triton
 import triton.language as tl
 
 from modular_manifolds_kernels.programs.scales import step_length
-from modular_manifolds_kernels.programs.stiefel_retract import moved
+from modular_manifolds_kernels.programs.stiefel_retract import step_strip
 
 
 @triton.jit
@@ -30,9 +30,9 @@ def move(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """`(W + fA)/√(1 + η²)`, one tile a program; grid (batch · row tiles · column tiles,), matrix by matrix.
+    """`(W + fA)/√(1 + η²)`, one tile for each program; grid (batch · row tiles · column tiles,), matrix by matrix.
 
-    The length η of the step and the factor f are given as in `stiefel_retract`.
+    The length η of the step and the factor f are passed as in `stiefel_retract`.
     """
     columns_of_tiles = tl.cdiv(k, BLOCK_K)
     count = tl.cdiv(n, BLOCK) * columns_of_tiles
@@ -47,6 +47,6 @@ def move(
     w += batch * w_batch + top * w_row + left * w_column
     a += batch * a_batch + top * a_row + left * a_column
     out += batch * out_batch + top * out_row + left * out_column
-    x = moved(w, a, factor, rows, columns, w_row, w_column, a_row, a_column, valid) * shrink
+    x = step_strip(w, a, factor, rows, columns, w_row, w_column, a_row, a_column, valid) * shrink
     value = x.to(out.dtype.element_ty)
     tl.store(out + rows * out_row + columns * out_column, value, mask=valid)

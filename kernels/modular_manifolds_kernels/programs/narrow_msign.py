@@ -1,9 +1,9 @@
-"""The whole matrix sign of a matrix with one short side: the Gram matrix on the chip, X in strips."""
+"""The matrix sign of a matrix with a short side in one program: the Gram matrix on the chip, X in strips."""
 
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import TINY, inverse_root, operand, scale_of
+from modular_manifolds_kernels.programs.scales import MIN_NORMAL, inverse_root, operand, scale_of
 
 
 @triton.jit
@@ -22,10 +22,10 @@ def one_step(s, coefficients, step, root, HALF: tl.constexpr, PRECISION: tl.cons
 def steps_on_gram(
     r, held, root, coefficients, first, last, HALF: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """The polynomial in R that the steps [first, last) together multiply X by, times `root`.
+    """`root` times the polynomial in R by which the steps [first, last) multiply X.
 
-    It waits in `held` between the steps, which the cache keeps near: registers have no room for it. Made in
-    float32 only; in bfloat16 every step has a Gram matrix of its own.
+    Between the steps it is stored in `held`, which stays in the cache, because registers have no room for it. It is
+    used in float32 only; in bfloat16 every step has its own Gram matrix.
     """
     lanes = tl.arange(0, r.shape[0])
     at = held + lanes[:, None] * r.shape[0] + lanes[None, :]
@@ -33,13 +33,13 @@ def steps_on_gram(
     s = operand(r, HALF)
     for step in range(first, last):
         t = one_step(s, coefficients, step, 1.0, HALF, PRECISION)
-        # Nobody reads before all have written.
+        # All threads write before any reads.
         tl.debug_barrier()
         q = tl.dot(tl.load(at), t, input_precision=PRECISION)
-        # Nobody writes before all have read.
+        # All threads read before any writes.
         tl.debug_barrier()
         tl.store(at, operand(q, HALF))
-        # Also after the last step: a branch here costs registers that are not there.
+        # Computed after the last step too, because a branch here would spill registers.
         s = operand(tl.dot(s, t, input_precision=PRECISION), HALF)
         s = operand(tl.dot(s, t, input_precision=PRECISION), HALF)
     tl.debug_barrier()
@@ -63,7 +63,7 @@ def multiply_strips(
     PRECISION: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Write `Q X` of the scaled X to `out` strip by strip; its Gram matrix if it is needed `again`, else zero."""
+    """Write `Q X` of the scaled X to `out` strip by strip; return its Gram matrix if `again` is true, else zero."""
     rows = tl.arange(0, q.shape[0])[:, None]
     strip = tl.arange(0, BLOCK_K)[None, :]
     r = tl.zeros(q.shape, tl.float32)
@@ -72,7 +72,7 @@ def multiply_strips(
         y = tl.load(source + rows * source_row + strip * source_column, mask=valid, other=0.0)
         y = operand(y.to(tl.float32) * scale, HALF)
         y = tl.dot(q, y, input_precision=PRECISION).to(out.dtype.element_ty)
-        # If this is done in place, nobody writes before all have read.
+        # For products in place: all threads read before any writes.
         tl.debug_barrier()
         tl.store(out + rows * out_row + strip * out_column, y, mask=valid)
         if again:
@@ -99,17 +99,17 @@ def narrow_msign(
     out_batch,
     out_row,
     out_column,
-    TOGETHER: tl.constexpr,
+    STEPS_PER_GRAM: tl.constexpr,
     HALF: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One matrix a program, n ≤ BLOCK, any k; grid (batch,).
+    """Each program handles one matrix with n ≤ BLOCK and any k; grid (batch,).
 
-    TOGETHER steps are made on one Gram matrix. Then `Q X` is written to `out`, and the next Gram
-    matrix is made of what was written: it sees the rounding of Q and X, so the next steps undo it.
-    `scales` receives the length that the matrix was divided by.
+    STEPS_PER_GRAM steps are made on one Gram matrix. Then `Q X` is written to `out`, and the next Gram matrix is
+    computed from the written, rounded matrix, so the next steps correct the rounding of Q and X. The scale of the
+    matrix is written to `scales`.
     """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
@@ -119,13 +119,13 @@ def narrow_msign(
     held += batch * BLOCK * BLOCK
 
     at = x
-    found = tl.zeros((BLOCK, BLOCK_K), tl.float32)
+    maxima = tl.zeros((BLOCK, BLOCK_K), tl.float32)
     for start in range(0, k, BLOCK_K):
         valid = (rows < n) & (strip < k - start)
         y = tl.load(at + rows * x_row + strip * x_column, mask=valid, other=0.0)
-        found = tl.maximum(found, tl.abs(y.to(tl.float32)))
+        maxima = tl.maximum(maxima, tl.abs(y.to(tl.float32)))
         at += BLOCK_K * x_column
-    largest = tl.maximum(tl.max(tl.max(found, 1), 0), TINY)
+    largest = tl.maximum(tl.max(tl.max(maxima, 1), 0), MIN_NORMAL)
     scale = 1.0 / largest
 
     at = x
@@ -140,9 +140,9 @@ def narrow_msign(
     tl.store(scales + batch, scale_of(largest, total))
     length = inverse_root(total)
 
-    last = tl.minimum(TOGETHER, steps)
+    last = tl.minimum(STEPS_PER_GRAM, steps)
     root = tl.sqrt(length)
-    if TOGETHER == 1:
+    if STEPS_PER_GRAM == 1:
         q = one_step(operand(r * length, HALF), coefficients, 0, root, HALF, PRECISION)
     else:
         q = steps_on_gram(r * length, held, root, coefficients, 0, last, HALF, PRECISION)
@@ -150,13 +150,13 @@ def narrow_msign(
         q, x, x_row, x_column, out, out_row, out_column,
         n, k, scale, last < steps, HALF, PRECISION, BLOCK_K,
     )  # fmt: skip
-    for first in range(TOGETHER, steps, TOGETHER):
-        last = tl.minimum(first + TOGETHER, steps)
-        if TOGETHER == 1:
+    for first in range(STEPS_PER_GRAM, steps, STEPS_PER_GRAM):
+        last = tl.minimum(first + STEPS_PER_GRAM, steps)
+        if STEPS_PER_GRAM == 1:
             q = one_step(operand(r, HALF), coefficients, first, 1.0, HALF, PRECISION)
         else:
             q = steps_on_gram(r, held, 1.0, coefficients, first, last, HALF, PRECISION)
-        # Nobody reads `out` before all have written.
+        # All threads write `out` before any reads it.
         tl.debug_barrier()
         r = multiply_strips(
             q, out, out_row, out_column, out, out_row, out_column,

@@ -1,4 +1,4 @@
-"""Inner products of two or three pairs of matrices, in parts, in one pass over memory."""
+"""Partial inner products of two or three pairs of matrices, in one pass over memory."""
 
 import triton
 import triton.language as tl
@@ -18,10 +18,10 @@ def part_of(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """`Σ x y` over one tile; nothing past the last tile."""
-    across = tl.cdiv(k, BLOCK_K)
-    top = ((tile // across) * BLOCK).to(tl.int64)
-    left = ((tile % across) * BLOCK_K).to(tl.int64)
+    """`Σ x y` over one tile; zero past the last tile."""
+    column_tiles = tl.cdiv(k, BLOCK_K)
+    top = ((tile // column_tiles) * BLOCK).to(tl.int64)
+    left = ((tile % column_tiles) * BLOCK_K).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
     columns = tl.arange(0, BLOCK_K)[None, :]
     valid = (rows < n - top) & (columns < k - left)
@@ -65,23 +65,23 @@ def overlaps(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of each pair a program; grid (batch · parts,).
+    """Each program handles one tile of each pair; grid (batch · parts,).
 
-    `sums` of shape (batch, 3, parts) receives the parts of `<A, G>`, `‖Ω‖_F²` and, with SPLIT, `<L, R>`: A and G are
-    n×k, Ω is square, L and R are down×across.
+    The parts of `<A, G>`, `‖Ω‖_F²` and, with SPLIT, `<L, R>` are written to `sums` of shape (batch, 3, parts). A and G
+    are n×k, Ω is square, L and R are down×across.
     """
     tile = tl.program_id(0) % parts
     batch = (tl.program_id(0) // parts).to(tl.int64)
     a += batch * a_batch
     g += batch * g_batch
     omega += batch * omega_batch
-    along = part_of(a, g, tile, n, k, a_row, a_column, g_row, g_column, BLOCK, BLOCK_K)
+    inner_product = part_of(a, g, tile, n, k, a_row, a_column, g_row, g_column, BLOCK, BLOCK_K)
     square = part_of(
         omega, omega, tile, side, side, omega_row, omega_column, omega_row, omega_column,
         BLOCK, BLOCK_K,
     )  # fmt: skip
     to = sums + batch * 3 * parts + tile
-    tl.store(to, along)
+    tl.store(to, inner_product)
     tl.store(to + parts, square)
     if SPLIT:
         left += batch * left_batch

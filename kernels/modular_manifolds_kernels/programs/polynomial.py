@@ -1,4 +1,4 @@
-"""`a I + b A + c A B` for symmetric A, B that commute: symmetric, so one triangle is computed and mirrored."""
+"""`a I + b A + c A B` for symmetric A, B that commute; one triangle is computed and mirrored."""
 
 import triton
 import triton.language as tl
@@ -34,10 +34,10 @@ def polynomial(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of the lower triangle a program; grid (batch · tiles (tiles + 1) / 2,), matrix by matrix.
+    """Each program computes one tile of the lower triangle; grid (batch · tiles (tiles + 1) / 2,), matrix by matrix.
 
-    If SCALED is 1, A is divided by the length that `squares` holds `parts` sums of; if SCALED is 2,
-    A and B are. As B is symmetric, its columns are read as rows.
+    If SCALED is 1, A is divided by its norm, from the `parts` sums of squares in `squares`; if SCALED is 2, A and B
+    are. B is symmetric, so its columns are read as rows.
     """
     tiles = tl.cdiv(n, BLOCK)
     count = tiles * (tiles + 1) // 2
@@ -74,6 +74,6 @@ def polynomial(
             c *= scale
     valid = (rows[:, None] < n) & (columns[None, :] < n)
     linear = tl.load(third + lanes[:, None] * left_row + lanes[None, :], mask=valid, other=0.0)
-    one = tl.where(rows[:, None] == columns[None, :], a, 0.0)
-    tile = one + b * linear.to(tl.float32) + c * tile
+    scaled_identity = tl.where(rows[:, None] == columns[None, :], a, 0.0)
+    tile = scaled_identity + b * linear.to(tl.float32) + c * tile
     store_mirrored(out + batch * out_batch, tile, row, column, n, out_row, BLOCK)

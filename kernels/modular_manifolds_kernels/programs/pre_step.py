@@ -1,9 +1,9 @@
-"""Momentum, Nesterov's combination and the size of the result, in one pass over memory."""
+"""Momentum, Nesterov's look-ahead and partial norms of the result, in one pass over memory."""
 
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import TINY
+from modular_manifolds_kernels.programs.scales import MIN_NORMAL
 
 
 @triton.jit
@@ -30,17 +30,17 @@ def pre_step(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile a program; grid (batch · row tiles · column tiles,), matrix by matrix.
+    """Each program handles one tile; grid (batch · row tiles · column tiles,), matrix by matrix.
 
-    `largest` receives the largest entry of the tile, `squares` the sum of the squares of its entries
-    divided by that. Without MOMENTUM, only these two: of the gradient.
+    The largest entry of the tile is written to `largest`, and the sum of squares of its entries divided by it to
+    `squares`. Without MOMENTUM only these two are computed, for the gradient.
     """
-    across = tl.cdiv(k, BLOCK_K)
-    count = tl.cdiv(n, BLOCK) * across
+    column_tiles = tl.cdiv(k, BLOCK_K)
+    count = tl.cdiv(n, BLOCK) * column_tiles
     tile = tl.program_id(0) % count
     batch = (tl.program_id(0) // count).to(tl.int64)
-    top = ((tile // across) * BLOCK).to(tl.int64)
-    left = ((tile % across) * BLOCK_K).to(tl.int64)
+    top = ((tile // column_tiles) * BLOCK).to(tl.int64)
+    left = ((tile % column_tiles) * BLOCK_K).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
     columns = tl.arange(0, BLOCK_K)[None, :]
     valid = (rows < n - top) & (columns < k - left)
@@ -50,20 +50,20 @@ def pre_step(
     if MOMENTUM:
         to = momentum + batch * momentum_batch + top * momentum_row + left * momentum_column
         to += rows * momentum_row + columns * momentum_column
-        kept = tl.load(to, mask=valid, other=0.0).to(tl.float32)
-        kept = mu * kept + (1.0 - mu) * value
-        tl.store(to, kept.to(momentum.dtype.element_ty), mask=valid)
+        new_momentum = tl.load(to, mask=valid, other=0.0).to(tl.float32)
+        new_momentum = mu * new_momentum + (1.0 - mu) * value
+        tl.store(to, new_momentum.to(momentum.dtype.element_ty), mask=valid)
         if NESTEROV:
-            value = mu * kept + (1.0 - mu) * value
+            value = mu * new_momentum + (1.0 - mu) * value
             rounded = value.to(out.dtype.element_ty)
             to = out + batch * out_batch + top * out_row + left * out_column
             to += rows * out_row + columns * out_column
             tl.store(to, rounded, mask=valid)
             value = rounded.to(tl.float32)
         else:
-            value = kept.to(momentum.dtype.element_ty).to(tl.float32)
-    found = tl.max(tl.max(tl.abs(value), 1), 0)
-    scaled = value * (1.0 / tl.maximum(found, TINY))
+            value = new_momentum.to(momentum.dtype.element_ty).to(tl.float32)
+    maximum = tl.max(tl.max(tl.abs(value), 1), 0)
+    scaled = value * (1.0 / tl.maximum(maximum, MIN_NORMAL))
     part = batch * count + tile
-    tl.store(largest + part, found)
+    tl.store(largest + part, maximum)
     tl.store(squares + part, tl.sum(tl.sum(scaled * scaled, 1), 0))

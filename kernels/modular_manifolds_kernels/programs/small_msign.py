@@ -1,9 +1,9 @@
-"""The whole matrix sign of a matrix that fits on the chip: loaded once, stored once."""
+"""The matrix sign of a matrix that fits on the chip: it is loaded once and stored once."""
 
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import TINY, inverse_root, operand, scale_of
+from modular_manifolds_kernels.programs.scales import MIN_NORMAL, inverse_root, operand, scale_of
 
 
 @triton.jit
@@ -26,9 +26,9 @@ def small_msign(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One matrix a program, n ≤ BLOCK and k ≤ BLOCK_K, the rest of the block zero; grid (batch,).
+    """Each program handles one matrix with n ≤ BLOCK and k ≤ BLOCK_K, padded with zeros; grid (batch,).
 
-    `scales` receives the length that the matrix was divided by.
+    The scale of the matrix is written to `scales`.
     """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
@@ -36,7 +36,7 @@ def small_msign(
     valid = (rows < n) & (columns < k)
     at = x + batch * x_batch + rows * x_row + columns * x_column
     y = tl.load(at, mask=valid, other=0.0).to(tl.float32)
-    largest = tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), TINY)
+    largest = tl.maximum(tl.max(tl.max(tl.abs(y), 1), 0), MIN_NORMAL)
     y *= 1.0 / largest
     u = operand(y, HALF)
     r = tl.dot(u, tl.trans(u), input_precision=PRECISION)

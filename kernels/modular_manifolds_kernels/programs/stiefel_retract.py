@@ -1,4 +1,4 @@
-"""Retraction to the Stiefel manifold with its correction, and what is left of it, in one launch."""
+"""Retraction to the Stiefel manifold with corrections, and its residual, in one launch."""
 
 import triton
 import triton.language as tl
@@ -7,8 +7,8 @@ from modular_manifolds_kernels.programs.scales import operand, step_length
 
 
 @triton.jit
-def moved(w, a, factor, rows, columns, w_row, w_column, a_row, a_column, valid):
-    """`W + fA` on one strip, f the factor."""
+def step_strip(w, a, factor, rows, columns, w_row, w_column, a_row, a_column, valid):
+    """`W + fA` for one strip, f the factor."""
     w += rows * w_row + columns * w_column
     a += rows * a_row + columns * a_column
     x = tl.load(w, mask=valid, other=0.0).to(tl.float32)
@@ -41,10 +41,10 @@ def stiefel_retract(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One matrix a program, n ≤ BLOCK, any k; grid (batch,).
+    """Each program handles one matrix with n ≤ BLOCK and any k; grid (batch,).
 
-    The length of the step is `eta` times the number that `lengths` holds for the matrix, the same for all if `each`
-    is 0. A is multiplied by it if `unit` is 1, and is the whole step if it is 0.
+    The length of the step is `eta` times the matrix's number in `lengths`, whose stride `each` is 0 if all matrices
+    share one number. A is multiplied by the length if `unit` is 1, and is the whole step if `unit` is 0.
     """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
@@ -60,10 +60,10 @@ def stiefel_retract(
     r = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
         valid = (rows < n) & (strip < k - start)
-        x = moved(w, a, factor, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
+        x = step_strip(w, a, factor, rows, strip, w_row, w_column, a_row, a_column, valid) * shrink
         y = x.to(out.dtype.element_ty)
         tl.store(to + rows * out_row + strip * out_column, y, mask=valid)
-        # What is stored is measured, so its rounding counts.
+        # The residual is that of the stored, rounded entries.
         z = operand(y, False)
         r = tl.dot(z, tl.trans(z), r, input_precision=PRECISION)
         w += BLOCK_K * w_column
@@ -72,7 +72,7 @@ def stiefel_retract(
 
     for _ in range(0, corrections):
         q = 1.5 * one - 0.5 * r
-        # Nobody reads before all have written.
+        # All threads write before any reads.
         tl.debug_barrier()
         to = out
         r = tl.zeros((BLOCK, BLOCK), tl.float32)
@@ -81,7 +81,7 @@ def stiefel_retract(
             at = to + rows * out_row + strip * out_column
             x = operand(tl.load(at, mask=valid, other=0.0), False)
             y = tl.dot(q, x, input_precision=PRECISION).to(out.dtype.element_ty)
-            # In place: nobody writes before all have read.
+            # In place: all threads read before any writes.
             tl.debug_barrier()
             tl.store(at, y, mask=valid)
             z = operand(y, False)

@@ -1,10 +1,15 @@
-"""The whole matrix sign of a matrix of two tiles' height: all that it works on waits in the cache."""
+"""The matrix sign of a matrix of two tiles' height in one program, whose workspace stays in the cache."""
 
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import TINY, inverse_root, scale_of
-from modular_manifolds_kernels.programs.tiles import add_to, apply_to, give, product_of_rows
+from modular_manifolds_kernels.programs.scales import MIN_NORMAL, inverse_root, scale_of
+from modular_manifolds_kernels.programs.tiles import (
+    add_to,
+    apply_to,
+    product_of_rows,
+    store_rounded,
+)
 
 
 @triton.jit
@@ -18,7 +23,7 @@ def tiled_msign(
     k,
     width,
     steps,
-    together,
+    steps_per_gram,
     x_batch,
     x_row,
     x_column,
@@ -30,11 +35,10 @@ def tiled_msign(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One matrix a program, n ≤ BLOCK, any k; grid (batch,).
+    """Each program handles one matrix with n ≤ BLOCK and any k; grid (batch,).
 
-    `held` has room for X, BLOCK × `width`, and for four matrices of BLOCK × BLOCK, of each in the batch.
-    `together` steps are made on one Gram matrix S, then `X ← Q X`, and again. `scales` receives the length
-    that the matrix was divided by.
+    The workspace `held` has for each matrix X, BLOCK × `width`, and four matrices of BLOCK × BLOCK. `steps_per_gram`
+    steps are made on one Gram matrix S, then `X ← Q X`, and so on. The scale of the matrix is written to `scales`.
     """
     batch = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, BLOCK)[:, None]
@@ -49,13 +53,13 @@ def tiled_msign(
     again = u + BLOCK * BLOCK
 
     at = x
-    found = tl.zeros((BLOCK, BLOCK_K), tl.float32)
+    maxima = tl.zeros((BLOCK, BLOCK_K), tl.float32)
     for start in range(0, k, BLOCK_K):
         valid = (rows < n) & (strip < k - start)
         entries = tl.load(at + rows * x_row + strip * x_column, mask=valid, other=0.0)
-        found = tl.maximum(found, tl.abs(entries.to(tl.float32)))
+        maxima = tl.maximum(maxima, tl.abs(entries.to(tl.float32)))
         at += BLOCK_K * x_column
-    largest = tl.maximum(tl.max(tl.max(found, 1), 0), TINY)
+    largest = tl.maximum(tl.max(tl.max(maxima, 1), 0), MIN_NORMAL)
     scale = 1.0 / largest
     at = x
     for start in range(0, width, BLOCK_K):
@@ -65,7 +69,7 @@ def tiled_msign(
         at += BLOCK_K * x_column
     tl.debug_barrier()
 
-    for first in range(0, steps, together):
+    for first in range(0, steps, steps_per_gram):
         product_of_rows(y, y, width, s, 1.0, n, k, TILE, PRECISION, BLOCK, BLOCK_K)
         length = 1.0
         if first == 0:
@@ -78,9 +82,9 @@ def tiled_msign(
             length = inverse_root(total)
         root = tl.sqrt(length)
         t = q
-        for product in range(0, 4 * (tl.minimum(first + together, steps) - first) - 3):
-            # T = aI + bS + cS² and Q = T; then for each further step U = S T, S = U T, T anew, and Q ← Q T.
-            # One call serves them all: with several the compiler runs out of registers.
+        for product in range(0, 4 * (tl.minimum(first + steps_per_gram, steps) - first) - 3):
+            # T = aI + bS + cS² and Q = T; then for each further step U = S T, S = U T, a new T, and Q ← Q T.
+            # One call in a loop computes all products: with several calls the compiler runs out of registers.
             kind = product % 4
             new = (kind == 3) | (product == 0)
             step = 3 * (first + (product + 1) // 4)
@@ -110,4 +114,4 @@ def tiled_msign(
             elif kind == 0:
                 q, u = u, q
         apply_to(q, y, width, root, n, k, TILE, PRECISION, BLOCK, BLOCK_K)
-    give(y, width, out, out_row, out_column, n, k, BLOCK, BLOCK_K)
+    store_rounded(y, width, out, out_row, out_column, n, k, BLOCK, BLOCK_K)

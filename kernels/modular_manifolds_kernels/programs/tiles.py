@@ -1,7 +1,7 @@
-"""Products inside one program, tile by tile, of matrices that wait in memory kept near by the cache.
+"""Products inside one program, tile by tile, of matrices in a workspace that stays in the cache.
 
 A matrix here is float32 with contiguous rows, and zero past its edge. Its short side is at most SIDE, two tiles.
-Every function ends with a barrier: nobody reads before all have written.
+Every function ends with a barrier, so that all threads write before any reads.
 """
 
 import triton
@@ -21,7 +21,7 @@ def tile_product(
     STRIP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One tile of a product, a strip of its depth at a time; the strides say which way the right one is read."""
+    """One tile of a product, a strip of its depth at a time; the strides of `right` may be those of its transpose."""
     inner = tl.arange(0, STRIP)
     left += tl.arange(0, DOWN)[:, None] * left_row + inner[None, :]
     right += inner[:, None] * right_down + tl.arange(0, ACROSS)[None, :] * right_across
@@ -47,9 +47,9 @@ def product_of_rows(
     SIDE: tl.constexpr,
     STRIP: tl.constexpr,
 ):
-    """`c A Bᵀ` if that is symmetric: one triangle of tiles, mirrored.
+    """A symmetric `c A Bᵀ`: one triangle of tiles is computed and mirrored.
 
-    A Gram matrix, or the product of symmetric A and B that commute. The result may not be A or B.
+    It is a Gram matrix, or the product of symmetric A and B that commute. The result must not overwrite A or B.
     """
     down = tl.arange(0, TILE)[:, None]
     across = tl.arange(0, TILE)[None, :]
@@ -61,8 +61,8 @@ def product_of_rows(
                 first, row_stride, second, 1, row_stride, depth, TILE, TILE, STRIP, PRECISION
             )
             if row == column:
-                # The mean does not ask for the order of two numbers: C is symmetric bit by bit, and both
-                # stores below write the same.
+                # Addition is commutative, so the mean is symmetric bit by bit, and both stores below write the same
+                # values.
                 tile = 0.5 * (tile + tl.trans(tile))
             at = out + row * TILE * SIDE + column * TILE + down * SIDE + across
             tl.store(at, c * tile)
@@ -96,13 +96,13 @@ def apply_to(
     SIDE: tl.constexpr,
     STRIP: tl.constexpr,
 ):
-    """`X ← c P X` of a symmetric P, in place: all of a few columns is made before any of it is stored."""
+    """`X ← c P X` for a symmetric P, in place: a few columns at a time are computed and then stored."""
     across: tl.constexpr = TILE // 2
     rows = tl.arange(0, SIDE)[:, None]
     columns = tl.arange(0, across)[None, :]
     for _ in range(0, k, across):
         tile = tile_product(p, SIDE, x, x_row, 1, n, SIDE, across, STRIP, PRECISION)
-        # Nobody writes before all have read.
+        # All threads read before any writes.
         tl.debug_barrier()
         tl.store(x + rows * x_row + columns, c * tile)
         x += across
@@ -110,8 +110,10 @@ def apply_to(
 
 
 @triton.jit
-def give(x, x_row, out, out_row, out_column, n, k, SIDE: tl.constexpr, STRIP: tl.constexpr):
-    """Write X to `out`; X becomes what is stored, its rounding included."""
+def store_rounded(
+    x, x_row, out, out_row, out_column, n, k, SIDE: tl.constexpr, STRIP: tl.constexpr
+):
+    """Write X to `out` in its dtype, and replace X by the rounded values."""
     rows = tl.arange(0, SIDE)[:, None]
     strip = tl.arange(0, STRIP)[None, :]
     for start in range(0, k, STRIP):

@@ -1,10 +1,10 @@
-"""Every row of a matrix divided by its length."""
+"""Each row of a matrix divided by its length."""
 
 import triton
 import triton.language as tl
 
-from modular_manifolds_kernels.programs.scales import TINY
-from modular_manifolds_kernels.programs.unit_length import normal
+from modular_manifolds_kernels.programs.scales import MIN_NORMAL
+from modular_manifolds_kernels.programs.unit_length import clamp_to_normal
 
 
 @triton.jit
@@ -22,7 +22,7 @@ def unit_rows(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A few whole rows a program; grid (batch · row blocks,), matrix by matrix."""
+    """Each program handles a block of whole rows; grid (batch · row blocks,), matrix by matrix."""
     blocks = tl.cdiv(n, BLOCK)
     batch = (tl.program_id(0) // blocks).to(tl.int64)
     top = ((tl.program_id(0) % blocks) * BLOCK).to(tl.int64)
@@ -30,19 +30,19 @@ def unit_rows(
     strip = tl.arange(0, BLOCK_K)[None, :]
     x += batch * x_batch + top * x_row + rows * x_row + strip * x_column
     out += batch * out_batch + top * out_row + rows * out_row + strip * out_column
-    largest = tl.zeros((BLOCK,), tl.float32) + TINY
+    largest = tl.zeros((BLOCK,), tl.float32) + MIN_NORMAL
     squares = tl.zeros((BLOCK,), tl.float32)
     at = x
     for start in range(0, k, BLOCK_K):
         valid = (rows < n - top) & (strip < k - start)
         value = tl.load(at, mask=valid, other=0.0).to(tl.float32)
-        # Squares are those of entries divided by the largest so far.
-        most = tl.maximum(largest, tl.max(tl.abs(value), 1))
-        shrunk, scaled = largest / most, value / most[:, None]
+        # Entries are divided by the largest one so far before squaring.
+        new_largest = tl.maximum(largest, tl.max(tl.abs(value), 1))
+        shrunk, scaled = largest / new_largest, value / new_largest[:, None]
         squares = squares * shrunk * shrunk + tl.sum(scaled * scaled, 1)
-        largest = most
+        largest = new_largest
         at += BLOCK_K * x_column
-    size = normal(largest * tl.sqrt(squares))[:, None]
+    size = clamp_to_normal(largest * tl.sqrt(squares))[:, None]
     for start in range(0, k, BLOCK_K):
         valid = (rows < n - top) & (strip < k - start)
         value = tl.load(x, mask=valid, other=0.0).to(tl.float32)

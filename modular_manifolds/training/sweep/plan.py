@@ -15,6 +15,7 @@ from modular_manifolds.specs import RunSpec
 
 RANGE: Final = re.compile(r"2\^(-?\d+(?:\.[05])?)\.\.2\^(-?\d+(?:\.[05])?)")
 LARGEST_EXPONENT: Final = 500
+"""The largest exponent of 2 in a range of values."""
 MOST_RUNS: Final = 10_000
 """The default limit on the runs of a sweep."""
 NEXT_ASSIGNMENT: Final = re.compile(r",(?=[A-Za-z_][\w.]*=)")

@@ -1,0 +1,14 @@
+"""A fixture for the way of an accelerator, taken on the host."""
+
+from __future__ import annotations
+
+import pytest
+
+from modular_manifolds.optim import on_device, settings, steepest_descent
+
+
+@pytest.fixture
+def without_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps take the way of an accelerator. Solvers and retractions still decide on the host."""
+    for module in (steepest_descent, on_device, settings):
+        monkeypatch.setattr(module, "readable", lambda _: False)
