@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.backend import gate_by_kernels_, land_by_kernels_, resolve
+from modular_manifolds.linalg.backend import gate_by_kernels_, resolve
 from modular_manifolds.linalg.matrices import MATRIX, readable
 from modular_manifolds.optim import foreach
 from modular_manifolds.optim.bucket import Bucket
@@ -26,6 +26,7 @@ from modular_manifolds.optim.descent import (
 from modular_manifolds.optim.diagnosis import Diagnoses
 from modular_manifolds.optim.exchange import Exchange
 from modular_manifolds.optim.fallback import step_fallback
+from modular_manifolds.optim.landing import project_momenta_, receive_, write_
 from modular_manifolds.optim.mailbox import Report
 from modular_manifolds.optim.step import take_planned_step
 
@@ -75,7 +76,7 @@ def step_on_device(
         for report, (ok, _) in zip(reports, flags, strict=True):
             for bucket in report.buckets:
                 if bucket.shared:
-                    _receive_(bucket, groups[bucket.group], state, ok, exchange)
+                    receive_(bucket, groups[bucket.group], state, ok, exchange)
         exchange.release()
     fallback = [each for report in reports for each in report.fallback_weights]
     if fallback:
@@ -236,35 +237,14 @@ def _step_bucket(
         landed = torch.where(descent.moving, step.point, start)
         exchange.pack(bucket.weights, bucket.unstack(landed), after)
     else:
-        _write_(bucket, state, step.point, start, descent.moving, by_kernels=by_kernels)
+        write_(bucket, state, step.point, start, descent.moving, by_kernels=by_kernels)
         if after is not None:
             foreach.copy_(duals, after)
         if group["tangent_momentum"]:
             landed = torch.where(descent.moving, step.point, start)
-            _project_momenta_(bucket, state, landed, ok)
+            project_momenta_(bucket, state, landed, ok)
     diagnoses.record(bucket.names, replace(solution, gap=bucket.per_weight(solution.gap)))
     return solution.gap
-
-
-def _receive_(bucket: Bucket, group: Group, state: States, ok: Tensor, exchange: Exchange) -> None:
-    """Write the points and the duals that their owners have sent."""
-    points = [exchange.point(each) for each in bucket.weights]
-    _copy_points_(bucket, state_entries(bucket, state, "master"), points)
-    received = [exchange.dual(each) for each in bucket.weights]
-    duals = [each for each in received if each is not None]
-    if duals:
-        foreach.copy_(state_entries(bucket, state, "dual"), duals)
-    if group["tangent_momentum"]:
-        _project_momenta_(bucket, state, bucket.stack(points), ok)
-
-
-def _project_momenta_(bucket: Bucket, state: States, landed: Tensor, ok: Tensor) -> None:
-    """Replace the momenta by their tangent parts at the new points, unless the step is cancelled."""
-    momenta = state_entries(bucket, state, "momentum")
-    if momenta:
-        before = bucket.stack(momenta)
-        tangent = bucket.geometry.manifold.tangent(landed, before)
-        foreach.copy_(momenta, bucket.unstack(torch.where(ok, tangent, before)))
 
 
 def _points(bucket: Bucket, state: States) -> Tensor:
@@ -275,35 +255,3 @@ def _points(bucket: Bucket, state: States) -> Tensor:
         return weights
     master = bucket.stack(masters)
     return torch.where(master.to(weights.dtype) == weights, master, weights.to(master.dtype))
-
-
-def _write_(
-    bucket: Bucket,
-    state: States,
-    landed: Tensor,
-    start: Tensor,
-    moving: Tensor,
-    *,
-    by_kernels: bool,
-) -> None:
-    """Write to the weights and their master copies: the landing points of moving units, the start of the others."""
-    masters = state_entries(bucket, state, "master")
-    if by_kernels and len(masters) in (0, len(bucket.weights)):
-        if bucket.shares.dim() == 2:
-            landed, start, moving = landed.unsqueeze(0), start.unsqueeze(0), moving.unsqueeze(0)
-        land_by_kernels_(bucket.parameters, masters, landed, start, moving, turned=bucket.turned)
-        return
-    _copy_points_(bucket, masters, bucket.unstack(torch.where(moving, landed, start)))
-
-
-def _copy_points_(bucket: Bucket, masters: Sequence[Tensor], points: list[Tensor]) -> None:
-    if masters:
-        foreach.copy_(masters, points)
-    targets = [each.target() for each in bucket.weights]
-    if any(each.piece is not None for each in bucket.weights):
-        # A view that cuts several stored dimensions has more dimensions than the logical shape.
-        points = [
-            x if x.shape == to.shape else x.reshape(to.shape)
-            for x, to in zip(points, targets, strict=True)
-        ]
-    foreach.copy_(targets, points)
