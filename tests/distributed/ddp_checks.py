@@ -31,7 +31,6 @@ WORLDS: Final = {
     "missing": (2,),
     "absent": (2,),
     "others": (2,),
-    "compiled": (2,),
     "resume": (2, 4),
     "nonfinite": (2, 4),
 }
@@ -113,23 +112,6 @@ def check_settings() -> Any:
                     give_gradients(net, step, resting={2: [0], 3: [3]}.get(step, []))
                     opt.step()
             found[f"{name}, {way}"] = weights_of(wrapped), state_of(opt), counts
-    return found
-
-
-def check_compiled() -> Any:
-    """The same steps by `opt.step` and by one graph of it."""
-    found: list[dict[str, torch.Tensor]] = []
-    for compiled in (False, True):
-        torch.manual_seed(0)
-        net = mm.models.MLP(12, 5, hidden=(16, 16))
-        opt = mm.SteepestDescent(wrapped_in_ddp(net), 0.02, momentum=0.9)
-        step: Any = (
-            torch.compile(opt.step, backend="eager", fullgraph=True) if compiled else opt.step
-        )
-        for seed in range(3):
-            give_gradients(net, seed)
-            step()
-        found.append(weights_of(net))
     return found
 
 

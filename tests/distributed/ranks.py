@@ -38,7 +38,7 @@ def start_once(script: Path, folder: Path, *worlds: int) -> None:
 
 def _start(script: Path, folder: Path, *worlds: int) -> None:
     command = [sys.executable, __file__, str(folder), str(script), *map(str, worlds)]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

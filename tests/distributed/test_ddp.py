@@ -101,13 +101,6 @@ def test_every_setting_on_both_ways(folder: Path) -> None:
         assert sum(each[name][2].solves for each in ranks) == counts.solves, name
 
 
-def test_a_compiled_step_exchanges_too(folder: Path) -> None:
-    ranks = results(folder, 2, "compiled")
-    for plain, compiled in ranks:
-        assert largest_difference(compiled, plain) <= 1e-6
-    assert_same_bits([compiled.values() for _, compiled in ranks])
-
-
 @EACH_WORLD
 def test_a_gradient_of_nan_in_one_process_stops_all(folder: Path, world: int) -> None:
     ranks = results(folder, world, "nonfinite")
