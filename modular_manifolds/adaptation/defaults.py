@@ -45,8 +45,11 @@ DEFAULTS: Final[Mapping[Role, Default]] = MappingProxyType(
 """Hidden matrices keep rms norms, embeddings move by rows, the head is free.
 
 An `increment` is a matrix that starts at zero and is added to a frozen one, as LoRA's B: a manifold would move it away from
-zero. The masses come from a small GPT on text: docs/experiments.md has the table and its command.
+zero. The masses come from a small GPT on text at two widths: docs/experiments.md has the table and its command.
 """
 
 PER_HEAD: Final = True
 """Whether queries, keys and values are stacks with one matrix for each head, if the module declares its heads."""
+
+DEFAULT_RATE: Final = 1.0
+"""The learning rate of a plan, as the change of the outputs in a step. docs/experiments.md compares it with tuned rates."""

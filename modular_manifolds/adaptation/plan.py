@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from modular_manifolds.adaptation.defaults import DEFAULT_RATE
 from modular_manifolds.adaptation.printed import plan_cells, plan_header
 from modular_manifolds.adaptation.progress import Progress, progress_of
 from modular_manifolds.adaptation.refusals import check_model
@@ -49,6 +50,9 @@ class ModelPlan(Printable):
     by: By = "mass"
     start: str = "project"
     replicas: Replicas = field(default_factory=Replicas, compare=False, repr=False)
+
+    default_lr: ClassVar[float] = DEFAULT_RATE
+    """The learning rate of `SteepestDescent(plan)`, in the plan's unit: how far one step may move the outputs."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The stepped parameters by name: those of the rows and of the fallbacks."""

@@ -30,6 +30,8 @@ Data = Annotated[
 DataPath = Annotated[
     Path | None,
     typer.Option(
-        help="The text file, or the folder with CIFAR-10's Parquet files; downloaded without it."
+        metavar="DIR|FILE|hf:NAME",
+        help="Your images or text: a folder, a file, or a data set of the Hugging Face hub; "
+        "or the folder with CIFAR-10's Parquet files, which are downloaded without it.",
     ),
 ]

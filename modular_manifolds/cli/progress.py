@@ -1,4 +1,4 @@
-"""The live progress bar of a run, or one line for each epoch without a terminal."""
+"""The live progress bar of a run, or one line for each evaluation without a terminal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from modular_manifolds.training.session import EpochMetrics, Session, StepMetric
 
 
 class Progress:
-    """Watches a run: loss, accuracy and learning rate of the last step, those on the test part of the last epoch."""
+    """Watches a run: loss, accuracy and learning rate of the last step, those on the test part at the last evaluation."""
 
     def __init__(self, console: Console, session: Session) -> None:
         self._console = console
+        self._session = session
         self._epochs = math.ceil(session.steps / session.steps_per_epoch)
         self._last: StepMetrics | None = None
         self._bar = Bar(
@@ -56,8 +57,14 @@ class Progress:
     def on_epoch(self, metrics: EpochMetrics) -> None:
         self._test = f"  test {metrics.test_loss:.3f} {metrics.test_accuracy:.1%}"
         if not self._console.is_terminal and self._last is not None:
+            session = self._session
+            place = (
+                f"epoch {metrics.epoch}/{self._epochs}"
+                if session.epoch_done
+                else f"step {session.finished}/{session.steps}"
+            )
             self._console.print(
-                f"epoch {metrics.epoch}/{self._epochs}  lr {self._last.lr:.3g}  "
+                f"{place}  lr {self._last.lr:.3g}  "
                 f"loss {metrics.train_loss:.4f} train, {metrics.test_loss:.4f} test  "
                 f"accuracy {metrics.train_accuracy:.1%} train, {metrics.test_accuracy:.1%} test",
                 soft_wrap=True,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from modular_manifolds.certificates import RobustnessReport
     from modular_manifolds.nn import Module
     from modular_manifolds.specs import RunSpec
+    from modular_manifolds.specs.data import DataSpec
+    from modular_manifolds.training.data import DataSet
 
 POINTS = 1000
 """Test examples that are certified unless another number is asked for: an attack takes its time."""
@@ -46,18 +48,29 @@ def answer(net: Module, run: RunSpec, question: Question) -> RobustnessReport:
     """Certify and attack the first test examples of the named data, the run's own without a name."""
     from modular_manifolds.certificates.attack import ProjectedGradient
     from modular_manifolds.certificates.certified_robustness import RADII
-    from modular_manifolds.training.data import load_data
     from modular_manifolds.training.guarantees import certified_predictions
 
     radii = [*RADII, *(radius(each) for each in question.radii)]
     points = POINTS if question.points is None else question.points
     if points < 1:
         raise ArgumentError("--points", "must be at least 1", points, "Pass a number such as 1000.")
-    own = question.data is None or question.data == run.data.name
-    path = question.path or (run.data.path if own else None)
-    data = load_data(question.data or run.data.name, path)
+    data = _data(run.data, question)
     attack = ProjectedGradient() if question.attacks else None
     return certified_predictions(net, data, points=points, radii=radii, attack=attack)
+
+
+def _data(own: DataSpec, question: Question) -> DataSet:
+    """The data that were asked for; the run's own are read as the run read them."""
+    from modular_manifolds.specs.data import OwnImagesSpec
+    from modular_manifolds.training.data import load_data
+    from modular_manifolds.training.own_images import read_own_images
+
+    if question.data not in (None, own.name):
+        return load_data(question.data or "", question.path)
+    if isinstance(own, OwnImagesSpec):
+        path = own.path if question.path is None else str(question.path)
+        return read_own_images(own.model_copy(update={"path": path}))
+    return load_data(own.name, question.path or own.path)
 
 
 def show(console: Console, found: RobustnessReport) -> None:

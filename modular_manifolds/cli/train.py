@@ -17,8 +17,10 @@ from modular_manifolds.cli.options import INTERRUPTED, Assignments, Data, DataPa
 from modular_manifolds.specs.optimizers import OptimizerName
 
 if TYPE_CHECKING:
+    from modular_manifolds.specs import RunSpec
     from modular_manifolds.training.guarantees import Guarantees
     from modular_manifolds.training.loop import Trainer
+    from modular_manifolds.training.part import Data as DataSet
 
 OPTIMIZERS = "|".join(get_args(OptimizerName))
 
@@ -56,6 +58,8 @@ def train(
       modular-manifolds train --set optimizer.lr=0.3
 
       modular-manifolds train --data cifar10 --data-path DIR --optimizer adamw
+
+      modular-manifolds train --data images --data-path DIR
 
       modular-manifolds train --data text --data-path FILE --steps 1000
 
@@ -96,12 +100,26 @@ def train(
             _run(console, trainer)
         return
     spec = asked_for(run, changes)
-    data_set = read_data(spec.data)
+    with console.status("Reading the data"):
+        data_set = read_data(spec.data)
+    origin = spec.with_data(data_set.spec, examples=len(data_set.train)).origin_of_rate()
     spec = settled(spec, data_set).with_absolute_path()
     check_machine(spec)
+    _say_what(console, spec, data_set, origin)
     directory = begin(spec, out)
     with directory.held("--out"):
         _run(console, start(spec, data_set, directory))
+
+
+def _say_what(console: Console, spec: RunSpec, data: DataSet, origin: str | None) -> None:
+    """Print what the run learns from and the settings that nobody has named."""
+    console.print(f"data           {data.summary}", soft_wrap=True)
+    if origin is not None:
+        rate = f"{spec.optimizer.lr:g}, {origin}; another one: --set optimizer.lr=RATE"
+        console.print(f"learning rate  {rate}", soft_wrap=True)
+    console.print(
+        f"batch          {spec.batch_size} of {len(data.train):,} examples a step", soft_wrap=True
+    )
 
 
 def _say_where(console: Console, trainer: Trainer, *, unstarted: bool) -> None:
@@ -156,7 +174,10 @@ def _show_results(console: Console, trainer: Trainer) -> None:
     from modular_manifolds.cli.tables import show_table
     from modular_manifolds.training.report import write_report
 
-    found: Guarantees = write_report(trainer)
+    with trainer.seconds("report"), console.status("Writing the report") as status:
+        found: Guarantees = write_report(
+            trainer, lambda stage: status.update(f"Writing the report: {stage}")
+        )
     console.print()
     name = trainer.session.spec.optimizer.name
     unused = "" if name == "steepest-descent" else f" ({name} does not use it)"
@@ -184,4 +205,5 @@ def _show_results(console: Console, trainer: Trainer) -> None:
         sample = trainer.directory.sample.read_text(encoding="utf-8")
         console.print(sample, soft_wrap=True)
         console.print()
+    console.print(f"time                      {trainer.seconds}", soft_wrap=True)
     console.print(f"report                    {trainer.directory.report}", soft_wrap=True)

@@ -58,6 +58,23 @@ def check_choices(
         find_solver(geometry.manifold, geometry.norm, solver)
 
 
+def rate_or_default(lr: Tensor | float | None, params: Any) -> Tensor | float:
+    """The learning rate, by default that of the plan.
+
+    Raises:
+        ArgumentError: `lr` is None, and `params` is no plan.
+    """
+    rate = getattr(params, "default_lr", None) if lr is None else lr
+    if rate is None:
+        raise ArgumentError(
+            "SteepestDescent(lr)",
+            "must be given, because only a plan of mm.adapt has a default",
+            None,
+            RATE_REMEDY,
+        )
+    return rate
+
+
 def check_settings(settings: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> None:
     """Refuse constructor arguments that are out of range or have no effect. This waits for an `lr` on a device."""
     lr = check_rate(settings["lr"], argument="lr")

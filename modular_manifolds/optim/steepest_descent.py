@@ -29,7 +29,12 @@ from modular_manifolds.optim.on_host import step_on_host
 from modular_manifolds.optim.params import groups_from_params, later_group
 from modular_manifolds.optim.placement import Placement, place
 from modular_manifolds.optim.roster import Roster
-from modular_manifolds.optim.settings import check_choices, check_groups, check_settings
+from modular_manifolds.optim.settings import (
+    check_choices,
+    check_groups,
+    check_settings,
+    rate_or_default,
+)
 from modular_manifolds.optim.unclaimed import Unclaimed
 from modular_manifolds.solvers.base import Solver
 
@@ -58,9 +63,9 @@ class SteepestDescent(Optimizer):
             of them. A group has a `manifold` and a `norm`, and optionally `share` (the step's length is `lr · share`;
             default 1), `split`, `lr` and the settings below. Or it has `optimizer="adamw"` and an `lr` of its own, with
             AdamW's `betas`, `eps` and `weight_decay`.
-        lr: the network's learning rate, finite and at least 0: a number, or a tensor without dimensions, which every
-            compiled or captured step reads again. `print(mm.budget(net, lr))` shows how far a step may move the output,
-            and whether `lr` bounds that change.
+        lr: the network's learning rate, at least 0: a number, or a tensor without dimensions, which every compiled or
+            captured step reads again; by default a plan's `default_lr`. `print(mm.budget(net, lr))` shows how far a step
+            may move the output, and whether `lr` bounds that change.
         momentum: μ in [0, 1).
         nesterov: needs momentum.
         tangent_momentum: keep the momentum tangent.
@@ -85,7 +90,7 @@ class SteepestDescent(Optimizer):
         | Iterable[Tensor]
         | Iterable[tuple[str, Tensor]]
         | Iterable[dict[str, Any]],
-        lr: Tensor | float,
+        lr: Tensor | float | None = None,
         *,
         momentum: float = 0.0,
         nesterov: bool = False,
@@ -99,6 +104,7 @@ class SteepestDescent(Optimizer):
     ) -> None:
         resolved = groups_from_params(params)
         self._geometries, groups = resolved.geometries, resolved.groups
+        lr = rate_or_default(lr, params)
         settings: dict[str, Any] = {
             "lr": lr,
             "momentum": momentum,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from modular_manifolds.arguments import is_number
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class Spec(BaseModel):
@@ -36,6 +38,15 @@ class Spec(BaseModel):
                     )
             return {key: _plain(value) for key, value in data.items()}
         return data
+
+
+def with_defaults(spec: S, **values: Any) -> S:
+    """A copy with other values in fields that nobody has set; they still count as not set."""
+    copy = spec.model_copy()
+    vars(copy).update(
+        {key: value for key, value in values.items() if key not in spec.model_fields_set}
+    )
+    return copy
 
 
 def _plain(value: Any) -> Any:

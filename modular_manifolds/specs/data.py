@@ -1,25 +1,23 @@
-"""The data sets that a run can name, and the size of their inputs and outputs."""
+"""The data sets that a run can name, and the size of their inputs and outputs.
+
+A new kind of data is a file with its spec and a row in `DataSpec` and `DataName`, and a file with its reader and a row in
+`modular_manifolds.training.data`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field
 
 from modular_manifolds.specs.base import Spec
+from modular_manifolds.specs.data_sizes import Sizes as Sizes
+from modular_manifolds.specs.data_sizes import Usual, absolute
+from modular_manifolds.specs.own_images import OwnImagesSpec as OwnImagesSpec
+from modular_manifolds.specs.own_text import TextSpec as TextSpec
 
 ImagesName = Literal["digits", "cifar10"]
-DataName = Literal["digits", "cifar10", "text"]
-
-
-class Sizes(NamedTuple):
-    """How many numbers an example has, how many classes there are, and the shape of an image."""
-
-    in_features: int
-    classes: int
-    image: tuple[int, int, int] | None = None
-    """Channels, height, width; None if an example is no image."""
-
+DataName = Literal["digits", "cifar10", "images", "text"]
 
 SIZES: Final[dict[ImagesName, Sizes]] = {
     "digits": Sizes(in_features=64, classes=10, image=(1, 8, 8)),
@@ -36,28 +34,23 @@ class ImagesSpec(Spec):
     """The folder that holds it; null for the bundled or downloaded one."""
 
     @property
+    def unread(self) -> str:
+        """The field that is null until the data are read: none, the sizes are always known."""
+        return "name"
+
+    @property
     def sizes(self) -> Sizes | None:
         """The sizes of the data set."""
         return SIZES[self.name]
 
+    def usual(self, examples: int | None = None) -> Usual:
+        """The perceptron of the post, and batches of 128."""
+        del examples
+        return Usual({"name": "mlp"}, 128)
 
-class TextSpec(Spec):
-    """A text whose next character a run learns to predict."""
-
-    name: Literal["text"]
-    path: str | None = None
-    """The text: a file in UTF-8, or a folder with one file `.txt` in it. It must be given."""
-    context: Annotated[int, Field(ge=1)] = 128
-    """How many characters the network sees at once."""
-    characters: str | None = None
-    """The vocabulary, a token each; null for the characters of the text, in order of their code points."""
-
-    @property
-    def sizes(self) -> Sizes | None:
-        """Vocabulary and vocabulary, if the characters are written down."""
-        if self.characters is None:
-            return None
-        return Sizes(in_features=len(self.characters), classes=len(self.characters))
+    def with_absolute_path(self) -> Self:
+        """The same from any folder."""
+        return self.model_copy(update={"path": absolute(self.path)})
 
 
-DataSpec = Annotated[ImagesSpec | TextSpec, Field(discriminator="name")]
+DataSpec = Annotated[ImagesSpec | OwnImagesSpec | TextSpec, Field(discriminator="name")]

@@ -12,7 +12,7 @@ from modular_manifolds import models
 from modular_manifolds.errors import SpecError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs.base import Spec
-from modular_manifolds.specs.data import Sizes
+from modular_manifolds.specs.data_sizes import Sizes
 from modular_manifolds.specs.schema import Node, OneOf, arguments_of, located
 from modular_manifolds.specs.size import Limits
 
@@ -40,6 +40,9 @@ COUNTS: Final[dict[str, Callable[[Any], int]]] = {
     "gpt": lambda model: 20 * model.depth + 5,
 }
 """A bound on how many modules a model has: counted before it is built. A new model is one row here too."""
+
+RATES: Final[dict[str, float]] = {"mlp": 0.1, "residual-mlp": 1.0, "convnet": 1.0, "gpt": 1.0}
+"""The default learning rate of steepest descent: how far a step moves the outputs, which all models but `mlp` scale by 8."""
 
 
 def _image(sizes: Sizes) -> tuple[int, int, int]:

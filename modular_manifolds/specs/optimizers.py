@@ -22,7 +22,7 @@ class SteepestDescentSpec(Spec):
 
     name: Literal["steepest-descent"]
     lr: Positive = 0.1
-    """The network's learning rate; the budget splits it over the weights."""
+    """The network's learning rate, which the budget splits over the weights; without it the model's default."""
     momentum: Momentum = 0.9
     """How much of the momentum a step keeps."""
     nesterov: bool = Field(default=True, validate_default=True)

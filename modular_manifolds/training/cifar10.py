@@ -11,6 +11,7 @@ import torch
 from modular_manifolds.certificates import InputScale
 from modular_manifolds.errors import DataError
 from modular_manifolds.specs.memory import check_memory
+from modular_manifolds.training.hub import quiet_datasets
 from modular_manifolds.training.split import Split
 
 NAME = "uoft-cs/cifar10"
@@ -44,22 +45,8 @@ def load_cifar10(folder: Path | None) -> tuple[Split, Split, tuple[str, ...]]:
     Raises:
         DataError: the library is not installed, files are missing, or columns are not those.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise DataError(
-            "data cifar10",
-            "needs the library 'datasets'",
-            "no such library",
-            "Run: pip install 'modular-manifolds[datasets]'.",
-        ) from None
-    quiet = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
+    with quiet_datasets("data cifar10") as datasets:
         parts = {part: _read(datasets, folder, part) for part in ("train", "test")}
-    finally:
-        if not quiet:
-            datasets.enable_progress_bars()
     return parts["train"], parts["test"], CLASSES
 
 

@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import torch
 
 from modular_manifolds.certificates import InputScale
-from modular_manifolds.certificates.input_scale import unscaled
 from modular_manifolds.errors import DataError
 from modular_manifolds.specs import RunSpec
-from modular_manifolds.specs.data import DataSpec, ImagesName, ImagesSpec, TextSpec
+from modular_manifolds.specs.data import DataName, DataSpec, ImagesName, ImagesSpec
 from modular_manifolds.specs.size import TO_TRAIN
 from modular_manifolds.training.cifar10 import cifar10_scale, load_cifar10
 from modular_manifolds.training.digits import digits_scale, load_digits
+from modular_manifolds.training.image_set import DataSet as DataSet
+from modular_manifolds.training.own_images import read_own_images
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.split import Split
 from modular_manifolds.training.text import read_text
-
-
-@dataclass(frozen=True, eq=False)
-class DataSet:
-    """Images with their fixed split: `classes` name the labels, `scale` says what a pixel became."""
-
-    spec: ImagesSpec
-    train: Split
-    test: Split
-    classes: tuple[str, ...]
-    scale: InputScale = field(default_factory=unscaled)
-
-    @property
-    def in_features(self) -> int:
-        return self.train.images.shape[1]
-
-    @property
-    def seen(self) -> Split:
-        """All training images."""
-        return self.train
-
-    def to(self, device: torch.device) -> DataSet:
-        """The same images on `device`."""
-        return replace(self, train=self.train.to(device), test=self.test.to(device))
-
 
 Loader = Callable[[Path | None], tuple[Split, Split, tuple[str, ...]]]
 
@@ -58,18 +33,27 @@ SCALES: Final[dict[ImagesName, Callable[[], InputScale]]] = {
 """How the loader of each data set scales pixels."""
 
 
+def _read_named(spec: ImagesSpec) -> DataSet:
+    return load_data(spec.name, spec.path)
+
+
+READERS: Final[dict[DataName, Callable[[Any], Data]]] = {
+    "digits": _read_named,
+    "cifar10": _read_named,
+    "images": read_own_images,
+    "text": read_text,
+}
+"""The reader of each kind of data, which takes its spec. A new kind is one file and one row here (and its spec)."""
+
+
 def read_data(spec: DataSpec) -> Data:
     """Read what a run learns from.
 
     Raises:
-        DataError: files are missing, of another layout, or too small.
+        DataError: files are missing, damaged, of another layout, or too few.
         SpecError: a text is not UTF-8.
     """
-    match spec:
-        case ImagesSpec():
-            return load_data(spec.name, spec.path)
-        case TextSpec():
-            return read_text(spec)
+    return READERS[spec.name](spec)
 
 
 def settled(spec: RunSpec, data: Data) -> RunSpec:
@@ -79,7 +63,7 @@ def settled(spec: RunSpec, data: Data) -> RunSpec:
         ArgumentError: the network cannot be built, or does not fit the data.
         SpecError: it is too large to be trained in the memory of this machine.
     """
-    known = spec.model_copy(update={"data": data.spec})
+    known = spec.with_data(data.spec, examples=len(data.train))
     resolved = known.resolved(data.in_features, len(data.classes))
     assert resolved.network is not None
     resolved.network.check_size(resolved.limits, "network", bytes_each=TO_TRAIN)

@@ -48,23 +48,23 @@ STYLE: Final[dict[Any, Any]] = {
 
 
 def learning(metrics: Sequence[dict[str, Any]]) -> Figure:
-    """Loss by step and accuracy by epoch, from the rows of `metrics.jsonl`."""
+    """Loss and accuracy by step, from the rows of `metrics.jsonl`."""
     steps = [row for row in metrics if "loss" in row]
-    epochs = [row for row in metrics if "test_accuracy" in row]
+    measured = [row for row in metrics if "test_accuracy" in row]
     with rc_context(STYLE):
         figure, (left, right) = panels(2)
         left.plot(*_columns(steps, "step", "loss"), color=COLOURS[0], lw=1.2, label="training")
-        test = _columns(epochs, "step", "test_loss")
+        test = _columns(measured, "step", "test_loss")
         left.plot(*test, "o-", ms=3, lw=1.2, color=COLOURS[1], label="test")
         left.legend(loc="upper right")
         title = "Loss, batch by batch and on the test part"
         left.set(xlabel="step", ylabel="loss", title=title, ylim=(0, None))
         for part, colour in (("train", COLOURS[0]), ("test", COLOURS[1])):
-            epoch, accuracy = _columns(epochs, "epoch", f"{part}_accuracy")
+            at, accuracy = _columns(measured, "step", f"{part}_accuracy")
             label = part.replace("train", "training")
             percent = [100 * each for each in accuracy]
-            right.plot(epoch, percent, "o-", ms=3, lw=1.2, color=colour, label=label)
-        right.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy after each epoch")
+            right.plot(at, percent, "o-", ms=3, lw=1.2, color=colour, label=label)
+        right.set(xlabel="step", ylabel="accuracy (%)", title="Accuracy at each evaluation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(loc="lower right")
         return figure

@@ -1,4 +1,4 @@
-"""The health of every weight while a run goes on, measured after each epoch."""
+"""The health of every weight while a run goes on, measured at each evaluation."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from modular_manifolds.training.device import device_of
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.run_directory import RunDirectory
 from modular_manifolds.training.session import Observer, Session, built, surroundings
+from modular_manifolds.training.stopwatch import Stopwatch
 from modular_manifolds.training.tensorboard import check_tensorboard, recorded
 
 AHEAD: Final = 10
@@ -29,6 +30,8 @@ class Trainer:
     initial: Module
     stop: Callable[[], bool] = field(default=lambda: False)
     """Called between steps; if it returns True, the run writes a checkpoint and returns."""
+    seconds: Stopwatch = field(default_factory=Stopwatch)
+    """The time that this process has spent on steps, evaluations and checkpoints. Nothing depends on it."""
 
     def run(self, observer: Observer) -> bool:
         """Train until the end or until `stop()`; return whether the end was reached.
@@ -47,17 +50,21 @@ class Trainer:
         session = self.session
         ahead = 1 if session.device.type == "cpu" else AHEAD
         while not session.done:
-            for metrics in session.advance(min(ahead, session.left_in_epoch)):
+            with self.seconds("steps"):
+                taken = session.advance(min(ahead, session.left_undisturbed))
+            for metrics in taken:
                 self.directory.append_metrics_(vars(metrics))
                 observer.on_step(metrics)
-            if session.epoch_done:
-                measured = session.evaluate()
+            if session.evaluation_due:
+                with self.seconds("evaluations"):
+                    measured = session.evaluate()
                 self.directory.append_metrics_({"step": session.finished, **asdict(measured)})
                 observer.on_epoch(measured)
             stop = self.stop()
             due = session.epoch_done and session.epoch % session.spec.checkpoint_every == 0
             if due or session.done or stop:
-                self.save()
+                with self.seconds("checkpoints"):
+                    self.save()
             if stop and not session.done:
                 return False
         return True

@@ -62,6 +62,11 @@ class Data(Protocol):
         """The unit that distances of inputs are measured in; None if inputs have no distance."""
         ...
 
+    @property
+    def summary(self) -> str:
+        """A line for the user that says what was read."""
+        ...
+
     def to(self, device: torch.device) -> Self:
         """The same data on `device`; nothing is copied that is there."""
         ...

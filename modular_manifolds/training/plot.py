@@ -22,7 +22,7 @@ def plot(
     - A budget or a plan: the length of each weight's step, as bars. The plan's bars are for a learning rate of 1.
     - A report on conditioning: the range of singular values of each weight.
     - A report on robustness: certified accuracy by radius.
-    - A run directory, or its path: loss by step and accuracy by epoch.
+    - A run directory, or its path: loss and accuracy by step.
 
     Args:
         report: the result of `mm.budget`, `mm.adapt`, `mm.conditioning` or `mm.robustness`, or the folder of a run that

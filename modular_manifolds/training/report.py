@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -25,21 +26,25 @@ POINTS = 1000
 """Test examples whose predictions are certified for the report."""
 
 
-def write_report(trainer: Trainer) -> Guarantees:
+def write_report(trainer: Trainer, watch: Callable[[str], None] = lambda _: None) -> Guarantees:
     """Write `report.html` of a run as it stands and its pictures as files; return the evidence in it.
 
-    Of a run on text also `sample.txt`, what the network writes.
+    Of a run on text also `sample.txt`, what the network writes. `watch` is told of each stage before it begins.
     """
     session = trainer.session
     net, data = session.net, session.data
     points, predictions, sample = None, None, None
     if isinstance(data, DataSet):
+        watch("certified predictions")
         points = data.test.images
         predictions = certified_predictions(net, data, points=POINTS)
     elif isinstance(data, Text):
+        watch("a sample of text")
         sample = write(net, data.spec, seed=session.spec.seed)
         write_whole(trainer.directory.sample, sample)
+    watch("bounds of the network")
     found = guarantees(net, session.spec.optimizer.lr, points)
+    watch("pictures")
     metrics = trainer.directory.read_metrics()
     last = next((row for row in reversed(metrics) if "test_accuracy" in row), None)
     drawn = {
@@ -78,6 +83,7 @@ def write_report(trainer: Trainer) -> Guarantees:
         lipschitz=Table(found.lipschitz.header(), found.lipschitz.cells()),
         activations=Table(found.activations.header(), found.activations.cells()),
         sample=sample,
+        unit=data.spec.unit if isinstance(data, Text) else None,
         temperature=TEMPERATURE,
         run_yaml=session.spec.to_yaml(),
     )

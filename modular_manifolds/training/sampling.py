@@ -11,7 +11,7 @@ from torch import Tensor
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs.data import TextSpec
-from modular_manifolds.training.text import Vocabulary
+from modular_manifolds.training.tokens import Tokens, Vocabulary, tokens_of
 
 LENGTH: Final = 500
 """The number of characters in a sample."""
@@ -85,9 +85,9 @@ def write(
 
     Args:
         net: the network of a session, or `trained(directory)` of a run directory.
-        text: `data` of the resolved run: its vocabulary and context.
+        text: `data` of the resolved run: its tokens and context.
         prompt: of characters that the text has; the start of a line without it.
-        length: how many characters to write.
+        length: how many tokens to write, characters unless the run has other tokens.
         temperature: as for `sample`.
         seed: as for `sample`.
 
@@ -96,7 +96,8 @@ def write(
         ArgumentError: a number is out of range, the prompt is empty, or the run is not resolved.
         NonFiniteError: an output is NaN or infinite.
     """
-    if not text.characters:
+    known = tokens_of(text)
+    if known is None:
         raise ArgumentError(
             "write(text)",
             "must hold the characters of the text",
@@ -107,14 +108,25 @@ def write(
         raise ArgumentError(
             "write(prompt)", "must hold a character", "''", "Leave it out for a new line."
         )
-    vocabulary = Vocabulary(text.characters)
-    line = "\n" if "\n" in text.characters else text.characters[0]
     device = next((each.device for each in net.parameters()), torch.device("cpu"))
-    start = vocabulary.encode(line if prompt is None else prompt).unsqueeze(0).to(device)
+    given = known.encode(_first(known) if prompt is None else prompt)
+    if not len(given):
+        # A tokenizer may have no token for a line's end.
+        given = torch.zeros(1, dtype=torch.int64)
+    start = given.unsqueeze(0).to(device)
     tokens = sample(
         net, start, length=length, context=text.context, temperature=temperature, seed=seed
     )
-    return vocabulary.decode(tokens[0, start.shape[1] :])
+    return known.decode(tokens[0, start.shape[1] :])
+
+
+def _first(known: Tokens) -> str:
+    """The end of a line, after which a new one starts, or a character if there are no lines."""
+    return (
+        known.characters[0]
+        if isinstance(known, Vocabulary) and "\n" not in known.characters
+        else "\n"
+    )
 
 
 def _check(prompts: Tensor, length: int, context: int, temperature: float) -> None:

@@ -21,6 +21,8 @@ from modular_manifolds.training.losses import Loss, build_loss
 from modular_manifolds.training.optimizers import build_optimizer, build_schedule
 from modular_manifolds.training.part import Data, Part, order
 
+SPACING = 5
+"""Steps between two evaluations at least, unless a run says another number: each decomposes every weight."""
 MEASURED = 512
 """Examples in one forward pass when a whole part is measured."""
 
@@ -46,7 +48,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch, counted from 1: losses and accuracies after it, and the health of each weight."""
+    """One evaluation, in the epoch `epoch`, counted from 1: losses, accuracies, and the health of each weight."""
 
     epoch: int
     train_loss: float
@@ -88,6 +90,8 @@ class Session:
         self.loss: Loss = build_loss(spec.loss, self.net, data.scale)
         self.steps_per_epoch: int = math.ceil(len(data.train) / spec.batch_size)
         self.steps: int = spec.steps or spec.epochs * self.steps_per_epoch
+        short = math.ceil(SPACING / self.steps_per_epoch)
+        self.evaluate_every: int = spec.evaluate_every or short * self.steps_per_epoch
         self.optimizer: torch.optim.Optimizer = build_optimizer(spec.optimizer, self.net)
         self.schedule: LambdaLR = build_schedule(spec.schedule, self.optimizer, self.steps)
         self.finished: int = 0
@@ -109,10 +113,20 @@ class Session:
         return self.finished > 0 and (self.finished % self.steps_per_epoch == 0 or self.done)
 
     @property
-    def left_in_epoch(self) -> int:
-        """Steps to the next end of an epoch or of the run; 0 if the run is done."""
-        within = self.steps_per_epoch - self.finished % self.steps_per_epoch
-        return max(0, min(within, self.steps - self.finished))
+    def evaluation_due(self) -> bool:
+        """Whether the network is to be measured after the last step: a function of the number of steps only."""
+        return self.finished > 0 and (self.done or self.finished % self.evaluate_every == 0)
+
+    @property
+    def left_undisturbed(self) -> int:
+        """Steps to the next end of an epoch, evaluation or end of the run; 0 if the run is done."""
+        in_epoch = self.steps_per_epoch - self.finished % self.steps_per_epoch
+        return max(0, min(in_epoch, self._left_to_evaluation))
+
+    @property
+    def _left_to_evaluation(self) -> int:
+        spaced = self.evaluate_every - self.finished % self.evaluate_every
+        return min(spaced, self.steps - self.finished)
 
     def step(self) -> StepMetrics:
         """One step.
@@ -192,7 +206,7 @@ class Session:
             # Elsewhere it would wait for the device at every step.
             _check_finite(f"the loss at step {self.finished + 1}", float(loss.detach()))
         loss.backward()
-        self._before = copied(self.net) if self.left_in_epoch == 1 else None
+        self._before = copied(self.net) if self._left_to_evaluation == 1 else None
         self.optimizer.step()
         self.schedule.step()
         self.finished += 1

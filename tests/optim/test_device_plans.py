@@ -78,7 +78,7 @@ def test_a_gap_that_was_too_large_deepens_the_plan_and_a_quiet_time_brings_it_ba
 
     def depth_after(*gaps: float) -> int:
         for gap in gaps:
-            made.hear_gap(gap)
+            made.adapt_plan(gap)
         assert isinstance(made.plan, Depth)
         return made.plan.depth
 

@@ -146,4 +146,4 @@ def test_a_baseline_is_taken_as_an_instance_where_it_serves(solver: Solver) -> N
 
 def test_an_unknown_name_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Newton'"):
-        _ = mm.solvers.Newton
+        _ = mm.solvers.Newton  # pyright: ignore[reportAttributeAccessIssue]

@@ -39,7 +39,7 @@ RUN_ERRORS = [
     (
         {"data": {"name": "cifar"}},
         "data.name must be a known name, got 'cifar'. Did you mean 'cifar10'? "
-        "Known here: digits, cifar10, text.",
+        "Known here: digits, cifar10, images, text.",
     ),
     ({"data": {"name": "cifar10", "path": 3}}, "data.path must be text, got 3. Put it in quotes."),
     ({"data": "digits"}, "data must be a mapping, got 'digits'. Write it as key: value."),

@@ -29,13 +29,13 @@ class TestReading:
         spec = TextSpec(name="text", path=str(file.parent), context=16)
         assert torch.equal(read_text(spec).test.tokens, text.test.tokens)
         (file.parent / "other.txt").touch()
-        with pytest.raises(DataError, match=r"exactly one \.txt, got .* with other.txt, sea.txt"):
+        with pytest.raises(DataError, match=r"other.txt must hold a text, got an empty file"):
             read_text(spec)
 
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", "must hold at least 170 characters for a context of 16, got 0"),
+            (b"", "bad.txt must hold a text, got an empty file. Fill it, or take it away."),
             (b"a" * 169, "must hold at least 170 characters for a context of 16, got 169"),
             (b"good \xff bad" * 100, "must be text in UTF-8, got byte 5 that is not"),
             (None, "must be a readable text file, got .*: No such file"),
