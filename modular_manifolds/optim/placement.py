@@ -47,7 +47,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which process solves which weight; `print` it to read it with its cost.
+    """The process that solves each weight; `print` it to read it with its cost.
 
     Args:
         processes: the number of processes that average their gradients.

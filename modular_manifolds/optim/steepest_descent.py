@@ -285,7 +285,7 @@ class SteepestDescent(Optimizer):
 
     @property
     def placement(self) -> Placement:
-        """Which process solves which weight; `print` it to read it with its cost."""
+        """The process that solves each weight; `print` it to read it with its cost."""
         if self._exchange is not None:
             return self._exchange.placement
         weights = list(weights_in(self.param_groups, self._geometries))

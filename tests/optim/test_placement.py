@@ -1,4 +1,4 @@
-"""Who solves what: loads are even, cheap weights have no owner, and the printed line says so."""
+"""Owners of weights: loads are even, cheap weights have no owner, and the printed line says so."""
 
 from __future__ import annotations
 
