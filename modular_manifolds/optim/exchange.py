@@ -21,8 +21,15 @@ from modular_manifolds.optim.weight import PieceState, Weight, dual_shape, full_
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.wrappers import replicas_of
 
-ALL_GATHER: Final = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-"""torch's gathering of tensors of one size into one tensor. torch 2.13 gave it a new name."""
+ALL_GATHER: Final[Any] = next(
+    (
+        getattr(dist, name)
+        for name in ("all_gather_single", "all_gather_into_tensor")
+        if hasattr(dist, name)
+    ),
+    None,
+)
+"""torch's gathering of tensors of one size into one tensor: torch 2.13 gave it a new name. None in a torch without distributed."""
 
 
 @dataclass(frozen=True)
