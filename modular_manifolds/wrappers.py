@@ -25,6 +25,30 @@ def unwrapped(net: Any) -> Any:
     return inner
 
 
+class Replicas:
+    """The process group over which a wrapper averages gradients; None without such a wrapper.
+
+    Copies and pickles have None: a copied model has no wrapper.
+    """
+
+    def __init__(self, group: Any = None) -> None:
+        self.group = group
+
+    def __reduce__(self) -> tuple[type[Replicas], tuple[()]]:
+        return Replicas, ()
+
+
+def replicas_of(net: Any) -> Replicas:
+    """The processes that hold the same weights as `net`: told by its wrapper, or by that of the model that a plan is for."""
+    for name, layer in layers(net):
+        if name == "DistributedDataParallel":
+            return Replicas(layer.process_group)
+        known = getattr(layer, "replicas", None)
+        if isinstance(known, Replicas):
+            return known
+    return Replicas()
+
+
 def averages_gradients(net: Any) -> bool:
     """Whether a wrapper around `net` averages gradients over processes."""
     return any(name == "DistributedDataParallel" for name, _ in layers(net))

@@ -15,7 +15,8 @@ from modular_manifolds.adaptation.rules import AnyRule
 from modular_manifolds.adaptation.shares import By
 from modular_manifolds.adaptation.start import check_finite, fit_manifolds, project_
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.wrappers import unwrapped
+from modular_manifolds.nn.sharded import refuse_sharded
+from modular_manifolds.wrappers import replicas_of, unwrapped
 
 Start = Literal["project", "keep"]
 
@@ -68,6 +69,7 @@ def adapt(
             repr(start),
             "Use 'project' for a fresh model and 'keep' for a trained one.",
         )
+    refuse_sharded(network, argument="adapt(model)")
     assignment = assign(network, rules)
     parameters: dict[str, nn.Parameter] = dict(network.named_parameters())
     rows = assignment.rows
@@ -78,7 +80,8 @@ def adapt(
             rows = project_(rows, parameters, seed=seed, force=force)
         else:
             rows = fit_manifolds(rows, parameters, rule_manifolds=assignment.rule_manifolds)
-    plan = ModelPlan(network, rows, assignment.fallbacks, assignment.skipped, "mass", start)
+    fallbacks, skipped = assignment.fallbacks, assignment.skipped
+    plan = ModelPlan(network, rows, fallbacks, skipped, "mass", start, replicas_of(model))
     if split == "mass":
         return plan
     return plan.measure(example_inputs, loss=loss, probes=probes, seed=seed, progress=progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -21,8 +21,9 @@ from modular_manifolds.composition.budget import Budget, BudgetRow
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.nn.projection import project_
+from modular_manifolds.nn.sharded import refuse_sharded
 from modular_manifolds.tables import Printable, Table
-from modular_manifolds.wrappers import unwrapped
+from modular_manifolds.wrappers import Replicas, replicas_of, unwrapped
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class ModelPlan(Printable):
         skipped: trainable parameters that no optimiser steps.
         by: the split of the learning rate: by `"mass"` alone, or by `"measured"` responses.
         start: `"project"` or `"keep"` as in `mm.adapt`, or `"saved"` for a plan from `from_json`.
+        replicas: the processes that hold the same model, if `DistributedDataParallel` was around it.
     """
 
     model: nn.Module
@@ -47,6 +49,7 @@ class ModelPlan(Printable):
     skipped: tuple[str, ...]
     by: By = "mass"
     start: str = "project"
+    replicas: Replicas = field(default_factory=Replicas, compare=False, repr=False)
 
     default_lr: ClassVar[float] = DEFAULT_RATE
     """The learning rate of `SteepestDescent(plan)`, in the plan's unit: how far one step may move the outputs."""
@@ -178,9 +181,11 @@ class ModelPlan(Printable):
         """
         network = unwrapped(model)
         check_model(network)
+        refuse_sharded(network, argument="from_json(model)")
         saved = read_plan(text, network)
         rows, fallbacks, skipped = tuple(saved.rows), saved.fallbacks, tuple(saved.skipped)
-        return cls(network, rows, fallbacks, skipped, saved.by, "saved")
+        replicas = replicas_of(model)
+        return cls(network, rows, fallbacks, skipped, saved.by, "saved", replicas)
 
     def printed(self) -> list[Table | str]:
         """The table, and remarks on the start, on ties and on weights that nobody steps."""

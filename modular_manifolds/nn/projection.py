@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.composed import Adapted, Weighted
 from modular_manifolds.nn.network import check_network
+from modular_manifolds.nn.sharded import refuse_sharded, refuse_sharded_tensors
 from modular_manifolds.wrappers import unwrapped
 
 
@@ -31,6 +32,8 @@ def project_(net: Weighted, averaged: nn.Module | Mapping[str, Tensor] | None = 
     network = check_network(net, argument="project_(net)")
     parameters: dict[str, Tensor] = dict(network.named_parameters())
     target = parameters if averaged is None else _tensors(averaged)
+    refuse_sharded(network, argument="project_(net)")
+    refuse_sharded_tensors(target.items(), argument="project_(averaged)")
     pieces = network.pieces() if isinstance(network, Adapted) else {}
     geometries = dict(network.geometries())
     for path in geometries:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
+from modular_manifolds.optim.placement import Placement
 from modular_manifolds.optim.settings import LONGEST_STEP
 from modular_manifolds.optim.stacks import stack_tensors, unstack_tensor
 from modular_manifolds.optim.weight import Weight, full_dtype
@@ -35,6 +36,9 @@ class Bucket:
         group: their parameter group.
         solver: the optimiser's argument.
         first_rate: the largest learning rate known at construction.
+        shared: whether one process solves each weight and sends it to the others.
+        solves: whether this process solves the weights; it may be false if they are `shared`.
+        alike: the number of such weights over all processes. The plan is made for a stack of so many, as without sharing.
     """
 
     def __init__(
@@ -44,6 +48,9 @@ class Bucket:
         *,
         solver: str | Solver,
         first_rate: float,
+        shared: bool = False,
+        solves: bool = True,
+        alike: int | None = None,
     ) -> None:
         first = weights[0]
         parameter = first.parameter
@@ -71,10 +78,14 @@ class Bucket:
         self._plans: dict[int, Plan] = {}
         self._shallower: list[Plan] = []
         self._quiet = 0
-        count = len(weights) * self._matrices
+        self.shared, self.solves = shared, solves
+        alike = len(weights) if alike is None else alike
+        self.batched = alike > 1
+        """Whether a single weight of the bucket is still a stack, as one of several alike."""
+        count = alike * self._matrices
         is_single = count == 1 and not self._batch
         self.plan = self._plan((rows, columns) if is_single else (count, rows, columns))
-        self.has_deeper_plans = self.plan.deeper() is not None
+        self.has_deeper_plans = solves and self.plan.deeper() is not None
         """Whether the gap of a step can change the plan of the next step."""
         self.share_values = self._shares_in(group)
         self.shares = self._shares_on(self.device)
@@ -86,8 +97,12 @@ class Bucket:
         """The plan for a stack of `count` weights, or for a single one."""
         if count not in self._plans:
             shape = self.weights[0].matrix_shape
-            self._plans[count] = self._plan(shape if count == 1 else (count, *shape))
+            self._plans[count] = self._plan((count, *shape) if self.is_stack(count) else shape)
         return self._plans[count]
+
+    def is_stack(self, count: int) -> bool:
+        """Whether `count` of the weights form a stack: a single one does if others alike are solved elsewhere."""
+        return count > 1 or (self.shared and self.batched)
 
     def _plan(self, shape: tuple[int, ...]) -> Plan:
         manifold, norm = self.geometry.manifold, self.geometry.norm
@@ -152,7 +167,7 @@ class Bucket:
         if self._batch:
             parts = [each.flatten(0, -3) for each in tensors]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
-        stack = stack_tensors(tensors)
+        stack = stack_tensors(tensors, batched=self.batched)
         return stack.unsqueeze(-1) if turn and self.as_vectors else stack
 
     def unstack(self, matrices: Tensor, *, turn: bool = True) -> list[Tensor]:
@@ -163,7 +178,7 @@ class Bucket:
                 parts = [each.unflatten(0, self._batch) for each in parts]
         else:
             shaped = matrices.squeeze(-1) if turn and self.as_vectors else matrices
-            parts = unstack_tensor(shaped, len(self.weights))
+            parts = unstack_tensor(shaped, len(self.weights), batched=self.batched)
         if turn and any(self.turned):
             parts = [x.mT if t else x for x, t in zip(parts, self.turned, strict=True)]
         return parts
@@ -171,7 +186,8 @@ class Bucket:
     def per_weight(self, numbers: Tensor) -> Tensor:
         """One number for each matrix of the stack, in shape (weights, *batch), or (*batch) for a single weight."""
         if not self._batch:
-            return numbers
+            is_single = self.batched and len(self.weights) == 1
+            return numbers.squeeze(0) if is_single else numbers
         count = (len(self.weights),) if len(self.weights) > 1 else ()
         return numbers.reshape(count + self._batch)
 
@@ -181,7 +197,7 @@ class Bucket:
         They have dimensions even for a single weight: otherwise the rate, a 0-dim tensor, could decide the dtype.
         """
         values = [share for share in self.share_values for _ in range(self._matrices)]
-        batch = (len(values),) if len(self.weights) > 1 or self._batch else ()
+        batch = (len(values),) if self.batched or self._batch else ()
         shares = torch.tensor(values, dtype=self.full, device=device)
         return shares.reshape((*batch, 1, 1))
 
@@ -206,8 +222,14 @@ def make_buckets(
     *,
     solver: str | Solver,
     first_rate: float,
+    placement: Placement | None = None,
+    rank: int = 0,
 ) -> list[Bucket]:
-    """Group the weights into buckets, in the order of their first weights."""
+    """Group the weights into buckets, in the order of their first weights.
+
+    With a placement, weights alike form up to two buckets: those that `rank` solves, and those that others solve.
+    """
+    owners = {} if placement is None else placement.owners
     alike: dict[Any, list[Weight]] = {}
     for each in weights:
         parameter = each.parameter
@@ -218,9 +240,27 @@ def make_buckets(
         key = (each.group, geometry, shape, parameter.dtype, parameter.device)
         alike.setdefault(key, []).append(each)
     return [
-        Bucket(_by_orientation(each), groups[each[0].group], solver=solver, first_rate=first_rate)
+        Bucket(
+            _by_orientation(members),
+            groups[members[0].group],
+            solver=solver,
+            first_rate=first_rate,
+            shared=members[0].name in owners,
+            solves=owners.get(members[0].name, rank) == rank,
+            alike=len(each),
+        )
         for each in alike.values()
+        for members in _by_owner(each, owners, rank)
     ]
+
+
+def _by_owner(
+    weights: Sequence[Weight], owners: Mapping[str, int], rank: int
+) -> list[list[Weight]]:
+    """The weights without an owner or with this one, and those of other owners. Cost depends on shape and geometry only."""
+    own = [each for each in weights if owners.get(each.name, rank) == rank]
+    others = [each for each in weights if owners.get(each.name, rank) != rank]
+    return [each for each in (own, others) if each]
 
 
 def _by_orientation(weights: Sequence[Weight]) -> list[Weight]:

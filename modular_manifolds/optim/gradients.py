@@ -59,7 +59,7 @@ def check_gradient(name: str, weight: Tensor) -> None:
         )
     if gradient is not None and gradient.layout is not torch.strided:
         raise ArgumentError(
-            f"the gradient of '{name}'",
+            gradient_argument(name),
             "must be dense",
             f"the layout {gradient.layout}",
             "Put weight.grad.to_dense() in its place, or use functional.embedding with sparse=False.",
@@ -74,6 +74,11 @@ def gradient_of(weight: Weight, state: dict[str, Any], share: float) -> Gradient
     # A sum keeps NaN and infinity, and reads the memory once.
     sums = value.sum(dim=MATRIX) if value.dim() > 2 else value.sum()
     return Gradient(weight, weight.entries(state), share, value, sums.reshape(-1))
+
+
+def gradient_argument(name: str) -> str:
+    """The name of a weight's gradient in errors."""
+    return f"the gradient of '{name}'"
 
 
 def host_sums(gradients: list[Gradient]) -> list[list[float]]:
@@ -114,7 +119,7 @@ def first_fallback_error(fallback: Sequence[FallbackWeight]) -> NonFiniteError |
 
 def _nonfinite(name: str, value: Tensor) -> NonFiniteError:
     seen = "NaN" if bool(torch.isnan(value).any()) else "infinity"
-    return NonFiniteError(f"the gradient of '{name}'", "must be finite", seen, NONFINITE_REMEDY)
+    return NonFiniteError(gradient_argument(name), "must be finite", seen, NONFINITE_REMEDY)
 
 
 def reached_units(gradient: Gradient, sums: list[float]) -> Tensor | None:

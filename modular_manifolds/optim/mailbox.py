@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.optim.agreement import disagreement
 from modular_manifolds.optim.bucket import Bucket, rate_too_large
 from modular_manifolds.optim.fallback import FallbackWeight
-from modular_manifolds.optim.gradients import NONFINITE_REMEDY
+from modular_manifolds.optim.gradients import NONFINITE_REMEDY, gradient_argument
 
 
 class Mailbox:
@@ -56,11 +57,13 @@ class FailedSteps:
         nonfinite: names of the weights whose gradients held NaN or infinity.
         rate_too_large: whether a rate tensor was larger than the plans allow.
         count: the number of cancelled steps.
+        conflicts: names on which the processes did not agree, see `Agreement`.
     """
 
     nonfinite: tuple[str, ...]
     rate_too_large: bool
     count: int
+    conflicts: tuple[str, ...] = ()
 
 
 class Report:
@@ -76,6 +79,7 @@ class Report:
         device: torch.device,
         buckets: Sequence[Bucket],
         fallback_weights: Sequence[FallbackWeight] = (),
+        agreed: Sequence[str] = (),
     ) -> None:
         self.device = device
         self.buckets = tuple(buckets)
@@ -91,12 +95,18 @@ class Report:
         self.gaps = torch.zeros(
             len(self.buckets_with_deeper_plans), dtype=torch.float32, device=device
         )
+        self.agreed = tuple(agreed)
+        """The names on which several processes must agree."""
+        self.conflicts = torch.zeros(len(agreed), dtype=torch.float32, device=device)
         self._last_counts = [0.0] * (len(self.names) + 2)
         self._mailbox = Mailbox()
 
     def post(self) -> None:
         """Send the numbers to the host, which reads them at the next step."""
-        self._mailbox.post(torch.cat((self.counts, self.gaps)))
+        self._mailbox.post(torch.cat(self._numbers()))
+
+    def _numbers(self) -> list[Tensor]:
+        return [self.counts, self.gaps, *([self.conflicts] if self.agreed else [])]
 
     def read(self, *, wait: bool = False) -> FailedSteps | None:
         """The steps that were cancelled since the last call; None if there are none. If none, the gaps adapt the plans.
@@ -107,18 +117,20 @@ class Report:
         if wait or self.device.type == "cpu":
             if type(self.counts) is not Tensor:
                 return None
-            numbers = [*self.counts.tolist(), *self.gaps.tolist()]
+            numbers = [each for tensor in self._numbers() for each in tensor.tolist()]
         else:
             numbers = self._mailbox.collect()
         if numbers is None:
             return None
         counts, gaps = numbers[: len(self._last_counts)], numbers[len(self._last_counts) :]
+        gaps, conflicts = gaps[: len(self.gaps)], gaps[len(self.gaps) :]
         increments = [now - before for now, before in zip(counts, self._last_counts, strict=True)]
         self._last_counts = counts
         *nonfinite, rate_too_large, left_out = increments
         if left_out:
             names = [name for name, count in zip(self.names, nonfinite, strict=True) if count]
-            return FailedSteps(tuple(names), bool(rate_too_large), int(left_out))
+            differing = [name for name, each in zip(self.agreed, conflicts, strict=True) if each]
+            return FailedSteps(tuple(names), bool(rate_too_large), int(left_out), tuple(differing))
         for bucket, gap in zip(self.buckets_with_deeper_plans, gaps, strict=True):
             bucket.adapt_plan(gap)
         return None
@@ -127,7 +139,10 @@ class Report:
 def error_of(
     failed: Sequence[FailedSteps], buckets: Sequence[Bucket], groups: Sequence[Mapping[str, Any]]
 ) -> ArgumentError:
-    """The error of cancelled steps: a rate above the limit of the plans, or the first gradient that was not finite."""
+    """The error of cancelled steps: processes that differ, too large a rate, or the first gradient that was not finite."""
+    conflicts = [name for each in failed for name in each.conflicts]
+    if conflicts:
+        return disagreement(conflicts)
     if any(each.rate_too_large for each in failed):
         bucket = buckets[0]
         return rate_too_large(
@@ -137,7 +152,7 @@ def error_of(
         )
     names = [name for each in failed for name in each.nonfinite]
     return NonFiniteError(
-        f"the gradient of '{names[0]}'",
+        gradient_argument(names[0]),
         "must be finite",
         "NaN or infinity in an earlier step, which moved nothing",
         NONFINITE_REMEDY,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.backend import gate_by_kernels_, land_by_kernels_, resolve
+from modular_manifolds.linalg.backend import gate_by_kernels_, resolve
 from modular_manifolds.linalg.matrices import MATRIX, readable
 from modular_manifolds.optim import foreach
 from modular_manifolds.optim.bucket import Bucket
@@ -24,19 +24,25 @@ from modular_manifolds.optim.descent import (
     state_entries,
 )
 from modular_manifolds.optim.diagnosis import Diagnoses
+from modular_manifolds.optim.exchange import Exchange
 from modular_manifolds.optim.fallback import step_fallback
+from modular_manifolds.optim.landing import project_momenta_, receive_, write_
 from modular_manifolds.optim.mailbox import Report
 from modular_manifolds.optim.step import take_planned_step
 
 
 def step_on_device(
-    reports: Sequence[Report], groups: Sequence[Group], state: States, diagnoses: Diagnoses
+    reports: Sequence[Report],
+    groups: Sequence[Group],
+    state: States,
+    diagnoses: Diagnoses,
+    exchange: Exchange | None = None,
 ) -> None:
     """Step every weight, or none if a gradient is not finite or a rate is too large. A flag on the device decides.
 
     A cancelled step changes no weight and no state, and the reports count it.
     """
-    flags = _step_flags(reports, groups)
+    flags = _step_flags(reports, groups, exchange)
     for report, (ok, reached) in zip(reports, flags, strict=True):
         by_kernels = [can_use_kernels(each, groups[each.group], state) for each in report.buckets]
         others = [each for each, use in zip(report.buckets, by_kernels, strict=True) if not use]
@@ -54,12 +60,24 @@ def step_on_device(
                 if use
                 else descend_by_operators(bucket, group, state, ok, part, decays)
             )
-            gap = _step_bucket(bucket, group, state, diagnoses, ok, descent, length, by_kernels=use)
+            if not bucket.solves:
+                continue
+            shared = exchange if bucket.shared else None
+            gap = _step_bucket(
+                bucket, group, state, diagnoses, ok, descent, length, shared, by_kernels=use
+            )
             if bucket.has_deeper_plans:
                 gaps.append(gap)
         if gaps:
             worst = [each.to(torch.float32) for each in foreach.largest_numbers(gaps)]
             torch.stack(worst, out=report.gaps)
+    if exchange is not None:
+        exchange.gather(state)
+        for report, (ok, _) in zip(reports, flags, strict=True):
+            for bucket in report.buckets:
+                if bucket.shared:
+                    receive_(bucket, groups[bucket.group], state, ok, exchange)
+        exchange.release()
     fallback = [each for report in reports for each in report.fallback_weights]
     if fallback:
         by_device = {report.device: ok for report, (ok, _) in zip(reports, flags, strict=True)}
@@ -87,20 +105,26 @@ def _largest_entries(report: Report) -> Tensor:
     gradients += [
         each.parameter.grad for each in report.fallback_weights if each.parameter.grad is not None
     ]
+    if not gradients:
+        return torch.zeros(0, device=report.device)
     double = any(each.dtype is torch.float64 for each in gradients)
     dtype = torch.float64 if double else torch.float32
     return foreach.largest_entries(gradients, dtype)
 
 
-def _step_flags(reports: Sequence[Report], groups: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
+def _step_flags(
+    reports: Sequence[Report], groups: Sequence[Group], exchange: Exchange | None
+) -> list[tuple[Tensor, Tensor]]:
     """For each device, whether the step is taken; and for each weight, whether it moves: its gradient is also nonzero."""
     largest = [_largest_entries(report) for report in reports]
     rates = [groups[bucket.group]["lr"] for report in reports for bucket in report.buckets]
     readable_rates = all(not isinstance(lr, Tensor) or readable(lr) for lr in rates)
-    if readable_rates and len(reports) == 1 and resolve("auto", largest[0]) == "triton":
+    alone = exchange is None and len(reports) == 1
+    if readable_rates and alone and resolve("auto", largest[0]) == "triton":
         return [gate_by_kernels_(largest[0], reports[0].counts, _bound(largest[0]))]
     flags = [
-        _can_step(report, groups, entries) for report, entries in zip(reports, largest, strict=True)
+        _can_step(report, groups, entries, exchange)
+        for report, entries in zip(reports, largest, strict=True)
     ]
     result: list[tuple[Tensor, Tensor]] = []
     for report, entries, ok in zip(reports, largest, _agree(flags), strict=True):
@@ -114,10 +138,11 @@ def _bound(largest: Tensor) -> float:
     return torch.finfo(largest.dtype).max / 4
 
 
-def _can_step(report: Report, groups: Sequence[Group], largest: Tensor) -> Tensor:
+def _can_step(
+    report: Report, groups: Sequence[Group], largest: Tensor, exchange: Exchange | None
+) -> Tensor:
     """Whether one device can take the step: every gradient is finite, and every rate within the plans' limit."""
     finite = largest < _bound(largest)
-    report.nonfinite.add_(torch.logical_not(finite))
     ok = finite.all()
     bounds: dict[int, float] = {}
     for bucket in report.buckets:
@@ -133,6 +158,12 @@ def _can_step(report: Report, groups: Sequence[Group], largest: Tensor) -> Tenso
             allowed = allowed.to(ok.device, non_blocking=True)
         report.rate_too_large.add_(torch.logical_not(allowed))
         ok = ok & allowed
+    if exchange is None:
+        report.nonfinite.add_(torch.logical_not(finite))
+        return ok
+    ok, nonfinite, conflicts = exchange.agreement.on_device(ok, finite)
+    report.nonfinite.add_(nonfinite)
+    report.conflicts.add_(conflicts)
     return ok
 
 
@@ -171,10 +202,14 @@ def _step_bucket(
     ok: Tensor,
     descent: Descent,
     length: Tensor,
+    exchange: Exchange | None,
     *,
     by_kernels: bool,
 ) -> Tensor:
-    """Step one bucket and return the gaps; with `by_kernels`, one launch writes all weights."""
+    """Step one bucket and return the gaps; with `by_kernels`, one launch writes all weights.
+
+    With an exchange the new points and duals are packed and not written.
+    """
     point = _points(bucket, state)
     start = point
     if group["weight_decay"]:
@@ -193,18 +228,21 @@ def _step_bucket(
         dual,
     )
     solution = step.solution
-    _write_(bucket, state, step.point, start, descent.moving, by_kernels=by_kernels)
+    after = None
     if solution.dual is not None and dual is not None:
         # A matrix that does not move keeps its dual.
         changes = descent.moving if bucket.geometry.coupled_dims == MATRIX else ok
-        after = torch.where(changes, solution.dual.to(dual.dtype), dual)
-        foreach.copy_(duals, bucket.unstack(after, turn=False))
-    momenta = state_entries(bucket, state, "momentum")
-    if group["tangent_momentum"] and momenta:
-        before = bucket.stack(momenta)
+        after = bucket.unstack(torch.where(changes, solution.dual.to(dual.dtype), dual), turn=False)
+    if exchange is not None:
         landed = torch.where(descent.moving, step.point, start)
-        tangent = bucket.geometry.manifold.tangent(landed, before)
-        foreach.copy_(momenta, bucket.unstack(torch.where(ok, tangent, before)))
+        exchange.pack(bucket.weights, bucket.unstack(landed), after)
+    else:
+        write_(bucket, state, step.point, start, descent.moving, by_kernels=by_kernels)
+        if after is not None:
+            foreach.copy_(duals, after)
+        if group["tangent_momentum"]:
+            landed = torch.where(descent.moving, step.point, start)
+            project_momenta_(bucket, state, landed, ok)
     diagnoses.record(bucket.names, replace(solution, gap=bucket.per_weight(solution.gap)))
     return solution.gap
 
@@ -217,32 +255,3 @@ def _points(bucket: Bucket, state: States) -> Tensor:
         return weights
     master = bucket.stack(masters)
     return torch.where(master.to(weights.dtype) == weights, master, weights.to(master.dtype))
-
-
-def _write_(
-    bucket: Bucket,
-    state: States,
-    landed: Tensor,
-    start: Tensor,
-    moving: Tensor,
-    *,
-    by_kernels: bool,
-) -> None:
-    """Write to the weights and their master copies: the landing points of moving units, the start of the others."""
-    masters = state_entries(bucket, state, "master")
-    if by_kernels and len(masters) in (0, len(bucket.weights)):
-        if bucket.shares.dim() == 2:
-            landed, start, moving = landed.unsqueeze(0), start.unsqueeze(0), moving.unsqueeze(0)
-        land_by_kernels_(bucket.parameters, masters, landed, start, moving, turned=bucket.turned)
-        return
-    points = bucket.unstack(torch.where(moving, landed, start))
-    if masters:
-        foreach.copy_(masters, points)
-    targets = [each.target() for each in bucket.weights]
-    if any(each.piece is not None for each in bucket.weights):
-        # A view that cuts several stored dimensions has more dimensions than the logical shape.
-        points = [
-            x if x.shape == to.shape else x.reshape(to.shape)
-            for x, to in zip(points, targets, strict=True)
-        ]
-    foreach.copy_(targets, points)

@@ -13,6 +13,7 @@ from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.optim.bucket import Bucket
 from modular_manifolds.optim.damping import signal_fraction
 from modular_manifolds.optim.diagnosis import Diagnoses
+from modular_manifolds.optim.exchange import Exchange
 from modular_manifolds.optim.fallback import FallbackWeight, step_fallback
 from modular_manifolds.optim.gradients import (
     Gradient,
@@ -25,6 +26,7 @@ from modular_manifolds.optim.gradients import (
 from modular_manifolds.optim.stacks import as_factor, broadcast_over, stack_tensors, unstack_tensor
 from modular_manifolds.optim.state import full_precision_weight, has_dual, keep_unreached_units
 from modular_manifolds.optim.step import decay, take_planned_step
+from modular_manifolds.optim.weight import PieceState, Weight
 
 Group = Mapping[str, Any]
 
@@ -35,10 +37,11 @@ def step_on_host(
     groups: Sequence[Group],
     state: Mapping[Tensor, dict[str, Any]],
     diagnoses: Diagnoses,
+    exchange: Exchange | None = None,
 ) -> NonFiniteError | None:
-    """Step every weight. If a gradient is not finite, return the error, and change nothing."""
+    """Step every weight. If a gradient is not finite, on any process, return the error, and change nothing."""
     error = first_fallback_error(fallback)
-    if error is not None:
+    if error is not None and exchange is None:
         return error
     gradients = [
         gradient_of(each, state[each.parameter], each.share_in(groups[each.group]))
@@ -46,7 +49,9 @@ def step_on_host(
         for each in bucket.weights
     ]
     sums = host_sums(gradients)
-    error = first_error(gradients, sums)
+    error = error or first_error(gradients, sums)
+    if exchange is not None:
+        error = exchange.agreement.on_host(error)
     if error is not None:
         return error
     start = 0
@@ -57,8 +62,21 @@ def step_on_host(
             for each in zip(gradients[start:stop], sums[start:stop], strict=True)
         ]
         for alike in _by_start(each for each in moving if each is not None):
-            _step_bucket(bucket, alike, group, diagnoses)
+            if bucket.solves:
+                _step_bucket(bucket, alike, group, diagnoses, exchange)
+            else:
+                for each in alike:
+                    averaged_gradient(each, group)
         start = stop
+    if exchange is not None:
+        exchange.gather(state)
+        for bucket in buckets:
+            if bucket.shared:
+                for each in bucket.weights:
+                    entries = each.entries(state[each.parameter])
+                    new, dual = exchange.point(each), exchange.dual(each)
+                    _write_(each, entries, new, dual, groups[bucket.group])
+        exchange.release()
     step_fallback(fallback, groups, state)
     return None
 
@@ -86,52 +104,76 @@ def _by_start(moving: Iterable[Gradient]) -> list[list[Gradient]]:
 
 
 def _step_bucket(
-    bucket: Bucket, moving: list[Gradient], group: Group, diagnoses: Diagnoses
+    bucket: Bucket,
+    moving: list[Gradient],
+    group: Group,
+    diagnoses: Diagnoses,
+    exchange: Exchange | None,
 ) -> None:
     count, geometry = len(moving), bucket.geometry
+    batched = bucket.is_stack(count)
     states = [each.state for each in moving]
     weights = [each.weight.read(each.weight.parameter) for each in moving]
     starts = [
         full_precision_weight(w, s.get("master")) for w, s in zip(weights, states, strict=True)
     ]
-    point = stack_tensors(starts)
+    point = stack_tensors(starts, batched=batched)
     descents = [averaged_gradient(each, group) for each in moving]
-    gradient = stack_tensors([each for each, _ in descents]).to(point.dtype)
+    gradient = stack_tensors([each for each, _ in descents], batched=batched).to(point.dtype)
     signals = [each for _, each in descents if each is not None]
     lr = float(group["lr"])
     lengths = [lr * each.share for each in moving]
     if group["weight_decay"]:
         rates = [each * group["weight_decay"] for each in lengths]
         point = decay(point, as_factor(rates, point))
-        starts = unstack_tensor(point, count)
-    dual = stack_tensors([s["dual"] for s in states]) if has_dual(states[0]) else None
+        starts = unstack_tensor(point, count, batched=batched)
+    duals = [s["dual"] for s in states] if has_dual(states[0]) else []
+    dual = stack_tensors(duals, batched=batched) if duals else None
     # Each vector of a stack is a matrix with one column.
     if bucket.as_vectors:
         point, gradient = point.unsqueeze(-1), gradient.unsqueeze(-1)
     length = as_factor(lengths, point)
     if signals:
-        parts = (
-            stack_tensors(signals).unsqueeze(-1) if bucket.as_vectors else stack_tensors(signals)
-        )
+        parts = stack_tensors(signals, batched=batched)
+        parts = parts.unsqueeze(-1) if bucket.as_vectors else parts
         length = broadcast_over(length, parts) * parts
     step = take_planned_step(
         geometry, bucket.plan_for(count), point, gradient, length, max(lengths), dual
     )
     landed = step.point.squeeze(-1) if bucket.as_vectors else step.point
     solution = step.solution
-    duals = [None] * count if solution.dual is None else unstack_tensor(solution.dual, count)
-    for i, new in enumerate(unstack_tensor(landed, count)):
+    found = solution.dual
+    after = [None] * count if found is None else unstack_tensor(found, count, batched=batched)
+    for i, new in enumerate(unstack_tensor(landed, count, batched=batched)):
         each, entries = moving[i], states[i]
         if each.reached is not None:
             new = keep_unreached_units(starts[i], new, each.reached)
-        if duals[i] is not None and "dual" in entries:
-            entries["dual"].copy_(duals[i])
-        if "master" in entries:
-            entries["master"].copy_(new)
-        each.weight.write_(new)
-        if group["tangent_momentum"] and "momentum" in entries:
-            entries["momentum"].copy_(geometry.manifold.tangent(new, entries["momentum"]))
+        if exchange is not None and bucket.shared:
+            sent = after[i] if "dual" in entries else None
+            exchange.pack([each.weight], [new], None if sent is None else [sent])
+        else:
+            _write_(each.weight, entries, new, after[i], group)
+    if batched and count == 1:
+        solution = replace(solution, gap=solution.gap.squeeze(0))
     diagnoses.record([each.weight.name for each in moving], solution)
+
+
+def _write_(
+    weight: Weight,
+    entries: dict[str, Any] | PieceState,
+    new: Tensor,
+    dual: Tensor | None,
+    group: Group,
+) -> None:
+    """Move a weight to its new point, and its state with it."""
+    if dual is not None and "dual" in entries:
+        entries["dual"].copy_(dual)
+    if "master" in entries:
+        entries["master"].copy_(new)
+    weight.write_(new)
+    if group["tangent_momentum"] and "momentum" in entries:
+        tangent = weight.geometry.manifold.tangent(new, entries["momentum"])
+        entries["momentum"].copy_(tangent)
 
 
 def averaged_gradient(gradient: Gradient, group: Group) -> tuple[Tensor, Tensor | None]:

@@ -14,6 +14,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece, logical_name
+from modular_manifolds.nn.sharded import refuse_sharded
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.optim.groups import (
     geometries_of,
@@ -50,6 +51,7 @@ def groups_from_params(params: Any) -> GroupsAndGeometries:
     """
     net = unwrapped(params)
     if isinstance(net, nn.Module) or hasattr(net, "geometries"):
+        refuse_sharded(net, argument="SteepestDescent(net)")
         if isinstance(net, nn.Module) and not isinstance(net, Weighted):
             raise ArgumentError(
                 "SteepestDescent(net)",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.optim.bucket import Bucket, make_buckets
+from modular_manifolds.optim.exchange import Exchange
 from modular_manifolds.optim.fallback import FallbackWeight, fallback_weights_in, prepare_fallback_
 from modular_manifolds.optim.gradients import check_gradient
 from modular_manifolds.optim.groups import is_fallback, weights_in
@@ -28,11 +29,18 @@ class Roster:
         geometries: the geometry of every weight, by name.
         solver: the optimiser's argument.
         first_rate: the largest learning rate known at construction.
+        exchange: the processes that share the solves; None if this process solves every weight.
     """
 
     def __init__(
-        self, geometries: Mapping[str, Geometry], *, solver: str | Solver, first_rate: float
+        self,
+        geometries: Mapping[str, Geometry],
+        *,
+        solver: str | Solver,
+        first_rate: float,
+        exchange: Exchange | None = None,
     ) -> None:
+        self.exchange = exchange
         self._first_rate = first_rate
         self.buckets: list[Bucket] = []
         self.fallback_weights: list[FallbackWeight] = []
@@ -125,13 +133,21 @@ class Roster:
             and each.parameter.is_floating_point()
             and (each.parameter.grad is not None or not only_with_gradient)
         ]
+        self._all_fallback_weights = fallback_weights_in(groups)
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.lay_out(self._all_weights, self._all_fallback_weights, solver=self._solver)
         self.buckets = make_buckets(
-            members, groups, solver=self._solver, first_rate=self._first_rate
+            members,
+            groups,
+            solver=self._solver,
+            first_rate=self._first_rate,
+            placement=None if exchange is None else exchange.placement,
+            rank=0 if exchange is None else exchange.rank,
         )
         places = {each.index: bucket for bucket in self.buckets for each in bucket.weights}
         self._bucket_of = [places.get(each.index) for each in self._all_weights]
         self._group_geometries = [_geometry(group) for group in groups]
-        self._all_fallback_weights = fallback_weights_in(groups)
         self.fallback_weights = [
             each
             for each in self._all_fallback_weights
@@ -140,16 +156,29 @@ class Roster:
         devices = dict.fromkeys(
             [bucket.device for bucket in self.buckets]
             + [each.parameter.device for each in self.fallback_weights]
+            + ([] if exchange is None else [exchange.device])
         )
         self.reports = [
             Report(
                 device,
                 [bucket for bucket in self.buckets if bucket.device == device],
                 [each for each in self.fallback_weights if each.parameter.device == device],
+                () if exchange is None else exchange.agreement.names,
             )
             for device in devices
         ]
+        if exchange is not None:
+            exchange.agreement.follow([name for each in self.reports for name in each.names])
         self.has_unread_reports = False
+
+    def parameters(self) -> list[Tensor]:
+        """One parameter of each bucket, and those of AdamW; in an exchange all, because every process must take part."""
+        if self.exchange is not None:
+            return [each.parameter for each in (*self._all_weights, *self._all_fallback_weights)]
+        return [
+            *(each.parameters[0] for each in self.buckets),
+            *(each.parameter for each in self.fallback_weights),
+        ]
 
     def allow_rate(self, lr: float) -> None:
         """Raise the limit of learning-rate tensors to at least `2 · lr`."""

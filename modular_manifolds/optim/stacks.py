@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-def stack_tensors(tensors: Sequence[Tensor]) -> Tensor:
-    """One tensor with a batch dimension, or the tensor itself if there is only one."""
-    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
+def stack_tensors(tensors: Sequence[Tensor], *, batched: bool = False) -> Tensor:
+    """One tensor with a batch dimension, or the tensor itself if there is only one and it need not be `batched`."""
+    return tensors[0] if len(tensors) == 1 and not batched else torch.stack(list(tensors))
 
 
 def as_factor(values: list[float], like: Tensor) -> Tensor | float:
@@ -18,9 +18,9 @@ def as_factor(values: list[float], like: Tensor) -> Tensor | float:
     return values[0] if len(values) == 1 else like.new_tensor(values)
 
 
-def unstack_tensor(tensor: Tensor, count: int) -> list[Tensor]:
+def unstack_tensor(tensor: Tensor, count: int, *, batched: bool = False) -> list[Tensor]:
     """Undo `stack_tensors`: views into its memory."""
-    return [tensor] if count == 1 else list(tensor.unbind())
+    return [tensor] if count == 1 and not batched else list(tensor.unbind())
 
 
 def broadcast_over(numbers: Tensor | float, like: Tensor) -> Tensor | float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.optim.capture import check_capture, is_capturing
 from modular_manifolds.optim.diagnosis import Diagnoses
-from modular_manifolds.optim.groups import is_fallback
+from modular_manifolds.optim.exchange import exchange_for
+from modular_manifolds.optim.groups import is_fallback, weights_in
 from modular_manifolds.optim.loading import (
     check_state,
     load_in_place_,
@@ -26,6 +27,7 @@ from modular_manifolds.optim.mailbox import error_of
 from modular_manifolds.optim.on_device import step_on_device
 from modular_manifolds.optim.on_host import step_on_host
 from modular_manifolds.optim.params import groups_from_params, later_group
+from modular_manifolds.optim.placement import Placement, place
 from modular_manifolds.optim.roster import Roster
 from modular_manifolds.optim.settings import (
     check_choices,
@@ -35,6 +37,9 @@ from modular_manifolds.optim.settings import (
 )
 from modular_manifolds.optim.unclaimed import Unclaimed
 from modular_manifolds.solvers.base import Solver
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class SteepestDescent(Optimizer):
@@ -69,6 +74,9 @@ class SteepestDescent(Optimizer):
         solver: `"auto"`, or the name of a solver or a `Solver` that is listed for every weight's pair.
         on_nonfinite: `"raise"`, or `"skip"` to cancel the whole step and count it in `skipped`.
         capturable: allow `torch.cuda.CUDAGraph` to capture `step()`; `lr` becomes a tensor.
+        owner: the process that solves a weight, if `DistributedDataParallel` wraps the network: `"auto"` deals the weights
+            out, so that each is solved once, and `"replicate"` solves every weight in every process. Pass the process group
+            if the wrapper cannot be seen, as for bare parameters. `print(opt.placement)` shows the choice.
 
     Raises:
         ArgumentError: an argument is out of range.
@@ -92,6 +100,7 @@ class SteepestDescent(Optimizer):
         solver: str | Solver = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
         capturable: bool = False,
+        owner: Literal["auto", "replicate"] | ProcessGroup = "auto",
     ) -> None:
         resolved = groups_from_params(params)
         self._geometries, groups = resolved.geometries, resolved.groups
@@ -129,6 +138,8 @@ class SteepestDescent(Optimizer):
         check_groups(self.param_groups, self._geometries)
         self._unclaimed = Unclaimed(params)
         self._unclaimed.refresh(self.param_groups)
+        devices = {each.device for group in self.param_groups for each in group["params"]}
+        self._exchange, self._processes = exchange_for(params, owner, devices)
         self._roster = self._new_roster()
         with torch.inference_mode(False), torch.no_grad():
             self._roster.prepare_(self.param_groups, self.state)
@@ -181,8 +192,7 @@ class SteepestDescent(Optimizer):
                 self._unclaimed.refresh(self.param_groups)
                 self._unclaimed.check(self.param_groups)
         roster = self._roster
-        moving = [each.parameters[0] for each in roster.buckets]
-        moving += [each.parameter for each in roster.fallback_weights]
+        moving = roster.parameters()
         if not moving:
             return
         roster.prepare_(self.param_groups, self.state)
@@ -192,12 +202,17 @@ class SteepestDescent(Optimizer):
                 for bucket in roster.buckets:
                     bucket.check_rate(groups[bucket.group]["lr"])
                 error = step_on_host(
-                    roster.buckets, roster.fallback_weights, groups, self.state, self.diagnoses
+                    roster.buckets,
+                    roster.fallback_weights,
+                    groups,
+                    self.state,
+                    self.diagnoses,
+                    roster.exchange,
                 )
                 if error is not None:
                     self._raise_or_skip(error, 1)
                 return
-            step_on_device(roster.reports, groups, self.state, self.diagnoses)
+            step_on_device(roster.reports, groups, self.state, self.diagnoses, roster.exchange)
             roster.has_unread_reports = True
             if not captured and not torch.compiler.is_compiling():
                 for report in roster.reports:
@@ -256,10 +271,25 @@ class SteepestDescent(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_roster" not in self.__dict__:
+            # A copy belongs to no process group.
+            self._exchange, self._processes = None, 1
             self._roster = self._new_roster()
 
     def _new_roster(self) -> Roster:
-        return Roster(self._geometries, solver=self._solver, first_rate=self._first_rate)
+        return Roster(
+            self._geometries,
+            solver=self._solver,
+            first_rate=self._first_rate,
+            exchange=self._exchange,
+        )
+
+    @property
+    def placement(self) -> Placement:
+        """The process that solves each weight; `print` it to read it with its cost."""
+        if self._exchange is not None:
+            return self._exchange.placement
+        weights = list(weights_in(self.param_groups, self._geometries))
+        return place(weights, self._processes, solver=self._solver, replicate=True)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch, but state keeps its own dtype, also if the weights are in bfloat16.

@@ -14,7 +14,7 @@ from weights import Weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.linalg import backend
-from modular_manifolds.optim import descent, on_device, settings, steepest_descent
+from modular_manifolds.optim import descent, landing, on_device, settings, steepest_descent
 from modular_manifolds.solvers import skew_sign
 
 SHAPES = ((9, 4), (9, 4), (4, 9), (2, 5, 3), (5,))
@@ -89,8 +89,13 @@ def test_both_ways_lead_to_the_same_weights_and_state(
     twin = copy.deepcopy(net)
     wanted = stepped(net, how)
     calls: list[str] = []
-    for name in ("descend_by_kernels_", "land_by_kernels_", "gate_by_kernels_"):
-        module: Any = descent if name.startswith("descend") else on_device
+    places = {
+        "descend_by_kernels_": descent,
+        "land_by_kernels_": landing,
+        "gate_by_kernels_": on_device,
+    }
+    module: Any
+    for name, module in places.items():
         door = getattr(module, name)
 
         def noted(*args: Any, name: str = name, door: Any = door, **named: Any) -> Any:
