@@ -74,6 +74,11 @@ def nanogpt(example: ModuleType, folder: Path) -> None:
         example.main(["--data", str(text(folder)), "--optimizer", name, *small])
 
 
+def one_rate(example: ModuleType, folder: Path) -> None:
+    given = ["--text", str(text(folder)), "--only", "plain_gpt", "--steps", "1", "--lr", "1"]
+    assert example.main(given)["plain_gpt"].keys() == {1.0}
+
+
 def seed_experiment(example: ModuleType, folder: Path) -> None:
     images = example.Data(*data(40, 3072), *data(20, 3072))
     grids = {"manifold Muon": (0.1,), "AdamW": (2e-3,)}
@@ -94,7 +99,7 @@ def word_embedding(example: ModuleType, folder: Path) -> None:
 
 
 EXAMPLES: Final[Sequence[Callable[[ModuleType, Path], None]]] = (
-    *(plain_loop, char_gpt, nanogpt, seed_experiment, solver_race, word_embedding),
+    *(plain_loop, char_gpt, nanogpt, one_rate, seed_experiment, solver_race, word_embedding),
     *(accelerate_loop, lightning_module, hf_trainer),
 )
 

@@ -1,6 +1,6 @@
 """One learning rate for many models: what the default rate costs beside the best of a grid.
 
-Eleven models of different kinds learn small real tasks, each at every rate of the grid: characters of a text, one after the
+Twelve models of different kinds learn small real tasks, each at every rate of the grid: characters of a text, one after the
 other, masked, or from one line to the next; photographs of CIFAR-10; and low-rank increments of a model that was trained on
 another spelling. Each is built from its configuration, with fresh weights as its authors draw them, and adapted as it is:
 
@@ -134,7 +134,7 @@ def continuation(tokens: Tensor, source: str, target: str) -> Draw:
     return draw
 
 
-def photographs(folder: Path, split: str) -> Draw:
+def photographs(folder: Path, split: str, key: str = "pixel_values") -> Draw:
     """Images and labels of Parquet files with the columns `img` and `label`."""
     pandas = importlib.import_module("pandas")
     image = importlib.import_module("PIL.Image")
@@ -149,7 +149,7 @@ def photographs(folder: Path, split: str) -> Draw:
 
     def draw(generator: torch.Generator) -> Batch:
         places = torch.randint(len(images), (4 * BATCH,), generator=generator)
-        return {"pixel_values": images[places], "labels": labels[places]}
+        return {key: images[places], "labels": labels[places]}
 
     return draw
 
@@ -259,6 +259,18 @@ def tasks(text: Text, images: Path | None) -> dict[str, Task]:
             num_labels=10,
         )
         found["resnet"] = Task(resnet, learn, check)
+
+        def perceptron() -> nn.Module:
+            return nn.Sequential(
+                nn.Flatten(),
+                *(nn.Linear(3 * 32 * 32, 2 * WIDTH), nn.ReLU()),
+                *(nn.Linear(2 * WIDTH, WIDTH), nn.ReLU()),
+                nn.Linear(WIDTH, 10),
+            )
+
+        found["perceptron"] = Task(
+            perceptron, photographs(images, "train", "input"), photographs(images, "test", "input")
+        )
     return found
 
 

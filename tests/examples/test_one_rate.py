@@ -1,0 +1,53 @@
+"""One rate for many models: every task is learnt, results are kept, and the table says what a rate costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from scripts_of_examples import example
+
+
+@pytest.fixture(scope="module")
+def one_rate() -> ModuleType:
+    example("nanogpt")
+    return example("one_rate")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "sea.txt"
+    path.write_text("The sea is wide and the boat is small\n" * 60)
+    return path
+
+
+def test_results_are_kept_and_gone_on_from(
+    one_rate: ModuleType, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["--text", str(text), "--only", "bert", "--steps", "2", "--out", str(tmp_path / "out")]
+    first = one_rate.main([*said, "--lr", "1"])
+    assert "bert at 1:" in capsys.readouterr().out
+    both = one_rate.main([*said, "--lr", "1", "0"])
+    assert both["bert"][1.0] == first["bert"][1.0] != both["bert"][0.0]
+    out = capsys.readouterr().out
+    assert "bert at 1:" not in out
+    assert "bert at 0:" in out
+
+
+def test_a_continuation_predicts_the_second_half(one_rate: ModuleType) -> None:
+    tokens = torch.arange(200)
+    batch = one_rate.continuation(tokens, "source", "target")(torch.Generator().manual_seed(0))
+    assert torch.equal(batch["source"][:, -1] + 1, batch["labels"][:, 0])
+    assert torch.equal(batch["target"] + 1, batch["labels"])
+
+
+def test_the_table_compares_with_the_best_rate(one_rate: ModuleType) -> None:
+    lines = one_rate.table({"gpt2": {0.5: 2.2, 1.0: 2.0}}, [0.5, 1.0]).splitlines()
+    assert lines[1].split() == ["gpt2", "2.000", "10.0%", "0.0%"]
+
+
+def test_unknown_models_are_refused(one_rate: ModuleType, text: Path) -> None:
+    with pytest.raises(SystemExit):
+        one_rate.main(["--text", str(text), "--only", "gpt7"])
