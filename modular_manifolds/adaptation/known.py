@@ -105,7 +105,9 @@ def output_roles(model: nn.Module) -> dict[int, Role]:
     roles: dict[int, Role] = {}
     for module in _output_modules(model):
         weight = getattr(module, "weight", None)
-        outputs = weight.shape[0] if isinstance(weight, Tensor) else 0
+        # A lazy layer has no shape yet.
+        lazy = isinstance(weight, nn.UninitializedParameter)
+        outputs = weight.shape[0] if isinstance(weight, Tensor) and not lazy else 0
         roles[id(module)] = "unembedding" if outputs == max(tokens, default=None) else "head"
     return roles
 
