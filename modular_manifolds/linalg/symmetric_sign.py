@@ -9,7 +9,7 @@ from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import schedule
-from modular_manifolds.linalg.products import SYMMETRY_MIN_COLUMNS, commuting
+from modular_manifolds.linalg.products import commuting
 from modular_manifolds.linalg.symmetric import sym
 
 
@@ -21,11 +21,13 @@ def symmetric_sign(d: Tensor) -> tuple[Tensor, Tensor]:
     floor. It needs no decomposition and reads nothing on the host.
 
     Args:
-        d: shape (*batch, n, n), symmetric; fourth powers of its entries must stay in range. Zero gives zero.
+        d: shape (*batch, n, n), symmetric to rounding; fourth powers of its entries must stay in range. Zero gives zero.
 
     Returns:
         The sign, shape (*batch, n, n), and s, shape (*batch, 1, 1).
     """
+    # A Gram matrix is symmetric to rounding only, and D may be the rounding of one.
+    d = sym(d)
     square = commuting(d, d)
     size = torch.linalg.vector_norm(square, dim=MATRIX, keepdim=True)
     size = size.clamp_min(torch.finfo(d.dtype).tiny)
@@ -38,10 +40,9 @@ def symmetric_sign(d: Tensor) -> tuple[Tensor, Tensor]:
         factor.diagonal(dim1=-2, dim2=-1).add_(b)
         factor = commuting(r, factor)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        x = commuting(x, factor)
-        # The rounding of a mirrored block is not symmetric, and would grow at every step.
-        x = sym(x) if x.shape[-1] >= SYMMETRY_MIN_COLUMNS else x
-    return sym(x), scale
+        # The rounding of a product is not symmetric on every processor, and would grow at every step.
+        x = sym(commuting(x, factor))
+    return x, scale
 
 
 def positive_part(d: Tensor, sign: Tensor) -> Tensor:
