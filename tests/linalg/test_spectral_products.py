@@ -146,5 +146,6 @@ def test_the_symmetric_sign_gives_the_absolute_value(n: int, dtype: torch.dtype)
     sign, scale = symmetric_sign(d)
     expected = (q * eigenvalues.abs()) @ q.mT
     assert 1 - 1e-6 <= float(scale) <= n**0.25 * (1 + 1e-6)
-    allowed = 16 * max(n, 4) ** 0.5 * torch.finfo(dtype).eps
+    # Some thirty products round by √n eps each, and errors of the sign count once.
+    allowed = 32 * max(n, 4) ** 0.5 * torch.finfo(dtype).eps
     assert float(norm_of(d.double() @ sign.double() - expected)) <= allowed
