@@ -134,7 +134,7 @@ def continuation(tokens: Tensor, source: str, target: str) -> Draw:
     return draw
 
 
-def photographs(folder: Path, split: str, key: str = "pixel_values") -> Draw:
+def photographs(folder: Path, split: str) -> Draw:
     """Images and labels of Parquet files with the columns `img` and `label`."""
     pandas = importlib.import_module("pandas")
     image = importlib.import_module("PIL.Image")
@@ -149,9 +149,19 @@ def photographs(folder: Path, split: str, key: str = "pixel_values") -> Draw:
 
     def draw(generator: torch.Generator) -> Batch:
         places = torch.randint(len(images), (4 * BATCH,), generator=generator)
-        return {key: images[places], "labels": labels[places]}
+        return {"pixel_values": images[places], "labels": labels[places]}
 
     return draw
+
+
+def as_input(draw: Draw) -> Draw:
+    """The same photographs under the name that `nn.Sequential` takes."""
+
+    def renamed(generator: torch.Generator) -> Batch:
+        batch = draw(generator)
+        return {"input": batch["pixel_values"], "labels": batch["labels"]}
+
+    return renamed
 
 
 def increments(base: Callable[[], nn.Module], tokens: Tensor) -> Callable[[], nn.Module]:
@@ -268,9 +278,7 @@ def tasks(text: Text, images: Path | None) -> dict[str, Task]:
                 nn.Linear(WIDTH, 10),
             )
 
-        found["perceptron"] = Task(
-            perceptron, photographs(images, "train", "input"), photographs(images, "test", "input")
-        )
+        found["perceptron"] = Task(perceptron, as_input(learn), as_input(check))
     return found
 
 

@@ -63,8 +63,8 @@ class SkewRun:
 
     Args:
         start: `X₀/s`, shape (*batch, n, n), in bfloat16 if products are.
-        x: X after the polynomials so far, and X².
-        square: X after the polynomials so far, and X².
+        x: X after the polynomials so far.
+        square: X².
         size: s of shape (*batch, 1, 1), in the dtype of X₀.
     """
 

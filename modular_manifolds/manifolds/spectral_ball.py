@@ -65,8 +65,8 @@ def retract_by_products(point: Tensor, step: Tensor, radius: float, length: floa
     """`W + A` with singular values capped at the radius, without a decomposition or a branch.
 
     Args:
-        point: W in the ball and A, shape (*batch, m, n).
-        step: W in the ball and A, shape (*batch, m, n).
+        point: W in the ball, shape (*batch, m, n).
+        step: A, shape (*batch, m, n).
         length: a bound on `‖A‖₂`; infinite if none is known.
     """
     # The sum of large entries overflows; half of it does not.
