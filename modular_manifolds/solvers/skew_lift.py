@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, readable
+from modular_manifolds.linalg.matrices import MATRIX, inner, readable
 from modular_manifolds.linalg.products import (
     SYMMETRY_MIN_COLUMNS,
     combined,
     commuting,
-    gram_product,
     multiply,
     plus_product,
     product,
 )
+from modular_manifolds.linalg.rows import ROWS, Rows, SharedRows
+
+
+class Tangent(NamedTuple):
+    """The tangent of a skew Ω, and its descent as two sums that differ by rounding.
+
+    Args:
+        direction: `A = −p(Ω) W` with p the cubic, shape (*batch, m, n).
+        pair: two stacks whose inner products are `<Γ, p(Ω)>`. That and `<G, A>` add up to zero, but for what was added to Γ:
+            None if nothing was.
+        along: `<G, A>`, shape (*batch, 1, 1); None if it is best computed from G and A.
+    """
+
+    direction: Tensor
+    pair: tuple[Tensor, Tensor] | None = None
+    along: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,11 +54,8 @@ class Lift(ABC):
     """Γ is zero in the block of its last rows and columns of this number."""
 
     @abstractmethod
-    def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """`A = −p(Ω) W` with p the cubic, and two stacks whose inner products are `<Γ, p(Ω)>`.
-
-        That and `<G, A>` add up to zero, but for what was added to Γ: None if nothing was.
-        """
+    def direction(self, omega: Tensor) -> Tangent:
+        """`A = −p(Ω) W` with p the cubic, and its descent."""
 
     def outcome(self) -> Tensor | None:
         """How a factorisation ended, shape (*batch): not zero if there is no Γ in that basis. None if that cannot happen."""
@@ -58,40 +71,51 @@ class WholeLift(Lift):
         gamma = multiply(g, w.mT)
         return cls(w, g, gamma - gamma.mT)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, None]:
-        a = _cubic(omega, multiply(omega, self.w), sign=-1)
-        return a, None
+    def direction(self, omega: Tensor) -> Tangent:
+        return Tangent(_cubic(omega, multiply(omega, self.w), sign=-1))
 
 
 @dataclass(frozen=True)
 class ReducedLift(Lift):
     """Γ in the columns of `[W, G⊥R⁻¹]`, 2n×2n, with `C = WᵀG`, `G⊥ = G − WC` and `RᵀR = G⊥ᵀG⊥ + δI`.
 
+    Nothing of shape (m, n) is needed but for two products over its rows, which may be shared among processes.
+
     Args:
         normal_free: G⊥, shape (*batch, m, n).
         stacked: C above R, shape (*batch, 2n, n); `2Γ = [C; R | 0] − [C; R | 0]ᵀ`.
         factor: R, shape (*batch, n, n), also in float64.
         info: how the factorisation ended, shape (*batch); zero if R exists.
+        square: `G⊥ᵀG⊥` if rows are shared, so that `<G, A>` follows without another sum; None otherwise.
     """
 
     normal_free: Tensor
     stacked: Tensor
     info: Tensor
     factor: Tensor
+    square: Tensor | None = None
 
     @classmethod
     def of(cls, w: Tensor, g: Tensor, *, again: bool, double: bool) -> ReducedLift:
-        """Write Γ down; project G⊥ once more if `again`, and factor its Gram matrix in float64 if `double`.
+        """Write Γ down; project G⊥ once more if `again`, and factor its Gram matrix in float64 if `double`."""
+        c = multiply(w.mT, g)
+        free = plus_product(g, w, c, factor=-1.0)
+        if again:
+            free = plus_product(free, w, multiply(w.mT, free), factor=-1.0)
+        return cls.from_parts(w, g, c, free, ROWS, double=double)
+
+    @classmethod
+    def from_parts(
+        cls, w: Tensor, g: Tensor, c: Tensor, free: Tensor, rows: Rows, *, double: bool
+    ) -> ReducedLift:
+        """The same from C and G⊥.
 
         A gradient of low rank leaves directions in G⊥ that are rounding. In float32 they would come out as long as the root of
         its eps, and the gap would count what they might be worth.
         """
         columns, eps = w.shape[-1], torch.finfo(w.dtype).eps
-        c = multiply(w.mT, g)
-        free = plus_product(g, w, c, factor=-1.0)
-        if again:
-            free = plus_product(free, w, multiply(w.mT, free), factor=-1.0)
-        e = gram_product(free.double() if double else free)
+        e = rows.gram(free.double() if double else free)
+        square = e.clone() if isinstance(rows, SharedRows) else None
         size = torch.linalg.vector_norm(e, dim=MATRIX, keepdim=True)
         # Sums of products are off by about eps ‖E‖_F in the spectral norm, and if W spans the gradient, all that is left
         # of it is rounding of C, which is no longer than the gradient.
@@ -101,21 +125,27 @@ class ReducedLift(Lift):
         factor, info = torch.linalg.cholesky_ex(e, upper=True)
         stacked = torch.cat((c, factor.to(c.dtype)), dim=-2)
         gamma = torch.nn.functional.pad(stacked, (0, columns))
-        return cls(w, g, gamma - gamma.mT, free, stacked, info, factor)
+        return cls(w, g, gamma - gamma.mT, free, stacked, info, factor, square)
 
     @property
     def border(self) -> int:
         return self.w.shape[-1]
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def direction(self, omega: Tensor) -> Tangent:
         n = self.w.shape[-1]
         column = _first_columns(omega, n)
         turn, fill = column.split(n, dim=-2)
         fill = fill.to(self.factor.dtype)
         fill = torch.linalg.solve_triangular(self.factor, fill, upper=True).to(turn.dtype)
         a = product(self.normal_free, fill)
-        a = combined(a, self.w, turn - turn.mT, beta=-1.0, alpha=-0.5, over=True)
-        return a, (self.stacked, column)
+        turn = turn - turn.mT
+        a = combined(a, self.w, turn, beta=-1.0, alpha=-0.5, over=True)
+        along = None
+        if self.square is not None:
+            # `<G, A> = −½ <C, turn> − <G⊥ᵀG⊥, fill>`: A is a sum of products with W and with G⊥.
+            c = self.stacked[..., :n, :]
+            along = inner(c, turn) * -0.5 - inner(self.square, fill).to(c.dtype)
+        return Tangent(a, (self.stacked, column), along)
 
     def outcome(self) -> Tensor | None:
         return self.info

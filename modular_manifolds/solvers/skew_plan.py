@@ -18,7 +18,7 @@ from modular_manifolds.linalg.polar_express import BF16_MARGIN, FLOAT32_MARGIN, 
 from modular_manifolds.linalg.skew_newton_schulz import SkewGap, SkewRun, skew_iterate
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.skew_lift import ReducedLift, WholeLift
+from modular_manifolds.solvers.skew_lift import Lift, ReducedLift, WholeLift
 from modular_manifolds.solvers.solution import Solution
 
 
@@ -91,9 +91,16 @@ class PolynomialPlan(Plan):
             if self.whole
             else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
         )
+        a, gap = self.along(lift)
+        a = (a.mT if wide else a).to(point.dtype)
+        a = a if self.unit == 1.0 else a.mul_(self.unit)
+        return Solution(a, gap, self.look, self.tolerance)
+
+    def along(self, lift: Lift) -> tuple[Tensor, Tensor]:
+        """The direction in the shape of the lift's W, of spectral norm 1, and its gap, shape (*batch)."""
         applied, omega, scale = self._polynomials_on(lift.gamma, lift.border)
-        a, pair = lift.direction(omega)
-        if self.kernels:
+        a, pair, along = lift.direction(omega)
+        if self.kernels and along is None:
             bound = self.bound.numbers(2 * self._lift_rounding, 2 * projection_rounding(a))
             gap = certify_by_kernels_(
                 a, lift.g, omega, scale, bound, pair=pair, info=lift.outcome()
@@ -101,12 +108,10 @@ class PolynomialPlan(Plan):
         else:
             length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
             attained = None if pair is None else inner(*pair)
-            alone = self.on_host and point.dim() == 2
-            certify = applied._certify_one if alone else applied._certify
-            a, gap = certify(a, length, scale, inner(lift.g, a), attained, lift.outcome())
-        a = (a.mT if wide else a).to(point.dtype)
-        a = a if self.unit == 1.0 else a.mul_(self.unit)
-        return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
+            along = inner(lift.g, a) if along is None else along
+            certify = applied._certify_one if self.on_host and a.dim() == 2 else applied._certify
+            a, gap = certify(a, length, scale, along, attained, lift.outcome())
+        return a, gap.reshape(a.shape[:-2])
 
     def _polynomials_on(self, gamma: Tensor, border: int) -> tuple[PolynomialPlan, Tensor, Tensor]:
         """Ω and s of 2Γ, and the plan with the polynomials that made it.
