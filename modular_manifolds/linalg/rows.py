@@ -51,6 +51,12 @@ class SharedRows(Rows):
         """`XᵀX`, of which one triangle is sent: n(n + 1)/2 numbers."""
         return unfolded(self.total(folded(super().gram(x))), x.shape[-1])
 
+    def largest_entry(self, x: Tensor) -> Tensor:
+        """The sum over the processes of their largest `|x_ij|`, shape (*batch, 1, 1), in at least float64."""
+        shape = (*x.shape[:-2], 1, 1)
+        largest = x.abs().amax(dim=MATRIX).reshape(shape) if x.numel() else x.new_zeros(shape)
+        return self.total(largest.double()).clamp_max(torch.finfo(torch.float64).max)
+
     def cross_and_square(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """`AᵀB`, and `‖B‖_F²` of shape (*batch, 1, 1), in one sum of n² + 1 numbers."""
         product = super().cross(a, b)

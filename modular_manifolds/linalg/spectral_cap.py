@@ -36,10 +36,7 @@ def largest_in_radii(length: float) -> float:
 
 
 def capped_by_products(
-    x: Tensor,
-    radius: float,
-    *,
-    largest: float = EXACT_MAX_RADII,
+    x: Tensor, radius: float, *, largest: float = EXACT_MAX_RADII
 ) -> tuple[Tensor, Tensor]:
     """X with its singular values capped at the radius, and whether any was above the radius.
 

@@ -119,7 +119,7 @@ class PolynomialPlan(Plan):
         On the host the last polynomial for a large Γ is replaced by those for a lower floor, if Ω would leave too large a gap.
         """
         looks = self.on_host and not self.kernels and self.columns >= LOOK_MIN_COLUMNS
-        if not looks or self.floor <= self._lowest:
+        if not looks or self.floor <= self.lowest:
             omega, scale = skew_iterate(
                 gamma, self.polynomials, half=self.half, kernels=self.kernels
             )
@@ -130,30 +130,27 @@ class PolynomialPlan(Plan):
         applied = self
         if times > 1:
             steps = math.ceil(math.log(times, LOWER))
-            applied = _going_on(self, max(self.floor / LOWER**steps, self._lowest))
+            applied = _going_on(self, max(self.floor / LOWER**steps, self.lowest))
         return applied, run.end(applied.polynomials[len(self.polynomials) - 1 :]), run.size
 
     @property
-    def _lowest(self) -> float:
+    def lowest(self) -> float:
+        """The lowest floor that rounding allows."""
         return promised(self.tolerance, self.dtype, half=self.half).lowest
 
     def deeper(self, gap: float | None = None) -> Plan | None:
         """Lower floors, and more care with directions that are hardly there; then float32 for bfloat16; then float64."""
-        lowest = self._lowest
-        if self.look >= self.looks or (gap is not None and math.isnan(gap)):
+        if self._is_last(gap):
             return None
         following = replace(self, look=self.look + 1, double_gram=True)
         # In the columns of W and G the second plan is as careful as float32 can be. It leaves directions of a gradient of low
         # rank longer than one by up to 2e-3, which a smaller tolerance does not allow.
         short = self.tolerance or 0.0
         again = self.whole or (self.look == 1 and short >= FLOAT32_MIN_TOLERANCE)
-        if self.floor > lowest and again:
-            # What small singular values may be worth is proportional to the floor.
-            times = STRIDE if gap is None or not short else max(2 * gap / short, STRIDE)
-            return replace(following, floor=max(self.floor / times, lowest))
+        if self.floor > self.lowest and again:
+            return following._lowered(gap)
         if self.half:
-            promise = promised(self.tolerance, self.dtype, half=False)
-            return replace(following, half=False, accuracy=promise.accuracy)
+            return following._in_full_precision()
         if self.dtype is torch.float64:
             return None
         # A gradient of low rank leaves only rounding off W, and in float32 the bound is no better than its root.
@@ -166,6 +163,28 @@ class PolynomialPlan(Plan):
             accuracy=promise.accuracy,
             floor=floor,
         )
+
+    def finer(self, gap: float | None = None) -> PolynomialPlan | None:
+        """A deeper plan for the same lift: a lower floor, then the dtype of the lift; None if there is none."""
+        if self._is_last(gap):
+            return None
+        following = replace(self, look=self.look + 1)
+        if self.floor > self.lowest:
+            return following._lowered(gap)
+        return following._in_full_precision() if self.half else None
+
+    def _is_last(self, gap: float | None) -> bool:
+        return self.look >= self.looks or (gap is not None and math.isnan(gap))
+
+    def _lowered(self, gap: float | None) -> PolynomialPlan:
+        # What small singular values may be worth is proportional to the floor.
+        short = self.tolerance or 0.0
+        times = STRIDE if gap is None or not short else max(2 * gap / short, STRIDE)
+        return replace(self, floor=max(self.floor / times, self.lowest))
+
+    def _in_full_precision(self) -> PolynomialPlan:
+        promise = promised(self.tolerance, self.dtype, half=False)
+        return replace(self, half=False, accuracy=promise.accuracy)
 
     def _tall(self, point: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, bool]:
         """W at unit radius and G at unit length, both tall, and whether they were wide."""

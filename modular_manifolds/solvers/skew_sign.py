@@ -88,6 +88,25 @@ def _plan(
     rows, columns = sorted(shape[-2:], reverse=True)
     on_host, stack = device_type == "cpu", len(shape) > 2
     whole = rows <= 2 * columns or (on_host and not stack and rows <= UNREDUCED_MAX_ROWS)
+    plan = polynomial_plan(solver, manifold, unit, shape, dtype, device_type, whole=whole)
+    if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
+        return DecomposedPlan(solver.tolerance, manifold, unit, plan)
+    return plan
+
+
+def polynomial_plan(
+    solver: SkewSign,
+    manifold: Stiefel,
+    unit: float,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device_type: str,
+    *,
+    whole: bool,
+) -> PolynomialPlan:
+    """The plan by polynomials on Γ of m×m if `whole`, else of 2n×2n."""
+    rows, columns = sorted(shape[-2:], reverse=True)
+    on_host = device_type == "cpu"
     k = rows if whole else 2 * columns
     half = (
         dtype is torch.float32
@@ -98,7 +117,7 @@ def _plan(
     promise = promised(solver.tolerance, dtype, half=half)
     large = k >= BF16_MIN_COLUMNS
     double_gram = on_host and not whole and large
-    plan = PolynomialPlan(
+    return PolynomialPlan(
         solver.tolerance,
         manifold,
         unit,
@@ -115,9 +134,6 @@ def _plan(
         look=1,
         looks=max(1, solver.max_iterations),
     )
-    if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
-        return DecomposedPlan(solver.tolerance, manifold, unit, plan)
-    return plan
 
 
 DECOMPOSE_MAX_RANK = 32
