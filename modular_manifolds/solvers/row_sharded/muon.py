@@ -54,15 +54,16 @@ class MuonRows(RowPlan):
         del w
         r = rows.gram(g.double())
         square = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True)
-        # A zero gradient has a zero direction. NaN stays NaN.
-        square = torch.where(square == 0, 1.0, square)
+        # A zero gradient has a zero direction and no gap. NaN stays NaN.
+        zero = square == 0
+        square = torch.where(zero, 1.0, square)
         r, size = r / square, square.sqrt()
         q = even_steps(r, self.polynomials)
-        qr, one = multiply(q, r), torch.ones_like(size[..., 0, 0])
+        qr = multiply(q, r)
         gap = gap_from_sums(
             qr.diagonal(dim1=-2, dim2=-1).sum(dim=-1),
             inner(qr, q)[..., 0, 0],
-            one,
+            torch.where(zero, 0.0, 1.0).to(r.dtype)[..., 0, 0],
             accuracy=self.accuracy,
             floor=MSIGN_FLOOR,
             columns=self.columns,

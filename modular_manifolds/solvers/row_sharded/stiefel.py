@@ -45,6 +45,7 @@ class StiefelRows(RowPlan):
     def _solve(self, w: Tensor, g: Tensor, rows: SharedRows) -> tuple[Tensor, Tensor, int]:
         w, numbers = self._in_radii(w), torch.finfo(g.dtype)
         c, square = rows.cross_and_square(w, g)
+        zero = square == 0
         size = square.sqrt_().clamp_(numbers.tiny, numbers.max)
         g, c = g.div_(size), c / size
         lift = ReducedLift.from_parts(
@@ -52,6 +53,7 @@ class StiefelRows(RowPlan):
         )
         plan = self.polynomials
         a, gap = plan.along(lift)
+        gap.masked_fill_(zero[..., 0, 0], 0.0)
         while readable(a):
             worst = float(gap.max())
             deeper = None if worst <= self.tolerance else plan.finer(worst)
