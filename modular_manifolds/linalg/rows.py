@@ -75,19 +75,17 @@ def folded(x: Tensor) -> Tensor:
     """
     n = x.shape[-1]
     k, odd = (n + 1) // 2, n % 2
-    left = torch.tril(x[..., :, :k])
-    right = torch.triu(x[..., k:, k:])
+    left = torch.tril(x.narrow(-1, 0, k))
+    right = torch.triu(x.narrow(-2, k, n - k).narrow(-1, k, n - k))
     left = torch.nn.functional.pad(left, (0, 0, 1 - odd, 0))
-    left[..., : n - k, odd:].add_(right)
+    left.narrow(-2, 0, n - k).narrow(-1, odd, n - k).add_(right)
     return left
 
 
 def unfolded(rectangle: Tensor, n: int) -> Tensor:
     """The symmetric n×n matrices of which `folded` made the rectangles, exactly symmetric."""
     k, odd = (n + 1) // 2, n % 2
-    left = torch.tril(rectangle[..., 1 - odd :, :])
-    right = torch.triu(rectangle[..., : n - k, odd:])
-    lower = rectangle.new_zeros((*rectangle.shape[:-2], n, n))
-    lower[..., :, :k] = left
-    lower[..., k:, k:] = right.mT
+    left = torch.tril(rectangle.narrow(-2, 1 - odd, n))
+    right = torch.triu(rectangle.narrow(-2, 0, n - k).narrow(-1, odd, n - k))
+    lower = torch.cat((left, torch.nn.functional.pad(right.mT, (0, 0, k, 0))), dim=-1)
     return lower + torch.tril(lower, -1).mT

@@ -143,7 +143,7 @@ class ReducedLift(Lift):
         along = None
         if self.square is not None:
             # `<G, A> = −½ <C, turn> − <G⊥ᵀG⊥, fill>`: A is a sum of products with W and with G⊥.
-            c = self.stacked[..., :n, :]
+            c = self.stacked.narrow(-2, 0, n)
             along = inner(c, turn) * -0.5 - inner(self.square, fill).to(c.dtype)
         return Tangent(a, (self.stacked, column), along)
 

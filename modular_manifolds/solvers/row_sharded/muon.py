@@ -62,8 +62,8 @@ class MuonRows(RowPlan):
         qr = multiply(q, r)
         gap = gap_from_sums(
             qr.diagonal(dim1=-2, dim2=-1).sum(dim=-1),
-            inner(qr, q)[..., 0, 0],
-            torch.where(zero, 0.0, 1.0).to(r.dtype)[..., 0, 0],
+            _number(inner(qr, q)),
+            _number(torch.where(zero, 0.0, 1.0).to(r.dtype)),
             accuracy=self.accuracy,
             floor=MSIGN_FLOOR,
             columns=self.columns,
@@ -90,3 +90,8 @@ class MuonRows(RowPlan):
             f"every process steps its rows after {sums} of {self.columns}×{self.columns}; an msign by "
             f"{len(self.polynomials)} polynomials on the Gram matrix in float64, to within {self.accuracy:g}"
         )
+
+
+def _number(x: Tensor) -> Tensor:
+    """Numbers of shape (*batch, 1, 1) in shape (*batch)."""
+    return x.squeeze(-1).squeeze(-1)

@@ -53,7 +53,7 @@ class StiefelRows(RowPlan):
         )
         plan = self.polynomials
         a, gap = plan.along(lift)
-        gap.masked_fill_(zero[..., 0, 0], 0.0)
+        gap.masked_fill_(zero.squeeze(-1).squeeze(-1), 0.0)
         while readable(a):
             worst = float(gap.max())
             deeper = None if worst <= self.tolerance else plan.finer(worst)
