@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2Model
 
 import modular_manifolds as mm
-from modular_manifolds.optim import on_device, on_host, settings, steepest_descent
+from modular_manifolds.optim import on_device, on_host, settings, whole
+from modular_manifolds.optim.sharded import decision
 
 STEPS = 20
 ROWS = 64
@@ -94,7 +95,8 @@ def train(name: str, wrapped: nn.Module, opt: mm.SteepestDescent, steps: int) ->
 @contextmanager
 def way_of(name: str) -> Iterator[None]:
     """While inside, steps go the way of the host, or that of an accelerator, which reads no number."""
-    modules: list[Any] = [steepest_descent, on_device, settings] if name == "device" else []
+    on = [whole, decision, on_device, settings]
+    modules: list[Any] = on if name == "device" else []
     known = [(each, each.readable) for each in modules]
     try:
         for module, _ in known:
