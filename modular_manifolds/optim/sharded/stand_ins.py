@@ -33,12 +33,20 @@ class LocalStandIn:
         """Whether a step may change the shard. AdamW counts its steps for empty shards too."""
         return not (self.member.weights and self.member.is_empty)
 
-    def refresh(self) -> None:
-        """Follow the parameter if its shard has become another tensor, as after `net.to(...)`."""
+    def refresh(self) -> bool:
+        """Follow the parameter; return whether its shard has moved in memory, as by `net.to(...)`."""
         shard = self.member.parameter.to_local()
-        if shard is not self._shard:
-            self._shard = shard
-            self.tensor = shard.detach()
+        if shard is self._shard:
+            return False
+        self._shard = shard
+        if _memory_of(shard) == _memory_of(self.tensor):
+            return False
+        self.tensor = shard.detach()
+        return True
+
+
+def _memory_of(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 class WholeStandIn:

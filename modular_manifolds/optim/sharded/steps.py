@@ -96,7 +96,11 @@ class ShardedSteps:
         for (index, _), member in self._members.items():
             prepare_(state[member.parameter], member, groups[index], self._solver)
         self._owners.prepare(groups, state)
-        self._here.prepare_(*self._of_this_process(groups, state))
+        moved = [each.refresh() for each in self._local.values()]
+        own_groups, own_state = self._of_this_process(groups, state)
+        if any(moved):
+            self._here.rebuild(own_groups, only_with_gradient=False)
+        self._here.prepare_(own_groups, own_state)
 
     def _of_this_process(
         self, groups: Sequence[Group], state: States
@@ -106,7 +110,6 @@ class ShardedSteps:
             each: state[each] for each in self._parameters if not is_sharded(each)
         }
         for each in self._local.values():
-            each.refresh()
             own[each.tensor] = shards_of(state[each.member.parameter])
         return local_groups(groups, self._local, self._members), own
 
