@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modular_manifolds.nn.boxes import size_of
-from modular_manifolds.optim.sharded.members import LOCAL, OWNER, Member
+from modular_manifolds.optim.sharded.comparison import Comparison
+from modular_manifolds.optim.sharded.members import LOCAL, OWNER, ROWS, Member
 from modular_manifolds.optim.sharded.transport import Transport
 
 
@@ -16,10 +17,11 @@ class Way:
 
     Args:
         name: its path.
-        way: `"local"` or `"owner"`.
+        way: `"local"`, `"owner"` or `"rows"`.
         owner: the global rank of its owner; None without an owner.
         cost: multiplications of its step.
         placements: its placements, as torch prints them.
+        comparison: the cost by rows and by an owner; None if it cannot go by rows.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Way:
     owner: int | None
     cost: float
     placements: str
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class ShardedPlacement:
         flag_bytes: the bytes of the agreement.
         bytes_to_owners: the bytes that this process sends to other owners in a step.
         bytes_to_holders: the bytes that this process sends back to other holders in a step.
+        row_bytes: the bytes that this process contributes to the sums of a step by rows. A ring all-reduce sends them
+            `2 (p − 1)/p` times.
     """
 
     processes: int
@@ -48,6 +53,7 @@ class ShardedPlacement:
     flag_bytes: int
     bytes_to_owners: int
     bytes_to_holders: int
+    row_bytes: int = 0
 
     @property
     def owners(self) -> dict[str, int]:
@@ -63,12 +69,15 @@ class ShardedPlacement:
     def __str__(self) -> str:
         local = sum(1 for each in self.ways if each.way is LOCAL)
         owned = [each for each in self.ways if each.way is OWNER]
+        by_rows = [each for each in self.ways if each.way is ROWS]
         total = sum(each.cost for each in owned)
         first = (
             f"sharded over {self.processes} processes: {local} parameters are stepped in their shards, {len(owned)} by "
             "owners"
         )
-        if not owned:
+        if by_rows:
+            first += f", {len(by_rows)} by rows after sums of {self.row_bytes / 1e6:.3g} MB"
+        if not owned and not by_rows:
             return f"{first}; a step sends {self.flag_bytes} bytes of flags"
         lines = [
             f"{first}; at most {max(self.loads.values()):.2g} of {total:.2g} multiplications of the owners a step and "
@@ -78,7 +87,8 @@ class ShardedPlacement:
         width = max(len(each.name) for each in self.ways)
         for each in self.ways:
             owner = "" if each.owner is None else f" {each.owner}, about {each.cost:.2g}"
-            lines.append(f"{each.name:<{width}}  {each.placements}  {each.way}{owner}")
+            costs = "" if each.comparison is None else f"; {each.comparison}"
+            lines.append(f"{each.name:<{width}}  {each.placements}  {each.way}{owner}{costs}")
         return "\n".join(lines)
 
 
@@ -89,6 +99,7 @@ def placement_of(
     *,
     processes: int,
     flag_bytes: int,
+    row_bytes: int = 0,
 ) -> ShardedPlacement:
     """The placement of these members."""
     ways: list[Way] = []
@@ -98,12 +109,15 @@ def placement_of(
         owner = None if each.owner is None else each.crew.ranks[each.owner]
         if owner is not None:
             loads[owner] += each.cost
+        elif each.way is ROWS and each.comparison is not None:
+            for rank in each.crew.ranks:
+                loads[rank] += each.comparison.rows.multiplications
         elif each.cost:
             whole = size_of(tuple((0, size) for size in each.layout.shape))
             for rank, box in zip(each.crew.ranks, each.layout.boxes, strict=True):
                 loads[rank] += each.cost * size_of(box) / max(whole, 1)
         placements = ", ".join(map(str, each.parameter.placements))
-        ways.append(Way(each.name, each.way, owner, each.cost, f"({placements})"))
+        ways.append(Way(each.name, each.way, owner, each.cost, f"({placements})", each.comparison))
     return ShardedPlacement(
         processes,
         tuple(ways),
@@ -111,4 +125,5 @@ def placement_of(
         flag_bytes,
         sum(each.numbers_to_owners * each.bytes_per_number for each in to_owners),
         sum(each.numbers_to_holders * each.bytes_per_number for each in to_holders),
+        row_bytes,
     )

@@ -1,4 +1,4 @@
-"""Steps of sharded weights: shards that step by themselves, and parameters that owners gather, step and send back."""
+"""Steps of sharded weights: shards that step by themselves, rows that step together, and parameters that owners gather."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.sharded import is_sharded
 from modular_manifolds.optim.bucket import bucket_key
 from modular_manifolds.optim.diagnosis import Diagnoses
+from modular_manifolds.optim.groups import is_fallback
 from modular_manifolds.optim.mailbox import error_of
 from modular_manifolds.optim.roster import Roster
 from modular_manifolds.optim.sharded.agreement import rate_error
 from modular_manifolds.optim.sharded.crew import Crews
 from modular_manifolds.optim.sharded.decision import Decider, Decision, Party
 from modular_manifolds.optim.sharded.gradients import shard_of_gradient
-from modular_manifolds.optim.sharded.members import LOCAL, OWNER, Member, members_in
+from modular_manifolds.optim.sharded.members import LOCAL, OWNER, ROWS, Member, members_in
 from modular_manifolds.optim.sharded.momentum import Shard, directions
 from modular_manifolds.optim.sharded.owners import Owners
 from modular_manifolds.optim.sharded.placement import ShardedPlacement, placement_of
 from modular_manifolds.optim.sharded.roll import Roll
+from modular_manifolds.optim.sharded.row_choice import Wish, with_rows
+from modular_manifolds.optim.sharded.rows import RowSteps, row_steps
 from modular_manifolds.optim.sharded.stand_ins import (
     LocalStandIn,
     local_groups,
@@ -47,9 +50,11 @@ class ShardedSteps:
         geometries: the geometry of every weight, by name.
         solver: the optimiser's argument.
         first_rate: the largest learning rate known at construction.
+        wish: whether tall matrices go by rows: `"rows"`, `"gather"`, or `"auto"` to compare the costs.
 
     Raises:
-        ArgumentError: a parameter has placements that are not known, or weights are on several devices.
+        ArgumentError: a parameter has placements that are not known, weights are on several devices, or the wish cannot be
+            fulfilled.
     """
 
     def __init__(
@@ -59,7 +64,9 @@ class ShardedSteps:
         *,
         solver: str | Solver,
         first_rate: float,
+        wish: Wish = "auto",
     ) -> None:
+        self._wish: Wish = wish
         self._geometries, self._solver, self._first_rate = geometries, solver, first_rate
         self._crews = Crews()
         self._has_unread_reports = False
@@ -71,6 +78,8 @@ class ShardedSteps:
         self._parameters = [each for group in groups for each in group["params"]]
         _check_devices(self._parameters)
         members = members_in(groups, self._geometries, self._crews, solver=self._solver)
+        members = with_rows(members, groups, self._wish, solver=self._solver)
+        self._travelling = _travelling(groups)
         self._members = {(each.group, each.place): each for each in members}
         everyone = self._crews.everyone()
         self._processes = everyone.processes
@@ -81,6 +90,11 @@ class ShardedSteps:
         self._owners = Owners([each for each in members if each.way is OWNER])
         self._here = self._new_roster(None)
         self._owned = self._new_roster(_alike_elsewhere(self._owners.members))
+        self._rows = row_steps(
+            [each for each in members if each.way is ROWS],
+            lambda: self._new_roster(None),
+            self._solver,
+        )
         self._decider = Decider(self._roll)
 
     def _new_roster(self, alike_elsewhere: Mapping[str, int] | None) -> Roster:
@@ -118,6 +132,8 @@ class ShardedSteps:
         self._first_rate = lr
         self._here.allow_rate(lr)
         self._owned.allow_rate(lr)
+        for each in self._rows:
+            each.roster.allow_rate(lr)
 
     def follow(self, groups: Sequence[Group], *, captured: bool, capturable: bool) -> bool:
         """Take the groups of this step; return whether parameters or the set of gradients have changed.
@@ -136,6 +152,7 @@ class ShardedSteps:
         same = len(parameters) == len(self._parameters) and all(
             a is b for a, b in zip(parameters, self._parameters, strict=True)
         )
+        same = same and self._travelling == _travelling(groups)
         if not same:
             self.rebuild(groups)
         before, self._stepped = self._stepped, self._roll.stepped(groups)
@@ -171,15 +188,19 @@ class ShardedSteps:
             owned_groups(groups, self._owners.stand_ins.values()),
             self._owners.states(),
         )
-        for each in (here, owned):
+        parties = [here, owned, *(each.party(groups) for each in self._rows)]
+        for each in parties:
             each.follow()
-        decision = self._decider.decide((here, owned), list(gradients.values()), self._stepped)
+        decision = self._decider.decide(parties, list(gradients.values()), self._stepped)
         if isinstance(decision, ArgumentError):
             return decision
         here.step(decision, diagnoses)
+        for each in self._rows:
+            self._step_rows(each, groups, state, gradients, decision, diagnoses)
         if self._owners.members:
-            shards = [self._owners.shards(each, state) for each in self._owners.members]
-            directions = self._directions(groups, gradients, shards, decision)
+            members = self._owners.members
+            shards = [self._owners.shards(each, state) for each in members]
+            directions = self._directions(members, groups, gradients, shards, decision)
             self._owners.gather(directions, shards)
             owned.step(decision, diagnoses)
             self._owners.scatter(shards)
@@ -190,17 +211,41 @@ class ShardedSteps:
                 each.post()
         return None
 
+    def _step_rows(
+        self,
+        rows: RowSteps,
+        groups: Sequence[Group],
+        state: States,
+        gradients: Mapping[str, Tensor | None],
+        decision: Decision,
+        diagnoses: Diagnoses,
+    ) -> None:
+        shards = [self._owners.shards(each, state) for each in rows.members]
+        directions = self._directions(rows.members, groups, gradients, shards, decision)
+        names = [each.name for each in rows.members]
+        entries = [self._roll.by_name[name] for name in names]
+        moving = [self._roll.units_of(each, decision.reached) for each in entries]
+        rows.step(
+            groups,
+            dict(zip(names, directions, strict=True)),
+            dict(zip(names, shards, strict=True)),
+            dict(zip(names, moving, strict=True)),
+            decision.ok,
+            diagnoses,
+        )
+
     def _directions(
         self,
+        members: Sequence[Member],
         groups: Sequence[Group],
         gradients: Mapping[str, Tensor | None],
         shards: Sequence[Mapping[str, Tensor]],
         decision: Decision,
     ) -> list[Tensor | None]:
-        """The solver's input for each shard of an owner: the gradient, if the owner keeps the momentum."""
+        """The solver's input for the shard of each member: the gradient, if an owner keeps the momentum."""
         found: dict[str, Tensor | None] = {}
         advanced: list[Shard] = []
-        for member, own in zip(self._owners.members, shards, strict=True):
+        for member, own in zip(members, shards, strict=True):
             gradient = gradients[member.name]
             if gradient is not None:
                 gradient = gradient.to(full_dtype(member.parameter))
@@ -218,7 +263,7 @@ class ShardedSteps:
             )
         for shard, each in zip(advanced, directions(advanced, groups, decision.ok), strict=True):
             found[shard.member.name] = each
-        return [found[each.name] for each in self._owners.members]
+        return [found[each.name] for each in members]
 
     def failures(
         self, groups: Sequence[Group], *, wait: bool | None = None
@@ -233,13 +278,14 @@ class ShardedSteps:
             each.read(wait=wait)
         if failed is None:
             return None
-        buckets = (*self._here.buckets, *self._owned.buckets)
+        rosters = (self._here, self._owned, *(each.roster for each in self._rows))
+        buckets = [bucket for each in rosters for bucket in each.buckets]
         is_rate = failed.rate_too_large and not failed.conflicts
         error = rate_error() if is_rate and not buckets else error_of([failed], buckets, groups)
         return error, failed.count
 
     def placement(self, groups: Sequence[Group]) -> ShardedPlacement:
-        """The way and the owner of each sharded parameter."""
+        """The way of each sharded parameter, its owner if it has one, and its cost."""
         del groups
         return placement_of(
             list(self._members.values()),
@@ -247,7 +293,13 @@ class ShardedSteps:
             self._owners.to_holders,
             processes=self._processes,
             flag_bytes=self._roll.agreement.bytes_per_step,
+            row_bytes=sum(each.bytes_per_step for each in self._rows),
         )
+
+
+def _travelling(groups: Sequence[Group]) -> list[bool]:
+    """For each group, whether its settings need the momentum at an owner, and so no rows."""
+    return [not is_fallback(each) and travels_with_momentum(each) for each in groups]
 
 
 def _check_devices(parameters: Sequence[Tensor]) -> None:
