@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import torch
 import torch.distributed as dist
 from sharding import LAYOUTS, Twin, full_state, full_weights, model_and_plan
 from torch import nn
