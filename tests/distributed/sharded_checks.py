@@ -6,12 +6,37 @@ from typing import Any, Final
 
 import torch.distributed as dist
 from sharding import LAYOUTS, Twin, full_state, full_weights, model_and_plan
+from sharded_rules import (
+    check_adapted,
+    check_missing,
+    check_named,
+    check_nonfinite,
+    check_parallelized,
+    check_resume,
+    check_rows,
+    check_settings,
+    check_stacks,
+    check_unused,
+)
 from torch import nn
 from trained import MODELS, STEPS, backward, counting
 
 import modular_manifolds as mm
 
-WORLDS: Final = {"alone": (1,), "layouts": (4,)}
+WORLDS: Final = {
+    "alone": (1,),
+    "trained": (2, 4),
+    "nonfinite": (2,),
+    "missing": (2,),
+    "resume": (2,),
+    "settings": (1, 2),
+    "rows": (1, 2),
+    "stacks": (1, 2),
+    "unused": (1, 2),
+    "named": (1, 2),
+    "parallelized": (1, 2),
+    "adapted": (1, 2),
+}
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
 
 HOW: Final[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}

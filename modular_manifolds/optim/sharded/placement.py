@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modular_manifolds.nn.boxes import size_of
 from modular_manifolds.optim.sharded.comparison import Comparison
 from modular_manifolds.optim.sharded.members import LOCAL, OWNER, ROWS, Member
 from modular_manifolds.optim.sharded.transport import Transport
@@ -113,9 +112,8 @@ def placement_of(
             for rank in each.crew.ranks:
                 loads[rank] += each.comparison.rows.multiplications
         elif each.cost:
-            whole = size_of(tuple((0, size) for size in each.layout.shape))
             for rank, box in zip(each.crew.ranks, each.layout.boxes, strict=True):
-                loads[rank] += each.cost * size_of(box) / max(whole, 1)
+                loads[rank] += each.cost_of(box)
         placements = ", ".join(map(str, each.parameter.placements))
         ways.append(Way(each.name, each.way, owner, each.cost, f"({placements})", each.comparison))
     return ShardedPlacement(

@@ -104,9 +104,6 @@ def with_rows(
         groups: the parameter groups.
         wish: the optimiser's `owner`: `"rows"` sends all that can by rows, `"gather"` none, and `"auto"` those that cost less.
         solver: the optimiser's argument.
-
-    Raises:
-        ArgumentError: the wish is `"rows"`, and no parameter can.
     """
     if wish == "gather":
         return list(members)
@@ -128,12 +125,15 @@ def with_rows(
             chosen[i] = replace(each, way=ROWS, owner=None, comparison=comparison)
         else:
             chosen[i] = replace(each, comparison=comparison)
-    if wish == "rows" and not any(each.way is ROWS for each in chosen):
-        raise ArgumentError(
-            "SteepestDescent(owner)",
-            "must be 'auto' or 'gather' if no weight can be stepped by rows",
-            "'rows'",
-            "A matrix can if it is split along its longer side only, its pair is Stiefel, Euclidean or SpectralBall with "
-            "Spectral or RMSOperator, and noise_damping and tangent_momentum are off.",
-        )
     return with_owners(chosen)
+
+
+def nothing_by_rows() -> ArgumentError:
+    """The error of the wish for rows if no parameter can be stepped by rows."""
+    return ArgumentError(
+        "SteepestDescent(owner)",
+        "must be 'auto' or 'gather' if no weight can be stepped by rows",
+        "'rows'",
+        "A matrix can if it is split along its longer side only, its pair is Stiefel, Euclidean or SpectralBall with "
+        "Spectral or RMSOperator, and noise_damping and tangent_momentum are off.",
+    )

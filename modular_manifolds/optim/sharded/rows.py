@@ -16,16 +16,21 @@ from modular_manifolds.optim import foreach
 from modular_manifolds.optim.bucket import Bucket
 from modular_manifolds.optim.diagnosis import Diagnoses
 from modular_manifolds.optim.roster import Roster
-from modular_manifolds.optim.sharded.decision import Party
+from modular_manifolds.optim.sharded.decision import Decision, Party
+from modular_manifolds.optim.sharded.inputs import solver_inputs
 from modular_manifolds.optim.sharded.members import Member
+from modular_manifolds.optim.sharded.roll import Roll
 from modular_manifolds.optim.sharded.row_choice import plan_by_rows
 from modular_manifolds.optim.sharded.stand_ins import groups_with
+from modular_manifolds.optim.sharded.state import shards_of
 from modular_manifolds.optim.state import full_precision_weight
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.row_sharded import RowPlan
 
 Group = Mapping[str, Any]
 Shards = Mapping[str, Tensor]
+"""The shard of a parameter, under `""`, and those of its state."""
+States = Mapping[Tensor, dict[str, Any]]
 
 BYTES_OF_SCALE: Final = 8
 """The largest entry of a matrix is summed in float64."""
@@ -70,37 +75,48 @@ class RowSteps:
     def step(
         self,
         groups: Sequence[Group],
-        directions: Mapping[str, Tensor | None],
-        shards: Mapping[str, Shards],
-        moving: Mapping[str, Tensor],
-        ok: Tensor | None,
+        state: States,
+        roll: Roll,
+        gradients: Mapping[str, Tensor | None],
+        decision: Decision,
         diagnoses: Diagnoses,
     ) -> None:
         """Step every weight with a gradient. Nothing is read on an accelerator.
 
         Args:
             groups: the parameter groups.
-            directions: the solver's input in the shard of each member, by name; None counts as zero.
-            shards: the shard of each member, under `""`, and those of its state.
-            moving: whether each member has a nonzero gradient on some process; false for all if the step is cancelled.
-            ok: whether the step is taken, on the device; None if it is.
+            state: the state of the parameters.
+            roll: all weights.
+            gradients: the shard of each gradient, by name.
+            decision: of the step.
             diagnoses: the outcomes.
         """
+        own = [
+            {**shards_of(state[each.parameter]), "": each.parameter.to_local()}
+            for each in self.members
+        ]
+        found = solver_inputs(roll, self.members, groups, gradients, own, decision)
+        names = [each.name for each in self.members]
+        shards, inputs = (dict(zip(names, each, strict=True)) for each in (own, found))
         for bucket in self.roster.buckets:
-            own = [shards[name] for name in bucket.names]
-            points = [full_precision_weight(each[""], each.get("master")) for each in own]
-            given = [directions[name] for name in bucket.names]
-            gradient = bucket.stack(
-                [
-                    torch.zeros_like(point) if each is None else each.to(point.dtype)
-                    for each, point in zip(given, points, strict=True)
-                ]
-            )
-            flags = torch.cat([moving[name].reshape(1) for name in bucket.names])
+            points = [_point(shards[name]) for name in bucket.names]
+            given = [inputs[name] for name in bucket.names]
+            gradient = [
+                torch.zeros_like(point) if each is None else each.to(point.dtype)
+                for each, point in zip(given, points, strict=True)
+            ]
+            entries = [roll.by_name[name] for name in bucket.names]
+            moving = torch.cat([roll.units_of(each, decision.reached) for each in entries])
             landed = self._landed(
-                bucket, groups[bucket.group], bucket.stack(points), gradient, flags, ok, diagnoses
+                bucket,
+                groups[bucket.group],
+                bucket.stack(points),
+                bucket.stack(gradient),
+                moving,
+                decision.ok,
+                diagnoses,
             )
-            _write_(own, bucket.unstack(landed))
+            _write_([shards[name] for name in bucket.names], bucket.unstack(landed))
 
     def _landed(
         self,
@@ -148,6 +164,10 @@ def row_steps(
         rows = tuple(stop - start for start, stop in (box[dim] for box in each.layout.boxes))
         alike.setdefault((each.crew.ranks, rows), []).append(each)
     return [RowSteps(own, new_roster(), solver) for own in alike.values()]
+
+
+def _point(shard: Shards) -> Tensor:
+    return full_precision_weight(shard[""], shard.get("master"))
 
 
 def _write_(shards: Sequence[Shards], points: Sequence[Tensor]) -> None:

@@ -19,15 +19,15 @@ from modular_manifolds.optim.mailbox import error_of
 from modular_manifolds.optim.roster import Roster
 from modular_manifolds.optim.sharded.agreement import rate_error
 from modular_manifolds.optim.sharded.crew import Crews
-from modular_manifolds.optim.sharded.decision import Decider, Decision, Party
+from modular_manifolds.optim.sharded.decision import Decider, Party
 from modular_manifolds.optim.sharded.gradients import shard_of_gradient
+from modular_manifolds.optim.sharded.inputs import solver_inputs
 from modular_manifolds.optim.sharded.members import LOCAL, OWNER, ROWS, Member, members_in
-from modular_manifolds.optim.sharded.momentum import Shard, directions
 from modular_manifolds.optim.sharded.owners import Owners
 from modular_manifolds.optim.sharded.placement import ShardedPlacement, placement_of
 from modular_manifolds.optim.sharded.roll import Roll
-from modular_manifolds.optim.sharded.row_choice import Wish, with_rows
-from modular_manifolds.optim.sharded.rows import RowSteps, row_steps
+from modular_manifolds.optim.sharded.row_choice import Wish, nothing_by_rows, with_rows
+from modular_manifolds.optim.sharded.rows import row_steps
 from modular_manifolds.optim.sharded.stand_ins import (
     LocalStandIn,
     local_groups,
@@ -35,7 +35,6 @@ from modular_manifolds.optim.sharded.stand_ins import (
     travels_with_momentum,
 )
 from modular_manifolds.optim.sharded.state import prepare_, shards_of
-from modular_manifolds.optim.weight import full_dtype
 from modular_manifolds.solvers.base import Solver
 
 Group = Mapping[str, Any]
@@ -72,6 +71,8 @@ class ShardedSteps:
         self._has_unread_reports = False
         self._stepped: tuple[bool, ...] = ()
         self.rebuild(groups)
+        if wish == "rows" and not self._rows:
+            raise nothing_by_rows()
 
     def rebuild(self, groups: Sequence[Group]) -> None:
         """Follow new groups."""
@@ -196,11 +197,11 @@ class ShardedSteps:
             return decision
         here.step(decision, diagnoses)
         for each in self._rows:
-            self._step_rows(each, groups, state, gradients, decision, diagnoses)
+            each.step(groups, state, self._roll, gradients, decision, diagnoses)
         if self._owners.members:
             members = self._owners.members
             shards = [self._owners.shards(each, state) for each in members]
-            directions = self._directions(members, groups, gradients, shards, decision)
+            directions = solver_inputs(self._roll, members, groups, gradients, shards, decision)
             self._owners.gather(directions, shards)
             owned.step(decision, diagnoses)
             self._owners.scatter(shards)
@@ -210,60 +211,6 @@ class ShardedSteps:
             for each in (*self._here.reports, *self._owned.reports):
                 each.post()
         return None
-
-    def _step_rows(
-        self,
-        rows: RowSteps,
-        groups: Sequence[Group],
-        state: States,
-        gradients: Mapping[str, Tensor | None],
-        decision: Decision,
-        diagnoses: Diagnoses,
-    ) -> None:
-        shards = [self._owners.shards(each, state) for each in rows.members]
-        directions = self._directions(rows.members, groups, gradients, shards, decision)
-        names = [each.name for each in rows.members]
-        entries = [self._roll.by_name[name] for name in names]
-        moving = [self._roll.units_of(each, decision.reached) for each in entries]
-        rows.step(
-            groups,
-            dict(zip(names, directions, strict=True)),
-            dict(zip(names, shards, strict=True)),
-            dict(zip(names, moving, strict=True)),
-            decision.ok,
-            diagnoses,
-        )
-
-    def _directions(
-        self,
-        members: Sequence[Member],
-        groups: Sequence[Group],
-        gradients: Mapping[str, Tensor | None],
-        shards: Sequence[Mapping[str, Tensor]],
-        decision: Decision,
-    ) -> list[Tensor | None]:
-        """The solver's input for the shard of each member: the gradient, if an owner keeps the momentum."""
-        found: dict[str, Tensor | None] = {}
-        advanced: list[Shard] = []
-        for member, own in zip(members, shards, strict=True):
-            gradient = gradients[member.name]
-            if gradient is not None:
-                gradient = gradient.to(full_dtype(member.parameter))
-            group = groups[member.group]
-            shares = [each.share_in(group) for each in member.weights]
-            if travels_with_momentum(group) or not any(shares):
-                found[member.name] = gradient
-                continue
-            entry = self._roll.by_name[member.name]
-            assert entry.units is not None
-            reached = self._roll.units_of(entry, decision.reached)
-            active = None if all(shares) else entry.units.spread(shares)
-            advanced.append(
-                Shard(member, gradient, own.get("momentum"), entry.units, reached, active)
-            )
-        for shard, each in zip(advanced, directions(advanced, groups, decision.ok), strict=True):
-            found[shard.member.name] = each
-        return [found[each.name] for each in members]
 
     def failures(
         self, groups: Sequence[Group], *, wait: bool | None = None
