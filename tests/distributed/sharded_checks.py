@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch.distributed as dist
-from sharding import LAYOUTS, Twin, full_state, full_weights, model_and_plan
+from sharding import LAYOUTS, Twin, full_weights, model_and_plan
+from dtensors import full_state
 from sharded_rules import (
     check_adapted,
     check_missing,
@@ -19,7 +20,8 @@ from sharded_rules import (
     check_unused,
 )
 from torch import nn
-from trained import MODELS, STEPS, backward, counting
+from trained import MODELS, STEPS, backward
+from counts import counting
 
 import modular_manifolds as mm
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from sharding import fsdp, full, full_state, full_weights, place, placed_like, world_mesh
+from sharding import fsdp, full_weights, place
+from dtensors import full, full_state, placed_like, world_mesh
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import (
@@ -16,7 +17,7 @@ from torch.distributed.tensor.parallel import (
     RowwiseParallel,
     parallelize_module,
 )
-from trained import way_of
+from counts import way_of
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -88,7 +89,11 @@ def check_settings() -> Any:
                     opt.step()
                     opt.check()
                     after = full_weights(net)
-                    moved = moved if step != 3 else [not torch.equal(before[n], after[n]) for n in after]
+                    moved = (
+                        moved
+                        if step != 3
+                        else [not torch.equal(before[n], after[n]) for n in after]
+                    )
             found[f"{name}, {way}"] = full_weights(net), full_state(opt), moved
     return found
 
@@ -109,7 +114,11 @@ def check_rows() -> Any:
                     for step in range(4):
                         give_gradients(model, step, half=[0] if step == 2 else [])
                         opt.step()
-                found[f"{norm}, {dim}, {way}"] = full_weights(model), full_state(opt), str(opt.placement)
+                found[f"{norm}, {dim}, {way}"] = (
+                    full_weights(model),
+                    full_state(opt),
+                    str(opt.placement),
+                )
     return found
 
 
@@ -125,7 +134,9 @@ def check_stacks() -> Any:
                 place(model, "weight", world_mesh(dist.get_world_size()), Shard(dim))
             split = mm.Split(experts=True, parts=2)
             group = {"params": model.named_parameters(), "manifold": mm.Euclidean()}
-            opt = mm.SteepestDescent([{**group, "norm": mm.Spectral(), "split": split}], 0.02, **HOW)
+            opt = mm.SteepestDescent(
+                [{**group, "norm": mm.Spectral(), "split": split}], 0.02, **HOW
+            )
             with way_of(way):
                 for step in range(4):
                     give_gradients(model, step, half=[0] if step == 2 else [])
@@ -161,7 +172,12 @@ def check_nonfinite() -> Any:
                 same = all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
                 give_gradients(net, 2)
                 opt.step()
-            found[f"{way}, {on_nonfinite}"] = messages_found["step"], same, opt.skipped, full_weights(net)
+            found[f"{way}, {on_nonfinite}"] = (
+                messages_found["step"],
+                same,
+                opt.skipped,
+                full_weights(net),
+            )
     return found
 
 
