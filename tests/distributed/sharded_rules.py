@@ -83,12 +83,16 @@ def check_settings() -> Any:
             with way_of(way):
                 for step in range(5):
                     before = full_weights(net)
-                    resting = [1] if step == 3 else []
-                    give_gradients(net, step, resting=resting, half=[2] if step == 3 else [])
+                    resting = [0] if step == 3 else []
+                    give_gradients(net, step, resting=resting, half=[3] if step == 3 else [])
                     opt.step()
                     opt.check()
                     after = full_weights(net)
-                    moved = moved if step != 3 else [not torch.equal(before[n], after[n]) for n in after]
+                    moved = (
+                        moved
+                        if step != 3
+                        else [not torch.equal(before[n], after[n]) for n in after]
+                    )
             found[f"{name}, {way}"] = full_weights(net), full_state(opt), moved
     return found
 
@@ -109,7 +113,11 @@ def check_rows() -> Any:
                     for step in range(4):
                         give_gradients(model, step, half=[0] if step == 2 else [])
                         opt.step()
-                found[f"{norm}, {dim}, {way}"] = full_weights(model), full_state(opt), str(opt.placement)
+                found[f"{norm}, {dim}, {way}"] = (
+                    full_weights(model),
+                    full_state(opt),
+                    str(opt.placement),
+                )
     return found
 
 
@@ -125,7 +133,9 @@ def check_stacks() -> Any:
                 place(model, "weight", world_mesh(dist.get_world_size()), Shard(dim))
             split = mm.Split(experts=True, parts=2)
             group = {"params": model.named_parameters(), "manifold": mm.Euclidean()}
-            opt = mm.SteepestDescent([{**group, "norm": mm.Spectral(), "split": split}], 0.02, **HOW)
+            opt = mm.SteepestDescent(
+                [{**group, "norm": mm.Spectral(), "split": split}], 0.02, **HOW
+            )
             with way_of(way):
                 for step in range(4):
                     give_gradients(model, step, half=[0] if step == 2 else [])
@@ -161,7 +171,12 @@ def check_nonfinite() -> Any:
                 same = all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
                 give_gradients(net, 2)
                 opt.step()
-            found[f"{way}, {on_nonfinite}"] = messages_found["step"], same, opt.skipped, full_weights(net)
+            found[f"{way}, {on_nonfinite}"] = (
+                messages_found["step"],
+                same,
+                opt.skipped,
+                full_weights(net),
+            )
     return found
 
 

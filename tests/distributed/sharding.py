@@ -102,6 +102,11 @@ def placed_like(parameter: Tensor, values: Tensor) -> Tensor:
     return distribute_tensor(values, mesh, placements, src_data_rank=None)
 
 
+def shard_of(tensor: Tensor) -> Tensor:
+    """The entries that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def full(tensor: Tensor) -> Tensor:
     whole = tensor.detach()
     return (whole.full_tensor() if isinstance(whole, DTensor) else whole).clone()
