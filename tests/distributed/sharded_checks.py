@@ -6,6 +6,16 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from sharded_rules import check_adapted as check_adapted
+from sharded_rules import check_missing as check_missing
+from sharded_rules import check_named as check_named
+from sharded_rules import check_nonfinite as check_nonfinite
+from sharded_rules import check_parallelized as check_parallelized
+from sharded_rules import check_resume as check_resume
+from sharded_rules import check_rows as check_rows
+from sharded_rules import check_settings as check_settings
+from sharded_rules import check_stacks as check_stacks
+from sharded_rules import check_unused as check_unused
 from sharding import (
     LAYOUTS,
     Twin,
