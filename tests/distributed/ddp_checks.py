@@ -6,16 +6,17 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from counts import counting, way_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from trained import (
     STEPS,
     backward,
+    counting,
     give_gradients,
     model_and_optimizer,
     state_of,
     train,
+    way_of,
     weights_of,
     wrapped_in_ddp,
 )

@@ -9,19 +9,18 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from counts import counting, way_of
-from dtensors import full, full_state, placed_like, world_mesh
+from sharding import full, full_state, placed_like, world_mesh
 from torch import Tensor, nn
 from torch.distributed.tensor import Shard, distribute_tensor
+from trained import counting, way_of
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.solvers import SkewSign
 
-WORLDS: Final = {"empty": (4,), "trained": (2,), "without_host_reads": (2,), "choice": (2,)}
 STEPS: Final = 20
 
-SHAPES: Final = {"tall": (41, 6), "twin": (41, 6), "wide": (5, 33), "square": (8, 8)}
+SHAPES: Final = {"tall": (41, 6), "twin": (41, 6), "wide": (5, 33), "square": (8, 8), "short": (5, 2)}
 PAIRS: Final[dict[str, tuple[mm.Manifold, mm.Norm]]] = {
     "stiefel": (mm.Stiefel(radius=1.5), mm.RMSOperator()),
     "muon": (mm.Euclidean(), mm.RMSOperator()),
@@ -106,7 +105,7 @@ def _both(
     }
 
 
-def check_trained() -> Any:
+def check_rows_trained() -> Any:
     found = {}
     for pair in PAIRS:
         solver = SkewSign(tolerance=1e-6) if pair == "stiefel" else "auto"
@@ -116,13 +115,12 @@ def check_trained() -> Any:
     return found
 
 
-def check_empty() -> Any:
+def check_rows_empty() -> Any:
     """Five rows of two columns on four processes: the last one has none."""
-    SHAPES["short"] = (5, 2)
     return _both("stiefel", steps=5, solver=SkewSign(tolerance=1e-6))
 
 
-def check_without_host_reads() -> Any:
+def check_rows_without_host_reads() -> Any:
     """The way of an accelerator, and a weight whose gradient is zero; then a gradient that is not finite."""
     rows = Trained("stiefel", sharded=True, dtype=torch.float32, owner="rows")
     start = full(rows.parameters["twin"])
@@ -151,7 +149,7 @@ def check_without_host_reads() -> Any:
     }
 
 
-def check_choice() -> Any:
+def check_rows_choice() -> Any:
     """Ways by name and by cost, and the refusals."""
     ways: dict[str, Any] = {}
     for owner in ("auto", "rows", "gather"):
@@ -161,7 +159,7 @@ def check_choice() -> Any:
         ways[owner] = {each.name: each.way for each in placement.ways}
     mesh = world_mesh(dist.get_world_size())
     very_tall = distribute_tensor(
-        mm.Stiefel().random((4096, 8)), mesh, [Shard(0)], src_data_rank=None
+        mm.Stiefel().random((2**17, 8)), mesh, [Shard(0)], src_data_rank=None
     )
     group = {
         "params": [("w", nn.Parameter(very_tall))],
@@ -169,6 +167,7 @@ def check_choice() -> Any:
         "norm": mm.Spectral(),
     }
     ways["very tall"] = mm.SteepestDescent([group], 0.1).placement
+    ways["printed"] = str(ways["very tall"])
     opt: Any = mm.SteepestDescent([group], 0.1, momentum=0.9, owner="rows")
     opt.param_groups[0]["tangent_momentum"] = True
     weight = opt.param_groups[0]["params"][0]

@@ -4,29 +4,46 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import torch
 import torch.distributed as dist
-from sharding import LAYOUTS, Twin, full_weights, model_and_plan
-from dtensors import full_state
-from sharded_rules import (
-    check_adapted,
-    check_missing,
-    check_named,
-    check_nonfinite,
-    check_parallelized,
-    check_resume,
-    check_rows,
-    check_settings,
-    check_stacks,
-    check_unused,
+from row_checks import check_rows_choice as check_rows_choice
+from row_checks import check_rows_empty as check_rows_empty
+from row_checks import check_rows_trained as check_rows_trained
+from row_checks import check_rows_without_host_reads as check_rows_without_host_reads
+from sharded_rules import check_adapted as check_adapted
+from sharded_rules import check_missing as check_missing
+from sharded_rules import check_named as check_named
+from sharded_rules import check_nonfinite as check_nonfinite
+from sharded_rules import check_parallelized as check_parallelized
+from sharded_rules import check_resume as check_resume
+from sharded_rules import check_rows as check_rows
+from sharded_rules import check_settings as check_settings
+from sharded_rules import check_stacks as check_stacks
+from sharded_rules import check_unused as check_unused
+from sharding import (
+    LAYOUTS,
+    Twin,
+    full,
+    full_state,
+    full_weights,
+    model_and_plan,
+    place,
+    shard_of,
+    world_mesh,
 )
-from torch import nn
-from trained import MODELS, STEPS, backward
-from counts import counting
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from trained import MODELS, STEPS, backward, counting
 
 import modular_manifolds as mm
+from modular_manifolds.nn.boxes import cut
+from modular_manifolds.optim.sharded.crew import Crews
+from modular_manifolds.optim.sharded.layout import layout_of
 
 WORLDS: Final = {
     "alone": (1,),
+    "layouts": (4,),
     "trained": (2, 4),
     "nonfinite": (2,),
     "missing": (2,),
@@ -38,6 +55,10 @@ WORLDS: Final = {
     "named": (1, 2),
     "parallelized": (1, 2),
     "adapted": (1, 2),
+    "rows_choice": (2,),
+    "rows_empty": (4,),
+    "rows_trained": (2,),
+    "rows_without_host_reads": (2,),
 }
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
 
@@ -71,11 +92,49 @@ def trained(name: str, layout: str | None, **options: Any) -> dict[str, Any]:
         "state": full_state(opt),
         "counts": counts,
         "placement": opt.placement,
+        "held": {name: shard_of(each).numel() for name, each in model.named_parameters()},
     }
 
 
 def check_alone() -> Any:
     return {name: trained(name, None) for name in MODELS}
+
+
+SHAPES: Final = ((7, 5), (8, 8), (3, 2), (2,), (1, 9), (5, 3, 2))
+
+
+def check_layouts() -> Any:
+    """The shard of this process by torch, and by the box of its layout, for every placement that is known."""
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    plane, line = world_mesh(2, 2), world_mesh(4)
+    for shape in SHAPES:
+        whole = torch.arange(float(torch.Size(shape).numel())).reshape(shape)
+        placements = [Replicate(), *(Shard(dim) for dim in range(len(shape)))]
+        for mesh, placed in [
+            *((line, [each]) for each in placements),
+            *((plane, [a, b]) for a in placements for b in placements),
+        ]:
+            pairs[f"{shape} {placed}"] = _both_shards(distribute_tensor(whole, mesh, placed), whole)
+        for dim in range(len(shape)):
+            # FSDP2 splits the shards of tensor parallelism, along the same dimension or another one.
+            module = nn.Module()
+            module.register_parameter("weight", nn.Parameter(whole.clone()))
+            mesh = world_mesh(2, 2, names=("dp", "tp"))
+            place(module, "weight", mesh["tp"], Shard(dim))
+            fully_shard(module, mesh=mesh["dp"])
+            weight = module.get_parameter("weight").detach()
+            assert torch.equal(full(weight), whole)
+            pairs[f"{shape} fsdp over {dim}"] = _both_shards(weight, whole)
+    return {name: both for name, both in pairs.items() if not torch.equal(*both)}, len(pairs)
+
+
+def _both_shards(tensor: Any, whole: Tensor) -> tuple[Tensor, Tensor]:
+    layout = layout_of(tensor, Crews().of(tensor.device_mesh), name="weight")
+    sources = [cut(whole, layout.boxes[rank]) for rank in layout.sources(owner=0)]
+    assert sum(each.numel() for each in sources) == whole.numel()
+    assert len({float(x) for each in sources for x in each.flatten()}) == whole.numel()
+    found, expected = shard_of(tensor), cut(whole, layout.own)
+    return (found, expected) if expected.numel() else (found.flatten(), expected.flatten())
 
 
 def check_trained() -> Any:

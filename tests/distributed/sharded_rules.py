@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from sharding import fsdp, full_weights, place
-from dtensors import full, full_state, placed_like, world_mesh
+from sharding import fsdp, full, full_state, full_weights, place, placed_like, world_mesh
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import (
@@ -17,7 +16,7 @@ from torch.distributed.tensor.parallel import (
     RowwiseParallel,
     parallelize_module,
 )
-from counts import way_of
+from trained import way_of
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -84,8 +83,8 @@ def check_settings() -> Any:
             with way_of(way):
                 for step in range(5):
                     before = full_weights(net)
-                    resting = [1] if step == 3 else []
-                    give_gradients(net, step, resting=resting, half=[2] if step == 3 else [])
+                    resting = [0] if step == 3 else []
+                    give_gradients(net, step, resting=resting, half=[3] if step == 3 else [])
                     opt.step()
                     opt.check()
                     after = full_weights(net)

@@ -8,14 +8,17 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from dtensors import full, placed_like, world_mesh
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from trained import MODELS, backward_of
 
 import modular_manifolds as mm
+
+
+def world_mesh(*shape: int, names: tuple[str, ...] | None = None) -> DeviceMesh:
+    return init_device_mesh("cpu", shape, mesh_dim_names=names)
 
 
 def fsdp(model: nn.Module) -> None:
@@ -91,5 +94,28 @@ class Twin:
             parameter.grad = None if gradient is None else placed_like(parameter, gradient)
 
 
+def placed_like(parameter: Tensor, values: Tensor) -> Tensor:
+    """A whole tensor, the same on every process, in the placements of a parameter."""
+    if not isinstance(parameter, DTensor):
+        return values
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return distribute_tensor(values, mesh, placements, src_data_rank=None)
+
+
+def shard_of(tensor: Tensor) -> Tensor:
+    """The entries that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def full(tensor: Tensor) -> Tensor:
+    whole = tensor.detach()
+    return (whole.full_tensor() if isinstance(whole, DTensor) else whole).clone()
+
+
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: full(each) for name, each in model.named_parameters()}
+
+
+def full_state(opt: torch.optim.Optimizer) -> dict[str, Tensor]:
+    held = opt.state_dict()["state"]
+    return {f"{key} {entry}": full(each) for key in held for entry, each in held[key].items()}

@@ -15,8 +15,8 @@ PAIRS = ["stiefel", "muon", "ball"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "rows"
-    start_once(Path(__file__).with_name("row_checks.py"), folder, 2, 4)
+    folder = (base if worker_id == "master" else base.parent) / "sharded"
+    start_once(Path(__file__).with_name("sharded_checks.py"), folder, 1, 2, 4)
     return folder
 
 
@@ -27,7 +27,7 @@ def distance(found: Any) -> float:
 
 
 def trained(folder: Path, name: str) -> list[Any]:
-    return [each[name] for each in results(folder, 2, "trained")]
+    return [each[name] for each in results(folder, 2, "rows_trained")]
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -68,8 +68,8 @@ def test_sums_are_the_same_bits_on_every_process(folder: Path, name: str) -> Non
 @pytest.mark.parametrize("name", [*PAIRS, "default", "bfloat16"])
 def test_bytes_are_those_of_the_formula_and_nothing_is_gathered(folder: Path, name: str) -> None:
     """Of each matrix C with one number more, E as a triangle in float64, `XᵀX` as a triangle, and the scale."""
-    triangle = {n: n * (n + 1) // 2 for n in (5, 6, 8)}
-    columns = (6, 6, 5, 8)
+    triangle = {n: n * (n + 1) // 2 for n in (2, 5, 6, 8)}
+    columns = (6, 6, 5, 8, 2)
     expected = {
         "stiefel": sum(4 * (n**2 + 1) + 8 * triangle[n] + 4 * triangle[n] + 8 for n in columns),
         "muon": sum(8 * triangle[n] + 8 for n in columns),
@@ -84,12 +84,12 @@ def test_bytes_are_those_of_the_formula_and_nothing_is_gathered(folder: Path, na
         assert {way.way for way in placement.ways} == {"rows"}
         assert placement.row_bytes == expected[name]
         assert dict(counts.sent) == {"allreduce_": placement.row_bytes + placement.flag_bytes}
-        # The flags; then a scale and three sums at most for each of three shapes.
-        assert counts.calls["allreduce_"] <= 1 + 3 * 4
+        # The flags; then a scale and three sums at most for each of four shapes.
+        assert counts.calls["allreduce_"] <= 1 + 4 * 4
 
 
 def test_a_process_may_have_no_rows(folder: Path) -> None:
-    ranks = results(folder, 4, "empty")
+    ranks = results(folder, 4, "rows_empty")
     assert distance(ranks[0]) <= 1e-5
     for each in ranks[1:]:
         assert each["digests"] == ranks[0]["digests"]
@@ -97,7 +97,7 @@ def test_a_process_may_have_no_rows(folder: Path) -> None:
 
 
 def test_the_way_of_an_accelerator_cancels_on_all(folder: Path) -> None:
-    for found in results(folder, 2, "without_host_reads"):
+    for found in results(folder, 2, "rows_without_host_reads"):
         assert torch.equal(found["before"]["twin"], found["start"])
         for name, each in found["before"].items():
             assert torch.equal(each, found["after"][name])
@@ -108,14 +108,14 @@ def test_the_way_of_an_accelerator_cancels_on_all(folder: Path) -> None:
 
 
 def test_the_way_is_chosen_by_name_or_by_cost(folder: Path) -> None:
-    for ways, errors in results(folder, 2, "choice"):
+    for ways, errors in results(folder, 2, "rows_choice"):
         assert set(ways["rows"].values()) == {"rows"}
         assert set(ways["gather"].values()) == {"owner"}
         assert ways["auto"]["square"] == "owner"
         (way,) = ways["very tall"].ways
         assert way.way == "rows"
         assert way.comparison.prefers_rows
-        assert "by rows" in str(ways["very tall"])
+        assert "1 by rows" in ways["printed"]
         assert ways["later"] == "owner"
         assert "must be 'auto', 'rows' or 'gather'" in errors[0]
         assert "for weights that are not sharded" in errors[1]

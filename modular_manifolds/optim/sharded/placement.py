@@ -66,9 +66,9 @@ class ShardedPlacement:
         return max(loads) * len(loads) / sum(loads) if any(loads) else 1.0
 
     def __str__(self) -> str:
-        local = sum(1 for each in self.ways if each.way is LOCAL)
-        owned = [each for each in self.ways if each.way is OWNER]
-        by_rows = [each for each in self.ways if each.way is ROWS]
+        local = sum(1 for each in self.ways if each.way == LOCAL)
+        owned = [each for each in self.ways if each.way == OWNER]
+        by_rows = [each for each in self.ways if each.way == ROWS]
         total = sum(each.cost for each in owned)
         first = (
             f"sharded over {self.processes} processes: {local} parameters are stepped in their shards, {len(owned)} by "
@@ -108,7 +108,7 @@ def placement_of(
         owner = None if each.owner is None else each.crew.ranks[each.owner]
         if owner is not None:
             loads[owner] += each.cost
-        elif each.way is ROWS and each.comparison is not None:
+        elif each.way == ROWS and each.comparison is not None:
             for rank in each.crew.ranks:
                 loads[rank] += each.comparison.rows.multiplications
         elif each.cost:

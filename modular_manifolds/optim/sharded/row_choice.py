@@ -17,6 +17,9 @@ from modular_manifolds.solvers.row_sharded import RowPlan, row_plan
 
 Wish = Literal["auto", "rows", "gather"]
 
+AUTO_MIN_NUMBERS: Final = 2**20
+"""The fewest numbers of a matrix for which costs are compared. In smaller ones the delay of four sums decides."""
+
 
 class Work(NamedTuple):
     """The multiplications of a step; those in float64 count twice.
@@ -121,7 +124,8 @@ def with_rows(
         total = totals[each.crew.ranks]
         share = each.cost / total if total else 0.0
         comparison = compare(each.weights[0], plan, each.crew.processes, share)
-        if wish == "rows" or comparison.prefers_rows:
+        is_large = each.parameter.numel() >= AUTO_MIN_NUMBERS
+        if wish == "rows" or (is_large and comparison.prefers_rows):
             chosen[i] = replace(each, way=ROWS, owner=None, comparison=comparison)
         else:
             chosen[i] = replace(each, comparison=comparison)
