@@ -20,7 +20,13 @@ from modular_manifolds.solvers import SkewSign
 
 STEPS: Final = 20
 
-SHAPES: Final = {"tall": (41, 6), "twin": (41, 6), "wide": (5, 33), "square": (8, 8), "short": (5, 2)}
+SHAPES: Final = {
+    "tall": (41, 6),
+    "twin": (41, 6),
+    "wide": (5, 33),
+    "square": (8, 8),
+    "short": (5, 2),
+}
 PAIRS: Final[dict[str, tuple[mm.Manifold, mm.Norm]]] = {
     "stiefel": (mm.Stiefel(radius=1.5), mm.RMSOperator()),
     "muon": (mm.Euclidean(), mm.RMSOperator()),

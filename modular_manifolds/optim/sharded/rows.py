@@ -97,7 +97,7 @@ class RowSteps:
         ]
         found = solver_inputs(roll, self.members, groups, gradients, own, decision)
         names = [each.name for each in self.members]
-        shards, inputs = (dict(zip(names, each, strict=True)) for each in (own, found))
+        shards, inputs = dict(zip(names, own, strict=True)), dict(zip(names, found, strict=True))
         for bucket in self.roster.buckets:
             points = [_point(shards[name]) for name in bucket.names]
             given = [inputs[name] for name in bucket.names]
