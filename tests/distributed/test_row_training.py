@@ -67,7 +67,7 @@ def test_sums_are_the_same_bits_on_every_process(folder: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", [*PAIRS, "default", "bfloat16"])
 def test_bytes_are_those_of_the_formula_and_nothing_is_gathered(folder: Path, name: str) -> None:
-    """Of each matrix C with one number more, E as a triangle in float64, `XᵀX` as a triangle, and the scale."""
+    """Each matrix sends C with one number more, E as a triangle in float64, `XᵀX` as a triangle, and the scale."""
     triangle = {n: n * (n + 1) // 2 for n in (2, 5, 6, 8)}
     columns = (6, 6, 5, 8, 2)
     expected = {

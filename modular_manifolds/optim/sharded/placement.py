@@ -78,10 +78,12 @@ class ShardedPlacement:
             first += f", {len(by_rows)} by rows after sums of {self.row_bytes / 1e6:.3g} MB"
         if not owned and not by_rows:
             return f"{first}; a step sends {self.flag_bytes} bytes of flags"
+        # Rows and shards add to the loads, so only owners alone make up a total.
+        of_total = "" if by_rows else f" of {total:.2g} multiplications of the owners"
         lines = [
-            f"{first}; at most {max(self.loads.values()):.2g} of {total:.2g} multiplications of the owners a step and "
-            f"process, {self.imbalance:.2f} times the mean; this process sends {self.bytes_to_owners / 1e6:.3g} MB to "
-            f"owners, {self.bytes_to_holders / 1e6:.3g} MB back, and {self.flag_bytes} bytes of flags a step"
+            f"{first}; at most {max(self.loads.values()):.2g}{of_total or ' multiplications'} a step and process, "
+            f"{self.imbalance:.2f} times the mean; this process sends {self.bytes_to_owners / 1e6:.3g} MB to owners, "
+            f"{self.bytes_to_holders / 1e6:.3g} MB back, and {self.flag_bytes} bytes of flags a step"
         ]
         width = max(len(each.name) for each in self.ways)
         for each in self.ways:
