@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from torch import Tensor
@@ -80,7 +80,8 @@ class ShardedSteps:
         }
         self._owners = Owners([each for each in members if each.way is OWNER])
         self._here = self._new_roster(None)
-        self._owned = self._new_roster(_alike_elsewhere(self._owners.members))
+        self._alike = _alike_elsewhere(self._owners.members, set(self._roll.names))
+        self._owned = self._new_roster(self._alike)
         self._decider = Decider(self._roll)
 
     def _new_roster(self, alike_elsewhere: Mapping[str, int] | None) -> Roster:
@@ -139,7 +140,14 @@ class ShardedSteps:
         if not same:
             self.rebuild(groups)
         before, self._stepped = self._stepped, self._roll.stepped(groups)
-        return not same or before != self._stepped
+        if same and before == self._stepped:
+            return False
+        names = {name for name, each in zip(self._roll.names, self._stepped, strict=True) if each}
+        alike = _alike_elsewhere(self._owners.members, names)
+        if alike != self._alike:
+            self._alike = alike
+            self._owned = self._new_roster(alike)
+        return True
 
     def step(
         self, groups: Sequence[Group], state: States, diagnoses: Diagnoses, *, captured: bool
@@ -261,16 +269,17 @@ def _check_devices(parameters: Sequence[Tensor]) -> None:
         )
 
 
-def _alike_elsewhere(members: Sequence[Member]) -> dict[str, int]:
-    """For each weight that this process owns, the number of weights alike that others own.
+def _alike_elsewhere(members: Sequence[Member], stepped: Set[str]) -> dict[str, int]:
+    """For each weight that this process owns, the number of stepped weights alike that others own.
 
     Plans depend on the number of weights alike, so they are those of one process.
     """
-    owned: Counter[Any] = Counter()
     others: Counter[Any] = Counter()
     for member in members:
-        count = owned if member.is_owned else others
-        count.update((member.crew.ranks, bucket_key(each)) for each in member.weights)
+        if member.is_owned:
+            continue
+        alike = (bucket_key(each) for each in member.weights if each.name in stepped)
+        others.update((member.crew.ranks, key) for key in alike)
     return {
         each.name: others[member.crew.ranks, bucket_key(each)]
         for member in members
