@@ -139,6 +139,15 @@ def instances(kind: type[mm.Manifold]) -> list[mm.Manifold]:
 SOLVERS: list[SolverCase] = list(solver_cases())
 
 
+def is_usual(case: SolverCase) -> bool:
+    """Whether a plain run tries the case in slow tests too: one radius, one of the two spectral norms, no baseline of many rounds."""
+    return (
+        case.manifold == instances(type(case.manifold))[0]
+        and not isinstance(case.norm, mm.RMSOperator)
+        and not isinstance(case.solver, DualAscent | LyapunovProducts)
+    )
+
+
 @dataclass(frozen=True)
 class ModuleCase:
     """A module that takes vectors, or tuples of vectors of given sizes.

@@ -36,12 +36,12 @@ def take_step(
 
     Args:
         geometry: manifold and norm of the weights.
-        point: shape (*batch, m, n) or (n,).
-        gradient: shape (*batch, m, n) or (n,).
+        point: W, shape (*batch, m, n) or (n,).
+        gradient: the gradient at W, same shape.
         length: the length of the step in the norm, shape (*batch), or a number for one weight; or one for each unit, in
             a shape that broadcasts over the point.
-        solver: as in `steepest`.
-        dual: as in `steepest`.
+        solver: the name of a solver, a `Solver`, or `"auto"`.
+        dual: the dual variable that an iterative solver starts from; zero by default.
     """
     solution = steepest(geometry.manifold, geometry.norm, point, gradient, solver=solver, dual=dual)
     longest_step = length if isinstance(length, float) else None
@@ -60,12 +60,13 @@ def take_planned_step(
     """`take_step` by an existing plan for this shape, dtype and device.
 
     Args:
-        geometry: as in `take_step`.
-        length: as in `take_step`.
-        dual: as in `take_step`.
-        point: shape (*batch, m, n), in at least float32, of one dtype.
-        gradient: shape (*batch, m, n), in at least float32, of one dtype.
+        geometry: manifold and norm of the weights.
+        plan: the plan of their solver.
+        point: W, shape (*batch, m, n), in at least float32.
+        gradient: the gradient at W, of the same shape and dtype.
+        length: the length of the step in the norm, as in `take_step`.
         longest_step: a bound on all lengths; None if there is none.
+        dual: the dual variable that the plan starts from.
     """
     solution = carry_out(plan, point, gradient, dual)
     return _step_along(geometry, point, solution, length, longest_step)

@@ -146,8 +146,8 @@ class RunSpec(Document, Spec):
         writes down.
 
         Args:
-            in_features: the sizes of the data; those of the named data set by default.
-            classes: the sizes of the data; those of the named data set by default.
+            in_features: the number of features of the data; that of the named data set by default.
+            classes: the number of its classes; that of the named data set by default.
 
         Raises:
             ArgumentError: the network cannot be built.

@@ -36,10 +36,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     Args:
         net: the network.
-        lr: as `torch.optim.Muon`'s.
-        momentum: as `torch.optim.Muon`'s.
-        nesterov: as `torch.optim.Muon`'s.
-        weight_decay: as `torch.optim.Muon`'s.
+        lr: the learning rate of Muon and AdamW.
+        momentum: μ of Muon's momentum.
+        nesterov: whether Muon's direction looks one step ahead.
+        weight_decay: λ of `W ← (1 − lr · λ) W`, for Muon and AdamW.
 
     Source: J. Liu et al., "Muon is scalable for LLM training" (2025), section 2.2.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from long_tests import mostly_long
 from torch import Tensor
 from torch.func import functional_call, jvp
 from torch.nn import functional
@@ -27,7 +28,7 @@ def text(length: int, seed: int) -> Tensor:
     return torch.cat(tokens, dim=1)
 
 
-@pytest.mark.parametrize("lr", [0.25, 1.0])
+@pytest.mark.parametrize("lr", mostly_long([0.25, 1.0], usual=lambda lr: lr == 1.0))
 @pytest.mark.parametrize("hidden", [mm.Stiefel(), mm.SpectralBall()], ids=str)
 def test_a_step_moves_the_outputs_by_its_rate_at_most(hidden: mm.Manifold, lr: float) -> None:
     torch.manual_seed(0)

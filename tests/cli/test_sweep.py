@@ -156,6 +156,7 @@ class TestSweep:
         assert seen == [2.0**-0.5] * 2
         assert [each.point.notch for each in results] == [-1, 0, 1, 2] * 2
 
+    @pytest.mark.long
     def test_another_process_finds_the_same(self, whole: Path, tmp_path: Path) -> None:
         run = mm.RunSpec.from_file(whole / "run.yaml")
         kept = Results(tmp_path / "s")

@@ -18,6 +18,7 @@ LONG = (*POLAR_EXPRESS, *POLAR_EXPRESS[-1:] * 3)
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (2, 4, 4)], ids=str)
+@pytest.mark.long
 def test_msign_passes_torchs_own_check(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, requires_grad=True)
     torch.library.opcheck(operators.msign, (x, FLAT, "fp32"))

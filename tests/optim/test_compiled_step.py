@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from long_tests import mostly_long
 from torch._dynamo.utils import counters
-from weights import EVERY_PAIR, Weight, give_gradient
+from weights import EVERY_PAIR_MOSTLY_LONG, Weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.errors import NonFiniteError
@@ -74,7 +75,7 @@ def check_compiled(
     return opt
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 def test_every_pair_is_one_graph_that_stays(
     manifold: type[mm.Manifold], norm: type[mm.Norm]
 ) -> None:
@@ -83,7 +84,12 @@ def test_every_pair_is_one_graph_that_stays(
 
 
 @pytest.mark.parametrize(
-    ("manifold", "norm"), [(mm.Euclidean, mm.RowRMS), (mm.Stiefel, mm.Spectral)]
+    ("manifold", "norm"),
+    mostly_long(
+        [(mm.Euclidean, mm.RowRMS), (mm.Stiefel, mm.Spectral)],
+        usual=lambda pair: pair[0] is mm.Stiefel,
+        several=True,
+    ),
 )
 def test_the_default_compiler_leads_to_the_same_weights(
     manifold: type[mm.Manifold], norm: type[mm.Norm]
@@ -91,6 +97,7 @@ def test_the_default_compiler_leads_to_the_same_weights(
     check_compiled(network(manifold(), norm()), backend="inductor", **HOW)
 
 
+@pytest.mark.long
 def test_every_setting_compiles() -> None:
     rows = network(mm.Euclidean(), mm.RowRMS())
     check_compiled(rows, backend="eager", **HOW, noise_damping=True, weight_decay=0.1)

@@ -72,6 +72,7 @@ except mm.errors.BackendError as error:
 """
 
 
+@pytest.mark.long
 def test_without_triton_the_package_steps_and_says_why_there_are_no_kernels() -> None:
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT_TRITON],

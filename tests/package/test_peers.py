@@ -134,6 +134,7 @@ def modules() -> list[tuple[str, ast.Module]]:
     ]
 
 
+@pytest.mark.long
 def test_a_call_that_needs_a_gpu() -> None:
     """No `.cuda()`, and no device by its name but where the kernels' door, a run and a captured graph say what they lack."""
     found = []
