@@ -148,7 +148,7 @@ def test_two_processes_do_not_work_in_one_folder(
     elsewhere: Path, short: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(short, elsewhere / "run")
-    with RunDirectory(elsewhere / "run").held("--out"):
+    with RunDirectory(elsewhere / "run").lock("--out"):
         assert main(["train", "--resume", "run"]) == 2
     assert (
         "--resume must be a folder in which no other process works, got run."
@@ -156,7 +156,7 @@ def test_two_processes_do_not_work_in_one_folder(
     )
     sweep = ["sweep", "--set", "steps=1", "--lr", "2^-1..2^-1", "-o", "s"]
     assert main(sweep) == 0
-    with Results(elsewhere / "s").held():
+    with Results(elsewhere / "s").lock():
         assert main(sweep) == 2
     assert "--out must be a folder in which no other process works" in capsys.readouterr().err
     assert main(["train", "--resume", "run"]) == 0

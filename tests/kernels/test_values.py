@@ -24,6 +24,7 @@ ROOMS: list[tuple[tuple[int, ...], Precision]] = [
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant(machine: Machine, variant: str) -> None:
+    """Each variant compares the kernel with its specification in float64: the assertions stand in `kernel_cases`."""
     VARIANTS[variant](machine)
 
 
