@@ -57,8 +57,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(left_out)]
         config.hook.pytest_deselected(items=left_out)
     config.stash[LEFT_OUT] = len(left_out)
-    if hasattr(config, "workeroutput"):
-        config.workeroutput["left_out"] = len(left_out)
+    # A worker of pytest-xdist sends this to the process that prints.
+    getattr(config, "workeroutput", {})["left_out"] = len(left_out)
 
 
 def is_long(item: pytest.Item) -> bool:

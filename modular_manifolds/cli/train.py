@@ -186,7 +186,7 @@ def _show_results(console: Console, trainer: Trainer) -> None:
         console, "Guarantees: every weight", found.conditioning.header(), found.conditioning.cells()
     )
     bounds = found.lipschitz
-    console.print(f"declared Lipschitz bound  {found.declared}")
+    console.print(f"declared Lipschitz bound  {found.declared_text}")
     console.print(f"certified from weights    {bounds.certified:.4g}")
     console.print(f"largest slope found       {bounds.empirical:.6g}")
     rows = [row for row in trainer.directory.read_metrics() if "test_accuracy" in row]
