@@ -60,7 +60,7 @@ NETWORKS = {f.__name__: f for f in (mlp, rms_mlp, residual, branches, spheres)}
 def digits() -> tuple[Tensor, Tensor]:
     path = files("modular_manifolds.training") / "assets" / "digits.npz"
     with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-        images = torch.from_numpy(data["images"].reshape(-1, 64).astype(np.float64))
+        images = torch.from_numpy(data["images"].reshape(-1, 64).astype(np.float64, order="C"))
         return images / 16.0, torch.from_numpy(data["labels"].astype(np.int64))
 
 
