@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from modular_manifolds_bench.baselines import ADMM, BASELINES, DualAscent, LyapunovProducts
+from modular_manifolds_bench.baselines import (
+    ADMM,
+    BASELINES,
+    DualAscent,
+    Lyapunov,
+    LyapunovProducts,
+)
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ShapeError
@@ -144,7 +150,7 @@ def is_usual(case: SolverCase) -> bool:
     return (
         case.manifold == instances(type(case.manifold))[0]
         and not isinstance(case.norm, mm.RMSOperator)
-        and not isinstance(case.solver, DualAscent | LyapunovProducts)
+        and not isinstance(case.solver, ADMM | DualAscent | Lyapunov | LyapunovProducts)
     )
 
 

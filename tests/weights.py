@@ -21,7 +21,6 @@ EVERY_PAIR = pytest.mark.parametrize(
 """A test with every pair."""
 
 USUAL_PAIRS = {
-    (mm.Euclidean, mm.Max),
     (mm.Euclidean, mm.RMSOperator),
     (mm.Sphere, mm.Frobenius),
     (mm.Oblique, mm.RowRMS),

@@ -29,7 +29,7 @@ def text(length: int, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("lr", mostly_long([0.25, 1.0], usual=lambda lr: lr == 1.0))
-@pytest.mark.parametrize("hidden", [mm.Stiefel(), mm.SpectralBall()], ids=str)
+@pytest.mark.parametrize("hidden", mostly_long([mm.Stiefel(), mm.SpectralBall()], usual=2), ids=str)
 def test_a_step_moves_the_outputs_by_its_rate_at_most(hidden: mm.Manifold, lr: float) -> None:
     torch.manual_seed(0)
     net = PlainGPT()

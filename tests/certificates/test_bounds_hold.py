@@ -159,6 +159,7 @@ def test_no_pair_beats_the_certified_bound(seed: int) -> None:
     assert 2 * float(off.amax()) <= report.rounding
 
 
+@pytest.mark.long
 def test_every_kind_of_module_is_among_the_networks() -> None:
     labels: set[str] = set()
     merged = 0

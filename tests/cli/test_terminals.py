@@ -36,6 +36,7 @@ def test_a_row_of_a_table_is_one_line_on_a_narrow_terminal(
     assert rows[0].rstrip().endswith("0.03333")
 
 
+@pytest.mark.long
 def test_the_locale_of_the_terminal_stops_no_command(elsewhere: Path) -> None:
     """A process of its own, whose streams and files are in ASCII unless the code says otherwise."""
     code = (

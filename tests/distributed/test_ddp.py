@@ -25,7 +25,8 @@ def folder(
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "ddp"
     ours = [each for each in request.session.items if each.path == request.path]
-    compared = {each.callspec.params.get("world", 2) for each in ours if hasattr(each, "callspec")}
+    parameters = [each.callspec.params for each in ours if hasattr(each, "callspec")]  # pyright: ignore[reportAttributeAccessIssue]
+    compared = {each.get("world", 2) for each in parameters}
     start_once(Path(__file__).with_name("ddp_checks.py"), folder, 1, *sorted({2, *compared}))
     return folder
 

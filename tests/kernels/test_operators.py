@@ -69,6 +69,7 @@ def test_the_derivative_has_no_scale_and_no_nan() -> None:
     assert bool(polar_gradient(low, naive.msign(low, POLAR_EXPRESS), g).isfinite().all())
 
 
+@pytest.mark.long
 def test_compiled_without_a_graph_break() -> None:
     """Forward and backward, and the step with its retraction."""
 

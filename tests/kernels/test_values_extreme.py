@@ -86,6 +86,7 @@ def test_small_singular_values_do_no_harm(
     assert precision == "bf16" or error(found, polar(x)) <= 1e-3
 
 
+@pytest.mark.long
 def test_launches_of_small_batches(machine: Machine, launched: list[str]) -> None:
     """One for a matrix sign of a stack of heads, one for a retraction with correction and residual, one for
     the pre-step; and none for a norm when the pre-step has found it."""

@@ -54,7 +54,9 @@ MODULES = {
     "name",
     mostly_long(
         MODULES,
-        usual=lambda name: name not in ("sharp attention", "typical attention", "grouped layer"),
+        usual=lambda name: (
+            name not in ("sharp attention", "typical attention", "layer", "grouped layer")
+        ),
     ),
 )
 def test_the_laws_hold(name: str) -> None:

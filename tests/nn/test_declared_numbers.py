@@ -21,7 +21,7 @@ from modular_manifolds.testing import Sample, check_module
 from modular_manifolds.testing.measure import vector_norm
 
 
-@pytest.mark.parametrize("kind", BONDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", mostly_long(BONDS, usual=2), ids=lambda kind: kind.__name__)
 def test_bonds_keep_the_laws(kind: type[mm.Bond]) -> None:
     assert kind().sensitivity == 1.0
     # Five features are tried with every bond of tests/cases.py.

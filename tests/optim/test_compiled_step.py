@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from long_tests import mostly_long
 from torch._dynamo.utils import counters
 from weights import EVERY_PAIR_MOSTLY_LONG, Weight, give_gradient
 
@@ -83,13 +82,9 @@ def test_every_pair_is_one_graph_that_stays(
     check_compiled(network(manifold(), norm()), backend="eager", **HOW)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("manifold", "norm"),
-    mostly_long(
-        [(mm.Euclidean, mm.RowRMS), (mm.Stiefel, mm.Spectral)],
-        usual=lambda pair: pair[0] is mm.Stiefel,
-        several=True,
-    ),
+    ("manifold", "norm"), [(mm.Euclidean, mm.RowRMS), (mm.Stiefel, mm.Spectral)]
 )
 def test_the_default_compiler_leads_to_the_same_weights(
     manifold: type[mm.Manifold], norm: type[mm.Norm]
