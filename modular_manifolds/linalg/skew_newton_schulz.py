@@ -192,8 +192,8 @@ class SkewGap:
     `Σ ((1 + δ)² − p²) ≤ k (1 + δ)² − ‖Ω‖_F²` for Γ of rank k. So `‖Γ‖_nuc ≤ (<Γ, Ω> + lost)/(1 − ε)`.
 
     Args:
-        share: μ and c.
-        each: μ and c.
+        share: μ.
+        each: c.
         deviation: δ.
         turned: the share of the descent that rounding may cost by turning singular vectors.
         squares: the largest `‖Ω‖_F²`, of singular values that all came to 1.
