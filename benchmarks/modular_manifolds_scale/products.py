@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+import torch
+
+from modular_manifolds.linalg.matrix_sign import BF16_ACCURACY_SHARE
 from modular_manifolds.linalg.matrix_sign import BF16_MIN_COLUMNS as SIGN_MIN_COLUMNS
+from modular_manifolds.linalg.newton_schulz import schedule
+from modular_manifolds.norms.spectral import MSIGN_FLOOR, msign_accuracy
+from modular_manifolds.solvers.skew_plan import promised
 from modular_manifolds.solvers.skew_sign import BF16_MIN_COLUMNS as SKEW_MIN_COLUMNS
+from modular_manifolds.solvers.skew_sign import TOLERANCE_TO_FLOOR, SkewSign
 from modular_manifolds_scale.machine import Machine, Precision, Seconds
 
-SKEW_POLYNOMIALS: Final[dict[Precision, int]] = {"bfloat16": 6, "float32": 5}
-"""The polynomials of manifold Muon at its usual tolerance."""
-SIGN_POLYNOMIALS: Final = 5
-"""The polynomials of a matrix sign at the accuracy of the spectral norms."""
 NEWTON_SCHULZ_STEPS: Final = 5
 """The steps of `torch.optim.Muon`."""
 ITEM: Final[dict[Precision, int]] = {"bfloat16": 2, "float32": 4}
@@ -70,7 +74,7 @@ def skew_sign(m: int, n: int, *, reduced: bool = False) -> list[Product]:
     whole = m <= 2 * n and not reduced
     k = m if whole else 2 * n
     sign: Precision = "bfloat16" if k >= SKEW_MIN_COLUMNS else "float32"
-    polynomials = Product((k, k, k), sign, 3 * SKEW_POLYNOMIALS[sign])
+    polynomials = Product((k, k, k), sign, 3 * skew_polynomials(sign))
     retraction = [
         *_gram_and_product(m, n, "float32"),
         Product((n, n, n), "float32", 1),
@@ -96,7 +100,7 @@ def skew_sign(m: int, n: int, *, reduced: bool = False) -> list[Product]:
 def matrix_sign(m: int, n: int) -> list[Product]:
     """Steepest descent in a spectral norm without a manifold, for m ≥ n."""
     precision: Precision = "bfloat16" if n >= SIGN_MIN_COLUMNS else "float32"
-    return _iterated(m, n, precision, SIGN_POLYNOMIALS)
+    return _iterated(m, n, precision, sign_polynomials(n, precision))
 
 
 def newton_schulz(m: int, n: int) -> list[Product]:
@@ -126,6 +130,24 @@ def products_of(solver: str, shape: tuple[int, ...], *, reduced: bool = False) -
 def stacked(products: Iterable[Product], depth: int) -> list[Product]:
     """The same products for each of `depth` matrices."""
     return [replace(each, count=each.count * depth) for each in products]
+
+
+@functools.cache
+def skew_polynomials(precision: Precision) -> int:
+    """The number of polynomials of manifold Muon at its usual tolerance."""
+    solver = SkewSign()
+    half = precision == "bfloat16"
+    promise = promised(solver.tolerance, torch.float32, half=half)
+    floor = max(promise.wanted / TOLERANCE_TO_FLOOR, promise.lowest)
+    return len(schedule(promise.accuracy, floor, half=half))
+
+
+@functools.cache
+def sign_polynomials(columns: int, precision: Precision) -> int:
+    """The number of polynomials of a matrix sign at the accuracy of the spectral norms."""
+    half = precision == "bfloat16"
+    accuracy = msign_accuracy((columns, columns)) * (BF16_ACCURACY_SHARE if half else 1)
+    return len(schedule(accuracy, MSIGN_FLOOR / columns**0.25, half=half))
 
 
 def _iterated(m: int, n: int, precision: Precision, polynomials: int) -> list[Product]:
