@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Final
 
 from modular_manifolds_scale.loads import solver_of
 from modular_manifolds_scale.machine import MACHINES, Machine
 from modular_manifolds_scale.models import MODELS, Model, build_model
 from modular_manifolds_scale.products import products_of
-from modular_manifolds_scale.ways import WAYS, Step
+from modular_manifolds_scale.ways import WAYS, Step, fsdp_owner
 
 TOKENS: Final = 16_384
 """The tokens a rank of the tables on the page."""
@@ -111,7 +111,7 @@ def multiplied() -> Iterator[str]:
     """A row a shape: the products counted for it, in units of m n², beside the constant of the placement."""
     from modular_manifolds.optim.placement import PRODUCTS
 
-    yield "| weight | solver | in bfloat16 | in float32 | cut by rows: on each rank anew | `PRODUCTS` |"
+    yield "| weight | solver | in bfloat16 | in float32 | cut by rows: repeated | `PRODUCTS` |"
     yield "|---|---|---|---|---|---|"
     seen: set[tuple[int, ...]] = set()
     for name in MODELS:
@@ -135,6 +135,35 @@ def multiplied() -> Iterator[str]:
             text = f"{shape[0]} of {text}" if len(shape) > 2 else text
             numbers = " | ".join(f"{value:.1f}" for value in (*counted, anew))
             yield f"| {text} | `{solver}` | {numbers} | {PRODUCTS[solver]:g} |"
+
+
+def changes() -> Iterator[str]:
+    """A row a change of the inputs, a column a model: milliseconds of the way with owners on sharded weights."""
+    yield f"| {DETAILED_RANKS} ranks | {' | '.join(MODELS)} |"
+    yield "|---" * (1 + len(MODELS)) + "|"
+    for words, (machine, whole) in CHANGES.items():
+        times = (
+            fsdp_owner(build_model(name, whole=whole), machine, DETAILED_RANKS).seconds.total
+            for name in MODELS
+        )
+        yield f"| {words} | {' | '.join(amount(1e3 * each) for each in times)} |"
+
+
+CHANGES: Final = {
+    "as stated": (MACHINE, False),
+    "queries, keys and values are whole matrices": (MACHINE, True),
+    "float32 products as three TF32 products, 165 TFLOP/s": (
+        replace(MACHINE, float32=165e12),
+        False,
+    ),
+    "links between nodes four times as slow": (
+        replace(MACHINE, between=MACHINE.between / 4),
+        False,
+    ),
+    "one rank a node": (replace(MACHINE, ranks_per_node=1), False),
+    "A100": (MACHINES["a100"], False),
+}
+"""Changes in words: the machine, and whether heads stay together."""
 
 
 def inputs() -> Iterator[str]:
@@ -167,6 +196,7 @@ TABLES: Final[dict[str, Callable[[], Iterator[str]]]] = {
     "quickest ways": winners,
     "terms": terms,
     "products": multiplied,
+    "changes": changes,
     "inputs": inputs,
 }
 

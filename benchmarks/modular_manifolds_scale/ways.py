@@ -103,7 +103,7 @@ def fsdp_rows(model: Model, machine: Machine, ranks: int) -> Step:
 
 
 def fsdp_mixed(model: Model, machine: Machine, ranks: int) -> Step:
-    """The head, which has no manifold, by rows; all other matrices by their owners."""
+    """The unembedding, which has no manifold, by rows; all other matrices by their owners."""
     return _fsdp("FSDP2, mixed", model, machine, ranks, cut=("norm-steepest",))
 
 
