@@ -88,7 +88,7 @@ def ddp_owner(model: Model, machine: Machine, ranks: int) -> Step:
         + machine.all_gather(points, ranks)
     )
     received = (ranks - 1) * (2 * flags / ranks + points)
-    memory = 12.0 * model.numbers + (ranks * points if ranks > 1 else 0)
+    memory = 12.0 * model.numbers + ranks * points
     return Step("DDP, owner", ranks, seconds, received, memory, placement.imbalance)
 
 
