@@ -149,17 +149,23 @@ class PolynomialPlan(Plan):
         if self.half:
             promise = promised(self.tolerance, self.dtype, half=False)
             return replace(following, half=False, accuracy=promise.accuracy)
-        if self.dtype is torch.float64:
-            return None
-        # A gradient of low rank leaves only rounding off W, and in float32 the bound is no better than its root.
+        return None if self.dtype is torch.float64 else self.in_float64(self.look + 1)
+
+    def in_float64(self, look: int) -> PolynomialPlan:
+        """The plan of this number in float64 with a lower floor.
+
+        A gradient of low rank leaves only rounding off W, and in float32 the bound is no better than its root.
+        """
         promise = promised(self.tolerance, torch.float64, half=False)
-        floor = max(self.floor / 16, promise.lowest)
         return replace(
-            following,
+            self,
+            look=look,
+            double_gram=True,
             dtype=torch.float64,
+            half=False,
             kernels=False,
             accuracy=promise.accuracy,
-            floor=floor,
+            floor=max(self.floor / 16, promise.lowest),
         )
 
     def _tall(self, point: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, bool]:

@@ -14,6 +14,7 @@ from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.plan import Plan
+from modular_manifolds.solvers.resolvent_plan import TOLERANCE_TO_RESOLVENT_FLOOR, ResolventPlan
 from modular_manifolds.solvers.skew_decomposed import DecomposedPlan
 from modular_manifolds.solvers.skew_plan import PolynomialPlan, promised
 
@@ -117,6 +118,10 @@ def _plan(
     )
     if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
         return DecomposedPlan(solver.tolerance, manifold, unit, plan)
+    by_resolvents = on_host and not whole and columns >= RESOLVENT_MIN_COLUMNS
+    if by_resolvents and solver.tolerance >= RESOLVENT_MIN_TOLERANCE:
+        floor = solver.tolerance / TOLERANCE_TO_RESOLVENT_FLOOR
+        return ResolventPlan(solver.tolerance, manifold, unit, floor, 1, plan.looks, plan)
     return plan
 
 
@@ -131,3 +136,7 @@ BF16_MIN_COLUMNS = 512
 """The number of columns of Γ from which on bfloat16 is faster, if the machine has hardware for it."""
 BF16_MIN_TOLERANCE = 1e-2
 """The smallest tolerance of the relative gap that bfloat16 reaches."""
+RESOLVENT_MIN_COLUMNS = 17
+"""The number of columns of W from which on inverses cost less than polynomials."""
+RESOLVENT_MIN_TOLERANCE = 5e-3
+"""The smallest tolerance for inverses: smaller ones need a floor that magnifies rounding too much."""
