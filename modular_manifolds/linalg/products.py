@@ -100,6 +100,22 @@ def gram_product(x: Tensor) -> Tensor:
     return whole
 
 
+def gram_in_float64(x: Tensor) -> Tensor:
+    """`XᵀX` in float64; rows of a large X in float32 are converted a few at a time."""
+    if x.dtype is torch.float64 or not _saves_by_symmetry(x) or x.dim() != 2:
+        return gram_product(x.double())
+    columns = x.shape[-1]
+    whole = x.new_zeros((columns, columns), dtype=torch.float64)
+    blocks = _blocks(x.mT, x)
+    for rows in x.split(columns):
+        rows = rows.double()
+        for start, end in blocks:
+            whole[start:end, start:].addmm_(rows[:, start:end].mT, rows[:, start:])
+    for start, end in blocks:
+        _mirror(whole, start, end, 1)
+    return whole
+
+
 def _saves_by_symmetry(x: Tensor) -> bool:
     return x.shape[-1] >= SYMMETRY_MIN_COLUMNS and readable(x)
 

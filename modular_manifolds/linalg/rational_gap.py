@@ -49,18 +49,18 @@ class RationalGap:
             pairs.append((u, float(v.max())))
         return cls(relative, tuple(pairs))
 
-    def nuclear_norm(self, attained: Tensor, scale: Tensor, before: Tensor, last: Tensor) -> Tensor:
+    def nuclear_norm(self, total: Tensor, scale: Tensor, before: Tensor, last: Tensor) -> Tensor:
         """A bound on `‖Γ‖_nuc`.
 
         Args:
-            attained: `Σ σ h(σ/s)`.
+            total: `Σ σ h(σ/s)`.
             scale: s.
             before: `Σ q̂(σ/s)`.
             last: `Σ q(σ/s)`.
         """
         bounds = [u * last + v * (before - last) for u, v in self.pairs]
         lost = functools.reduce(lambda x, y: x.minimum(y), bounds)
-        return attained * (1 + self.relative) + scale * lost
+        return total * (1 + self.relative) + scale * lost
 
 
 SHARES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, inner
-from modular_manifolds.linalg.products import commuting
+from modular_manifolds.linalg.matrices import MATRIX
+from modular_manifolds.linalg.products import commuting, gram_in_float64
 from modular_manifolds.linalg.zolotarev import RationalSign
 
 
@@ -20,53 +20,66 @@ class ReducedSign:
         top: P, skew, shape (*batch, n, n), float64.
         bottom: Y, symmetric, shape (*batch, n, n), float64.
         size: s, shape (*batch, 1, 1), float64.
+        total: `<X, h(X/s)> = Σ σ h(σ/s)` over the singular values of X, shape (*batch, 1, 1), float64.
         traces: of the two largest poles t, the larger one last: `tr (I − t² X²/s²)⁻¹`, shape (*batch, 1, 1) each.
     """
 
     top: Tensor
     bottom: Tensor
     size: Tensor
+    total: Tensor
     traces: tuple[Tensor, Tensor]
 
 
-def reduced_sign(skew: Tensor, gram: Tensor, function: RationalSign) -> ReducedSign:
-    """Apply `function` to `X/s`, `s = ‖X²‖_F^{1/2}`.
+def reduced_sign(skew: Tensor, off_w: Tensor, function: RationalSign) -> ReducedSign:
+    """Apply `function` to `X/s`, `s = ‖X²‖_F^{1/2}`, with R any matrix for which RᵀR is the Gram matrix E of `off_w`.
 
-    With `σ = S/s`, `ε = RᵀR/s²` and `K = I + tσ + t²ε`, elimination of the lower block gives
+    With `σ = S/s`, `ε = E/s²` and `K = I + tσ + t²ε`, elimination of the lower block gives
 
         (I + tX/s)⁻¹ = [[K⁻¹, tK⁻¹Rᵀ/s], [−tRK⁻¹/s, I − t²RK⁻¹Rᵀ/s²]],
 
     and the skew part of that is `−tX/s (I − t²X²/s²)⁻¹`. So neither R nor a matrix of 2n columns is needed. The symmetric part of
     K is at least I, so K has an inverse. s is at least the largest singular value of X, and at most `(2n)^{1/4}` times that.
 
+    E and the inverses are in float64: in float32, squares would lose singular values below 3e-4.
+
     Args:
         skew: S, shape (*batch, n, n).
-        gram: RᵀR, shape (*batch, n, n), float64: in float32 singular values below 3e-4 would be lost in squares.
-        function: h, for singular values of which part of s.
+        off_w: shape (*batch, m, n).
+        function: h.
     """
-    size = _size(skew, gram).clamp_min_(torch.finfo(gram.dtype).tiny)
-    sigma, epsilon = skew.to(gram.dtype).div_(size), gram / size.square()
-    top, bottom = sigma.clone(), torch.zeros_like(epsilon)
-    bottom.diagonal(dim1=-2, dim2=-1).add_(1)
-    odd = torch.zeros_like(sigma)
+    epsilon = gram_in_float64(off_w)
+    size = _size(skew, epsilon).clamp_min_(torch.finfo(epsilon.dtype).tiny)
+    sigma, epsilon = skew.to(epsilon.dtype).div_(size), epsilon.div_(size.square())
+    k, odd, even = torch.empty_like(sigma), torch.zeros_like(sigma), torch.zeros_like(sigma)
     traces = [torch.full_like(size, 2 * skew.shape[-1])]
     for pole, weight in zip(function.poles, function.weights, strict=True):
-        k = torch.add(sigma, epsilon, alpha=pole).mul_(pole)
-        k.diagonal(dim1=-2, dim2=-1).add_(1)
-        inverse = torch.linalg.inv_ex(k).inverse
-        odd.add_(inverse, alpha=weight * pole)
-        bottom.add_(inverse, alpha=weight * pole**2)
-        trace = inverse.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
-        traces.append(2 * trace - pole * inner(sigma, inverse))
-    top.sub_(odd - odd.mT, alpha=0.5).mul_(function.scale)
-    bottom = torch.add(bottom, bottom.mT).mul_(function.scale / (2 * size))
-    return ReducedSign(top, bottom, size, (traces[-2], traces[-1]))
+        torch.add(sigma, epsilon, alpha=pole, out=k)
+        k.diagonal(dim1=-2, dim2=-1).add_(1 / pole)
+        # The transpose of an inverse lies in memory by rows. It is that of K, times t.
+        inverse = torch.linalg.inv_ex(k).inverse.mT
+        odd.add_(inverse, alpha=weight)
+        even.add_(inverse, alpha=weight * pole)
+        if pole in function.poles[-2:]:
+            trace = inverse.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+            traces.append(2 / pole * trace + _inner(sigma, inverse, k))
+    top = torch.sub(odd, odd.mT, out=k).mul_(0.5).add_(sigma).mul_(function.scale)
+    bottom = torch.add(even, even.mT, out=odd).mul_(0.5)
+    bottom.diagonal(dim1=-2, dim2=-1).add_(1)
+    bottom.mul_(function.scale)
+    total = size * (_inner(sigma, top, even) + 2 * _inner(epsilon, bottom, even))
+    return ReducedSign(top, bottom.div_(size), size, total, (traces[-2], traces[-1]))
 
 
 def _size(skew: Tensor, gram: Tensor) -> Tensor:
     """`‖X²‖_F^{1/2}`, from `‖X²‖_F² = ‖S²‖² − 4 <S², RᵀR> + 2 ‖RᵀR‖²`, all terms of which are positive."""
-    square = commuting(skew, skew)
-    coarse = gram.to(square.dtype)
-    norms = torch.linalg.vector_norm(torch.stack((square, coarse)), dim=MATRIX, keepdim=True)
-    norms = norms.to(gram.dtype).square()
-    return (norms[0] + 2 * norms[1] - 4 * inner(square, coarse)).sqrt_().sqrt_()
+    square = commuting(skew, skew).to(gram.dtype)
+    first, last = (
+        torch.linalg.vector_norm(each, dim=MATRIX, keepdim=True).square() for each in (square, gram)
+    )
+    return (first - 4 * _inner(square, gram, square) + 2 * last).sqrt_().sqrt_()
+
+
+def _inner(a: Tensor, b: Tensor, scratch: Tensor) -> Tensor:
+    """`<A, B>` of each matrix, shape (*batch, 1, 1), with the products in `scratch`, which may be A."""
+    return torch.mul(a, b, out=scratch).sum(dim=MATRIX, keepdim=True)

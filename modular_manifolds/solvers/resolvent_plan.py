@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import inner, projection_rounding, unit_length
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    projection_rounding,
+    scale_unless_moderate,
+)
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal
 from modular_manifolds.linalg.products import (
     combined,
-    gram_product,
     multiply,
     plus_product,
     product,
@@ -64,7 +67,9 @@ class ResolventPlan(Plan):
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, wide = self.manifold.unit_tall(point)
-        g = unit_length(gradient.mT if wide else gradient)
+        g, length = scale_unless_moderate(gradient.mT if wide else gradient)
+        if length is None:
+            length = torch.linalg.vector_norm(g, dim=MATRIX, keepdim=True)
         again = self.look > 1
         w = nearly_orthogonal_to_orthogonal(w) if again else w
         c = multiply(w.mT, g)
@@ -72,15 +77,16 @@ class ResolventPlan(Plan):
         if again:
             rest = multiply(w.mT, normal_free)
             normal_free = plus_product(normal_free, w, rest, factor=-1.0)
-        sign = reduced_sign(c - c.mT, gram_product(normal_free.double()), self.function)
+        sign = reduced_sign(c - c.mT, normal_free, self.function)
         a = product(normal_free, sign.bottom.to(w.dtype))
         a = combined(a, w, sign.top.to(w.dtype), beta=-1.0, alpha=-1.0, over=True)
-        descent = inner(g, a).neg_().to(sign.size.dtype)
-        # The size is that of 2Γ.
-        nuclear = self.bound.nuclear_norm(descent, sign.size / 2, *sign.traces)
-        rounding = 2 * LIFT_ROUNDING * torch.finfo(w.dtype).eps / sign.size
+        descent = -torch.mul(g, a, out=normal_free).sum(dim=MATRIX, keepdim=True).to(sign.size.dtype)
+        # Size and total are those of 2Γ.
+        nuclear = self.bound.nuclear_norm(sign.total / 2, sign.size / 2, *sign.traces)
+        relative = length / sign.size
+        rounding = 2 * LIFT_ROUNDING * torch.finfo(w.dtype).eps * relative
         gap = (1 - descent / nuclear + rounding).clamp_(0.0, 1.0)
-        nothing = sign.size <= 2 * projection_rounding(a)
+        nothing = relative * (2 * projection_rounding(a)) >= 1
         a, gap = a.masked_fill_(nothing, 0.0), gap.masked_fill_(nothing, 0.0)
         a = a.mT if wide else a
         a = a if self.unit == 1.0 else a.mul_(self.unit)

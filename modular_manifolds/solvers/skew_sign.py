@@ -136,7 +136,7 @@ BF16_MIN_COLUMNS = 512
 """The number of columns of Γ from which on bfloat16 is faster, if the machine has hardware for it."""
 BF16_MIN_TOLERANCE = 1e-2
 """The smallest tolerance of the relative gap that bfloat16 reaches."""
-RESOLVENT_MIN_COLUMNS = 17
+RESOLVENT_MIN_COLUMNS = 128
 """The number of columns of W from which on inverses cost less than polynomials."""
 RESOLVENT_MIN_TOLERANCE = 5e-3
 """The smallest tolerance for inverses: smaller ones need a floor that magnifies rounding too much."""
