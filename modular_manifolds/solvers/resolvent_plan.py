@@ -25,7 +25,7 @@ from modular_manifolds.linalg.skew_resolvent import reduced_sign
 from modular_manifolds.linalg.zolotarev import RationalSign
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.skew_plan import LIFT_ROUNDING, STRIDE, PolynomialPlan
+from modular_manifolds.solvers.skew_plan import LIFT_ROUNDING, PolynomialPlan, lower_floor
 from modular_manifolds.solvers.solution import Solution
 
 
@@ -41,8 +41,8 @@ class ResolventPlan(Plan):
         manifold: Stiefel, of any radius.
         unit: the spectral norm of the direction.
         floor: the singular values of 2Γ/s from which on h is near 1.
-        look: the number of this plan in the sequence of deeper plans, from 1.
-        looks: the largest such number.
+        attempt: the number of this plan in the sequence of deeper plans, from 1.
+        max_attempts: the largest such number.
         fallback: a plan of polynomials for the same matrices, whose float64 form comes last.
         function: h.
         bound: of the gap.
@@ -51,8 +51,8 @@ class ResolventPlan(Plan):
     manifold: Stiefel
     unit: float
     floor: float
-    look: int
-    looks: int
+    attempt: int
+    max_attempts: int
     fallback: PolynomialPlan
     function: RationalSign = field(init=False)
     bound: RationalGap = field(init=False)
@@ -70,37 +70,36 @@ class ResolventPlan(Plan):
         g, length = scale_unless_moderate(gradient.mT if wide else gradient)
         if length is None:
             length = torch.linalg.vector_norm(g, dim=MATRIX, keepdim=True)
-        again = self.look > 1
-        w = nearly_orthogonal_to_orthogonal(w) if again else w
+        w = nearly_orthogonal_to_orthogonal(w) if self.attempt > 1 else w
         c = multiply(w.mT, g)
-        normal_free = plus_product(g, w, c, factor=-1.0)
-        if again:
-            rest = multiply(w.mT, normal_free)
-            normal_free = plus_product(normal_free, w, rest, factor=-1.0)
-        sign = reduced_sign(c - c.mT, normal_free, self.function)
-        a = product(normal_free, sign.bottom.to(w.dtype))
+        off_w = plus_product(g, w, c, factor=-1.0)
+        if self.attempt > 1:
+            rest = multiply(w.mT, off_w)
+            off_w = plus_product(off_w, w, rest, factor=-1.0)
+        sign = reduced_sign(c - c.mT, off_w, self.function)
+        a = product(off_w, sign.bottom.to(w.dtype))
         a = combined(a, w, sign.top.to(w.dtype), beta=-1.0, alpha=-1.0, over=True)
-        descent = -torch.mul(g, a, out=normal_free).sum(dim=MATRIX, keepdim=True).to(sign.size.dtype)
+        descent = -torch.mul(g, a, out=off_w).sum(dim=MATRIX, keepdim=True).to(sign.size.dtype)
         # Size and total are those of 2Γ.
         nuclear = self.bound.nuclear_norm(sign.total / 2, sign.size / 2, *sign.traces)
         relative = length / sign.size
         rounding = 2 * LIFT_ROUNDING * torch.finfo(w.dtype).eps * relative
         gap = (1 - descent / nuclear + rounding).clamp_(0.0, 1.0)
-        nothing = relative * (2 * projection_rounding(a)) >= 1
-        a, gap = a.masked_fill_(nothing, 0.0), gap.masked_fill_(nothing, 0.0)
+        no_direction = relative * (2 * projection_rounding(a)) >= 1
+        a, gap = a.masked_fill_(no_direction, 0.0), gap.masked_fill_(no_direction, 0.0)
         a = a.mT if wide else a
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         gap = gap.to(point.dtype).reshape(point.shape[:-2])
-        return Solution(a, gap, self.look, self.tolerance)
+        return Solution(a, gap, self.attempt, self.tolerance)
 
     def deeper(self, gap: float | None = None) -> Plan | None:
         """A lower floor and more care with directions that are hardly there; then polynomials in float64."""
-        if self.look >= self.looks or (gap is not None and math.isnan(gap)):
+        if self.attempt >= self.max_attempts or (gap is not None and math.isnan(gap)):
             return None
-        if self.look > 1:
-            return self.fallback.in_float64(self.look + 1)
-        times = STRIDE if gap is None or not self.tolerance else max(2 * gap / self.tolerance, STRIDE)
-        return replace(self, look=2, floor=max(self.floor / times, RESOLVENT_MIN_FLOOR))
+        if self.attempt > 1:
+            return self.fallback.in_float64(self.attempt + 1)
+        floor = lower_floor(self.floor, RESOLVENT_MIN_FLOOR, gap, self.tolerance)
+        return replace(self, attempt=2, floor=floor)
 
     def __str__(self) -> str:
         count = len(self.function.poles)

@@ -88,8 +88,8 @@ def _plan(
 ) -> Plan:
     rows, columns = sorted(shape[-2:], reverse=True)
     on_host, stack = device_type == "cpu", len(shape) > 2
-    whole = rows <= 2 * columns or (on_host and not stack and rows <= UNREDUCED_MAX_ROWS)
-    k = rows if whole else 2 * columns
+    reduced = rows > 2 * columns and not (on_host and not stack and rows <= UNREDUCED_MAX_ROWS)
+    k = 2 * columns if reduced else rows
     half = (
         dtype is torch.float32
         and solver.tolerance >= BF16_MIN_TOLERANCE
@@ -98,14 +98,14 @@ def _plan(
     )
     promise = promised(solver.tolerance, dtype, half=half)
     large = k >= BF16_MIN_COLUMNS
-    double_gram = on_host and not whole and large
+    double_gram = on_host and reduced and large
     plan = PolynomialPlan(
         solver.tolerance,
         manifold,
         unit,
         rank=min(rows, 2 * columns),
         columns=k,
-        whole=whole,
+        reduced=reduced,
         on_host=on_host,
         dtype=dtype,
         double_gram=double_gram,
@@ -113,15 +113,15 @@ def _plan(
         kernels=resolve_on(solver.backend, device_type, dtype) == "triton",
         accuracy=promise.accuracy,
         floor=max(promise.wanted / TOLERANCE_TO_FLOOR, promise.lowest),
-        look=1,
-        looks=max(1, solver.max_iterations),
+        attempt=1,
+        max_attempts=max(1, solver.max_iterations),
     )
     if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
         return DecomposedPlan(solver.tolerance, manifold, unit, plan)
-    by_resolvents = on_host and not whole and columns >= RESOLVENT_MIN_COLUMNS
+    by_resolvents = on_host and reduced and columns >= RESOLVENT_MIN_COLUMNS
     if by_resolvents and solver.tolerance >= RESOLVENT_MIN_TOLERANCE:
         floor = solver.tolerance / TOLERANCE_TO_RESOLVENT_FLOOR
-        return ResolventPlan(solver.tolerance, manifold, unit, floor, 1, plan.looks, plan)
+        return ResolventPlan(solver.tolerance, manifold, unit, floor, 1, plan.max_attempts, plan)
     return plan
 
 
