@@ -82,10 +82,11 @@ class ResolventPlan(Plan):
         descent = -torch.mul(g, a, out=off_w).sum(dim=MATRIX, keepdim=True).to(sign.size.dtype)
         # Size and total are those of 2Γ.
         nuclear = self.bound.nuclear_norm(sign.total / 2, sign.size / 2, *sign.traces)
-        relative = length / sign.size
-        rounding = 2 * LIFT_ROUNDING * torch.finfo(w.dtype).eps * relative
+        rounding = 2 * LIFT_ROUNDING * torch.finfo(w.dtype).eps * length / sign.size
         gap = (1 - descent / nuclear + rounding).clamp_(0.0, 1.0)
-        no_direction = relative * (2 * projection_rounding(a)) >= 1
+        # A zero G has length zero and the smallest size.
+        min_size = 2 * projection_rounding(a) * length + torch.finfo(torch.float32).tiny
+        no_direction = sign.size <= min_size
         a, gap = a.masked_fill_(no_direction, 0.0), gap.masked_fill_(no_direction, 0.0)
         a = a.mT if wide else a
         a = a if self.unit == 1.0 else a.mul_(self.unit)

@@ -250,7 +250,7 @@ ESTIMATE_MIN_COLUMNS = 256
 FLOOR_RATIO = 3.0
 """How many times lower the floor is that one more polynomial reaches."""
 FLOAT32_MIN_TOLERANCE = 5e-3
-"""The smallest tolerance for which a second plan in the columns of W and G stays in float32."""
+"""The smallest tolerance for which plans on a host invert, and a second plan in the columns of W and G stays in float32."""
 MIN_DEEPER_RATIO = 4.0
 """How many times lower the floor of a deeper plan is, at least. It starts anew, so it should not be the last but one."""
 LIFT_ROUNDING = 32.0

@@ -16,7 +16,7 @@ from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.resolvent_plan import TOLERANCE_TO_RESOLVENT_FLOOR, ResolventPlan
 from modular_manifolds.solvers.skew_decomposed import DecomposedPlan
-from modular_manifolds.solvers.skew_plan import PolynomialPlan, promised
+from modular_manifolds.solvers.skew_plan import FLOAT32_MIN_TOLERANCE, PolynomialPlan, promised
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,13 @@ class SkewSign(Solver):
     A multiple of I as large as the rounding error is added to `G⊥ᵀG⊥`, so that its Cholesky factor exists. In directions
     of tiny singular values of G⊥ the step is then shorter than its full length, never longer.
 
-    One small matrix on a CPU is decomposed (`DecomposedPlan`). Otherwise Ω comes from polynomials (`PolynomialPlan`), in
+    One small matrix on a CPU is decomposed (`DecomposedPlan`). On a CPU, msign of a large Γ of 2n×2n is a rational function
+    of Zolotarev's, by inverses of n×n matrices (`ResolventPlan`). Otherwise Ω comes from polynomials (`PolynomialPlan`), in
     bfloat16 if Γ is large and the machine has fast bfloat16. Ω is made exactly skew, and a last cubic step in the
     caller's precision brings every singular value to at most 1. So the direction is feasible to rounding, whatever the
-    accuracy; to half the digits if the gradient is rank-deficient, because `R⁻¹` amplifies the rounding of G⊥. The gap
-    is bounded without singular values. A deeper plan lowers the floor of the polynomials, and finally computes in
-    float64.
+    accuracy; to half the digits if the gradient is rank-deficient, because `R⁻¹`, or the slope of the rational function,
+    amplifies the rounding of G⊥. The gap is bounded without singular values. A deeper plan lowers the floor of the
+    polynomials or of the rational function, and finally computes in float64.
 
     Args:
         tolerance: the largest relative duality gap of a certified direction.
@@ -119,8 +120,8 @@ def _plan(
     if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
         return DecomposedPlan(solver.tolerance, manifold, unit, plan)
     by_resolvents = on_host and reduced and columns >= RESOLVENT_MIN_COLUMNS
-    if by_resolvents and solver.tolerance >= RESOLVENT_MIN_TOLERANCE:
-        floor = solver.tolerance / TOLERANCE_TO_RESOLVENT_FLOOR
+    if by_resolvents and solver.tolerance >= FLOAT32_MIN_TOLERANCE:
+        floor = min(solver.tolerance / TOLERANCE_TO_RESOLVENT_FLOOR, RESOLVENT_MAX_FLOOR)
         return ResolventPlan(solver.tolerance, manifold, unit, floor, 1, plan.max_attempts, plan)
     return plan
 
@@ -138,5 +139,5 @@ BF16_MIN_TOLERANCE = 1e-2
 """The smallest tolerance of the relative gap that bfloat16 reaches."""
 RESOLVENT_MIN_COLUMNS = 128
 """The number of columns of W from which on inverses cost less than polynomials."""
-RESOLVENT_MIN_TOLERANCE = 5e-3
-"""The smallest tolerance for inverses: smaller ones need a floor that magnifies rounding too much."""
+RESOLVENT_MAX_FLOOR = 0.1
+"""The highest floor of a plan by inverses, however large the tolerance is."""
