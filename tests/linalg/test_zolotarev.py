@@ -78,9 +78,8 @@ def test_inverses_of_n_columns_give_the_function_of_a_matrix_of_2n(scale: float)
 def test_a_stack_is_solved_matrix_by_matrix() -> None:
     problems = [problem(torch.logspace(0, -k, 12, dtype=torch.float64)) for k in range(3)]
     function = RationalSign.within(1e-3, 1e-2)
-    stacked = reduced_sign(
-        *(torch.stack(each) for each in list(zip(*problems, strict=True))[:2]), function
-    )
+    skews, offs, _ = (torch.stack(each) for each in zip(*problems, strict=True))
+    stacked = reduced_sign(skews, offs, function)
     for i, (skew, off_w, _) in enumerate(problems):
         alone = reduced_sign(skew, off_w, function)
         torch.testing.assert_close(stacked.top[i], alone.top)

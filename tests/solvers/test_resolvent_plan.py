@@ -68,6 +68,17 @@ def test_one_plan_suffices_for_gradients_of_low_rank() -> None:
         assert float(found.gap) <= 5e-3
 
 
+@pytest.mark.parametrize("small", [3e-3, 3e-4, 5e-5])
+def test_one_plan_is_honest_about_singular_values_below_its_floor(small: float) -> None:
+    w = STIEFEL.random(SHAPE, dtype=torch.float64)
+    u, _ = torch.linalg.qr(torch.randn(130, 130, dtype=torch.float64))
+    pairs = [torch.tensor([[0.0, -s], [s, 0.0]]) for s in (1.0, *[small] * 64)]
+    g = w @ u @ torch.block_diag(*pairs).double() @ u.mT
+    found = mm.steepest(STIEFEL, SPECTRAL, w, g, solver=SkewSign(max_iterations=1))
+    short = 1 + float((g * found.direction).sum()) / value(w, g)
+    assert short <= float(found.gap) <= 3 * short + 3e-3
+
+
 def test_a_second_plan_has_a_lower_floor_and_a_third_has_polynomials_in_float64() -> None:
     plan = SkewSign().plan(STIEFEL, SPECTRAL, SHAPE, torch.float32, "cpu")
     assert isinstance(plan, ResolventPlan)
