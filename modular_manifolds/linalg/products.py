@@ -101,19 +101,27 @@ def gram_product(x: Tensor) -> Tensor:
 
 
 def gram_in_float64(x: Tensor) -> Tensor:
-    """`XᵀX` in float64; rows of a large X in float32 are converted a few at a time."""
-    if x.dtype is torch.float64 or not saves_by_symmetry(x) or x.dim() != 2:
+    """`XᵀX` in float64, without a derivative; a few rows of X at a time are converted."""
+    if x.dtype is torch.float64 or x.dim() > 3:
         return gram_product(x.double())
     columns = x.shape[-1]
-    result = x.new_zeros((columns, columns), dtype=torch.float64)
-    blocks = _blocks(x.mT, x)
-    for rows in x.split(columns):
+    result = x.new_zeros((*x.shape[:-2], columns, columns), dtype=torch.float64)
+    saves = x.dim() == 2 and saves_by_symmetry(x)
+    blocks = _blocks(x.mT, x) if saves else [(0, columns)]
+    for rows in x.split(max(columns, CONVERTED_MIN_ROWS), dim=-2):
         rows = rows.double()
+        if x.dim() == 3:
+            result.baddbmm_(rows.mT, rows)
+            continue
         for start, end in blocks:
             result[start:end, start:].addmm_(rows[:, start:end].mT, rows[:, start:])
-    for start, end in blocks:
+    for start, end in blocks[:-1]:
         _mirror(result, start, end, 1)
     return result
+
+
+CONVERTED_MIN_ROWS: Final = 512
+"""The fewest rows that are converted at a time."""
 
 
 def saves_by_symmetry(x: Tensor) -> bool:

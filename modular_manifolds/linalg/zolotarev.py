@@ -24,7 +24,7 @@ class RationalSign:
         lowest: the smallest value on [floor, 1].
 
     Source: Nakatsukasa and Freund, "Computing Fundamental Matrix Decompositions Accurately via the Matrix Sign Function
-    in Two Iterations: The Power of Zolotarev's Functions" (2016), equations 3.5 to 3.8 and 4.4.
+    in Two Iterations: The Power of Zolotarev's Functions" (2016), section 3, in partial fractions.
     """
 
     floor: float
