@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from sharded_cases import CASES
 from sharded_rules import check_adapted as check_adapted
 from sharded_rules import check_missing as check_missing
 from sharded_rules import check_nonfinite as check_nonfinite
@@ -131,8 +132,12 @@ def _both_shards(tensor: Any, whole: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_trained() -> Any:
-    layouts = ("fsdp", "tp") if dist.get_world_size() == 2 else tuple(LAYOUTS)
-    return {(name, layout): trained(name, layout) for layout in layouts for name in MODELS}
+    return {
+        (name, layout): trained(name, layout)
+        for world, layout, names in CASES
+        if world == dist.get_world_size()
+        for name in names
+    }
 
 
 NAMED: Final[dict[str, Any]] = {
