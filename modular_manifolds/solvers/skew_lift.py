@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, inner, readable
+from modular_manifolds.linalg.matrices import MATRIX, inner
 from modular_manifolds.linalg.products import (
-    SYMMETRY_MIN_COLUMNS,
     combined,
     commuting,
     multiply,
     plus_product,
     product,
+    saves_by_symmetry,
 )
 from modular_manifolds.linalg.rows import ROWS, Rows, SharedRows
 
@@ -28,12 +28,12 @@ class Tangent(NamedTuple):
         direction: `A = −p(Ω) W` with p the cubic, shape (*batch, m, n).
         pair: two stacks whose inner products are `<Γ, p(Ω)>`. That and `<G, A>` add up to zero, but for what was added to Γ:
             None if nothing was.
-        along: `<G, A>`, shape (*batch, 1, 1); None if it is best computed from G and A.
+        inner_product: `<G, A>`, shape (*batch, 1, 1); None if it is best computed from G and A.
     """
 
     direction: Tensor
     pair: tuple[Tensor, Tensor] | None = None
-    along: Tensor | None = None
+    inner_product: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,14 @@ class Lift(ABC):
     """`Γ = ½(G Wᵀ − W Gᵀ)` in an orthonormal basis, and the tangent A of a skew Ω given in that basis.
 
     Args:
-        w: the point and the gradient, tall, shape (*batch, m, n).
-        g: the point and the gradient, tall, shape (*batch, m, n).
+        w: the point, tall, shape (*batch, m, n).
+        g: the gradient, same shape.
         gamma: 2Γ, shape (*batch, k, k).
     """
 
     w: Tensor
     g: Tensor
     gamma: Tensor
-
-    border = 0
-    """Γ is zero in the block of its last rows and columns of this number."""
 
     @abstractmethod
     def direction(self, omega: Tensor) -> Tangent:
@@ -63,11 +60,11 @@ class Lift(ABC):
 
 
 @dataclass(frozen=True)
-class WholeLift(Lift):
+class FullLift(Lift):
     """Γ itself, m×m."""
 
     @classmethod
-    def of(cls, w: Tensor, g: Tensor) -> WholeLift:
+    def of(cls, w: Tensor, g: Tensor) -> FullLift:
         gamma = multiply(g, w.mT)
         return cls(w, g, gamma - gamma.mT)
 
@@ -82,31 +79,31 @@ class ReducedLift(Lift):
     Nothing of shape (m, n) is needed but for two products over its rows, which may be shared among processes.
 
     Args:
-        normal_free: G⊥, shape (*batch, m, n).
+        off_w: G⊥, shape (*batch, m, n).
         stacked: C above R, shape (*batch, 2n, n); `2Γ = [C; R | 0] − [C; R | 0]ᵀ`.
         factor: R, shape (*batch, n, n), also in float64.
         info: how the factorisation ended, shape (*batch); zero if R exists.
         square: `G⊥ᵀG⊥` if rows are shared, so that `<G, A>` follows without another sum; None otherwise.
     """
 
-    normal_free: Tensor
+    off_w: Tensor
     stacked: Tensor
     info: Tensor
     factor: Tensor
     square: Tensor | None = None
 
     @classmethod
-    def of(cls, w: Tensor, g: Tensor, *, again: bool, double: bool) -> ReducedLift:
-        """Write Γ down; project G⊥ once more if `again`, and factor its Gram matrix in float64 if `double`."""
+    def of(cls, w: Tensor, g: Tensor, *, reproject: bool, double_gram: bool) -> ReducedLift:
+        """Write Γ down; project G⊥ once more if `reproject`, and factor its Gram matrix in float64 if `double_gram`."""
         c = multiply(w.mT, g)
-        free = plus_product(g, w, c, factor=-1.0)
-        if again:
-            free = plus_product(free, w, multiply(w.mT, free), factor=-1.0)
-        return cls.from_parts(w, g, c, free, ROWS, double=double)
+        off_w = plus_product(g, w, c, factor=-1.0)
+        if reproject:
+            off_w = plus_product(off_w, w, multiply(w.mT, off_w), factor=-1.0)
+        return cls.from_parts(w, g, c, off_w, ROWS, double_gram=double_gram)
 
     @classmethod
     def from_parts(
-        cls, w: Tensor, g: Tensor, c: Tensor, free: Tensor, rows: Rows, *, double: bool
+        cls, w: Tensor, g: Tensor, c: Tensor, off_w: Tensor, rows: Rows, *, double_gram: bool
     ) -> ReducedLift:
         """The same from C and G⊥.
 
@@ -114,7 +111,7 @@ class ReducedLift(Lift):
         its eps, and the gap would count what they might be worth.
         """
         columns, eps = w.shape[-1], torch.finfo(w.dtype).eps
-        e = rows.gram(free.double() if double else free)
+        e = rows.gram(off_w.double() if double_gram else off_w)
         square = e.clone() if isinstance(rows, SharedRows) else None
         size = torch.linalg.vector_norm(e, dim=MATRIX, keepdim=True)
         # Sums of products are off by about eps ‖E‖_F in the spectral norm, and if W spans the gradient, all that is left
@@ -125,26 +122,22 @@ class ReducedLift(Lift):
         factor, info = torch.linalg.cholesky_ex(e, upper=True)
         stacked = torch.cat((c, factor.to(c.dtype)), dim=-2)
         gamma = torch.nn.functional.pad(stacked, (0, columns))
-        return cls(w, g, gamma - gamma.mT, free, stacked, info, factor, square)
-
-    @property
-    def border(self) -> int:
-        return self.w.shape[-1]
+        return cls(w, g, gamma - gamma.mT, off_w, stacked, info, factor, square)
 
     def direction(self, omega: Tensor) -> Tangent:
         n = self.w.shape[-1]
         column = _first_columns(omega, n)
-        turn, fill = column.split(n, dim=-2)
-        fill = fill.to(self.factor.dtype)
-        fill = torch.linalg.solve_triangular(self.factor, fill, upper=True).to(turn.dtype)
-        a = product(self.normal_free, fill)
-        turn = turn - turn.mT
-        a = combined(a, self.w, turn, beta=-1.0, alpha=-0.5, over=True)
+        top, bottom = column.split(n, dim=-2)
+        bottom = bottom.to(self.factor.dtype)
+        bottom = torch.linalg.solve_triangular(self.factor, bottom, upper=True).to(top.dtype)
+        a = product(self.off_w, bottom)
+        top = top - top.mT
+        a = combined(a, self.w, top, beta=-1.0, alpha=-0.5, over=True)
         along = None
         if self.square is not None:
-            # `<G, A> = −½ <C, turn> − <G⊥ᵀG⊥, fill>`: A is a sum of products with W and with G⊥.
+            # A is a sum of products with W and with G⊥, and so is `<G, A>`.
             c = self.stacked.narrow(-2, 0, n)
-            along = inner(c, turn) * -0.5 - inner(self.square, fill).to(c.dtype)
+            along = inner(c, top) * -0.5 - inner(self.square, bottom).to(c.dtype)
         return Tangent(a, (self.stacked, column), along)
 
     def outcome(self) -> Tensor | None:
@@ -165,7 +158,7 @@ def _cubic(omega: Tensor, once: Tensor, *, sign: int = 1) -> Tensor:
 def _first_columns(omega: Tensor, n: int) -> Tensor:
     """The first n columns of `Ω (3/2 I + ½ Ω²)`; of a large Ω, blocks that symmetry gives are left out."""
     left = omega.narrow(-1, 0, n)
-    if omega.dim() > 2 or n < SYMMETRY_MIN_COLUMNS or not readable(omega):
+    if omega.dim() > 2 or not saves_by_symmetry(left):
         return _cubic(omega, left)
     above, below = omega.split(n)
     even = torch.cat((commuting(above, left), multiply(below, left))).mul_(0.5)

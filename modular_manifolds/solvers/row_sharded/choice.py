@@ -17,7 +17,7 @@ from modular_manifolds.solvers.row_sharded.muon import MuonRows
 from modular_manifolds.solvers.row_sharded.plan import RowPlan
 from modular_manifolds.solvers.row_sharded.stiefel import StiefelRows
 from modular_manifolds.solvers.selection import find_solver
-from modular_manifolds.solvers.skew_plan import STRIDE
+from modular_manifolds.solvers.skew_plan import MIN_DEEPER_RATIO
 from modular_manifolds.solvers.skew_sign import SkewSign, polynomial_plan
 
 
@@ -51,10 +51,10 @@ def row_plan(
         return None
     unit, turned = norm.spectral_unit(shape), dim == -1
     if type(manifold) is Stiefel and type(chosen) is SkewSign:
-        plan = polynomial_plan(chosen, manifold, unit, shape, dtype, device_type, whole=False)
+        plan = polynomial_plan(chosen, manifold, unit, shape, dtype, device_type, reduced=True)
         if device_type != "cpu":
             # Every process must use the same plan in the same step, and a gap is read some steps later.
-            plan = replace(plan, floor=max(plan.floor / STRIDE, plan.lowest))
+            plan = replace(plan, floor=max(plan.floor / MIN_DEEPER_RATIO, plan.lowest))
         return StiefelRows(chosen.tolerance, unit, columns, turned, plan)
     if type(chosen) is NormSteepest and type(manifold) in (Euclidean, SpectralBall):
         radius = manifold.radius if isinstance(manifold, SpectralBall) else None

@@ -49,7 +49,7 @@ class StiefelRows(RowPlan):
         size = square.sqrt_().clamp_(numbers.tiny, numbers.max)
         g, c = g.div_(size), c / size
         lift = ReducedLift.from_parts(
-            w, g, c, plus_product(g, w, c, factor=-1.0), rows, double=True
+            w, g, c, plus_product(g, w, c, factor=-1.0), rows, double_gram=True
         )
         plan = self.polynomials
         a, gap = plan.along(lift)
@@ -61,7 +61,7 @@ class StiefelRows(RowPlan):
                 break
             plan = deeper
             a, gap = plan.along(lift)
-        return a, gap, plan.look
+        return a, gap, plan.attempt
 
     def _retract(self, w: Tensor, a: Tensor, length: float, rows: SharedRows) -> Tensor:
         radius = self.polynomials.manifold.radius
