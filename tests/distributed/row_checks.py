@@ -146,6 +146,15 @@ def check_rows_without_host_reads() -> Any:
         except ArgumentError as caught:
             error = caught.argument
     after = {name: full(each) for name, each in rows.parameters.items()}
+    decaying = Trained("muon", sharded=True, dtype=torch.float32, owner="rows", weight_decay=0.1)
+    resting = {name: full(each) for name, each in decaying.parameters.items()}
+    decaying.give_gradients(0)
+    gradient = decaying.parameters["wide"].grad
+    gradient.to_local().fill_(torch.inf)
+    with way_of("device"):
+        decaying.opt.step()
+    before |= {f"decaying {name}": each for name, each in resting.items()}
+    after |= {f"decaying {name}": full(each) for name, each in decaying.parameters.items()}
     return {
         "start": start,
         "before": before,
