@@ -1,4 +1,4 @@
-"""The steepest tangent direction of a Stiefel manifold as a question about one skew matrix Γ."""
+"""The steepest turn of a weight as a question about one skew matrix Γ."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.fixed_gram import orthonormal_columns
 from modular_manifolds.linalg.matrices import MATRIX, readable
 from modular_manifolds.linalg.products import (
     SYMMETRY_MIN_COLUMNS,
@@ -119,6 +120,37 @@ class ReducedLift(Lift):
 
     def outcome(self) -> Tensor | None:
         return self.info
+
+
+@dataclass(frozen=True)
+class TurnedLift(Lift):
+    """The `ReducedLift` of Q and `G Bᵀ`, for a W = QB whose columns are not orthonormal.
+
+    Args:
+        orthonormal: the lift.
+        factor: B, shape (*batch, n, n).
+    """
+
+    orthonormal: ReducedLift
+    factor: Tensor
+
+    @classmethod
+    def of(cls, w: Tensor, g: Tensor, *, again: bool, double: bool) -> TurnedLift:
+        """Write Γ down, with the arguments of `ReducedLift.of`."""
+        q, b = orthonormal_columns(w)
+        lift = ReducedLift.of(q, product(g, b.mT), again=again, double=double)
+        return cls(w, g, lift.gamma, lift, b)
+
+    @property
+    def border(self) -> int:
+        return self.orthonormal.border
+
+    def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        a, pair = self.orthonormal.direction(omega)
+        return product(a, self.factor), pair
+
+    def outcome(self) -> Tensor | None:
+        return self.orthonormal.outcome()
 
 
 SHIFT = 4.0

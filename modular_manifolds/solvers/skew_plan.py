@@ -16,9 +16,10 @@ from modular_manifolds.linalg.matrices import MATRIX, inner, projection_rounding
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
 from modular_manifolds.linalg.polar_express import BF16_MARGIN, FLOAT32_MARGIN, extended
 from modular_manifolds.linalg.skew_newton_schulz import SkewGap, SkewRun, skew_iterate
+from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.skew_lift import ReducedLift, WholeLift
+from modular_manifolds.solvers.skew_lift import Lift, ReducedLift, TurnedLift, WholeLift
 from modular_manifolds.solvers.solution import Solution
 
 
@@ -27,7 +28,7 @@ class PolynomialPlan(Plan):
     """`A = −p(Ω) W` with Ω by polynomials from Γ, and a bound on its gap. Products of matrices, no decomposition.
 
     Args:
-        manifold: Stiefel, of any radius.
+        manifold: of any radius.
         unit: the spectral norm of the direction.
         rank: of Γ; its rank is at most this.
         columns: of Γ; its rank is at most this.
@@ -46,7 +47,7 @@ class PolynomialPlan(Plan):
         bound: what follows from these for the iteration and for its gap.
     """
 
-    manifold: Stiefel
+    manifold: Stiefel | FixedGram
     unit: float
     rank: int
     columns: int
@@ -86,11 +87,7 @@ class PolynomialPlan(Plan):
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, g, wide = self._tall(point, gradient)
-        lift = (
-            WholeLift.of(w, g)
-            if self.whole
-            else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
-        )
+        lift = self._lift(w, g)
         applied, omega, scale = self._polynomials_on(lift.gamma, lift.border)
         a, pair = lift.direction(omega)
         if self.kernels:
@@ -168,7 +165,14 @@ class PolynomialPlan(Plan):
         g = unit_length(gradient.mT if wide else gradient)
         if self.dtype is not w.dtype:
             w, g = w.to(self.dtype), g.to(self.dtype)
-        return (nearly_orthogonal_to_orthogonal(w) if self.look > 1 else w), g, wide
+        again = self.look > 1 and isinstance(self.manifold, Stiefel)
+        return (nearly_orthogonal_to_orthogonal(w) if again else w), g, wide
+
+    def _lift(self, w: Tensor, g: Tensor) -> Lift:
+        if self.whole:
+            return WholeLift.of(w, g)
+        kind = ReducedLift if isinstance(self.manifold, Stiefel) else TurnedLift
+        return kind.of(w, g, again=self.look > 1, double=self.double_gram)
 
     def _certify(
         self,
