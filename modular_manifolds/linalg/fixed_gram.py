@@ -187,7 +187,9 @@ def _lyapunov(c: Tensor, h: Tensor) -> Tensor:
     `Λ = 2p Σ_k Uᵏ (C + p)⁻¹ H (C + p)⁻¹ Uᵏ` with `U = (C − p)(C + p)⁻¹`, twice as many terms in each round.
     Source: R. A. Smith, "Matrix equation XA + BX = C" (1968).
     """
-    size = torch.linalg.vector_norm(c, dim=MATRIX, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    size = torch.linalg.vector_norm(c, dim=MATRIX, keepdim=True).clamp_min(
+        torch.finfo(torch.float32).tiny
+    )
     shift = SMITH_SHIFT * size
     sum_ = c.clone()
     sum_.diagonal(dim1=-2, dim2=-1).add_(shift.squeeze(-1))

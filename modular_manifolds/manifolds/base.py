@@ -145,7 +145,10 @@ class Manifold(ABC):
 
     def coordinates(self, point: Tensor, step: Tensor) -> Tensor:
         """The step in the coordinates in which norms measure it: the step itself, unless the manifold says otherwise."""
-        w, a = self._matrices(point, "coordinates(point)"), self._matrices(step, "coordinates(step)")
+        w, a = (
+            self._matrices(point, "coordinates(point)"),
+            self._matrices(step, "coordinates(step)"),
+        )
         self._same_shape(point, step, "coordinates(step)")
         with full_precision(point.device.type):
             return restore(self._coordinates(w, a), step)

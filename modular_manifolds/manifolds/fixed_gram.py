@@ -25,9 +25,9 @@ from modular_manifolds.manifolds.spectral_ball import SpectralBall
 
 @dataclass(frozen=True)
 class FixedGram(Manifold):
-    """`‖W‖₂ ≤ radius`, and every step is a turn: `{R W : R orthogonal}` for tall W, `{W R}` for wide W.
+    """`‖W‖₂ ≤ radius`, and every step is a turn: `{R W : R orthogonal}` for tall or square W, `{W R}` for wide W.
 
-    A turn keeps `WᵀW` (tall; `W Wᵀ` for wide), so every singular value and the singular vectors of the shorter side. These
+    A turn keeps `WᵀW` (`W Wᵀ` for wide W), so every singular value and the singular vectors of the shorter side. These
     sets, one for each Gram matrix, are the leaves of the ball. A point stays on its leaf: the Gram matrix is that of the
     point, and nothing is stored. `leaf(point)` is the manifold of one of them.
 

@@ -93,7 +93,9 @@ def _possible(
     basis = tangent_basis(manifold, w)
     x = cp.Variable(basis.shape[1])
     a = cp.reshape(basis @ x, (m, n), order="C")
-    problem = cp.Problem(cp.Maximize(-(g.ravel() @ basis) @ x), [length_of(norm, measured(manifold, w, a)) <= 1])
+    problem = cp.Problem(
+        cp.Maximize(-(g.ravel() @ basis) @ x), [length_of(norm, measured(manifold, w, a)) <= 1]
+    )
     problem.solve(solver=cp.CLARABEL)
     assert problem.status == cp.OPTIMAL, problem.status
     assert isinstance(problem.value, float)
