@@ -39,10 +39,6 @@ def _sqrt_rank(shape: Shape) -> float:
     return math.sqrt(min(shape))
 
 
-def _sqrt_share(shape: Shape) -> float:
-    return math.sqrt(min(shape) / shape[0])
-
-
 UNIT_RADIUS: Final[Mapping[tuple[type[Manifold], type[Norm]], Callable[[Shape], float]]] = (
     MappingProxyType(
         {
@@ -62,19 +58,15 @@ UNIT_RADIUS: Final[Mapping[tuple[type[Manifold], type[Norm]], Callable[[Shape], 
             (Sphere, RMSOperator): lambda s: _sqrt_aspect(s) * _sqrt_rank(s),
             (Sphere, Max): lambda s: math.sqrt(s[0] * s[1]),
             (Oblique, RowRMS): lambda s: math.sqrt(s[1]),
-            (Oblique, Spectral): _sqrt_share,
-            (Oblique, RMSOperator): lambda s: _sqrt_aspect(s) * _sqrt_share(s),
             (Oblique, Frobenius): lambda s: 1 / math.sqrt(s[0]),
             (BalancedRows, RowRMS): lambda s: math.sqrt(s[1]),
-            (BalancedRows, Spectral): _sqrt_share,
-            (BalancedRows, RMSOperator): lambda s: _sqrt_aspect(s) * _sqrt_share(s),
             (BalancedRows, Frobenius): lambda s: 1 / math.sqrt(s[0]),
         }
     )
 )
 """The radius for matrices of shape (out, in).
 
-If points of the manifold have different norms, a typical point decides: on a `Sphere`, or with rows on spheres, a matrix with equal singular values
+If points of the manifold have different norms, a typical point decides: on a `Sphere` a matrix with equal singular values
 for spectral norms, and a matrix with equal entries for `Max`. On spectral balls and spheres, and for `FixedGram`, the largest norm decides.
 """
 

@@ -11,7 +11,6 @@ from modular_manifolds.solvers.selection import Choice as Choice
 from modular_manifolds.solvers.selection import find_solver as find_solver
 from modular_manifolds.solvers.selection import select as select
 from modular_manifolds.solvers.selection import steepest as steepest
-from modular_manifolds.solvers.row_multipliers import RowMultipliers as RowMultipliers
 from modular_manifolds.solvers.skew_sign import SkewSign as SkewSign
 from modular_manifolds.solvers.solution import Solution as Solution
 from modular_manifolds.solvers.solution import Status as Status

@@ -20,7 +20,6 @@ from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms import Frobenius, Max, Norm, RMSOperator, RowRMS, Spectral
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.closed_form import NormSteepest, RowTangentGradient, TangentGradient
-from modular_manifolds.solvers.row_multipliers import RowMultipliers
 from modular_manifolds.solvers.skew_sign import SkewSign
 from modular_manifolds.solvers.spectral_sphere import SpectralSphereDual
 from modular_manifolds.solvers.weighted_median import WeightedMedian
@@ -76,7 +75,6 @@ RIEMANNIAN: Final = (TangentGradient(),)
 UNCONSTRAINED: Final = (NormSteepest(),)
 CLOSED_FORM: Final = (SkewSign(),)
 ONE_MULTIPLIER: Final = (SpectralSphereDual(),)
-MULTIPLIER_A_ROW: Final = (RowMultipliers(),)
 
 _PAIRS: Final[dict[Key, Pair]] = {
     (pair.manifold, pair.norm): pair
@@ -92,12 +90,8 @@ _PAIRS: Final[dict[Key, Pair]] = {
         Pair(Sphere, RMSOperator, ONE_MULTIPLIER, "MuonH (hyperball), made tangent"),
         Pair(Oblique, Frobenius, RIEMANNIAN, "Riemannian gradient descent"),
         Pair(Oblique, RowRMS, ROW_BY_ROW, "forced weight normalisation (EDM2)"),
-        Pair(Oblique, Spectral, MULTIPLIER_A_ROW, "normalised rows, Muon made tangent"),
-        Pair(Oblique, RMSOperator, MULTIPLIER_A_ROW, "normalised rows, Muon made tangent"),
         Pair(BalancedRows, Frobenius, RIEMANNIAN, "Riemannian gradient descent"),
         Pair(BalancedRows, RowRMS, ROW_BY_ROW, "weight standardisation (BiT), Nero"),
-        Pair(BalancedRows, Spectral, MULTIPLIER_A_ROW, "standardised rows, Muon made tangent"),
-        Pair(BalancedRows, RMSOperator, MULTIPLIER_A_ROW, "standardised rows, Muon made tangent"),
         Pair(Stiefel, Frobenius, RIEMANNIAN, "Riemannian gradient descent"),
         Pair(Stiefel, Spectral, CLOSED_FORM, "manifold Muon"),
         Pair(Stiefel, RMSOperator, CLOSED_FORM, "manifold Muon"),
