@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from long_tests import mostly_long
+from modular_manifolds_scale.ways import agreement_bytes
 from ranks import results, start_once
 from torch import Tensor
 
@@ -77,7 +78,8 @@ def test_the_bytes_of_a_step_follow_the_formula(folder: Path, name: str, world: 
             owned[owner] += math.prod(each["shapes"][weight])
         counts = each["counts"]
         assert dict(counts.calls) == {"allreduce_": 1, "_allgather_base_": 1}
-        assert counts.sent["allreduce_"] == 4 * (3 * each["members"] + 3)
+        flags = counts.sent["allreduce_"]
+        assert flags == 4 * (3 * each["members"] + 3) == agreement_bytes(each["members"])
         assert counts.sent["_allgather_base_"] == 4 * max(owned) == each["placement"].buffer_bytes
 
 
