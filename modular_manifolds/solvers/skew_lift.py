@@ -25,8 +25,8 @@ class Lift(ABC):
     """`Γ = ½(G Wᵀ − W Gᵀ)` in an orthonormal basis, and the tangent A of a skew Ω given in that basis.
 
     Args:
-        w: the point and the gradient, tall, shape (*batch, m, n).
-        g: the point and the gradient, tall, shape (*batch, m, n).
+        w: the point, tall, shape (*batch, m, n).
+        g: the gradient, same shape.
         gamma: 2Γ, shape (*batch, k, k).
     """
 

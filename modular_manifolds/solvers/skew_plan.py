@@ -30,21 +30,21 @@ class PolynomialPlan(Plan):
     Args:
         manifold: Stiefel, of any radius.
         unit: the spectral norm of the direction.
-        rank: of Γ; its rank is at most this.
-        columns: of Γ; its rank is at most this.
+        rank: a bound on the rank of Γ.
+        columns: the number of columns of Γ.
         reduced: Γ is 2n×2n; else it is m×m.
         on_host: points are checked, as their numbers lie in the host's memory.
         dtype: of all products but those of the polynomials.
         double_gram: the part of G off W is factored in float64, if Γ is 2n×2n.
         half: the polynomials' products are in bfloat16.
         kernels: they run on the Triton kernels.
-        accuracy: what the polynomials reach, and for singular values of which part of the largest.
-        floor: what the polynomials reach, and for singular values of which part of the largest.
+        accuracy: the largest error of a singular value above the floor after the polynomials.
+        floor: the smallest such singular value, as a part of the largest.
         attempt: the number of this plan in the sequence of deeper plans, from 1.
         max_attempts: the largest such number.
         start: the polynomials that a run for a higher floor began with.
-        polynomials: what follows from these for the iteration and for its gap.
-        bound: what follows from these for the iteration and for its gap.
+        polynomials: the polynomials of the iteration, which follow from the settings above.
+        bound: the bound on the gap that follows from them.
     """
 
     manifold: Stiefel
