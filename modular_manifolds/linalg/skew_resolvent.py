@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class ReducedSign:
     Args:
         top: P, skew, shape (*batch, n, n), float64.
         bottom: Y, symmetric, shape (*batch, n, n), float64.
-        size: s, shape (*batch, 1, 1), float64.
+        size: s, shape (*batch, 1, 1), float64; `MIN_SIZE` if X is zero.
         total: `<X, h(X/s)> = Σ σ h(σ/s)` over the singular values of X, shape (*batch, 1, 1), float64.
         traces: of the two largest poles t, the larger one last: `tr (I − t² X²/s²)⁻¹`, shape (*batch, 1, 1) each.
     """
@@ -49,8 +50,8 @@ def reduced_sign(skew: Tensor, off_w: Tensor, function: RationalSign) -> Reduced
         function: h.
     """
     epsilon = gram_in_float64(off_w)
-    size = _size(skew, epsilon).clamp_min_(torch.finfo(epsilon.dtype).tiny)
-    sigma, epsilon = skew.to(epsilon.dtype).div_(size), epsilon.div_(size.square())
+    size = _size(skew, epsilon).clamp_min_(MIN_SIZE)
+    sigma, epsilon = skew.to(epsilon.dtype, copy=True).div_(size), epsilon.div_(size.square())
     k, odd, even = torch.empty_like(sigma), torch.zeros_like(sigma), torch.zeros_like(sigma)
     traces = [torch.full_like(size, 2 * skew.shape[-1])]
     for pole, weight in zip(function.poles, function.weights, strict=True):
@@ -69,6 +70,10 @@ def reduced_sign(skew: Tensor, off_w: Tensor, function: RationalSign) -> Reduced
     bottom.mul_(function.scale)
     total = size * (_inner(sigma, top, even) + 2 * _inner(epsilon, bottom, even))
     return ReducedSign(top, bottom.div_(size), size, total, (traces[-2], traces[-1]))
+
+
+MIN_SIZE: Final = torch.finfo(torch.float32).tiny
+"""The smallest s; its square does not vanish in float64."""
 
 
 def _size(skew: Tensor, gram: Tensor) -> Tensor:
