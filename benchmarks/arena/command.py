@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=Path, help="a folder with CIFAR-10's Parquet files")
     add("--out", type=Path, default=Path("arena_results"), help="the folder of results")
     add("--steps", type=int, help="the steps of a run; by default the task's")
-    add("--runs", type=int, default=12, help="the runs that tune an arm, by default 12")
+    add("--runs", type=int, default=14, help="the runs that tune an arm, by default 14")
     add("--seeds", type=int, default=3, help="fresh seeds at the best rate, by default 3")
     add("--device", default="cpu", help="cpu or cuda")
     add("--quick", action="store_true", help="10 steps, 3 tuning runs and 1 seed: a trial")

@@ -2,8 +2,8 @@
 
 A point of the grid has one whole number k for each rate, which is `centre · 2^(k/2)`. So a notch is a factor of √2. From
 the best point so far, the search tries factors of 2 before factors of √2. Two rates move together first, up and down; then
-the second moves alone. When every such neighbour of the best point is known, the runs that are left widen the curve of
-the best point.
+the second moves alone, and by √2 the first alone. When every such neighbour of the best point is known, the runs that are
+left widen the curve of the best point.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ def _neighbours(point: Point, rates: int) -> Iterator[Point]:
         if rates == 2:
             for signed in (notches, -notches):
                 yield point[0], point[1] + signed
+    if rates == 2:
+        for signed in (1, -1):
+            yield point[0] + signed, point[1]
 
 
 def _wider(point: Point) -> Iterator[Point]:
