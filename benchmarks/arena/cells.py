@@ -19,7 +19,7 @@ TUNING_SEED = 0
 
 
 @dataclass(frozen=True)
-class Plan:
+class Effort:
     """The effort spent on each cell.
 
     Args:
@@ -119,25 +119,25 @@ class Standing:
     quadrupled: float | None = None
 
 
-def tune(cell: Cell, look: Look, plan: Plan) -> Tuned:
+def tune(cell: Cell, look: Look, effort: Effort) -> Tuned:
     """Spend the runs of tuning, or find as many as are there."""
     rates = len(ARMS[cell.arm].centre)
     losses: dict[Point, float] = {}
-    while len(losses) < plan.runs:
+    while len(losses) < effort.runs:
         point = next_point(losses, rates)
         loss = loss_at(cell, cell.rates(point), TUNING_SEED, look)
         if loss is None:
             break
         losses[point] = loss
-    return Tuned(cell, losses, plan.runs)
+    return Tuned(cell, losses, effort.runs)
 
 
-def compare(cell: Cell, look: Look, plan: Plan) -> Standing:
+def compare(cell: Cell, look: Look, effort: Effort) -> Standing:
     """Tune a cell, repeat its best rates with fresh seeds, and try two and four times the rates."""
-    tuned = tune(cell, look, plan)
+    tuned = tune(cell, look, effort)
     if not tuned.is_complete:
         return Standing(tuned)
-    found = repeats(cell, tuned.rates, look, plan)
+    found = repeats(cell, tuned.rates, look, effort)
 
     def larger(notches: int) -> float | None:
         point = moved(tuned.best, notches)
@@ -147,9 +147,9 @@ def compare(cell: Cell, look: Look, plan: Plan) -> Standing:
     return Standing(tuned, found, larger(2), larger(4))
 
 
-def repeats(cell: Cell, rates: tuple[float, ...], look: Look, plan: Plan) -> tuple[Result, ...]:
+def repeats(cell: Cell, rates: tuple[float, ...], look: Look, effort: Effort) -> tuple[Result, ...]:
     """The results of the fresh seeds at these rates, as far as they are there."""
-    seeds = range(TUNING_SEED + 1, TUNING_SEED + 1 + plan.seeds)
+    seeds = range(TUNING_SEED + 1, TUNING_SEED + 1 + effort.seeds)
     found = (look(cell.settings(rates, seed)) for seed in seeds)
     return tuple(each for each in found if each is not None)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from arena.arms import ARMS
-from arena.cells import Look, Plan
+from arena.cells import Effort, Look
 from arena.data import Sources
 from arena.result import Result
 from arena.settings import Settings
@@ -21,7 +21,7 @@ from arena.train import train
 QUICK_STEPS = 10
 """The number of steps of `--quick`."""
 
-QUICK_PLAN = Plan(runs=3, seeds=1)
+QUICK_EFFORT = Effort(runs=3, seeds=1)
 
 DESCRIPTION = """Optimisers beside each other on plain torch models, each arm at its own best learning rate.
 
@@ -35,11 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     given = parser.parse_args(arguments)
     store, sources = Store(given.out), Sources(given.text, given.images)
-    plan = Plan(given.runs, given.seeds)
+    effort = Effort(given.runs, given.seeds)
     steps = given.steps
     if given.quick:
-        plan, steps = QUICK_PLAN, given.steps or QUICK_STEPS
-    choice = Choice(given.tasks or list(TASKS), given.arms or list(ARMS), plan, steps, given.device)
+        effort, steps = QUICK_EFFORT, given.steps or QUICK_STEPS
+    choice = Choice(
+        given.tasks or list(TASKS), given.arms or list(ARMS), effort, steps, given.device
+    )
     look: Look = store.read if given.table else trainer(store, sources)
     for name in given.studies:
         for table in STUDIES[name](choice, look):

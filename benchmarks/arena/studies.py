@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from arena.arms import ARMS
-from arena.cells import Cell, Look, Plan, compare, loss_at, repeats, tune
+from arena.cells import Cell, Effort, Look, compare, loss_at, repeats, tune
 from arena.tables import compare_table, default_table, size_table
 from arena.tasks import TASKS
 
@@ -18,7 +18,7 @@ class Choice:
 
     tasks: Sequence[str]
     arms: Sequence[str]
-    plan: Plan
+    effort: Effort
     steps: int | None
     device: str
 
@@ -32,7 +32,7 @@ class Choice:
 def compare_study(choice: Choice, look: Look) -> Iterator[str]:
     """Every arm at the task's base size, tuned, with fresh seeds."""
     for task in choice.tasks:
-        standings = [compare(choice.cell(task, arm), look, choice.plan) for arm in choice.arms]
+        standings = [compare(choice.cell(task, arm), look, choice.effort) for arm in choice.arms]
         yield compare_table(task, standings)
 
 
@@ -42,8 +42,8 @@ def default_study(choice: Choice, look: Look) -> Iterator[str]:
         rows = []
         for arm in choice.arms:
             cell = choice.cell(task, arm)
-            standing = compare(cell, look, choice.plan)
-            rows.append((standing, repeats(cell, ARMS[arm].default, look, choice.plan)))
+            standing = compare(cell, look, choice.effort)
+            rows.append((standing, repeats(cell, ARMS[arm].default, look, choice.effort)))
         yield default_table(task, rows)
 
 
@@ -57,7 +57,7 @@ def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
         for arm in choice.arms:
             base = choice.cell(task, arm)
             cells = [replace(base, **{field: size}) for size in sizes]
-            tuned = [tune(cell, look, choice.plan) for cell in cells]
+            tuned = [tune(cell, look, choice.effort) for cell in cells]
             carried = None
             if tuned[0].is_complete and tuned[-1].is_complete:
                 carried = loss_at(cells[-1], tuned[0].rates, 0, look)
