@@ -6,9 +6,10 @@ https://github.com/KellerJordan/modded-nanogpt downloads the shards. On one mach
 
     torchrun --standalone --nproc-per-node=8 examples/track3.py --data fineweb10B --manifold stiefel --lr 1
 
-Hidden matrices are on the manifold. `--rest budget` puts all weights under the one rate; `--rest adamw` steps the
-embedding, the head and the vectors by AdamW at the rates of the track's baseline. Gradients are summed over the processes
-as in the track, and each matrix is solved by one process. Without a GPU and without data the same loop runs small:
+Hidden matrices are on the manifold; with `--manifold none` they are free, as Muon's are. `--rest budget` puts all weights
+under the one rate; `--rest adamw` steps the embedding, the head and the vectors by AdamW at the rates of the track's
+baseline. Gradients are summed over the processes as in the track, and each matrix is solved by one process. Without a GPU
+and without data the same loop runs small:
 
     python examples/track3.py --tiny
     torchrun --standalone --nproc-per-node=2 examples/track3.py --tiny
@@ -165,7 +166,11 @@ def train(given: argparse.Namespace, size: Size, folder: Path, own: Processes) -
     torch.manual_seed(given.seed)
     with own.device:
         model = GPT(size)
-        initialise_(model, head_at_zero=given.rest == "adamw")
+        initialise_(
+            model,
+            head_at_zero=given.rest == "adamw",
+            projections_at_zero=given.manifold == "none",
+        )
 
     def read(part: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         found = batches(
@@ -187,6 +192,7 @@ def train(given: argparse.Namespace, size: Size, folder: Path, own: Processes) -
         given.lr,
         momentum=0.95,
         nesterov=True,
+        weight_decay=given.weight_decay,
         owner=dist.group.WORLD or "auto",
     )
     schedule = LambdaLR(optimizer, stable_then_linear(given.steps))
@@ -229,6 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> Run:
     parser.add_argument(
         "--lr", type=float, default=1.0, help="the rate of all weights with a geometry"
     )
+    parser.add_argument("--weight-decay", type=float, default=0.0, help="without a manifold")
     parser.add_argument("--steps", type=int, default=3250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", type=float, default=TARGET_LOSS)

@@ -140,18 +140,17 @@ class GPT(nn.Module):
 
 
 @torch.no_grad()
-def initialise_(model: nn.Module, *, head_at_zero: bool) -> None:
+def initialise_(model: nn.Module, *, head_at_zero: bool, projections_at_zero: bool) -> None:
     """Draw fresh weights: standard normal embeddings, matrices of torch's usual size, and biases at zero.
 
-    The track's baseline starts residual projections and the head at zero. A matrix on a manifold of fixed size cannot be
-    zero, so here only the head is, if the caller wants it.
+    The track's baseline starts the head and the residual projections at zero. A matrix on a manifold of fixed size cannot
+    be zero.
     """
     for name, weight in model.named_parameters():
+        at_zero = head_at_zero if name == "proj.weight" else projections_at_zero
         if name == "embed.weight":
             weight.normal_()
-        elif name == "proj.weight" and head_at_zero:
-            weight.zero_()
-        elif weight.dim() == 2:
+        elif weight.dim() == 2 and not (at_zero and name.endswith("proj.weight")):
             weight.normal_(std=(3 * weight.shape[1]) ** -0.5)
         else:
             weight.fill_(1.0 if name.endswith("gains") else 0.0)

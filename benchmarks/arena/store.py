@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from arena.result import Result
 from arena.settings import Settings
+from modular_manifolds.training.environment import Environment
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,9 @@ class Store:
         values = {
             "settings": settings.values(),
             "result": result.values(),
-            "machine": {
-                "torch": torch.__version__,
-                "processor": platform.processor() or platform.machine(),
-                "threads": torch.get_num_threads(),
-            },
+            "environment": asdict(
+                Environment.here(threads=torch.get_num_threads(), device=settings.device)
+            ),
         }
         file = self._file(settings)
         beside = file.with_suffix(f".{os.getpid()}.part")

@@ -59,7 +59,9 @@ def test_two_processes_train_as_one_does(track3: ModuleType, tmp_path: Path) -> 
 
 def test_the_rate_of_adamw_is_the_tracks(track3: ModuleType, model: ModuleType) -> None:
     network = model.GPT(track3.TINY)
-    model.initialise_(network, head_at_zero=True)
+    model.initialise_(network, head_at_zero=True, projections_at_zero=False)
+    zeros = [name for name, weight in network.named_parameters() if not weight.any()]
+    assert [name for name in zeros if name.endswith("weight")] == ["proj.weight"]
     plan = track3.mm.adapt(network, track3.rules_of(track3.mm.Stiefel(), "adamw"))
     assert len(plan.rows) == 2 * 6
     rates = {name: values["lr"] for name, values in plan.fallbacks().items()}
