@@ -23,7 +23,7 @@ class Effort:
     """The effort spent on each cell.
 
     Args:
-        runs: the runs that tune an arm.
+        runs: the runs that tune an arm, for each of its rates.
         seeds: the fresh seeds at its best rates.
     """
 
@@ -123,13 +123,14 @@ def tune(cell: Cell, look: Look, effort: Effort) -> Tuned:
     """Spend the runs of tuning, or find as many as are there."""
     rates = len(ARMS[cell.arm].centre)
     losses: dict[Point, float] = {}
-    while len(losses) < effort.runs:
+    wanted = rates * effort.runs
+    while len(losses) < wanted:
         point = next_point(losses, rates)
         loss = loss_at(cell, cell.rates(point), TUNING_SEED, look)
         if loss is None:
             break
         losses[point] = loss
-    return Tuned(cell, losses, effort.runs)
+    return Tuned(cell, losses, wanted)
 
 
 def compare(cell: Cell, look: Look, effort: Effort) -> Standing:

@@ -25,7 +25,8 @@ QUICK_EFFORT = Effort(runs=3, seeds=1)
 
 DESCRIPTION = """Optimisers beside each other on plain torch models, each arm at its own best learning rate.
 
-Each arm gets the same number of runs on a grid of factors of 2, then of √2. Then fresh seeds repeat its best rate.
+Each arm gets the same number of runs for each of its rates, on a grid of factors of 2, then of √2. Fresh seeds repeat the
+best rate.
 Every run is one JSON file; what is there is not run again, so an interrupted arena goes on. Tables are Markdown, on the
 standard output."""
 
@@ -83,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=Path, help="a folder with CIFAR-10's Parquet files")
     add("--out", type=Path, default=Path("arena_results"), help="the folder of results")
     add("--steps", type=int, help="the steps of a run; by default the task's")
-    add("--runs", type=int, default=14, help="the runs that tune an arm, by default 14")
+    add("--runs", type=int, default=14, help="the runs that tune a rate, by default 14")
     add("--seeds", type=int, default=3, help="fresh seeds at the best rate, by default 3")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--quick", action="store_true", help="10 steps, 3 tuning runs and 1 seed: a trial")
+    add("--quick", action="store_true", help="10 steps, 3 tuning runs a rate and 1 seed: a trial")
     add("--table", action="store_true", help="print tables of what is there, and train nothing")
     return parser

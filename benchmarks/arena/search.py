@@ -1,4 +1,4 @@
-"""The search for the best learning rates: a fixed number of runs on a grid, the same for every arm.
+"""The search for the best learning rates: a fixed number of runs on a grid, the same for every rate.
 
 A point of the grid has one whole number k for each rate, which is `centre · 2^(k/2)`. So a notch is a factor of √2. From
 the best point so far, the search tries factors of 2 before factors of √2. Two rates move together first, up and down; then

@@ -64,6 +64,13 @@ def test_an_arena_trains_once_and_prints_at_any_time(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
+def test_two_rates_have_twice_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*SAID, "--arms", "muon-adamw", "--out", str(tmp_path)])
+    cells = rows(capsys.readouterr().out)["torch Muon and AdamW"]
+    assert cells[8] == "4 of 4, 1"
+    assert "*" in cells[0]
+
+
 def test_a_run_that_diverges_is_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
