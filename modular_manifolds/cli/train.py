@@ -65,9 +65,9 @@ def train(
 
       modular-manifolds train --resume runs/digits-steepest-descent-20250101-120000
     """
-    from modular_manifolds.cli.runs import asked_for, changed
+    from modular_manifolds.cli.runs import merge_assignments, read_run_spec
     from modular_manifolds.errors import ArgumentError
-    from modular_manifolds.training.data import read_data, settled
+    from modular_manifolds.training.data import read_data, resolve_with_data
     from modular_manifolds.training.loop import check_machine, start
     from modular_manifolds.training.loop import resume as go_on
     from modular_manifolds.training.run_directory import RunDirectory, begin
@@ -81,7 +81,7 @@ def train(
         "steps": steps,
         "seed": seed,
     }
-    changes = changed(named, assignments)
+    changes = merge_assignments(named, assignments)
     if resume is not None:
         if run is not None or out is not None or changes:
             raise ArgumentError(
@@ -92,26 +92,26 @@ def train(
             )
         directory = RunDirectory(resume)
         spec = directory.read_run()
-        with directory.held("--resume"):
+        with directory.lock("--resume"):
             data_set = read_data(spec.data)
             unstarted = directory.is_unstarted
             trainer = go_on(spec, data_set, directory)
-            _say_where(console, trainer, unstarted=unstarted)
+            _print_start(console, trainer, unstarted=unstarted)
             _run(console, trainer)
         return
-    spec = asked_for(run, changes)
+    spec = read_run_spec(run, changes)
     with console.status("Reading the data"):
         data_set = read_data(spec.data)
     origin = spec.with_data(data_set.spec, examples=len(data_set.train)).origin_of_rate()
-    spec = settled(spec, data_set).with_absolute_path()
+    spec = resolve_with_data(spec, data_set).with_absolute_path()
     check_machine(spec)
-    _say_what(console, spec, data_set, origin)
+    _print_data(console, spec, data_set, origin)
     directory = begin(spec, out)
-    with directory.held("--out"):
+    with directory.lock("--out"):
         _run(console, start(spec, data_set, directory))
 
 
-def _say_what(console: Console, spec: RunSpec, data: DataSet, origin: str | None) -> None:
+def _print_data(console: Console, spec: RunSpec, data: DataSet, origin: str | None) -> None:
     """Print what the run learns from and the settings that nobody has named."""
     console.print(f"data           {data.summary}", soft_wrap=True)
     if origin is not None:
@@ -122,7 +122,7 @@ def _say_what(console: Console, spec: RunSpec, data: DataSet, origin: str | None
     )
 
 
-def _say_where(console: Console, trainer: Trainer, *, unstarted: bool) -> None:
+def _print_start(console: Console, trainer: Trainer, *, unstarted: bool) -> None:
     session = trainer.session
     if unstarted:
         text = f"This run had no checkpoint yet. It starts from its beginning, of {session.steps} steps."
@@ -137,7 +137,7 @@ def _run(console: Console, trainer: Trainer) -> None:
     from modular_manifolds.cli.progress import Progress
 
     session = trainer.session
-    with _stopping(trainer), Progress(console, session) as progress:
+    with _stop_on_signals(trainer), Progress(console, session) as progress:
         finished = trainer.run(progress)
     if not finished:
         console.print(f"Stopped after step {session.finished} of {session.steps}. Go on with:")
@@ -149,7 +149,7 @@ def _run(console: Console, trainer: Trainer) -> None:
 
 
 @contextmanager
-def _stopping(trainer: Trainer) -> Iterator[None]:
+def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
     """A context in which Ctrl-C and SIGTERM let the step finish; then the run writes a checkpoint and returns."""
     if threading.current_thread() is not threading.main_thread():
         # Python delivers signals to the main thread only.
@@ -157,12 +157,12 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
         return
     asked = False
 
-    def ask(*_: object) -> None:
+    def request_stop(*_: object) -> None:
         nonlocal asked
         asked = True
 
     trainer.stop = lambda: asked
-    before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, request_stop) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -186,7 +186,7 @@ def _show_results(console: Console, trainer: Trainer) -> None:
         console, "Guarantees: every weight", found.conditioning.header(), found.conditioning.cells()
     )
     bounds = found.lipschitz
-    console.print(f"declared Lipschitz bound  {found.declared}")
+    console.print(f"declared Lipschitz bound  {found.declared_text}")
     console.print(f"certified from weights    {bounds.certified:.4g}")
     console.print(f"largest slope found       {bounds.empirical:.6g}")
     rows = [row for row in trainer.directory.read_metrics() if "test_accuracy" in row]

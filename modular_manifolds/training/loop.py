@@ -13,9 +13,9 @@ from modular_manifolds.training.checkpoint import read_checkpoint, restore_, wri
 from modular_manifolds.training.device import device_of
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.run_directory import RunDirectory
-from modular_manifolds.training.session import Observer, Session, built, surroundings
+from modular_manifolds.training.session import Observer, Session, build_network, surroundings
 from modular_manifolds.training.stopwatch import Stopwatch
-from modular_manifolds.training.tensorboard import check_tensorboard, recorded
+from modular_manifolds.training.tensorboard import check_tensorboard, record_events
 
 AHEAD: Final = 10
 """Steps that a GPU is given at once; each wait for it costs about as much as a small step."""
@@ -43,7 +43,7 @@ class Trainer:
             if not self.session.spec.tensorboard:
                 return self._run(observer)
             after = self.session.finished
-            with recorded(observer, self.directory.tensorboard, after=after) as both:
+            with record_events(observer, self.directory.tensorboard, after=after) as both:
                 return self._run(both)
 
     def _run(self, observer: Observer) -> bool:
@@ -51,7 +51,7 @@ class Trainer:
         ahead = 1 if session.device.type == "cpu" else AHEAD
         while not session.done:
             with self.seconds("steps"):
-                taken = session.advance(min(ahead, session.left_undisturbed))
+                taken = session.advance(min(ahead, session.steps_to_next_event))
             for metrics in taken:
                 self.directory.append_metrics_(vars(metrics))
                 observer.on_step(metrics)
@@ -93,7 +93,7 @@ def check_machine(spec: RunSpec) -> None:
 
 def start(spec: RunSpec, data: Data, directory: RunDirectory) -> Trainer:
     """A run at its first step; the network's first weights are kept beside it."""
-    net = built(spec)
+    net = build_network(spec)
     save(net, directory.initial)
     trainer = Trainer(Session(spec, data, net=net), directory, _initial(spec, directory))
     trainer.save()
