@@ -35,7 +35,7 @@ class Store:
             "settings": settings.values(),
             "result": result.values(),
             "environment": asdict(
-                Environment.here(threads=torch.get_num_threads(), device=settings.device)
+                Environment.current(threads=torch.get_num_threads(), device=settings.device)
             ),
         }
         file = self._file(settings)

@@ -44,6 +44,7 @@ def test_the_loop_learns(
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one_does(track3: ModuleType, tmp_path: Path) -> None:
     alone = track3.main(["--tiny"]).losses
     with socket.socket() as free:
