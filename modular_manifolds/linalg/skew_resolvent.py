@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.inverses import inverse
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.products import commuting, gram_in_float64
 from modular_manifolds.linalg.zolotarev import RationalSign
@@ -58,12 +59,12 @@ def reduced_sign(skew: Tensor, off_w: Tensor, function: RationalSign) -> Reduced
         torch.add(sigma, epsilon, alpha=pole, out=k)
         k.diagonal(dim1=-2, dim2=-1).add_(1 / pole)
         # The transpose of an inverse lies in memory by rows. It is that of K, times t.
-        inverse = torch.linalg.inv_ex(k).inverse.mT
-        odd.add_(inverse, alpha=weight)
-        even.add_(inverse, alpha=weight * pole)
+        inverted = inverse(k)[0].mT
+        odd.add_(inverted, alpha=weight)
+        even.add_(inverted, alpha=weight * pole)
         if pole in function.poles[-2:]:
-            trace = inverse.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
-            traces.append(2 / pole * trace + _inner(sigma, inverse, k))
+            trace = inverted.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+            traces.append(2 / pole * trace + _inner(sigma, inverted, k))
     top = torch.sub(odd, odd.mT, out=k).mul_(0.5).add_(sigma).mul_(function.scale)
     bottom = torch.add(even, even.mT, out=odd).mul_(0.5)
     bottom.diagonal(dim1=-2, dim2=-1).add_(1)
