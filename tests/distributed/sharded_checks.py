@@ -47,10 +47,10 @@ WORLDS: Final = {
     "missing": (2,),
     "resume": (2,),
     "settings": (1, 2),
-    "rows": (1, 2),
+    "rows": (1, 2, 4),
     "stacks": (1, 2),
     "unused": (1, 2),
-    "named": (1, 2),
+    "named": (1, 2, 4),
     "parallelized": (1, 2),
     "adapted": (1, 2),
 }
