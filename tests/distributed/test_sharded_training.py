@@ -183,3 +183,8 @@ def test_a_state_resumes_bit_for_bit_and_whole_tensors_are_refused(folder: Path)
         for name in ("Stiefel", "SpectralSphere"):
             assert_same_bits(list(each[name]))
             assert "must hold momentum of '0.weight' as a DTensor (S(0))" in each[f"{name}, whole"]
+
+
+def test_a_checkpoint_of_torch_resumes_bit_for_bit(folder: Path) -> None:
+    for each in results(folder, 2, "saved"):
+        assert_same_bits(list(each))
