@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 import torch.distributed as dist
@@ -178,12 +178,12 @@ def check_saved() -> Any:
     for step in range(2):
         give_gradients(first, step)
         opt.step()
-    folder = [tempfile.mkdtemp()]
+    folder, saved = [tempfile.mkdtemp()], cast("Any", checkpoint)
     dist.broadcast_object_list(folder)
     model, state = get_state_dict(first, opt)
-    checkpoint.save({"model": model, "state": state}, checkpoint_id=folder[0])
+    saved.save({"model": model, "state": state}, checkpoint_id=folder[0])
     model, state = get_state_dict(second, other)
-    checkpoint.load({"model": model, "state": state}, checkpoint_id=folder[0])
+    saved.load({"model": model, "state": state}, checkpoint_id=folder[0])
     set_state_dict(second, other, model_state_dict=model, optim_state_dict=state)
     for net, each in ((first, opt), (second, other)):
         for step in range(2, 4):
