@@ -57,6 +57,8 @@ class SteepestDescent(Optimizer):
     On an accelerator a step never waits for the device. A gradient with NaN or infinity cancels the whole step there,
     and the next step or `check()` raises the error.
 
+    Sharded weights, the DTensors of FSDP2 and tensor parallelism, are stepped in their shards, or by one process each.
+
     Args:
         params: a network of this library, a plan of `mm.adapt`, or torch's forms: parameters, named parameters, or groups
             of them. A group has a `manifold` and a `norm`, and optionally `share` (the step's length is `lr · share`;

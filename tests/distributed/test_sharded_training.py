@@ -93,9 +93,12 @@ def test_fsdp_solves_each_matrix_once(folder: Path, name: str) -> None:
         assert max(solves) < alone["counts"].solves
 
 
-@pytest.mark.parametrize("check", ["settings", "rows", "stacks"])
-def test_every_setting_and_unit_on_both_ways(folder: Path, check: str) -> None:
-    (alone,), ranks = results(folder, 1, check), results(folder, 2, check)
+@pytest.mark.parametrize(
+    ("world", "check"), [(2, "settings"), (2, "rows"), (4, "rows"), (2, "stacks")]
+)
+def test_every_setting_and_unit_on_both_ways(folder: Path, world: int, check: str) -> None:
+    """The fourth process holds no row."""
+    (alone,), ranks = results(folder, 1, check), results(folder, world, check)
     for name, (weights, state, *_) in alone.items():
         assert_same_bits([[*each[name][0].values(), *each[name][1].values()] for each in ranks])
         assert_close(ranks[0][name][0], weights, name)
@@ -158,8 +161,9 @@ def test_other_ways_to_gradients(folder: Path, check: str) -> None:
     assert_close(ranks[0], alone)
 
 
-def test_methods_with_names_of_their_own(folder: Path) -> None:
-    (alone,), ranks = results(folder, 1, "named"), results(folder, 2, "named")
+@pytest.mark.parametrize("world", WORLDS)
+def test_methods_with_names_of_their_own(folder: Path, world: int) -> None:
+    (alone,), ranks = results(folder, 1, "named"), results(folder, world, "named")
     for name, weights in alone.items():
         assert_close(ranks[0][name], weights, name)
 
@@ -179,3 +183,8 @@ def test_a_state_resumes_bit_for_bit_and_whole_tensors_are_refused(folder: Path)
         for name in ("Stiefel", "SpectralSphere"):
             assert_same_bits(list(each[name]))
             assert "must hold momentum of '0.weight' as a DTensor (S(0))" in each[f"{name}, whole"]
+
+
+def test_a_checkpoint_of_torch_resumes_bit_for_bit(folder: Path) -> None:
+    for each in results(folder, 2, "saved"):
+        assert_same_bits(list(each))

@@ -55,7 +55,7 @@ def row_plan(
         if device_type != "cpu":
             # Every process must use the same plan in the same step, and a gap is read some steps later.
             plan = replace(plan, floor=max(plan.floor / MIN_DEEPER_RATIO, plan.lowest))
-        return StiefelRows(chosen.tolerance, unit, columns, turned, plan)
+        return StiefelRows(chosen.tolerance, unit, columns, turned, manifold.radius, plan)
     if type(chosen) is NormSteepest and type(manifold) in (Euclidean, SpectralBall):
         radius = manifold.radius if isinstance(manifold, SpectralBall) else None
         return MuonRows(chosen.tolerance, unit, columns, turned, dtype, radius)

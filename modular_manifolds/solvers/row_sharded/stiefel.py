@@ -28,9 +28,11 @@ class StiefelRows(RowPlan):
     CPU the gap is read and Ω computed again from the same C and E if it is too large: no sum is repeated.
 
     Args:
+        radius: that of the manifold.
         polynomials: the plan for Γ of 2n×2n.
     """
 
+    radius: float
     polynomials: PolynomialPlan
 
     @property
@@ -64,13 +66,11 @@ class StiefelRows(RowPlan):
         return a, gap, plan.attempt
 
     def _retract(self, w: Tensor, a: Tensor, length: float, rows: SharedRows) -> Tensor:
-        radius = self.polynomials.manifold.radius
-        landed = polar_factor_within(self._in_radii(w + a), length / radius, rows)
-        return landed if radius == 1.0 else landed * radius
+        landed = polar_factor_within(self._in_radii(w + a), length / self.radius, rows)
+        return landed if self.radius == 1.0 else landed * self.radius
 
     def _in_radii(self, w: Tensor) -> Tensor:
-        radius = self.polynomials.manifold.radius
-        return w if radius == 1.0 else w / radius
+        return w if self.radius == 1.0 else w / self.radius
 
     def __str__(self) -> str:
         return f"every process steps its rows after three sums of {self.columns}×{self.columns}; {self.polynomials}"
