@@ -88,8 +88,16 @@ class PolynomialPlan(Plan):
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, g, wide = self._tall(point, gradient)
-        a, gap = self.along(self._lift(w, g))
-        a = (a.mT if wide else a).to(point.dtype)
+        lift = self._lift(w, g)
+        a, gap = self.along(lift)
+        a = a.to(point.dtype)
+        length = lift.length()
+        if length is not None:
+            # What was added to Γ must not pass for a direction, nor the rounding of a gradient that is read in float64.
+            nothing = length <= 2 * projection_rounding(a)
+            a = a.masked_fill_(nothing[..., None, None], 0.0)
+            gap = gap.masked_fill_(nothing, 0.0)
+        a = a.mT if wide else a
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap, self.attempt, self.tolerance)
 
