@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -18,15 +19,19 @@ from modular_manifolds.specs.optimizers import (
 from modular_manifolds.training.muon import Muon, MuonWithAdamW, all_muon
 
 
-def build_optimizer(spec: OptimizerSpec, net: Module) -> torch.optim.Optimizer:
+def build_optimizer(
+    spec: OptimizerSpec, net: Module, *, shared: Any = None
+) -> torch.optim.Optimizer:
     """The optimiser of `spec` on the weights of `net`; AdamW and Muon are torch's own.
+
+    `shared` is the wrapper in which processes share `net`, for an optimiser that shares its work too.
 
     Muon steps all weights if all are single matrices; otherwise see `MuonWithAdamW`.
     """
     settings = spec.model_dump(exclude={"name"})
     match spec:
         case SteepestDescentSpec():
-            return SteepestDescent(net, **settings)
+            return SteepestDescent(net if shared is None else shared, **settings)
         case AdamWSpec():
             return torch.optim.AdamW(net.parameters(), **settings)
         case MuonSpec():
