@@ -19,6 +19,7 @@ from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.run import Parallel
 from modular_manifolds.training.device import device_of
 from modular_manifolds.training.launch import Launch
+from modular_manifolds.training.meeting import fresh_store
 
 TIMEOUT: Final = timedelta(minutes=30)
 """A collective that lacks a process for so long fails."""
@@ -165,13 +166,9 @@ def joined(spec: RunSpec) -> Iterator[Processes]:
         raise SpecError("parallel", "must be none in this torch", spec.parallel, remedy)
     device = _own_device(spec.device, launch)
     made = not dist.is_initialized()
-    if made:
-        if device.type == "cuda":
-            # Kernels and NCCL take the current device.
-            torch.cuda.set_device(device)
-        backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, timeout=TIMEOUT)
     try:
+        if made:
+            _make_group(launch, device)
         yield Processes(dist.get_rank(), dist.get_world_size(), spec.parallel, str(device))
     except RuntimeError as error:
         if not _lost(error):
@@ -183,8 +180,21 @@ def joined(spec: RunSpec) -> Iterator[Processes]:
             f"Read the error of the process that ended first; go on with `{launch.prefix} train --resume RUN_DIR`.",
         ) from None
     finally:
-        if made:
+        if made and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _make_group(launch: Launch, device: torch.device) -> None:
+    if device.type == "cuda":
+        # Kernels and NCCL take the current device.
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
+        store=fresh_store(launch.rank, launch.count, TIMEOUT),
+        rank=launch.rank,
+        world_size=launch.count,
+        timeout=TIMEOUT,
+    )
 
 
 def _own_device(name: str, launch: Launch) -> torch.device:
@@ -205,7 +215,7 @@ def _own_device(name: str, launch: Launch) -> torch.device:
 
 def _lost(error: RuntimeError) -> bool:
     """Whether a collective failed because a process is gone, or has not come in time."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def _words() -> str:
