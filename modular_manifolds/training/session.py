@@ -81,7 +81,7 @@ class Session:
         spec: the run; its network is written out (`resolved`).
         data: moved to the run's device, and not copied if it is already there.
         net: the network; drawn from the run's seed, through torch's global generator, without it.
-        processes: this process among those of the run.
+        processes: this process among those of the run, as `joined` gives it; alone without it, whatever the run says.
 
     Raises:
         SpecError: the run's device is not there, its loss cannot be had for this network or these data, or its batch
