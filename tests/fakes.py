@@ -151,7 +151,7 @@ def move_to_fake_device(
     """
     opt.state.clear()
     # A weight of another shape has a dual of another shape.
-    opt._roster._dual_shapes.clear()  # pyright: ignore[reportAttributeAccessIssue]
+    opt._steps._roster._dual_shapes.clear()  # pyright: ignore[reportAttributeAccessIssue]
     for group in opt.param_groups:
         group["params"] = [
             torch.nn.Parameter(torch.empty(shape or each.shape, dtype=dtype, device="cuda"))

@@ -15,7 +15,7 @@ from modular_manifolds.adaptation.rules import AnyRule
 from modular_manifolds.adaptation.shares import By
 from modular_manifolds.adaptation.start import check_finite, fit_manifolds, project_
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.nn.sharded import refuse_sharded
+from modular_manifolds.nn.sharded import refuse_flat
 from modular_manifolds.wrappers import replicas_of, unwrapped
 
 Start = Literal["project", "keep"]
@@ -69,7 +69,7 @@ def adapt(
             repr(start),
             "Use 'project' for a fresh model and 'keep' for a trained one.",
         )
-    refuse_sharded(network, argument="adapt(model)")
+    refuse_flat(network, argument="adapt(model)")
     assignment = assign(network, rules)
     parameters: dict[str, nn.Parameter] = dict(network.named_parameters())
     rows = assignment.rows

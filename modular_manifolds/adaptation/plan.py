@@ -18,10 +18,11 @@ from modular_manifolds.adaptation.saved import PlanData, plan_text, read_plan
 from modular_manifolds.adaptation.shares import By, shares_of
 from modular_manifolds.arguments import NOT_NEGATIVE, check_number
 from modular_manifolds.composition.budget import Budget, BudgetRow
+from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.nn.projection import project_
-from modular_manifolds.nn.sharded import refuse_sharded
+from modular_manifolds.nn.sharded import is_sharded, refuse_flat
 from modular_manifolds.tables import Printable, Table
 from modular_manifolds.wrappers import Replicas, replicas_of, unwrapped
 
@@ -130,6 +131,15 @@ class ModelPlan(Printable):
         from modular_manifolds.adaptation.measure import responses
 
         parameters = dict(self.model.named_parameters())
+        for name, parameter in parameters.items():
+            if is_sharded(parameter):
+                raise ArgumentError(
+                    "measure(batch)",
+                    "needs whole weights, because it moves each of them by unit steps",
+                    f"'{name}' as a DTensor",
+                    "Measure before sharding: plan = mm.adapt(model, example_inputs=batch), then fully_shard(model); the "
+                    "plan stays valid.",
+                )
         matrices = {
             row.name: (parameters[row.parameter], row.piece, row.geometry) for row in self.rows
         }
@@ -181,7 +191,7 @@ class ModelPlan(Printable):
         """
         network = unwrapped(model)
         check_model(network)
-        refuse_sharded(network, argument="from_json(model)")
+        refuse_flat(network, argument="from_json(model)")
         saved = read_plan(text, network)
         rows, fallbacks, skipped = tuple(saved.rows), saved.fallbacks, tuple(saved.skipped)
         replicas = replicas_of(model)

@@ -9,6 +9,7 @@ from torch import Tensor
 from modular_manifolds.adaptation.defaults import Role
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece, logical_name
+from modular_manifolds.nn.sharded import is_sharded, whole, write_whole_
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,21 @@ class Row:
         return getattr(self.geometry.manifold, "radius", None)
 
     def read(self, parameter: Tensor) -> Tensor:
-        """The logical matrix of the stored tensor: a view if the memory layout allows it, otherwise a copy."""
-        stored = parameter.detach()
+        """The logical matrix of the stored tensor: a view if the memory layout allows it, otherwise a copy.
+
+        A sharded tensor is gathered, so all its processes must call this.
+        """
+        stored = whole(parameter.detach())
         return stored if self.piece is None else self.piece.read(stored)
 
     def write_(self, parameter: Tensor, values: Tensor) -> None:
         """Write values of the logical shape into the stored tensor."""
         stored = parameter.detach()
         if self.piece is None:
-            stored.copy_(values)
+            write_whole_(stored, values)
+        elif is_sharded(stored):
+            gathered = whole(stored)
+            self.piece.write_(gathered, values)
+            write_whole_(stored, gathered)
         else:
             self.piece.write_(stored, values)

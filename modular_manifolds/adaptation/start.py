@@ -22,6 +22,7 @@ from modular_manifolds.manifolds.sphere import Sphere
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
+from modular_manifolds.nn.sharded import whole
 
 MAX_RESIDUAL_RELATIVE: Final = 1e-5
 """A weight with at most this residual, relative to the radius, is on its manifold."""
@@ -34,7 +35,7 @@ def check_finite(rows: Sequence[Row], parameters: Mapping[str, nn.Parameter]) ->
         NonFiniteError: the message names the first one.
     """
     for name in dict.fromkeys(row.parameter for row in rows):
-        weight = parameters[name].detach()
+        weight = whole(parameters[name].detach())
         # One pass over the memory: NaN and infinity survive a sum.
         if bool(torch.isfinite(weight.sum(dtype=torch.float64))):
             continue

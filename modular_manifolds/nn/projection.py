@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.composed import Adapted, Weighted
 from modular_manifolds.nn.network import check_network
-from modular_manifolds.nn.sharded import refuse_sharded, refuse_sharded_tensors
+from modular_manifolds.nn.sharded import (
+    is_sharded,
+    refuse_flat,
+    refuse_flat_tensors,
+    whole,
+    write_whole_,
+)
 from modular_manifolds.wrappers import unwrapped
 
 
@@ -19,7 +25,7 @@ def project_(net: Weighted, averaged: nn.Module | Mapping[str, Tensor] | None = 
     """Move weights to the nearest points of their manifolds, in place.
 
     Averages of weights, such as those of `torch.optim.swa_utils.AveragedModel`, lie off their manifolds. Weights on
-    unbounded manifolds are not changed.
+    unbounded manifolds are not changed. A sharded weight is gathered for the moment, so all its processes must call this.
 
     Args:
         net: a declared network, or the plan of an adapted model; it gives the manifolds.
@@ -32,8 +38,8 @@ def project_(net: Weighted, averaged: nn.Module | Mapping[str, Tensor] | None = 
     network = check_network(net, argument="project_(net)")
     parameters: dict[str, Tensor] = dict(network.named_parameters())
     target = parameters if averaged is None else _tensors(averaged)
-    refuse_sharded(network, argument="project_(net)")
-    refuse_sharded_tensors(target.items(), argument="project_(averaged)")
+    refuse_flat(network, argument="project_(net)")
+    refuse_flat_tensors(target.items(), argument="project_(averaged)")
     pieces = network.pieces() if isinstance(network, Adapted) else {}
     geometries = dict(network.geometries())
     for path in geometries:
@@ -41,13 +47,15 @@ def project_(net: Weighted, averaged: nn.Module | Mapping[str, Tensor] | None = 
     for path, geometry in geometries.items():
         if not geometry.manifold.compact:
             continue
-        if path not in pieces:
-            stored = target[path].detach()
-            stored.copy_(geometry.manifold.project(stored))
-            continue
-        name, piece = pieces[path]
+        name, piece = pieces.get(path, (path, None))
         stored = target[name].detach()
-        piece.write_(stored, geometry.manifold.project(piece.read(stored)))
+        point = whole(stored)
+        if piece is None:
+            write_whole_(stored, geometry.manifold.project(point))
+            continue
+        piece.write_(point, geometry.manifold.project(piece.read(point)))
+        if is_sharded(stored):
+            write_whole_(stored, point)
 
 
 def _tensors(averaged: object) -> dict[str, Tensor]:

@@ -224,34 +224,48 @@ def make_buckets(
     first_rate: float,
     placement: Placement | None = None,
     rank: int = 0,
+    alike_elsewhere: Mapping[str, int] | None = None,
 ) -> list[Bucket]:
     """Group the weights into buckets, in the order of their first weights.
 
     With a placement, weights alike form up to two buckets: those that `rank` solves, and those that others solve.
+
+    Args:
+        weights: the weights.
+        groups: the parameter groups.
+        solver: the optimiser's argument.
+        first_rate: the largest learning rate known at construction.
+        placement: the owner of each weight; None without owners.
+        rank: the rank of this process.
+        alike_elsewhere: the number of weights alike of which only other processes know, by the name of a weight.
     """
     owners = {} if placement is None else placement.owners
+    others = alike_elsewhere or {}
     alike: dict[Any, list[Weight]] = {}
     for each in weights:
-        parameter = each.parameter
-        shape, geometry = each.shape, each.geometry
-        if len(shape) > 1 and not parameter.is_cpu and geometry.transposes:
-            # An accelerator multiplies both orientations equally fast, so they share one stack.
-            shape = (*shape[:-2], *sorted(shape[-2:]))
-        key = (each.group, geometry, shape, parameter.dtype, parameter.device)
-        alike.setdefault(key, []).append(each)
+        alike.setdefault(bucket_key(each), []).append(each)
     return [
         Bucket(
             _by_orientation(members),
             groups[members[0].group],
             solver=solver,
             first_rate=first_rate,
-            shared=members[0].name in owners,
+            shared=members[0].name in owners or members[0].name in others,
             solves=owners.get(members[0].name, rank) == rank,
-            alike=len(each),
+            alike=len(each) + others.get(members[0].name, 0),
         )
         for each in alike.values()
         for members in _by_owner(each, owners, rank)
     ]
+
+
+def bucket_key(weight: Weight) -> tuple[Any, ...]:
+    """Weights with equal keys are alike: one batched call steps them."""
+    parameter, geometry, shape = weight.parameter, weight.geometry, weight.shape
+    if len(shape) > 1 and not parameter.is_cpu and geometry.transposes:
+        # An accelerator multiplies both orientations equally fast, so they share one stack.
+        shape = (*shape[:-2], *sorted(shape[-2:]))
+    return weight.group, geometry, shape, parameter.dtype, parameter.device
 
 
 def _by_owner(

@@ -80,12 +80,15 @@ class Report:
         buckets: Sequence[Bucket],
         fallback_weights: Sequence[FallbackWeight] = (),
         agreed: Sequence[str] = (),
+        names: Sequence[str] | None = None,
     ) -> None:
         self.device = device
         self.buckets = tuple(buckets)
         self.fallback_weights = tuple(fallback_weights)
-        self.names = [name for bucket in buckets for name in bucket.names]
-        self.names += [each.name for each in fallback_weights]
+        stepped = [name for bucket in buckets for name in bucket.names]
+        stepped += [each.name for each in fallback_weights]
+        self.names = stepped if names is None else list(names)
+        """The weights whose gradients are counted; by default those of the report."""
         self.counts = torch.zeros(len(self.names) + 2, dtype=torch.float32, device=device)
         self.nonfinite, self.rate_too_large, self.left_out = self.counts.split(
             [len(self.names), 1, 1]

@@ -14,6 +14,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.euclidean import Euclidean
 from modular_manifolds.manifolds.sphere import Sphere
 from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.nn.sharded import whole, write_whole_
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.norms.frobenius import Frobenius
 from modular_manifolds.norms.max import Max
@@ -242,9 +243,11 @@ def _groups(
         for name, tensor in zip(names, tensors, strict=True):
             if tensor.dim() > 2 or (matrices_only and tensor.dim() != 2):
                 _refuse_shape(f"{where}: '{name}'", tensor, matrices_only=matrices_only)
-            manifold = manifold_of(tensor)
+            point = whole(tensor.detach())
+            manifold = manifold_of(point)
             if project:
-                tensor.data.copy_(manifold.project(tensor.data))
+                with torch.no_grad():
+                    write_whole_(tensor, manifold.project(point))
             factor = 1.0 if tensor.dim() < 2 else scale(*tensor.shape)
             alike.setdefault((manifold, factor), []).append((name, tensor))
         for (manifold, factor), members in alike.items():

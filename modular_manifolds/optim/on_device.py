@@ -30,6 +30,8 @@ from modular_manifolds.optim.landing import project_momenta_, receive_, write_
 from modular_manifolds.optim.mailbox import Report
 from modular_manifolds.optim.step import take_planned_step
 
+Flags = tuple[Tensor, Tensor]
+
 
 def step_on_device(
     reports: Sequence[Report],
@@ -37,12 +39,23 @@ def step_on_device(
     state: States,
     diagnoses: Diagnoses,
     exchange: Exchange | None = None,
+    *,
+    flags: Sequence[Flags] | None = None,
 ) -> None:
     """Step every weight, or none if a gradient is not finite or a rate is too large. A flag on the device decides.
 
     A cancelled step changes no weight and no state, and the reports count it.
+
+    Args:
+        reports: the weights of each device.
+        groups: the parameter groups.
+        state: the state of every parameter.
+        diagnoses: takes the outcomes.
+        exchange: the processes that share the solves; None without others.
+        flags: for each report, whether the step is taken, and whether each of its weights moves; by default they follow
+            from the gradients.
     """
-    flags = _step_flags(reports, groups, exchange)
+    flags = _step_flags(reports, groups, exchange) if flags is None else flags
     for report, (ok, reached) in zip(reports, flags, strict=True):
         by_kernels = [can_use_kernels(each, groups[each.group], state) for each in report.buckets]
         others = [each for each, use in zip(report.buckets, by_kernels, strict=True) if not use]
@@ -114,26 +127,26 @@ def _largest_entries(report: Report) -> Tensor:
 
 def _step_flags(
     reports: Sequence[Report], groups: Sequence[Group], exchange: Exchange | None
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[Flags]:
     """For each device, whether the step is taken; and for each weight, whether it moves: its gradient is also nonzero."""
     largest = [_largest_entries(report) for report in reports]
     rates = [groups[bucket.group]["lr"] for report in reports for bucket in report.buckets]
     readable_rates = all(not isinstance(lr, Tensor) or readable(lr) for lr in rates)
     alone = exchange is None and len(reports) == 1
     if readable_rates and alone and resolve("auto", largest[0]) == "triton":
-        return [gate_by_kernels_(largest[0], reports[0].counts, _bound(largest[0]))]
+        return [gate_by_kernels_(largest[0], reports[0].counts, largest_allowed(largest[0]))]
     flags = [
         _can_step(report, groups, entries, exchange)
         for report, entries in zip(reports, largest, strict=True)
     ]
-    result: list[tuple[Tensor, Tensor]] = []
+    result: list[Flags] = []
     for report, entries, ok in zip(reports, largest, _agree(flags), strict=True):
         report.left_out.add_(torch.logical_not(ok))
         result.append((ok, (entries > 0) & ok))
     return result
 
 
-def _bound(largest: Tensor) -> float:
+def largest_allowed(largest: Tensor) -> float:
     """Larger entries count as infinite, because their sums with the momentum may overflow."""
     return torch.finfo(largest.dtype).max / 4
 
@@ -142,20 +155,10 @@ def _can_step(
     report: Report, groups: Sequence[Group], largest: Tensor, exchange: Exchange | None
 ) -> Tensor:
     """Whether one device can take the step: every gradient is finite, and every rate within the plans' limit."""
-    finite = largest < _bound(largest)
+    finite = largest < largest_allowed(largest)
     ok = finite.all()
-    bounds: dict[int, float] = {}
-    for bucket in report.buckets:
-        lr = groups[bucket.group]["lr"]
-        if isinstance(lr, Tensor) and not readable(lr):
-            bound = bucket.largest_rate(lr)
-            bounds[bucket.group] = min(bound, bounds.get(bucket.group, bound))
-    for index, bound in bounds.items():
-        lr = groups[index]["lr"]
-        # False for NaN too.
-        allowed = lr.clamp(0.0, bound) == lr
-        if allowed.device != ok.device:
-            allowed = allowed.to(ok.device, non_blocking=True)
+    allowed = rates_allowed(report.buckets, groups, ok.device)
+    if allowed is not None:
         report.rate_too_large.add_(torch.logical_not(allowed))
         ok = ok & allowed
     if exchange is None:
@@ -165,6 +168,27 @@ def _can_step(
     report.nonfinite.add_(nonfinite)
     report.conflicts.add_(conflicts)
     return ok
+
+
+def rates_allowed(
+    buckets: Sequence[Bucket], groups: Sequence[Group], device: torch.device
+) -> Tensor | None:
+    """Whether every rate that the host cannot read is within the plans' limits; None if it can read all."""
+    bounds: dict[int, float] = {}
+    for bucket in buckets:
+        lr = groups[bucket.group]["lr"]
+        if isinstance(lr, Tensor) and not readable(lr):
+            bound = bucket.largest_rate(lr)
+            bounds[bucket.group] = min(bound, bounds.get(bucket.group, bound))
+    found: Tensor | None = None
+    for index, bound in bounds.items():
+        lr = groups[index]["lr"]
+        # False for NaN too.
+        allowed = lr.clamp(0.0, bound) == lr
+        if allowed.device != device:
+            allowed = allowed.to(device, non_blocking=True)
+        found = allowed if found is None else found & allowed
+    return found
 
 
 def _agree(flags: Sequence[Tensor]) -> list[Tensor]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modular_manifolds.errors import NonFiniteError
+from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.optim.bucket import Bucket
 from modular_manifolds.optim.damping import signal_fraction
 from modular_manifolds.optim.diagnosis import Diagnoses
@@ -29,6 +29,7 @@ from modular_manifolds.optim.step import decay, take_planned_step
 from modular_manifolds.optim.weight import PieceState, Weight
 
 Group = Mapping[str, Any]
+Agree = Callable[[NonFiniteError | None], ArgumentError | None]
 
 
 def step_on_host(
@@ -38,10 +39,22 @@ def step_on_host(
     state: Mapping[Tensor, dict[str, Any]],
     diagnoses: Diagnoses,
     exchange: Exchange | None = None,
-) -> NonFiniteError | None:
-    """Step every weight. If a gradient is not finite, on any process, return the error, and change nothing."""
+    *,
+    agree: Agree | None = None,
+) -> ArgumentError | None:
+    """Step every weight. If a gradient is not finite, on any process, return the error, and change nothing.
+
+    Args:
+        buckets: the weights of this process.
+        fallback: the weights that AdamW steps.
+        groups: the parameter groups.
+        state: the state of every parameter.
+        diagnoses: takes the outcomes.
+        exchange: the processes that share the solves; None without others.
+        agree: decides with other processes: it gets the error of this process, and returns the error that counts.
+    """
     error = first_fallback_error(fallback)
-    if error is not None and exchange is None:
+    if error is not None and agree is None:
         return error
     gradients = [
         gradient_of(each, state[each.parameter], each.share_in(groups[each.group]))
@@ -50,10 +63,9 @@ def step_on_host(
     ]
     sums = host_sums(gradients)
     error = error or first_error(gradients, sums)
-    if exchange is not None:
-        error = exchange.agreement.on_host(error)
-    if error is not None:
-        return error
+    found = error if agree is None else agree(error)
+    if found is not None:
+        return found
     start = 0
     for bucket in buckets:
         group, stop = groups[bucket.group], start + len(bucket.weights)

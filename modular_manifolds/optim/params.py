@@ -14,7 +14,7 @@ from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece, logical_name
-from modular_manifolds.nn.sharded import refuse_sharded
+from modular_manifolds.nn.sharded import refuse_flat, whole
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.optim.groups import (
     geometries_of,
@@ -51,7 +51,7 @@ def groups_from_params(params: Any) -> GroupsAndGeometries:
     """
     net = unwrapped(params)
     if isinstance(net, nn.Module) or hasattr(net, "geometries"):
-        refuse_sharded(net, argument="SteepestDescent(net)")
+        refuse_flat(net, argument="SteepestDescent(net)")
         if isinstance(net, nn.Module) and not isinstance(net, Weighted):
             raise ArgumentError(
                 "SteepestDescent(net)",
@@ -132,7 +132,7 @@ def group_with_geometry(
     for name, tensor, pieces in zip(names, tensors, pieces_by_tensor, strict=True):
         for piece in pieces or (None,):
             logical = logical_name(name, piece)
-            _check_point(geometry, tensor.detach(), piece, f"{where}: '{logical}'")
+            _check_point(geometry, tensor, piece, f"{where}: '{logical}'")
             geometries[logical] = geometry
     return complete, geometries
 
@@ -199,22 +199,24 @@ def _shares(
     return [[share] * len(pieces) if len(pieces) > 1 else share for pieces in pieces_by_tensor]
 
 
-def _check_point(geometry: Geometry, stored: Tensor, piece: Piece | None, where: str) -> None:
+def _check_point(geometry: Geometry, tensor: Tensor, piece: Piece | None, where: str) -> None:
     """Refuse a wrong shape, a piece that cannot be a view, and a weight off its manifold."""
+    shape = tuple(tensor.shape)
     if piece is not None:
         try:
-            piece.view(torch.empty(stored.shape, device="meta")).view(piece.shape)
+            piece.view(torch.empty(shape, device="meta")).view(piece.shape)
         except RuntimeError:
             raise ShapeError(
                 where,
                 "must lie in its tensor with rows and columns next to each other",
-                tuple(stored.shape),
+                shape,
                 "Choose a split that cuts along one dimension.",
             ) from None
-    point = stored if piece is None else piece.read(stored)
-    geometry.manifold.check_shape(tuple(point.shape), argument=where)
-    if not (point.is_floating_point() and geometry.manifold.compact):
+    geometry.manifold.check_shape(shape if piece is None else piece.shape, argument=where)
+    if not (tensor.is_floating_point() and geometry.manifold.compact):
         return
+    stored = whole(tensor.detach())
+    point = stored if piece is None else piece.read(stored)
     residual = float(geometry.manifold.residual(point).amax())
     if not residual <= MAX_OFF_MANIFOLD_RELATIVE:
         raise ArgumentError(

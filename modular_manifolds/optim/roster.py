@@ -30,6 +30,7 @@ class Roster:
         solver: the optimiser's argument.
         first_rate: the largest learning rate known at construction.
         exchange: the processes that share the solves; None if this process solves every weight.
+        alike_elsewhere: the number of weights alike of which only other processes know, by the name of a weight.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Roster:
         solver: str | Solver,
         first_rate: float,
         exchange: Exchange | None = None,
+        alike_elsewhere: Mapping[str, int] | None = None,
     ) -> None:
         self.exchange = exchange
+        self._alike_elsewhere = alike_elsewhere
         self._first_rate = first_rate
         self.buckets: list[Bucket] = []
         self.fallback_weights: list[FallbackWeight] = []
@@ -144,6 +147,7 @@ class Roster:
             first_rate=self._first_rate,
             placement=None if exchange is None else exchange.placement,
             rank=0 if exchange is None else exchange.rank,
+            alike_elsewhere=self._alike_elsewhere,
         )
         places = {each.index: bucket for bucket in self.buckets for each in bucket.weights}
         self._bucket_of = [places.get(each.index) for each in self._all_weights]

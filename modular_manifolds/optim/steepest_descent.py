@@ -9,26 +9,20 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from modular_manifolds.errors import NonFiniteError
-from modular_manifolds.linalg.matrices import readable
-from modular_manifolds.linalg.surroundings import full_precision
+from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.nn.composed import Weighted
-from modular_manifolds.optim.capture import check_capture, is_capturing
+from modular_manifolds.optim.capture import is_capturing
 from modular_manifolds.optim.diagnosis import Diagnoses
-from modular_manifolds.optim.exchange import exchange_for
-from modular_manifolds.optim.groups import is_fallback, weights_in
+from modular_manifolds.optim.groups import is_fallback
 from modular_manifolds.optim.loading import (
     check_state,
     load_in_place_,
     load_rates_in_place_,
     state_by_weight,
 )
-from modular_manifolds.optim.mailbox import error_of
-from modular_manifolds.optim.on_device import step_on_device
-from modular_manifolds.optim.on_host import step_on_host
 from modular_manifolds.optim.params import groups_from_params, later_group
-from modular_manifolds.optim.placement import Placement, place
-from modular_manifolds.optim.roster import Roster
+from modular_manifolds.optim.placement import Placement
+from modular_manifolds.optim.processes import steps_for
 from modular_manifolds.optim.settings import (
     check_choices,
     check_groups,
@@ -40,6 +34,9 @@ from modular_manifolds.solvers.base import Solver
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+    from modular_manifolds.optim.processes import Steps
+    from modular_manifolds.optim.sharded.placement import ShardedPlacement
 
 
 class SteepestDescent(Optimizer):
@@ -138,11 +135,9 @@ class SteepestDescent(Optimizer):
         check_groups(self.param_groups, self._geometries)
         self._unclaimed = Unclaimed(params)
         self._unclaimed.refresh(self.param_groups)
-        devices = {each.device for group in self.param_groups for each in group["params"]}
-        self._exchange, self._processes = exchange_for(params, owner, devices)
-        self._roster = self._new_roster()
+        self._steps = self._new_steps(params, owner)
         with torch.inference_mode(False), torch.no_grad():
-            self._roster.prepare_(self.param_groups, self.state)
+            self._steps.prepare_(self.param_groups, self.state)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -175,64 +170,31 @@ class SteepestDescent(Optimizer):
             NonFiniteError: a gradient held NaN or infinity and `on_nonfinite="raise"`.
             ArgumentError: an `lr` tensor was larger than the plans allow.
         """
-        self._read_reports(wait=True)
+        self._raise_failures(wait=True)
 
     def _step(self) -> None:
-        captured = is_capturing()
-        if not torch.compiler.is_compiling() and not captured:
-            self._read_reports(wait=self._roster.was_captured)
-            self._unclaimed.check(self.param_groups)
-        check_groups(self.param_groups, self._geometries)
-        if captured:
-            check_capture(self._capturable, self._roster, self.param_groups)
-            self._roster.was_captured = True
-        elif not self._roster.is_current(self.param_groups):
-            self._roster.rebuild(self.param_groups)
-            if not torch.compiler.is_compiling():
-                self._unclaimed.refresh(self.param_groups)
-                self._unclaimed.check(self.param_groups)
-        roster = self._roster
-        moving = roster.parameters()
-        if not moving:
-            return
-        roster.prepare_(self.param_groups, self.state)
+        captured, compiled = is_capturing(), torch.compiler.is_compiling()
         groups = self.param_groups
-        with full_precision(moving[0].device.type):
-            if all(map(readable, moving)):
-                for bucket in roster.buckets:
-                    bucket.check_rate(groups[bucket.group]["lr"])
-                error = step_on_host(
-                    roster.buckets,
-                    roster.fallback_weights,
-                    groups,
-                    self.state,
-                    self.diagnoses,
-                    roster.exchange,
-                )
-                if error is not None:
-                    self._raise_or_skip(error, 1)
-                return
-            step_on_device(roster.reports, groups, self.state, self.diagnoses, roster.exchange)
-            roster.has_unread_reports = True
-            if not captured and not torch.compiler.is_compiling():
-                for report in roster.reports:
-                    report.post()
+        if not compiled and not captured:
+            self._raise_failures()
+            self._unclaimed.check(groups)
+        check_groups(groups, self._geometries)
+        changed = self._steps.follow(groups, captured=captured, capturable=self._capturable)
+        if changed and not compiled:
+            self._unclaimed.refresh(groups)
+            self._unclaimed.check(groups)
+        error = self._steps.step(groups, self.state, self.diagnoses, captured=captured)
+        if error is not None:
+            self._raise_or_skip(error, 1)
 
-    def _read_reports(self, *, wait: bool) -> None:
+    def _raise_failures(self, *, wait: bool | None = None) -> None:
         """Read the devices' reports of earlier steps; raise their error, or count the cancelled steps."""
-        if not self._roster.has_unread_reports:
-            return
-        reports = [each.read(wait=wait) for each in self._roster.reports]
-        failed = [each for each in reports if each is not None]
-        if not failed:
-            return
-        error = error_of(failed, self._roster.buckets, self.param_groups)
-        if not isinstance(error, NonFiniteError):
-            raise error
-        self._raise_or_skip(error, max(each.count for each in failed))
+        failures = self._steps.failures(self.param_groups, wait=wait)
+        if failures is not None:
+            self._raise_or_skip(*failures)
 
-    def _raise_or_skip(self, error: NonFiniteError, steps: int) -> None:
-        if self._on_nonfinite == "raise":
+    def _raise_or_skip(self, error: ArgumentError, steps: int) -> None:
+        if self._on_nonfinite == "raise" or not isinstance(error, NonFiniteError):
             raise error
         self.skipped += steps
 
@@ -251,7 +213,7 @@ class SteepestDescent(Optimizer):
         self._geometries.update(new_geometries)
         super().add_param_group(group)
         if new_geometries or is_fallback(group):
-            self._roster.rebuild(self.param_groups, only_with_gradient=False)
+            self._steps.rebuild(self.param_groups)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's method saves three named fields only, so a copy would lose its geometries.
@@ -270,26 +232,23 @@ class SteepestDescent(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if "_roster" not in self.__dict__:
-            # A copy belongs to no process group.
-            self._exchange, self._processes = None, 1
-            self._roster = self._new_roster()
+        if "_steps" not in self.__dict__:
+            self._steps = self._new_steps(None, "auto")
 
-    def _new_roster(self) -> Roster:
-        return Roster(
+    def _new_steps(self, params: Any, owner: Any) -> Steps:
+        return steps_for(
+            params,
+            owner,
+            self.param_groups,
             self._geometries,
             solver=self._solver,
             first_rate=self._first_rate,
-            exchange=self._exchange,
         )
 
     @property
-    def placement(self) -> Placement:
+    def placement(self) -> Placement | ShardedPlacement:
         """The process that solves each weight; `print` it to read it with its cost."""
-        if self._exchange is not None:
-            return self._exchange.placement
-        weights = list(weights_in(self.param_groups, self._geometries))
-        return place(weights, self._processes, solver=self._solver, replicate=True)
+        return self._steps.placement(self.param_groups)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch, but state keeps its own dtype, also if the weights are in bfloat16.
@@ -326,9 +285,9 @@ class SteepestDescent(Optimizer):
             for handle in handles:
                 handle.remove()
         self._first_rate = max([self._first_rate, *(float(g["lr"]) for g in self.param_groups)])
-        self._roster.allow_rate(self._first_rate)
+        self._steps.allow_rate(self._first_rate)
         with torch.inference_mode(False), torch.no_grad():
-            self._roster.prepare_(self.param_groups, self.state)
+            self._steps.prepare_(self.param_groups, self.state)
 
 
 def _rate_on(device: torch.device, rate: float) -> Tensor:

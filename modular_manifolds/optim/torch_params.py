@@ -8,7 +8,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
-from modular_manifolds.nn.sharded import refuse_sharded_tensors
+from modular_manifolds.nn.sharded import refuse_flat_tensors
 
 ARGUMENT: Final = "SteepestDescent(params)"
 
@@ -74,7 +74,7 @@ def names_and_tensors(
                 type(tensor).__name__,
                 "Pass model.parameters() or model.named_parameters().",
             )
-        refuse_sharded_tensors([(str(name), tensor)], argument=where)
+        refuse_flat_tensors([(str(name), tensor)], argument=where)
         if tensor.is_meta:
             raise ArgumentError(
                 where,

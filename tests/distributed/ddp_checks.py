@@ -45,7 +45,7 @@ def _trained(name: str, **options: Any) -> dict[str, Any]:
     backward(name, wrapped)
     with counting() as counts:
         opt.step()
-    roster = opt._roster  # pyright: ignore[reportPrivateUsage]
+    roster = opt._steps._roster  # pyright: ignore[reportPrivateUsage]
     weights = roster._all_weights  # pyright: ignore[reportPrivateUsage]
     others = roster._all_fallback_weights  # pyright: ignore[reportPrivateUsage]
     return {

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2Model
 
 import modular_manifolds as mm
-from modular_manifolds.optim import on_device, on_host, settings, steepest_descent
+from modular_manifolds.optim import on_device, on_host, settings, whole
+from modular_manifolds.optim.sharded import decision
 
 STEPS = 20
 ROWS = 64
@@ -79,9 +80,17 @@ def model_and_optimizer(
 
 
 def backward(name: str, wrapped: nn.Module) -> None:
-    x, y = batch(name)
-    wrapped.zero_grad()
-    found = wrapped(x)
+    loss_backward(wrapped, *batch(name))
+
+
+def backward_of(name: str, model: nn.Module) -> None:
+    """The gradients of the whole batch."""
+    loss_backward(model, *(_vectors() if name == "mlp" else _tokens()))
+
+
+def loss_backward(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    model.zero_grad()
+    found = model(x)
     nn.functional.cross_entropy(found.reshape(-1, found.shape[-1]), y.reshape(-1)).backward()
 
 
@@ -94,7 +103,8 @@ def train(name: str, wrapped: nn.Module, opt: mm.SteepestDescent, steps: int) ->
 @contextmanager
 def way_of(name: str) -> Iterator[None]:
     """While inside, steps go the way of the host, or that of an accelerator, which reads no number."""
-    modules: list[Any] = [steepest_descent, on_device, settings] if name == "device" else []
+    on = [whole, decision, on_device, settings]
+    modules: list[Any] = on if name == "device" else []
     known = [(each, each.readable) for each in modules]
     try:
         for module, _ in known:
@@ -154,8 +164,11 @@ class _Collectives(TorchDispatchMode):
         del types
         if func.namespace == "c10d":
             name = func.overloadpacket.__name__
-            given = args[1] if "allgather" in name else args[0][0]
+            given = args[0][0] if "reduce" in name else args[1]
             self.counts.sent[name] += given.numel() * given.element_size()
+            if "alltoall" in name:
+                # A process sends nothing to itself.
+                self.counts.sent[name] -= args[4][dist.get_rank()] * given.element_size()
             self.counts.calls[name] += 1
         return func(*args, **(kwargs or {}))
 

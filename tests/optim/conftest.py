@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from modular_manifolds.optim import on_device, settings, steepest_descent
+from modular_manifolds.optim import on_device, settings, whole
 
 
 @pytest.fixture
 def without_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps take the way of an accelerator. Solvers and retractions still decide on the host."""
-    for module in (steepest_descent, on_device, settings):
+    for module in (whole, on_device, settings):
         monkeypatch.setattr(module, "readable", lambda _: False)

@@ -12,7 +12,7 @@ from weights import EVERY_PAIR, named
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
-from modular_manifolds.optim import on_device, settings, steepest_descent
+from modular_manifolds.optim import on_device, settings, whole
 
 MU = 0.9
 
@@ -58,7 +58,7 @@ def test_both_steps_lead_to_the_same_weights_and_state(
             give_gradients(twin, seed)
             opt.step()
             with monkeypatch.context() as without:
-                for module in (steepest_descent, on_device, settings):
+                for module in (whole, on_device, settings):
                     without.setattr(module, "readable", lambda _: False)
                 other.step()
         # The dual of a matrix at rest is kept by the one, and solved for anew by the other.
@@ -176,7 +176,7 @@ def test_state_stays_at_its_address(
     reading: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not reading:
-        for module in (steepest_descent, on_device, settings):
+        for module in (whole, on_device, settings):
             monkeypatch.setattr(module, "readable", lambda _: False)
     how = {"momentum": MU, "nesterov": True, "tangent_momentum": True, "noise_damping": True}
     net = network(mm.SpectralSphere(), mm.Spectral()).to(dtype)

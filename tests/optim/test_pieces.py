@@ -17,7 +17,7 @@ import modular_manifolds as mm
 from modular_manifolds.composition.budget import Budget, BudgetRow
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.piece import Piece
-from modular_manifolds.optim import on_device, settings, steepest_descent
+from modular_manifolds.optim import on_device, settings, whole
 
 QKV = tuple(
     Piece(name, (4, 3, 2, 5), ((1, place, 1),), (2,), (1, 3), (0,))
@@ -127,7 +127,7 @@ def test_pieces_go_where_separate_weights_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if on_accelerator:
-        for module in (steepest_descent, on_device, settings):
+        for module in (whole, on_device, settings):
             monkeypatch.setattr(module, "readable", lambda _: False)
     torch.manual_seed(0)
     net = Fused(manifold(), norm())
@@ -215,7 +215,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing_of_either_optimiser() -> No
 def test_on_an_accelerator_a_broken_step_is_left_out_and_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (steepest_descent, on_device, settings):
+    for module in (whole, on_device, settings):
         monkeypatch.setattr(module, "readable", lambda _: False)
     net = Fused(mm.Stiefel(), mm.Spectral())
     opt = optimiser(net)

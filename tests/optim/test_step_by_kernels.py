@@ -14,7 +14,7 @@ from weights import Weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.linalg import backend
-from modular_manifolds.optim import descent, landing, on_device, settings, steepest_descent
+from modular_manifolds.optim import descent, landing, on_device, settings, whole
 from modular_manifolds.solvers import skew_sign
 
 SHAPES = ((9, 4), (9, 4), (4, 9), (2, 5, 3), (5,))
@@ -36,7 +36,7 @@ PAIRS = [
 @pytest.fixture(autouse=True)
 def without_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Steps take the way of an accelerator, and plans are made anew."""
-    for module in (steepest_descent, on_device, settings):
+    for module in (whole, on_device, settings):
         monkeypatch.setattr(module, "readable", lambda _: False)
     plans = vars(skew_sign)["_plan"]
     plans.cache_clear()

@@ -1,0 +1,1 @@
+"""Steps of weights that are DTensors, of which each process holds a shard."""

@@ -1,0 +1,137 @@
+"""Owners: the fields that travel to the owner of each parameter and back, and the whole stand-ins that they fill there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modular_manifolds.optim.sharded.members import Member
+from modular_manifolds.optim.sharded.stand_ins import WholeStandIn, travels_with_momentum
+from modular_manifolds.optim.sharded.state import layouts_of, shards_of
+from modular_manifolds.optim.sharded.transport import Field, Transport, transports_for
+from modular_manifolds.optim.state import full_precision_weight
+from modular_manifolds.optim.weight import full_dtype
+
+Group = Mapping[str, Any]
+Shards = Mapping[str, Tensor]
+
+
+class Owners:
+    """The members that owners step, and the transports of their fields.
+
+    The gradient travels to the owner; the point, the duals and, if the settings need them there, momentum and averages
+    travel both ways. Without such settings the gradient is replaced by the direction that follows from the momentum.
+
+    Args:
+        members: all members with an owner, in an order that is the same on every process.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = tuple(members)
+        self.stand_ins = {each.name: WholeStandIn(each) for each in members if each.is_owned}
+        self.to_owners: list[Transport] = []
+        self.to_holders: list[Transport] = []
+        self._shapes: dict[str, dict[str, tuple[tuple[int, ...], torch.dtype]]] = {}
+        self._kept: dict[str, list[str]] = {}
+        self._known: list[Any] = []
+
+    def prepare(self, groups: Sequence[Group], state: Mapping[Tensor, Mapping[str, Any]]) -> None:
+        """Lay the transports out, if settings or state entries have changed."""
+        signature = [
+            (travels_with_momentum(groups[each.group]), *state[each.parameter])
+            for each in self.members
+        ]
+        if signature == self._known or not self.members:
+            return
+        self._known = signature
+        sent: list[tuple[Field, torch.dtype]] = []
+        returned: list[tuple[Field, torch.dtype]] = []
+        for member in self.members:
+            entries, owner = state[member.parameter], member.owner
+            assert owner is not None
+            full = full_dtype(member.parameter)
+            kept = _travelling(entries, groups[member.group])
+            layouts = layouts_of(entries, member)
+            both = [
+                (Field((member.name, "point"), member.layout, owner), full),
+                *(
+                    (Field((member.name, key), layouts[key], owner), entries[key].dtype)
+                    for key in kept
+                ),
+            ]
+            sent += [(Field((member.name, "gradient"), member.layout, owner), full), *both]
+            returned += both
+            self._kept[member.name] = kept
+            self._shapes[member.name] = {
+                key: (tuple(entries[key].shape), entries[key].dtype) for key in kept
+            }
+        device = self.members[0].parameter.device
+        self.to_owners = transports_for(sent, device)
+        self.to_holders = transports_for(returned, device)
+
+    def allocate(self) -> None:
+        """Take memory for the whole tensors. A stand-in has a gradient if this process's shard has one."""
+        for name, each in self.stand_ins.items():
+            each.allocate(self._shapes[name])
+
+    def release(self) -> None:
+        """Give the memory of the whole tensors back."""
+        for each in self.stand_ins.values():
+            each.release()
+
+    def states(self) -> dict[Tensor, dict[str, Any]]:
+        """The state of the whole stand-ins."""
+        return {each.tensor: each.state for each in self.stand_ins.values()}
+
+    def shards(self, member: Member, state: Mapping[Tensor, Mapping[str, Any]]) -> Shards:
+        """The shard of a member, under `""`, and those of its state."""
+        return {**shards_of(state[member.parameter]), "": member.parameter.to_local()}
+
+    def gather(self, gradients: Sequence[Tensor | None], shards: Sequence[Shards]) -> None:
+        """Bring gradients or directions, points and state to the owners.
+
+        Args:
+            gradients: the gradient or direction of each member's shard; None counts as zero.
+            shards: the result of `shards` for each member.
+        """
+        values: dict[tuple[str, str], Tensor] = {}
+        for member, gradient, own in zip(self.members, gradients, shards, strict=True):
+            point = full_precision_weight(own[""], own.get("master"))
+            values[member.name, "point"] = point
+            values[member.name, "gradient"] = (
+                torch.zeros_like(point) if gradient is None else gradient
+            )
+            values.update({(member.name, key): own[key] for key in self._kept[member.name]})
+        wholes = self._wholes()
+        for each in self.to_owners:
+            each.to_owners(values, wholes)
+
+    def scatter(self, shards: Sequence[Shards]) -> None:
+        """Bring new points and state back into the shards."""
+        values: dict[tuple[str, str], Tensor] = {}
+        for member, own in zip(self.members, shards, strict=True):
+            values[member.name, "point"] = own.get("master", own[""])
+            values.update({(member.name, key): own[key] for key in self._kept[member.name]})
+        wholes = self._wholes()
+        for each in self.to_holders:
+            each.to_holders(wholes, values)
+        for own in shards:
+            if "master" in own:
+                own[""].copy_(own["master"])
+
+    def _wholes(self) -> dict[tuple[str, str], Tensor]:
+        wholes: dict[tuple[str, str], Tensor] = {}
+        for name, each in self.stand_ins.items():
+            wholes[name, "point"] = each.tensor
+            wholes[name, "gradient"] = each.gradient
+            wholes.update({(name, key): value for key, value in each.state.items()})
+        return wholes
+
+
+def _travelling(entries: Mapping[str, Any], group: Group) -> list[str]:
+    """The state entries that travel: duals, and all but the master copy if the owner needs the momentum."""
+    everything = travels_with_momentum(group)
+    return [key for key in entries if key.startswith("dual") or (everything and key != "master")]

@@ -1,0 +1,279 @@
+"""Steps of sharded weights: shards that step by themselves, and parameters that owners gather, step and send back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from modular_manifolds.errors import ArgumentError
+from modular_manifolds.linalg.surroundings import full_precision
+from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.sharded import is_sharded
+from modular_manifolds.optim.bucket import bucket_key
+from modular_manifolds.optim.diagnosis import Diagnoses
+from modular_manifolds.optim.mailbox import error_of
+from modular_manifolds.optim.roster import Roster
+from modular_manifolds.optim.sharded.agreement import rate_error
+from modular_manifolds.optim.sharded.crew import Crews
+from modular_manifolds.optim.sharded.decision import Decider, Decision, Party
+from modular_manifolds.optim.sharded.gradients import shard_of_gradient
+from modular_manifolds.optim.sharded.members import LOCAL, OWNER, Member, members_in
+from modular_manifolds.optim.sharded.momentum import Shard, directions
+from modular_manifolds.optim.sharded.owners import Owners
+from modular_manifolds.optim.sharded.placement import ShardedPlacement, placement_of
+from modular_manifolds.optim.sharded.roll import Roll
+from modular_manifolds.optim.sharded.stand_ins import (
+    LocalStandIn,
+    local_groups,
+    owned_groups,
+    travels_with_momentum,
+)
+from modular_manifolds.optim.sharded.state import prepare_, shards_of
+from modular_manifolds.optim.weight import full_dtype
+from modular_manifolds.solvers.base import Solver
+
+Group = Mapping[str, Any]
+States = Mapping[Tensor, dict[str, Any]]
+
+
+class ShardedSteps:
+    """The steps of an optimiser with DTensors, its reports and its placement. Whole parameters may be among them.
+
+    Args:
+        groups: the parameter groups.
+        geometries: the geometry of every weight, by name.
+        solver: the optimiser's argument.
+        first_rate: the largest learning rate known at construction.
+
+    Raises:
+        ArgumentError: a parameter has placements that are not known, or weights are on several devices.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        geometries: Mapping[str, Geometry],
+        *,
+        solver: str | Solver,
+        first_rate: float,
+    ) -> None:
+        self._geometries, self._solver, self._first_rate = geometries, solver, first_rate
+        self._crews = Crews()
+        self._has_unread_reports = False
+        self._stepped: tuple[bool, ...] = ()
+        self.rebuild(groups)
+
+    def rebuild(self, groups: Sequence[Group]) -> None:
+        """Follow new groups."""
+        self._parameters = [each for group in groups for each in group["params"]]
+        _check_devices(self._parameters)
+        members = members_in(groups, self._geometries, self._crews, solver=self._solver)
+        self._members = {(each.group, each.place): each for each in members}
+        everyone = self._crews.everyone()
+        self._processes = everyone.processes
+        self._roll = Roll(groups, self._geometries, self._members, everyone)
+        self._local = {
+            place: LocalStandIn(each) for place, each in self._members.items() if each.way is LOCAL
+        }
+        self._owners = Owners([each for each in members if each.way is OWNER])
+        self._here = self._new_roster(None)
+        self._owned = self._new_roster(_alike_elsewhere(self._owners.members))
+        self._decider = Decider(self._roll)
+
+    def _new_roster(self, alike_elsewhere: Mapping[str, int] | None) -> Roster:
+        return Roster(
+            self._geometries,
+            solver=self._solver,
+            first_rate=self._first_rate,
+            alike_elsewhere=alike_elsewhere,
+        )
+
+    def prepare_(self, groups: Sequence[Group], state: States) -> None:
+        """Make the missing state of every weight. All processes make the same entries."""
+        for (index, _), member in self._members.items():
+            prepare_(state[member.parameter], member, groups[index], self._solver)
+        self._owners.prepare(groups, state)
+        moved = [each.refresh() for each in self._local.values()]
+        own_groups, own_state = self._of_this_process(groups, state)
+        if any(moved):
+            self._here.rebuild(own_groups, only_with_gradient=False)
+        self._here.prepare_(own_groups, own_state)
+
+    def _of_this_process(
+        self, groups: Sequence[Group], state: States
+    ) -> tuple[list[dict[str, Any]], dict[Tensor, dict[str, Any]]]:
+        """The groups and the state of whole parameters and local stand-ins."""
+        own: dict[Tensor, dict[str, Any]] = {
+            each: state[each] for each in self._parameters if not is_sharded(each)
+        }
+        for each in self._local.values():
+            own[each.tensor] = shards_of(state[each.member.parameter])
+        return local_groups(groups, self._local, self._members), own
+
+    def allow_rate(self, lr: float) -> None:
+        """Raise the limit of learning-rate tensors to at least `2 · lr`."""
+        self._first_rate = lr
+        self._here.allow_rate(lr)
+        self._owned.allow_rate(lr)
+
+    def follow(self, groups: Sequence[Group], *, captured: bool, capturable: bool) -> bool:
+        """Take the groups of this step; return whether parameters or the set of gradients have changed.
+
+        Raises:
+            ArgumentError: the step is captured.
+        """
+        if captured:
+            raise ArgumentError(
+                "SteepestDescent.step() in a captured graph",
+                "needs whole weights",
+                "sharded weights" + (" and capturable=True" if capturable else ""),
+                "Step outside the graph.",
+            )
+        parameters = [each for group in groups for each in group["params"]]
+        same = len(parameters) == len(self._parameters) and all(
+            a is b for a, b in zip(parameters, self._parameters, strict=True)
+        )
+        if not same:
+            self.rebuild(groups)
+        before, self._stepped = self._stepped, self._roll.stepped(groups)
+        return not same or before != self._stepped
+
+    def step(
+        self, groups: Sequence[Group], state: States, diagnoses: Diagnoses, *, captured: bool
+    ) -> ArgumentError | None:
+        """Step every weight. On the host, return the error of this or another process; then nothing has changed."""
+        del captured
+        self.prepare_(groups, state)
+        with full_precision(self._roll.device.type):
+            try:
+                return self._step(groups, state, diagnoses)
+            finally:
+                self._owners.release()
+                for each in self._local.values():
+                    each.tensor.grad = None
+
+    def _step(
+        self, groups: Sequence[Group], state: States, diagnoses: Diagnoses
+    ) -> ArgumentError | None:
+        gradients = {
+            each.name: shard_of_gradient(each.name, each.parameter) for each in self._roll.entries
+        }
+        for each in self._local.values():
+            each.tensor.grad = gradients[each.member.name]
+        self._owners.allocate()
+        here_groups, here_state = self._of_this_process(groups, state)
+        here = Party(self._here, here_groups, here_state)
+        owned = Party(
+            self._owned,
+            owned_groups(groups, self._owners.stand_ins.values()),
+            self._owners.states(),
+        )
+        for each in (here, owned):
+            each.follow()
+        decision = self._decider.decide((here, owned), list(gradients.values()), self._stepped)
+        if isinstance(decision, ArgumentError):
+            return decision
+        here.step(decision, diagnoses)
+        if self._owners.members:
+            shards = [self._owners.shards(each, state) for each in self._owners.members]
+            directions = self._directions(groups, gradients, shards, decision)
+            self._owners.gather(directions, shards)
+            owned.step(decision, diagnoses)
+            self._owners.scatter(shards)
+        if decision.ok is not None:
+            self._has_unread_reports = True
+            self._decider.report.post()
+            for each in (*self._here.reports, *self._owned.reports):
+                each.post()
+        return None
+
+    def _directions(
+        self,
+        groups: Sequence[Group],
+        gradients: Mapping[str, Tensor | None],
+        shards: Sequence[Mapping[str, Tensor]],
+        decision: Decision,
+    ) -> list[Tensor | None]:
+        """The solver's input for each shard of an owner: the gradient, if the owner keeps the momentum."""
+        found: dict[str, Tensor | None] = {}
+        advanced: list[Shard] = []
+        for member, own in zip(self._owners.members, shards, strict=True):
+            gradient = gradients[member.name]
+            if gradient is not None:
+                gradient = gradient.to(full_dtype(member.parameter))
+            group = groups[member.group]
+            shares = [each.share_in(group) for each in member.weights]
+            if travels_with_momentum(group) or not any(shares):
+                found[member.name] = gradient
+                continue
+            entry = self._roll.by_name[member.name]
+            assert entry.units is not None
+            reached = self._roll.units_of(entry, decision.reached)
+            active = None if all(shares) else entry.units.spread(shares)
+            advanced.append(
+                Shard(member, gradient, own.get("momentum"), entry.units, reached, active)
+            )
+        for shard, each in zip(advanced, directions(advanced, groups, decision.ok), strict=True):
+            found[shard.member.name] = each
+        return [found[each.name] for each in self._owners.members]
+
+    def failures(
+        self, groups: Sequence[Group], *, wait: bool | None = None
+    ) -> tuple[ArgumentError, int] | None:
+        """The error of earlier steps on a device, and the number of steps that it cancelled; None without one."""
+        if not self._has_unread_reports:
+            return None
+        wait = bool(wait)
+        failed = self._decider.report.read(wait=wait)
+        # They hold gaps, which adapt the plans of the next step.
+        for each in (*self._here.reports, *self._owned.reports):
+            each.read(wait=wait)
+        if failed is None:
+            return None
+        buckets = (*self._here.buckets, *self._owned.buckets)
+        is_rate = failed.rate_too_large and not failed.conflicts
+        error = rate_error() if is_rate and not buckets else error_of([failed], buckets, groups)
+        return error, failed.count
+
+    def placement(self, groups: Sequence[Group]) -> ShardedPlacement:
+        """The way and the owner of each sharded parameter."""
+        del groups
+        return placement_of(
+            list(self._members.values()),
+            self._owners.to_owners,
+            self._owners.to_holders,
+            processes=self._processes,
+            flag_bytes=self._roll.agreement.bytes_per_step,
+        )
+
+
+def _check_devices(parameters: Sequence[Tensor]) -> None:
+    devices = dict.fromkeys(each.device for each in parameters)
+    if len(devices) > 1:
+        raise ArgumentError(
+            "SteepestDescent(params)",
+            "must be on one device of this process if some are sharded",
+            " and ".join(map(str, devices)),
+            "Move the model to one device, or build one optimizer for each.",
+        )
+
+
+def _alike_elsewhere(members: Sequence[Member]) -> dict[str, int]:
+    """For each weight that this process owns, the number of weights alike that others own.
+
+    Plans depend on the number of weights alike, so they are those of one process.
+    """
+    owned: Counter[Any] = Counter()
+    others: Counter[Any] = Counter()
+    for member in members:
+        count = owned if member.is_owned else others
+        count.update((member.crew.ranks, bucket_key(each)) for each in member.weights)
+    return {
+        each.name: others[member.crew.ranks, bucket_key(each)]
+        for member in members
+        if member.is_owned
+        for each in member.weights
+    }
