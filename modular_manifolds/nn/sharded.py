@@ -24,6 +24,20 @@ def is_sharded(tensor: Any) -> TypeGuard[Any]:
     return kind is not None and isinstance(tensor, kind)
 
 
+def local(tensor: Tensor) -> Tensor:
+    """The entries that this process holds, in the tensor's memory."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def placements_of(tensor: Tensor) -> str:
+    """The placements in words, for comparison and for errors."""
+    if not is_sharded(tensor):
+        return "as a whole tensor"
+    mesh = tensor.device_mesh
+    placed = ", ".join(map(str, tensor.placements))
+    return f"as a DTensor ({placed}) on the mesh {mesh.mesh.tolist()}"
+
+
 def whole(tensor: Tensor) -> Tensor:
     """The whole tensor, gathered from all processes of its mesh if it is a DTensor; each of them must call this."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor

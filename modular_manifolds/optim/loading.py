@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
+from modular_manifolds.nn.sharded import local, placements_of
 from modular_manifolds.optim.damping import AVERAGES, unit_shape
 from modular_manifolds.optim.fallback import MOMENTS, FallbackWeight, fallback_weights_in
 from modular_manifolds.optim.former import from_one_group_a_weight, is_former
@@ -27,8 +28,16 @@ def check_state(
     groups: Sequence[Mapping[str, Any]],
     geometries: Mapping[str, Geometry],
     solver: str | Solver,
+    state: Mapping[Tensor, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Check that a state dict is for the weights of `groups`, and return it in the current format. Nothing is changed.
+
+    Args:
+        state_dict: the loaded state.
+        groups: the optimiser's parameter groups.
+        geometries: the geometry of every weight, by name.
+        solver: the optimiser's argument.
+        state: the optimiser's state; a sharded entry takes values of its own placements only.
 
     Raises:
         ArgumentError: a name, a shape, a geometry, a setting or a value does not fit; the message names it.
@@ -70,7 +79,8 @@ def check_state(
         if key not in by_key:
             _refuse("must hold state of weights in its groups only", f"state of {key!r}")
         for each in by_key[key]:
-            _check_entries(entries, each.name, _entry_shapes(each, solver))
+            held = state.get(each.parameter, {})
+            _check_entries(entries, each.name, _entry_shapes(each, solver), held, each.parameter)
     return {**state_dict, "param_groups": saved}
 
 
@@ -156,7 +166,11 @@ def _entry_shapes(
 
 
 def _check_entries(
-    entries: Mapping[str, Any], name: str, expected: Mapping[str, tuple[int, ...]]
+    entries: Mapping[str, Any],
+    name: str,
+    expected: Mapping[str, tuple[int, ...]],
+    held: Mapping[str, Any],
+    parameter: Tensor,
 ) -> None:
     for key, shape in expected.items():
         value = entries.get(key)
@@ -165,8 +179,23 @@ def _check_entries(
         if not isinstance(value, Tensor) or tuple(value.shape) != shape:
             seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             _refuse(f"must have {key} of shape {shape} for '{name}'", seen)
-        if not bool(torch.isfinite(value).all()):
+        if shape:
+            _check_placements(value, f"{key} of '{name}'", held.get(key, parameter))
+        if not bool(torch.isfinite(local(value)).all()):
             _refuse(f"must have finite {key} for '{name}'", "NaN or infinity")
+
+
+def _check_placements(value: Tensor, entry: str, held: Tensor) -> None:
+    """Refuse an entry that is sharded in another way than the entry that it replaces."""
+    seen, expected = placements_of(value), placements_of(held)
+    if seen != expected:
+        raise ArgumentError(
+            ARGUMENT,
+            f"must hold {entry} {expected}",
+            seen,
+            "Load with torch.distributed.checkpoint, which reshards, or with set_optimizer_state_dict and "
+            "StateDictOptions(full_state_dict=True), which distributes whole tensors.",
+        )
 
 
 def _refuse(rule: str, seen: object) -> None:

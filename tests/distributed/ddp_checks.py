@@ -45,9 +45,8 @@ def _trained(name: str, **options: Any) -> dict[str, Any]:
     backward(name, wrapped)
     with counting() as counts:
         opt.step()
-    roster = opt._steps._roster  # pyright: ignore[reportPrivateUsage]
-    weights = roster._all_weights  # pyright: ignore[reportPrivateUsage]
-    others = roster._all_fallback_weights  # pyright: ignore[reportPrivateUsage]
+    steps: Any = opt._steps  # pyright: ignore[reportPrivateUsage]
+    weights, others = steps._roster._all_weights, steps._roster._all_fallback_weights
     return {
         "start": start,
         "weights": weights_of(wrapped),

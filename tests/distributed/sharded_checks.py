@@ -6,13 +6,42 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from sharding import LAYOUTS, Twin, full_state, full_weights, model_and_plan
-from torch import nn
+from sharding import (
+    LAYOUTS,
+    Twin,
+    full,
+    full_state,
+    full_weights,
+    model_and_plan,
+    place,
+    shard_of,
+    world_mesh,
+)
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from trained import MODELS, STEPS, backward, counting
 
 import modular_manifolds as mm
+from modular_manifolds.nn.boxes import cut
+from modular_manifolds.optim.sharded.crew import Crews
+from modular_manifolds.optim.sharded.layout import layout_of
 
-WORLDS: Final = {"alone": (1,), "layouts": (4,)}
+WORLDS: Final = {
+    "alone": (1,),
+    "layouts": (4,),
+    "trained": (2, 4),
+    "nonfinite": (2,),
+    "missing": (2,),
+    "resume": (2,),
+    "settings": (1, 2),
+    "rows": (1, 2),
+    "stacks": (1, 2),
+    "unused": (1, 2),
+    "named": (1, 2),
+    "parallelized": (1, 2),
+    "adapted": (1, 2),
+}
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
 
 HOW: Final[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}
@@ -45,11 +74,49 @@ def trained(name: str, layout: str | None, **options: Any) -> dict[str, Any]:
         "state": full_state(opt),
         "counts": counts,
         "placement": opt.placement,
+        "held": {name: shard_of(each).numel() for name, each in model.named_parameters()},
     }
 
 
 def check_alone() -> Any:
     return {name: trained(name, None) for name in MODELS}
+
+
+SHAPES: Final = ((7, 5), (8, 8), (3, 2), (2,), (1, 9), (5, 3, 2))
+
+
+def check_layouts() -> Any:
+    """The shard of this process by torch, and by the box of its layout, for every placement that is known."""
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    plane, line = world_mesh(2, 2), world_mesh(4)
+    for shape in SHAPES:
+        whole = torch.arange(float(torch.Size(shape).numel())).reshape(shape)
+        placements = [Replicate(), *(Shard(dim) for dim in range(len(shape)))]
+        for mesh, placed in [
+            *((line, [each]) for each in placements),
+            *((plane, [a, b]) for a in placements for b in placements),
+        ]:
+            pairs[f"{shape} {placed}"] = _both_shards(distribute_tensor(whole, mesh, placed), whole)
+        for dim in range(len(shape)):
+            # FSDP2 splits the shards of tensor parallelism, along the same dimension or another one.
+            module = nn.Module()
+            module.register_parameter("weight", nn.Parameter(whole.clone()))
+            mesh = world_mesh(2, 2, names=("dp", "tp"))
+            place(module, "weight", mesh["tp"], Shard(dim))
+            fully_shard(module, mesh=mesh["dp"])
+            weight = module.get_parameter("weight").detach()
+            assert torch.equal(full(weight), whole)
+            pairs[f"{shape} fsdp over {dim}"] = _both_shards(weight, whole)
+    return {name: both for name, both in pairs.items() if not torch.equal(*both)}, len(pairs)
+
+
+def _both_shards(tensor: Any, whole: Tensor) -> tuple[Tensor, Tensor]:
+    layout = layout_of(tensor, Crews().of(tensor.device_mesh), name="weight")
+    sources = [cut(whole, layout.boxes[rank]) for rank in layout.sources(owner=0)]
+    assert sum(each.numel() for each in sources) == whole.numel()
+    assert len({float(x) for each in sources for x in each.flatten()}) == whole.numel()
+    found, expected = shard_of(tensor), cut(whole, layout.own)
+    return (found, expected) if expected.numel() else (found.flatten(), expected.flatten())
 
 
 def check_trained() -> Any:

@@ -37,18 +37,21 @@ def hsdp(model: nn.Module) -> None:
 
 
 def tensor_parallel(model: nn.Module, mesh: DeviceMesh | None = None) -> None:
-    """Matrices by rows and by columns in turn, vectors and every fifth matrix on all processes."""
+    """Matrices by rows and by columns in turn, and every fifth replicated. Vectors stay whole tensors."""
     mesh = mesh or world_mesh(dist.get_world_size())
     placements: list[Any] = [Shard(0), Shard(1), Shard(0), Shard(1), Replicate()]
     count = 0
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            placed: Any = Replicate()
             if parameter.dim() > 1:
-                placed = placements[count % len(placements)]
+                place(module, name, mesh, placements[count % len(placements)])
                 count += 1
-            sharded = distribute_tensor(parameter.detach(), mesh, [placed])
-            module.register_parameter(name, nn.Parameter(sharded))
+
+
+def place(module: nn.Module, name: str, mesh: DeviceMesh, *placements: Any) -> None:
+    """Replace a parameter of a module by a DTensor."""
+    values = module.get_parameter(name).detach()
+    module.register_parameter(name, nn.Parameter(distribute_tensor(values, mesh, placements)))
 
 
 def fsdp_tensor_parallel(model: nn.Module) -> None:
@@ -97,6 +100,11 @@ def placed_like(parameter: Tensor, values: Tensor) -> Tensor:
         return values
     mesh, placements = parameter.device_mesh, parameter.placements
     return distribute_tensor(values, mesh, placements, src_data_rank=None)
+
+
+def shard_of(tensor: Tensor) -> Tensor:
+    """The entries that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def full(tensor: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from torch import Tensor
 
-from modular_manifolds.nn.boxes import size_of
+from modular_manifolds.nn.boxes import Box, size_of
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.piece import Piece
 from modular_manifolds.nn.sharded import is_sharded
@@ -60,6 +61,10 @@ class Member:
     def crew(self) -> Crew:
         """The processes of its mesh."""
         return self.layout.crew
+
+    def cost_of(self, box: Box) -> float:
+        """The cost of the matrices in a box, if each lies in one box."""
+        return self.cost * size_of(box) / max(math.prod(self.layout.shape), 1)
 
     @property
     def is_owned(self) -> bool:
@@ -158,10 +163,16 @@ def _local_piece(piece: Piece, layout: Layout) -> Piece | None:
 def _with_owners(members: Sequence[Member]) -> list[Member]:
     """Deal the owners out, in each mesh by itself: the costliest first, each to the rank with the least load.
 
-    Every process of a mesh knows all its members, so no two of them find different owners.
+    The matrices in a shard count as load. Every process of a mesh knows all its members, so no two of them find
+    different owners.
     """
     dealt = list(members)
     loads: dict[tuple[int, ...], list[float]] = {}
+    for member in members:
+        if member.way is LOCAL and member.cost:
+            own = loads.setdefault(member.crew.ranks, [0.0] * member.crew.processes)
+            for rank, box in enumerate(member.layout.boxes):
+                own[rank] += member.cost_of(box)
     order = sorted(range(len(members)), key=lambda i: (-_load(members[i]), i))
     for i in order:
         member = members[i]

@@ -92,8 +92,12 @@ def _advance(shards: Sequence[Shard], group: Group, ok: Tensor | None) -> list[T
             _drop_denormals_(each)
     if not group["nesterov"]:
         return [_masked(buffer, each) for buffer, each in zip(momenta, shards, strict=True)]
-    ahead = foreach.multiply(gradients, 1 - mu)
-    foreach.add_(ahead, momenta, alpha=mu)
+    # The same rounding as for whole weights, on the host and on a device.
+    if ok is None:
+        ahead = foreach.multiply(gradients, 1 - mu)
+        foreach.add_(ahead, momenta, alpha=mu)
+    else:
+        ahead = [torch.lerp(g, b, mu) for g, b in zip(gradients, momenta, strict=True)]
     return [_masked(direction, each) for direction, each in zip(ahead, shards, strict=True)]
 
 

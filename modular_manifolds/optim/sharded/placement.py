@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modular_manifolds.nn.boxes import size_of
 from modular_manifolds.optim.sharded.members import LOCAL, OWNER, Member
 from modular_manifolds.optim.sharded.transport import Transport
 
@@ -99,9 +98,8 @@ def placement_of(
         if owner is not None:
             loads[owner] += each.cost
         elif each.cost:
-            whole = size_of(tuple((0, size) for size in each.layout.shape))
             for rank, box in zip(each.crew.ranks, each.layout.boxes, strict=True):
-                loads[rank] += each.cost * size_of(box) / max(whole, 1)
+                loads[rank] += each.cost_of(box)
         placements = ", ".join(map(str, each.parameter.placements))
         ways.append(Way(each.name, each.way, owner, each.cost, f"({placements})"))
     return ShardedPlacement(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import Replicate, Shard, zeros
 
 from modular_manifolds.nn.sharded import is_sharded
 from modular_manifolds.optim.damping import AVERAGES, unit_shape
@@ -56,12 +56,10 @@ def prepare_(
             state[key] = entry.to(device=parameter.device, dtype=dtype)
 
 
-def _new_entry(
-    key: str, member: Member, dtype: torch.dtype, shape: tuple[int, ...] | None
-) -> DTensor:
+def _new_entry(key: str, member: Member, dtype: torch.dtype, shape: tuple[int, ...] | None) -> Any:
     parameter = member.parameter
     if key == "master":
-        return parameter.detach().to(dtype)
+        return parameter.detach().to(dtype=dtype)
     if shape is None:
         return torch.zeros_like(parameter.detach(), dtype=dtype)
     mesh = parameter.device_mesh
@@ -72,11 +70,6 @@ def _new_entry(
         placements = [Shard(0)] * mesh.ndim
     else:
         placements = [Replicate()] * mesh.ndim
-    return _zeros(shape, dtype, mesh, placements)
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, mesh: Any, placements: Any) -> DTensor:
-    zeros: Any = torch.distributed.tensor.zeros
     return zeros(*shape, dtype=dtype, device_mesh=mesh, placements=placements)
 
 
