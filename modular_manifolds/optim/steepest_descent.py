@@ -276,7 +276,9 @@ class SteepestDescent(Optimizer):
         rates = [group["lr"] for group in self.param_groups]
 
         def check(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-            checked.append(check_state(state, self.param_groups, self._geometries, self._solver, before))
+            checked.append(
+                check_state(state, self.param_groups, self._geometries, self._solver, before)
+            )
             return checked[0]
 
         @torch.no_grad()

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, CheckpointError
 from modular_manifolds.nn import Module
+from modular_manifolds.nn.sharded import whole
 from modular_manifolds.specs import load
 from modular_manifolds.specs.archive import read_archive, write_archive
 from modular_manifolds.training.processes import ALONE, Processes
 from modular_manifolds.training.run_directory import RunDirectory
+from modular_manifolds.training.shared import load_whole_, placed_state
 
 KIND: Final = "checkpoint"
 
@@ -40,15 +42,24 @@ def state_of(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     processes: Processes = ALONE,
 ) -> Checkpoint:
-    """The state of a run. All its processes must ask for it together."""
+    """The state of a run, with whole tensors in process 0. All its processes must ask for it together."""
     state = optimizer.state_dict()
-    tensors = {f"net.{name}": each for name, each in net.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+
+    def keep(name: str, tensor: Tensor) -> None:
+        gathered = whole(tensor)
+        if processes.is_first:
+            # On a GPU there may be room for one gathered tensor only.
+            tensors[name] = gathered if gathered is tensor else gathered.cpu()
+
+    for name, each in net.state_dict().items():
+        keep(f"net.{name}", each)
     values: dict[str, dict[str, Any]] = {}
     for index, entries in state["state"].items():
         values[str(index)] = {}
         for key, value in entries.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
+                keep(f"optimizer.{index}.{key}", value)
             else:
                 values[str(index)][key] = value
     for rank, each in enumerate(processes.gathered(torch.random.get_rng_state())):
@@ -129,8 +140,13 @@ def restore_(
             index, _, key = rest.partition(".")
             state[int(index)][key] = tensor
     try:
-        net.load_state_dict(weights)
-        optimizer.load_state_dict({"state": state, "param_groups": checkpoint.content["groups"]})
+        load_whole_(net, weights)
+        optimizer.load_state_dict(
+            {
+                "state": placed_state(optimizer, state),
+                "param_groups": checkpoint.content["groups"],
+            }
+        )
         # The functions of the schedule are not stored, but torch requires the key.
         shapes = [None] * len(optimizer.param_groups)
         scheduled = {

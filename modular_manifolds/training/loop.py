@@ -43,6 +43,12 @@ class Trainer:
     seconds: Stopwatch = field(default_factory=Stopwatch)
     """The time that this process has spent on steps, evaluations and checkpoints. Nothing depends on it."""
 
+    network: Module = field(init=False)
+    """The network with whole weights: of a run whose processes hold shards after its end, in process 0."""
+
+    def __post_init__(self) -> None:
+        self.network = self.session.net
+
     def run(self, observer: Observer) -> bool:
         """Train until the end or until `stop()`; return whether the end was reached.
 
@@ -77,6 +83,7 @@ class Trainer:
                     self.save()
             if stop and not session.done:
                 return False
+        self.network = session.whole_net()
         return True
 
     def save(self) -> None:

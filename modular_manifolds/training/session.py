@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,7 +20,7 @@ from modular_manifolds.training.losses import Loss, build_loss
 from modular_manifolds.training.optimizers import build_optimizer, build_schedule
 from modular_manifolds.training.part import Data, Part, order
 from modular_manifolds.training.processes import ALONE, Processes
-from modular_manifolds.training.shared import settle_buckets, shared
+from modular_manifolds.training.shared import settle_buckets, shared, whole_state
 from modular_manifolds.training.surroundings import surroundings
 
 SPACING = 5
@@ -103,6 +104,8 @@ class Session:
         self.data: Data = data.to(self.device)
         self.net: Module = (built(spec) if net is None else net).to(self.device)
         self.loss: Loss = build_loss(spec.loss, self.net, data.scale)
+        keeps_whole = processes.parallel == "fsdp" and processes.is_first
+        self._whole: Module | None = copy.deepcopy(self.net) if keeps_whole else None
         self._model = shared(self.net, processes)
         self.steps_per_epoch: int = math.ceil(len(data.train) / spec.batch_size)
         self.steps: int = spec.steps or spec.epochs * self.steps_per_epoch
@@ -190,14 +193,25 @@ class Session:
             NonFiniteError: the loss on either part is NaN or infinite.
         """
         train, test = self.measure(self.data.seen), self.measure(self.data.test)
+        net = self.whole_net()
         return EpochMetrics(
             self.epoch,
             train.loss,
             train.accuracy,
             test.loss,
             test.accuracy,
-            health(self.net, self._before) if self.processes.is_first else {},
+            health(net, self._before) if self.processes.is_first else {},
         )
+
+    def whole_net(self) -> Module:
+        """The network with whole weights, in process 0. All processes must ask for it together."""
+        if self.processes.parallel != "fsdp":
+            return self.net
+        state = whole_state(self.net)
+        if self._whole is None:
+            return self.net
+        self._whole.load_state_dict(state)
+        return self._whole
 
     @torch.no_grad()
     def measure(self, part: Part) -> Measured:
@@ -211,6 +225,13 @@ class Session:
             own = number % self.processes.count == self.processes.rank
             rows.append(self._sums(inputs, labels) if own else torch.zeros(2).double())
             count += labels.numel()
+            last = inputs
+        if (
+            self.processes.parallel == "fsdp"
+            and 0 < len(rows) % self.processes.count <= self.processes.rank
+        ):
+            # A forward pass gathers weights, so every process needs as many.
+            self.net(last)
         # Added in the order of the batches, so that any number of processes has the same bits.
         sums = torch.zeros(2).double()
         for row in self.processes.total(torch.stack(rows)):

@@ -12,12 +12,24 @@ import torch.distributed as dist
 import modular_manifolds as mm
 from modular_manifolds.errors import ModularManifoldsError
 from modular_manifolds.training import DataSet, Split, load_data, resume, start
+from modular_manifolds.training.checkpoint import read_first_checkpoint
 from modular_manifolds.training.loop import Trainer
 from modular_manifolds.training.processes import ALONE, Processes
 from modular_manifolds.training.run_directory import RunDirectory, begin
 from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics
+from modular_manifolds.training.shared import whole_state
 
-WORLDS: Final = {"stop": (2,), "failed_write": (2,), "nonfinite": (2,), "other_count": (2,)}
+RUNS: Final = [
+    *(("ddp", name) for name in ("steepest-descent", "adamw", "muon")),
+    *(("fsdp", name) for name in ("steepest-descent", "adamw")),
+]
+WORLDS: Final = {
+    "muon_in_shards": (2,),
+    "stop": (2,),
+    "failed_write": (2,),
+    "nonfinite": (2,),
+    "other_count": (2,),
+}
 
 
 def this_process(parallel: Any = "ddp") -> Processes:
@@ -77,33 +89,43 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def check_trained() -> Any:
-    """Each optimiser for a few epochs: metrics, and weights and their state at the end."""
+    """Each optimiser for a few epochs: weights, metrics and checkpoint at the end."""
     found: dict[str, Any] = {}
-    for optimizer in ("steepest-descent", "adamw", "muon"):
-        trainer = begun(spec(f"optimizer.name={optimizer}"), a_folder() / "run", this_process())
+    for parallel, optimizer in RUNS:
+        processes = this_process(parallel)
+        folder = a_folder() / "run"
+        trainer = begun(spec(f"optimizer.name={optimizer}"), folder, processes)
         watcher = Watcher(trainer)
         trainer.run(watcher)
-        session = trainer.session
-        weights = {n: p.detach().clone() for n, p in session.net.named_parameters()}
-        found[optimizer] = weights, watcher.steps, watcher.epochs
+        weights = whole_state(trainer.session.net)
+        saved = read_first_checkpoint(trainer.directory.checkpoint, processes).tensors
+        found[f"{optimizer}, {parallel}"] = weights, watcher.steps, watcher.epochs, saved
     return found
 
 
 def check_resumed() -> Any:
     """A run that nobody stopped, and one that stopped twice, in folders of the first process."""
-    processes, folder = this_process(), a_folder()
-    run = with_dropout(spec("epochs=2"))
-    whole = begun(run, folder / "whole", processes)
-    whole.run(Watcher(whole))
-    trainer = begun(run, folder / "a", processes)
-    trainer.run(Watcher(trainer, 3))
-    stopped = trainer.session.finished
-    for stop_after in (4, None):
-        torch.manual_seed(999)
-        trainer = resume(run, data(), RunDirectory(folder / "a"), processes=processes)
-        trainer.run(Watcher(trainer, stop_after))
-    same = files(folder / "whole") == files(folder / "a") if processes.is_first else None
-    return stopped, trainer.session.finished, same
+    found: dict[str, Any] = {}
+    for parallel in ("ddp", "fsdp"):
+        processes, folder = this_process(parallel), a_folder()
+        run = with_dropout(spec("epochs=2"))
+        whole = begun(run, folder / "whole", processes)
+        whole.run(Watcher(whole))
+        trainer = begun(run, folder / "a", processes)
+        trainer.run(Watcher(trainer, 3))
+        stopped = trainer.session.finished
+        for stop_after in (4, None):
+            torch.manual_seed(999)
+            trainer = resume(run, data(), RunDirectory(folder / "a"), processes=processes)
+            trainer.run(Watcher(trainer, stop_after))
+        same = files(folder / "whole") == files(folder / "a") if processes.is_first else None
+        found[parallel] = stopped, trainer.session.finished, same
+    return found
+
+
+def check_muon_in_shards() -> Any:
+    run = spec("optimizer.name=muon")
+    return _message(lambda: Session(run, data(), processes=this_process("fsdp")))
 
 
 def check_other_count() -> Any:
