@@ -53,7 +53,7 @@ def run(folder: Path, *, epochs: int = 5, stop_after: int | None = None, lr: flo
         schedule.load_state_dict(saved["schedule"])
         first = saved["epochs"]
     for epoch in range(first, epochs if stop_after is None else stop_after):
-        order = data.train.drawn(torch.Generator().manual_seed(epoch))
+        order = data.train.draw_order(torch.Generator().manual_seed(epoch))
         for chosen in order.split(64):
             images, labels = data.train.take(chosen)
             opt.zero_grad()

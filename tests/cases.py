@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from modular_manifolds_bench.baselines import ADMM, BASELINES, DualAscent, LyapunovProducts
+from modular_manifolds_bench.baselines import (
+    ADMM,
+    BASELINES,
+    DualAscent,
+    Lyapunov,
+    LyapunovProducts,
+)
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ShapeError
@@ -137,6 +143,15 @@ def instances(kind: type[mm.Manifold]) -> list[mm.Manifold]:
 
 
 SOLVERS: list[SolverCase] = list(solver_cases())
+
+
+def is_usual(case: SolverCase) -> bool:
+    """Whether a plain run tries the case in slow tests too: one radius, one of the two spectral norms, no baseline of many rounds."""
+    return (
+        case.manifold == instances(type(case.manifold))[0]
+        and not isinstance(case.norm, mm.RMSOperator)
+        and not isinstance(case.solver, ADMM | DualAscent | Lyapunov | LyapunovProducts)
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ Options change the room, so that one machine can stand for others:
     pytest --processor no-bf16      the code paths of a processor without bfloat16 products
     pytest --processor no-avx512    those of a processor without AVX-512
     pytest --hypothesis-profile thorough    2,000 examples a function
+
+`long_tests.py` says which tests a plain run leaves out.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import hypothesis.core
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ("long_tests",)
 
 HIDDEN: Final = {
     "as-is": (),
@@ -44,10 +48,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "seeds_as_written: compares with what was computed without --seed"
-    )
-    config.addinivalue_line("markers", "long: takes many seconds, so it begins before the others")
     # Small matrices in workers that share the cores: more threads would only wait for one another.
     torch.set_num_threads(config.option.threads)
     hide_capabilities(HIDDEN[config.option.processor])
@@ -65,11 +65,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture of the test is made."""
     as_written = item.get_closest_marker("seeds_as_written") is not None
     SHIFT.by = 0 if as_written else APART * item.config.option.seed
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin long tests first, so that no worker waits for one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_collection_finish() -> None:

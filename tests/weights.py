@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from long_tests import mostly_long
 from torch import Tensor
 
 import modular_manifolds as mm
@@ -18,6 +19,21 @@ EVERY_PAIR = pytest.mark.parametrize(
     ("manifold", "norm"), PAIRS, ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS]
 )
 """A test with every pair."""
+
+USUAL_PAIRS = {
+    (mm.Euclidean, mm.RMSOperator),
+    (mm.Sphere, mm.Frobenius),
+    (mm.Oblique, mm.RowRMS),
+    (mm.Stiefel, mm.Spectral),
+}
+"""Pairs whose solvers and retractions differ most: a plain run tries slow tests with these only."""
+
+EVERY_PAIR_MOSTLY_LONG = pytest.mark.parametrize(
+    ("manifold", "norm"),
+    mostly_long(PAIRS, usual=lambda pair: pair in USUAL_PAIRS, several=True),
+    ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS],
+)
+"""A slow test with every pair; all but the usual ones are long."""
 
 
 class Weight(mm.Atom):

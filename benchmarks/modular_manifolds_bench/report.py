@@ -20,11 +20,12 @@ class Row:
     Args:
         bench: the name of the benchmark for `--only`.
         what: a description of the comparison.
-        ours: the two numbers, in `unit`; None if there is none.
-        theirs: the two numbers, in `unit`; None if there is none.
-        ratio: the measured ratio and its quartiles over rounds; None if there is none.
-        low: the measured ratio and its quartiles over rounds; None if there is none.
-        high: the measured ratio and its quartiles over rounds; None if there is none.
+        unit: the unit of `ours` and `theirs`.
+        ours: the number of this library; None if there is none.
+        theirs: the number it is compared with; None if there is none.
+        ratio: the median of the ratio over rounds; None if it was not measured.
+        low: the lower quartile of the ratio.
+        high: the upper quartile of the ratio.
         bar: the required condition as a text; empty if there is none.
         met: whether the condition holds; None without a bar or a measurement.
         note: a remark.

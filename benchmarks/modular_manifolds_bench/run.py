@@ -35,4 +35,4 @@ def run(settings: Settings, *, only: Sequence[str] = (), threads: int = 2) -> Re
             if not only or name in only:
                 rows.extend(bench(recordings))
     seconds = time.perf_counter() - start
-    return Report(Environment.here(threads=threads), recordings.source, seconds, tuple(rows))
+    return Report(Environment.current(threads=threads), recordings.source, seconds, tuple(rows))

@@ -61,7 +61,7 @@ class Timings:
         return Ratio(value, low, high)
 
 
-MOST_THREADS: Final = 1024
+MAX_THREADS: Final = 1024
 """More threads than this are a mistake: the system would refuse them in the middle of a product."""
 
 
@@ -74,8 +74,8 @@ def threads(count: int) -> Iterator[None]:
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ArgumentError("threads", "must be a positive whole number", repr(count), "Pass 2.")
-    if count > MOST_THREADS:
-        raise ArgumentError("threads", f"must be at most {MOST_THREADS}", count, "Pass 2.")
+    if count > MAX_THREADS:
+        raise ArgumentError("threads", f"must be at most {MAX_THREADS}", count, "Pass 2.")
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""Which pair of manifold and norm is which method: one cell a pair, from the table of solvers."""
+"""The name of the method for each pair of manifold and norm: one cell a pair, from the table of solvers."""
 
 from __future__ import annotations
 

@@ -13,19 +13,20 @@ from modular_manifolds_kernels.shipped import choose
 
 @dataclass(frozen=True)
 class Bound:
-    """The constants of the bound `gap = <G, A> · kept / (lost + attained) + whole + rounding/s`, in this order.
+    """The constants of the bound `gap = <G, A> · min_mapped_value / (lost + attained) + offset + rounding/s`.
 
-    Here `lost = s · min(max(share · (squares − ‖Ω‖_F²), 0), each)`. `attained` is `<L, R>` for a pair (L, R), otherwise
-    `−<G, A>`. If `s ≤ least`, the gradient has no tangent part, and direction and gap are zero.
+    Here `lost = s · min(max(loss_rate · (max_squares − ‖Ω‖_F²), 0), max_loss)`. `attained` is `<L, R>` for a pair (L, R),
+    otherwise `−<G, A>`. If `s ≤ min_scale`, the gradient has no tangent part, and direction and gap are zero. The kernels take
+    the constants in this order.
     """
 
-    share: float
-    squares: float
-    each: float
-    kept: float
-    whole: float
+    loss_rate: float
+    max_squares: float
+    max_loss: float
+    min_mapped_value: float
+    offset: float
     rounding: float
-    least: float
+    min_scale: float
 
 
 def certify_(

@@ -101,13 +101,17 @@ def certify_(
     """
     inner_product, square = inner(g, a), inner(omega, omega)
     attained = -inner_product if pair is None else inner(*pair)
-    lost = (bound.share * (bound.squares - square)).clamp(0.0, bound.each) * scale
-    gap = inner_product * bound.kept / (lost + attained) + bound.whole + bound.rounding / scale
+    lost = (bound.loss_rate * (bound.max_squares - square)).clamp(0.0, bound.max_loss) * scale
+    gap = (
+        inner_product * bound.min_mapped_value / (lost + attained)
+        + bound.offset
+        + bound.rounding / scale
+    )
     gap, zero = gap.clamp(0.0, 1.0), scale * 0
     if info is not None:
         a.copy_(torch.where((info != 0)[..., None, None], zero[..., None, None], a))
         gap = torch.where(info != 0, zero + 1, gap)
-    no_direction = scale <= bound.least
+    no_direction = scale <= bound.min_scale
     a.masked_fill_(no_direction[..., None, None], 0.0)
     return gap.masked_fill(no_direction, 0.0)
 

@@ -16,6 +16,7 @@ from modular_manifolds.linalg.polar_factor import polar_factor
 from modular_manifolds.linalg.products import gram_product
 from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.linalg.surroundings import full_precision
+from modular_manifolds.linalg.symmetric import eye_like
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.stiefel import Stiefel
 
@@ -73,10 +74,10 @@ def _tall_polar_factor(x: Tensor) -> tuple[Tensor, float]:
     largest = (mean * ((1 + root) ** 2 * EDGE_SLACK_FACTOR)).clamp_min(torch.finfo().tiny)
     gram = gram / largest
     q = even_steps(gram, schedule(1e-3, (1 - root) / (1 + root) / EDGE_SLACK_FACTOR))
-    error = q @ gram @ q - _identity_like(gram)
+    error = q @ gram @ q - eye_like(gram)
     # The binomial series of (I + E)^{-1/2} up to E²; the remainder is of order E³.
     square = error @ error
-    landing = 0.375 * square - 0.5 * error + _identity_like(gram)
+    landing = 0.375 * square - 0.5 * error + eye_like(gram)
     remainder = torch.linalg.vector_norm(square, dim=MATRIX).amax() ** 1.5
     return x @ (q @ landing / largest.sqrt()), float(remainder) + FLOAT32_RESIDUAL
 
@@ -106,11 +107,7 @@ def _square_polar_factor(x: Tensor) -> tuple[Tensor, float]:
 
 def _with_residual(point: Tensor) -> tuple[Tensor, float]:
     """A point, and its residual, the largest entry of `|XᵀX − I|`."""
-    return point, float((gram_product(point) - _identity_like(point)).abs().amax())
-
-
-def _identity_like(x: Tensor) -> Tensor:
-    return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    return point, float((gram_product(point) - eye_like(point)).abs().amax())
 
 
 def largest_singular_value_bound(value: Tensor) -> float:

@@ -94,9 +94,9 @@ class Fallback:
     Args:
         match: as for `Rule`.
         lr: AdamW's learning rate. It is required, because its unit differs from the optimiser's.
-        betas: as in `torch.optim.AdamW`.
-        eps: as in `torch.optim.AdamW`.
-        weight_decay: as in `torch.optim.AdamW`.
+        betas: how much of the running means of gradients and of their squares a step keeps.
+        eps: the number added to AdamW's denominator.
+        weight_decay: λ of `w ← (1 − lr · λ) w`.
         optional: whether the rule may match nothing.
     """
 

@@ -36,8 +36,8 @@ class ProjectedGradient:
     still have a misclassified neighbour.
 
     Args:
-        steps: gradient steps from each start, and starts for each point.
-        restarts: gradient steps from each start, and starts for each point.
+        steps: the number of gradient steps from each start.
+        restarts: the number of starts for each point.
         seed: the seed of the random starts; torch's global generator is not used.
 
     Raises:

@@ -23,8 +23,8 @@ class Bounds:
     Args:
         declared: the bound on the whole product manifold.
         certified: the bound for the current weights.
-        declared_propagation: the same for each leaf, in the norms of its own spaces.
-        certified_propagation: the same for each leaf, in the norms of its own spaces.
+        declared_propagation: the declared bound at each leaf, in the norms of its own spaces.
+        certified_propagation: the certified bound at each leaf, in the same norms.
         arriving: the bound on the norm of the inputs, in the network's own space.
     """
 

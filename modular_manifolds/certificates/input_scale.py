@@ -15,8 +15,8 @@ class InputScale:
     """`x = (u − mean)/std`, entry by entry: x is the network's input, and u the data in the unit of radii.
 
     Args:
-        mean: broadcast with one example; std positive.
-        std: broadcast with one example; std positive.
+        mean: the values that are subtracted, in a shape that broadcasts with one example.
+        std: the values that are divided by, positive, in such a shape.
         unit: the unit of u, for texts such as "a radius in …".
         slack: the relative error of the data's scaling: 1e-6 covers float32's rounding; 0 if the scaling is exact.
 

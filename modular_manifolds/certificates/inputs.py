@@ -93,8 +93,8 @@ def as_vectors(points: Any, tree: Tree, *, argument: str) -> Tensor:
 
     Raises:
         ShapeError: the network does not take vectors of this size.
-        ArgumentError: as `as_tensor` and `as_float64`.
-        NonFiniteError: as `as_tensor` and `as_float64`.
+        ArgumentError: the points are not real numbers, or a token is out of range.
+        NonFiniteError: an entry is NaN or infinite.
     """
     tensor = as_tensor(points, argument=argument)
     x = as_float64(tensor, tree, argument=argument).cpu()

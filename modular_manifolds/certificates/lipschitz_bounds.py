@@ -165,14 +165,14 @@ def lipschitz(
 
     Args:
         net: a network from one space to another (not from or to a tuple).
-        input_norm: l2, rms, l1 or linf; the network's own by default.
-        output_norm: l2, rms, l1 or linf; the network's own by default.
+        input_norm: l2, rms, l1 or linf; by default the norm of the network's input space.
+        output_norm: one of the same; by default the norm of the output space.
         radius: the largest `input_norm` of an input. The bounds then hold for such inputs only, use the resulting
             sizes at each module, and include `rounding`. Without it they hold for all inputs.
         points: inputs for the search, in any shape that the network takes; random ones by default.
-        starts: effort and seed of the search for the largest slope.
-        iterations: effort and seed of the search for the largest slope.
-        seed: effort and seed of the search for the largest slope.
+        starts: the number of points at which the search for the largest slope starts.
+        iterations: the number of its steps from each start.
+        seed: the seed of its random numbers.
 
     Raises:
         ArgumentError: a norm is unknown, `radius` is not finite and positive or a point lies

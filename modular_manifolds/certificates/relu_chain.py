@@ -39,11 +39,11 @@ class Region:
     Args:
         output: (out, inputs + undecided).
         preactivation: (undecided, inputs + undecided).
-        output_error: bounds on the rounding errors of the two, in the Frobenius norm.
-        preactivation_error: bounds on the rounding errors of the two, in the Frobenius norm.
-        inputs: their numbers.
-        units: their numbers.
-        undecided: their numbers.
+        output_error: a bound on the rounding error of `output`, in the Frobenius norm.
+        preactivation_error: the same of `preactivation`.
+        inputs: the number of inputs.
+        units: the number of hidden units.
+        undecided: the number of units that can be on or off in the ball.
         slope: a Lipschitz bound in the ball, by norms: the product over the units that can be on, or the
             norm of the one matrix if none is undecided.
         undecided_gain: G with `‖u‖₂ ≤ G ‖Δx‖₂`.

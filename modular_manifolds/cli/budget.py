@@ -11,11 +11,11 @@ def budget(
     assignments: Assignments = None,
 ) -> None:
     """Print the split of a run's learning rate over its weights."""
-    from modular_manifolds.cli.runs import asked_for
+    from modular_manifolds.cli.runs import read_run_spec
     from modular_manifolds.cli.tables import show_table
     from modular_manifolds.nn import budget as split
 
-    spec = asked_for(run, assignments or []).resolved()
+    spec = read_run_spec(run, assignments or []).resolved()
     assert spec.network is not None
     found = split(spec.network.build_without_weights("network"), spec.optimizer.lr)
     console = open_console()

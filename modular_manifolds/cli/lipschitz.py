@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from modular_manifolds.cli.console import open_console
-from modular_manifolds.cli.robustness import Question, answer, show
+from modular_manifolds.cli.robustness import Question, check_predictions, show
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
 from modular_manifolds.errors import DataError
 from modular_manifolds.specs.data import ImagesName
@@ -83,10 +83,10 @@ def lipschitz(
     """
     from modular_manifolds.certificates import lipschitz as bounds
     from modular_manifolds.certificates.bounds import check_radius
-    from modular_manifolds.cli.runs import asked_for
+    from modular_manifolds.cli.runs import read_run_spec
     from modular_manifolds.cli.tables import show_table
     from modular_manifolds.specs.size import TO_BUILD
-    from modular_manifolds.training.checkpoint import trained
+    from modular_manifolds.training.checkpoint import load_trained
     from modular_manifolds.training.run_directory import RunDirectory
 
     if input_radius is not None:
@@ -94,9 +94,9 @@ def lipschitz(
     if run is not None and run.is_dir():
         directory = RunDirectory(run)
         spec = directory.read_run()
-        net = trained(directory)
+        net = load_trained(directory)
     else:
-        spec = asked_for(run, []).resolved()
+        spec = read_run_spec(run, []).resolved()
         assert spec.network is not None
         spec.network.check_size(spec.limits, "network", bytes_each=TO_BUILD)
         net = spec.network.build_aside("network")
@@ -108,7 +108,7 @@ def lipschitz(
     )
     # Before anything is printed, so that a wrong option prints its error only.
     question = Question(data, data_path, tuple(radius or ()), points, attack)
-    predictions = answer(net, spec, question) if question.asked else None
+    predictions = check_predictions(net, spec, question) if question.is_asked else None
     console = open_console()
     show_table(console, "Lipschitz bounds", report.header(), report.cells())
     for line in str(report).splitlines()[2 + len(report.rows) :]:

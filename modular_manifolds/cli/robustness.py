@@ -34,7 +34,7 @@ class Question:
     attack: bool | None
 
     @property
-    def asked(self) -> bool:
+    def is_asked(self) -> bool:
         """Whether anything was."""
         return self != Question(None, None, (), None, None)
 
@@ -44,7 +44,7 @@ class Question:
         return self.attack is not False
 
 
-def answer(net: Module, run: RunSpec, question: Question) -> RobustnessReport:
+def check_predictions(net: Module, run: RunSpec, question: Question) -> RobustnessReport:
     """Certify and attack the first test examples of the named data, the run's own without a name."""
     from modular_manifolds.certificates.attack import ProjectedGradient
     from modular_manifolds.certificates.certified_robustness import RADII

@@ -27,8 +27,8 @@ def lenient_streams() -> Iterator[None]:
         for name in ("stdout", "stderr"):
             stream: TextIO | None = getattr(sys, name)
             if stream is not None:
-                stack.enter_context(_replacing(stream))
-                stack.enter_context(_installed(name, LenientStream(stream)))
+                stack.enter_context(_replace_unknown_characters(stream))
+                stack.enter_context(_replace_stream(name, LenientStream(stream)))
         yield
 
 
@@ -74,7 +74,7 @@ class LenientStream:
 
 
 @contextmanager
-def _installed(name: str, stream: LenientStream) -> Iterator[None]:
+def _replace_stream(name: str, stream: LenientStream) -> Iterator[None]:
     before = getattr(sys, name)
     setattr(sys, name, cast("TextIO", stream))
     try:
@@ -84,7 +84,7 @@ def _installed(name: str, stream: LenientStream) -> Iterator[None]:
 
 
 @contextmanager
-def _replacing(stream: TextIO) -> Iterator[None]:
+def _replace_unknown_characters(stream: TextIO) -> Iterator[None]:
     """A context in which `stream` replaces characters that its encoding lacks."""
     if not isinstance(stream, io.TextIOWrapper):
         yield

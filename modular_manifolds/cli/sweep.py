@@ -85,7 +85,7 @@ def sweep(
       modular-manifolds sweep --data cifar10 --data-path DIR --set model.name=residual-mlp --set steps=120
       --over model.width=32,64,128 --arm steepest-descent --arm adamw --arm-lr adamw=2^-14..2^-5 -o transfer
     """
-    from modular_manifolds.cli.runs import asked_for, changed
+    from modular_manifolds.cli.runs import merge_assignments, read_run_spec
     from modular_manifolds.specs.whole import write_whole
     from modular_manifolds.training.environment import Environment
     from modular_manifolds.training.sweep import Results, prepare, summaries
@@ -94,7 +94,7 @@ def sweep(
     console = open_console()
     named = {"data.name": data, "data.path": data_path, "device": device}
     plan = _plan(
-        asked_for(run, changed(named, assignments)),
+        read_run_spec(run, merge_assignments(named, assignments)),
         over or (),
         arm or (),
         lr,
@@ -107,9 +107,9 @@ def sweep(
     prepared = prepare(plan)
     kept = Results(out)
     kept.open(plan.run)
-    with kept.held():
-        results = _conducted(console, plan, kept, jobs, prepared)
-        here = Environment.here(threads=plan.run.threads or 0, device=plan.run.device)
+    with kept.lock():
+        results = _run_points(console, plan, kept, jobs, prepared)
+        here = Environment.current(threads=plan.run.threads or 0, device=plan.run.device)
         kept.write(results, here)
         found = summaries(results, list(plan.ranges), plan.sizes)
         write_whole(kept.figure, transfer(found))
@@ -155,10 +155,10 @@ def _plan(
     return Plan(run, sizes, ranges, cast("Grid", grid), seeds, max_runs)
 
 
-def _conducted(
+def _run_points(
     console: Console, plan: Plan, kept: Results, jobs: int, prepared: Prepared
 ) -> list[Result]:
-    from modular_manifolds.training.sweep import conduct
+    from modular_manifolds.training.sweep import run_points
 
     with Progress(
         TextColumn("{task.description}"),
@@ -175,16 +175,16 @@ def _conducted(
             nonlocal seen
             seen += 1
             bar.update(task, completed=seen, total=seen + left)
-            console.print(f"{result.point} | {_ending(result)}", soft_wrap=True)
+            console.print(f"{result.point} | {_outcome_text(result)}", soft_wrap=True)
 
         try:
-            return conduct(plan, kept, jobs=jobs, watch=watch, prepared=prepared)
+            return run_points(plan, kept, jobs=jobs, watch=watch, prepared=prepared)
         except KeyboardInterrupt:
             console.print(f"Stopped after {seen} runs, which are kept. The same command goes on.")
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _ending(result: Result) -> str:
+def _outcome_text(result: Result) -> str:
     ended = result.outcome
     if ended.validation_loss is None:
         return f"diverged: {ended.diverged}"
@@ -209,17 +209,17 @@ def _show(console: Console, found: Sequence[Summary]) -> None:
 
 
 def _sentence(summary: Summary) -> str:
-    if summary.moved is None:
+    if summary.rate_shift is None:
         return f"{summary.arm}: at one size at least every run diverged."
     if len(summary.curves) == 1:
         return f"{summary.arm}: one size, so nothing is compared."
-    moved = "1 notch" if summary.moved == 1 else f"{summary.moved} notches"
+    moved = "1 notch" if summary.rate_shift == 1 else f"{summary.rate_shift} notches"
     text = f"{summary.arm}: the best rate moves by {moved} of √2 over the sizes"
     first, last = summary.curves[0].size, summary.curves[-1].size
-    if summary.carried is not None and math.isinf(summary.carried):
+    if summary.transfer_cost is not None and math.isinf(summary.transfer_cost):
         text += f"; that of {first} diverges at {last}"
-    elif summary.carried is not None:
-        text += f"; that of {first} costs {summary.carried:.2f} % of the loss at {last}"
+    elif summary.transfer_cost is not None:
+        text += f"; that of {first} costs {summary.transfer_cost:.2f} % of the loss at {last}"
     if any(curve.edge for curve in summary.curves):
         text += "; a best rate at the edge of the grid makes this uncertain"
     return f"{text}."

@@ -68,7 +68,7 @@ def train(
 
       modular-manifolds train --resume runs/digits-steepest-descent-20250101-120000
     """
-    from modular_manifolds.cli.runs import asked_for, changed
+    from modular_manifolds.cli.runs import merge_assignments, read_run_spec
     from modular_manifolds.training.processes import joined
     from modular_manifolds.training.run_directory import RunDirectory
 
@@ -80,9 +80,9 @@ def train(
         "steps": steps,
         "seed": seed,
     }
-    changes = changed(named, assignments)
+    changes = merge_assignments(named, assignments)
     if resume is None:
-        spec = asked_for(run, changes)
+        spec = read_run_spec(run, changes)
         with joined(spec) as processes:
             _begin(spec, out, processes)
         return
@@ -96,13 +96,13 @@ def train(
     directory = RunDirectory(resume)
     spec = directory.read_run()
     with joined(spec) as processes, ExitStack() as stack:
-        processes.from_first(lambda: stack.enter_context(directory.held("--resume")))
+        processes.from_first(lambda: stack.enter_context(directory.lock("--resume")))
         _go_on(spec, directory, processes)
 
 
 def _begin(spec: RunSpec, out: Path | None, processes: Processes) -> None:
     """Start a new run; or go on with it, if torchrun may have started it before."""
-    from modular_manifolds.training.data import read_data, settled
+    from modular_manifolds.training.data import read_data, resolve_with_data
     from modular_manifolds.training.launch import Launch
     from modular_manifolds.training.loop import check_machine, start
     from modular_manifolds.training.run_directory import begin, begin_or_find
@@ -119,20 +119,20 @@ def _begin(spec: RunSpec, out: Path | None, processes: Processes) -> None:
     with console.status("Reading the data"):
         data_set = read_data(spec.data)
     origin = spec.with_data(data_set.spec, examples=len(data_set.train)).origin_of_rate()
-    spec = settled(spec, data_set).with_absolute_path()
+    spec = resolve_with_data(spec, data_set).with_absolute_path()
     check_machine(spec, processes)
     with ExitStack() as stack:
 
         def opened() -> tuple[RunDirectory, bool]:
             found = begin_or_find(spec, out) if again and out else (begin(spec, out), True)
-            stack.enter_context(found[0].held("--out"))
+            stack.enter_context(found[0].lock("--out"))
             return found
 
         directory, is_new = processes.from_first(opened)
         if not is_new:
             _go_on(spec, directory, processes)
             return
-        _say_what(console, spec, data_set, origin, processes)
+        _print_data(console, spec, data_set, origin, processes)
         _run(console, start(spec, data_set, directory, processes=processes))
 
 
@@ -145,11 +145,11 @@ def _go_on(spec: RunSpec, directory: RunDirectory, processes: Processes) -> None
     data_set = read_data(spec.data)
     unstarted = processes.from_first(lambda: directory.is_unstarted)
     trainer = resume(spec, data_set, directory, processes=processes)
-    _say_where(console, trainer, unstarted=unstarted)
+    _print_start(console, trainer, unstarted=unstarted)
     _run(console, trainer)
 
 
-def _say_what(
+def _print_data(
     console: Console, spec: RunSpec, data: DataSet, origin: str | None, processes: Processes
 ) -> None:
     """Print what the run learns from and the settings that nobody has named."""
@@ -165,7 +165,7 @@ def _say_what(
         console.print(f"processes      {processes.count}, each with {each} of them")
 
 
-def _say_where(console: Console, trainer: Trainer, *, unstarted: bool) -> None:
+def _print_start(console: Console, trainer: Trainer, *, unstarted: bool) -> None:
     session = trainer.session
     if unstarted:
         text = f"This run had no checkpoint yet. It starts from its beginning, of {session.steps} steps."
@@ -181,7 +181,7 @@ def _run(console: Console, trainer: Trainer) -> None:
     from modular_manifolds.training.launch import Launch
 
     session = trainer.session
-    with _stopping(trainer), Progress(console, session) as progress:
+    with _stop_on_signals(trainer), Progress(console, session) as progress:
         finished = trainer.run(progress)
     if not finished:
         console.print(f"Stopped after step {session.finished} of {session.steps}. Go on with:")
@@ -193,7 +193,7 @@ def _run(console: Console, trainer: Trainer) -> None:
 
 
 @contextmanager
-def _stopping(trainer: Trainer) -> Iterator[None]:
+def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
     """A context in which Ctrl-C and SIGTERM let the step finish; then the run writes a checkpoint and returns."""
     if threading.current_thread() is not threading.main_thread():
         # Python delivers signals to the main thread only.
@@ -201,12 +201,12 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
         return
     asked = False
 
-    def ask(*_: object) -> None:
+    def request_stop(*_: object) -> None:
         nonlocal asked
         asked = True
 
     trainer.stop = lambda: asked
-    before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, request_stop) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -230,7 +230,7 @@ def _show_results(console: Console, trainer: Trainer) -> None:
         console, "Guarantees: every weight", found.conditioning.header(), found.conditioning.cells()
     )
     bounds = found.lipschitz
-    console.print(f"declared Lipschitz bound  {found.declared}")
+    console.print(f"declared Lipschitz bound  {found.declared_text}")
     console.print(f"certified from weights    {bounds.certified:.4g}")
     console.print(f"largest slope found       {bounds.empirical:.6g}")
     rows = [row for row in trainer.directory.read_metrics() if "test_accuracy" in row]

@@ -1,9 +1,9 @@
 """Arithmetic on a tree: masses, sensitivities, spaces and shares. No tensors are used here."""
 
+from modular_manifolds.composition.allocation import allocate as allocate
 from modular_manifolds.composition.budget import Budget as Budget
 from modular_manifolds.composition.budget import BudgetRow as BudgetRow
 from modular_manifolds.composition.budget import TypicalSlope as TypicalSlope
-from modular_manifolds.composition.budget import allocate as allocate
 from modular_manifolds.composition.folding import Algebra as Algebra
 from modular_manifolds.composition.folding import fold as fold
 from modular_manifolds.composition.leaf import Leaf as Leaf

@@ -23,9 +23,9 @@ class GeometryCallback(Callback):
         batch: a batch for measuring responses; None for geometry only.
         measure_every: the number of steps between two measurements, by default ten times `every`. The first is after
             step 1.
-        loss: as in `GeometryMonitor`.
-        probes: as in `GeometryMonitor`.
-        each: as in `GeometryMonitor`.
+        loss: as in `ModelPlan.measure`.
+        probes: the number of backward passes of one measurement.
+        each: whether to add separate metrics for each logical matrix.
 
     Raises:
         ArgumentError: as `GeometryMonitor`, or a number of steps is not above zero.

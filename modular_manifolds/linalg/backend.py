@@ -95,8 +95,8 @@ def skew_msign_by_kernels(
 
     Args:
         gamma: shape (*batch, n, n), entries of any size.
-        polynomials: as in `msign_by_kernels`.
-        half: as in `msign_by_kernels`.
+        polynomials: applied in order, as in `msign_by_kernels`.
+        half: products in bfloat16 with sums in float32, otherwise float32 to rounding.
 
     Returns:
         The result in the dtype of gamma, and s of shape (*batch, 1, 1), float32: zero for zero, NaN for NaN.
@@ -214,9 +214,9 @@ def land_by_kernels_(
     Specification, and the path without kernels: `optim.on_device`, by operators on lists.
 
     Args:
-        weights: as in `descend_by_kernels_`, the weights in their dtype; `masters` may be empty.
-        masters: as `weights`.
-        turned: as `weights`.
+        weights: the matrices in their dtype, written to.
+        masters: their float32 copies, written to; empty if there are none.
+        turned: for each weight, whether it is stored as the transpose of its row in the stack.
         landed: float32 stacks: the new values of rows that move, and the old values of rows that stay.
         start: as `landed`.
         moving: whether a row moves, in a shape that expands to one bool a row.

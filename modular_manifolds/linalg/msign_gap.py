@@ -39,8 +39,8 @@ def msign_gap(
     Args:
         gradient: G, shape (*batch, m, n), of any finite size.
         direction: A, of the same shape.
-        accuracy: those that `msign` was called with.
-        floor: those that `msign` was called with.
+        accuracy: ε, the accuracy that `msign` was called with.
+        floor: the floor that `msign` was called with.
         unit: u.
 
     Returns:
@@ -68,9 +68,9 @@ def nuclear_bounds(
         x: X and A, shape (*batch, m, n); the squares of X must stay in range.
         sign: as `x`.
         size: `‖X‖_F`, shape (*batch).
-        accuracy: as in `msign_gap`.
-        floor: as in `msign_gap`.
-        unit: as in `msign_gap`.
+        accuracy: ε, the accuracy that `msign` was called with.
+        floor: the floor that `msign` was called with.
+        unit: u.
 
     Returns:
         Two tensors of shape (*batch), in float64.

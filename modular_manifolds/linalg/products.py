@@ -20,18 +20,18 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
     """`A B`; two matrices in float32 go to oneDNN if that is quicker."""
     if a.dim() == 3 and b.dim() == 3:
         return torch.bmm(a, b)
-    through = onednn_product(a, b)
-    if through is None:
+    by_onednn = onednn_product(a, b)
+    if by_onednn is None:
         return a @ b
     b = b if b.is_contiguous() or b.mT.is_contiguous() else b.contiguous()
     if not a.is_contiguous() and not b.is_contiguous():
-        return through(b.mT, a if a.mT.is_contiguous() else a.contiguous()).mT
-    return through(a.contiguous(), b.mT)
+        return by_onednn(b.mT, a if a.mT.is_contiguous() else a.contiguous()).mT
+    return by_onednn(a.contiguous(), b.mT)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """`A B` with b n×n, laid out in memory as A is: a transposed view gives a transposed view."""
-    return multiply(b.mT, a.mT).mT if _is_turned(a) else multiply(a, b)
+    return multiply(b.mT, a.mT).mT if _is_transposed(a) else multiply(a, b)
 
 
 def plus_product(x: Tensor, a: Tensor, b: Tensor, *, factor: float = 1.0) -> Tensor:
@@ -43,7 +43,7 @@ def combined(
     x: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float, over: bool = False
 ) -> Tensor:
     """`beta · X + alpha · A B` in the layout of X; `over` allows to write it over X, which saves a copy."""
-    if _is_turned(x):
+    if _is_transposed(x):
         return combined(x.mT, b.mT, a.mT, beta=beta, alpha=alpha, over=over).mT
     if onednn_product(a, b) is not None:
         # The factor goes to the smaller one, the sum into the memory of the product.
@@ -63,44 +63,69 @@ def commuting(a: Tensor, b: Tensor, *, sign: int = 1) -> Tensor:
 
     Products of polynomials in one symmetric or skew matrix are. A processor computes one triangle of blocks of a large one.
     """
-    if not _saves_by_symmetry(b):
+    if not saves_by_symmetry(b):
         return multiply(a, b)
-    whole = a.new_empty(*a.shape[:-1], b.shape[-1])
+    result = a.new_empty(*a.shape[:-1], b.shape[-1])
     for start, end in _blocks(a, b):
-        _multiply_into(whole[..., start:end, start:], a[..., start:end, :], b[..., start:])
-        _mirror(whole, start, end, sign)
-    return whole
+        _multiply_into(result[..., start:end, start:], a[..., start:end, :], b[..., start:])
+        _mirror(result, start, end, sign)
+    return result
 
 
 def commuting_combined(x: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> Tensor:
     """`beta · X + alpha · A B` of square matrices if X and `A B` are known to be symmetric."""
-    if not _saves_by_symmetry(a):
+    if not saves_by_symmetry(a):
         return combined(x, a, b, beta=beta, alpha=alpha)
     if a.dim() != 2 or torch.is_grad_enabled() or onednn_product(a, b) is not None:
         return commuting(a, b).mul_(alpha).add_(x, alpha=beta)
-    whole = torch.empty_like(a)
+    result = torch.empty_like(a)
     for start, end in _blocks(a, b):
-        part = whole[start:end, start:]
+        block = result[start:end, start:]
         torch.addmm(
-            x[start:end, start:], a[start:end], b[:, start:], beta=beta, alpha=alpha, out=part
+            x[start:end, start:], a[start:end], b[:, start:], beta=beta, alpha=alpha, out=block
         )
-        _mirror(whole, start, end, 1)
-    return whole
+        _mirror(result, start, end, 1)
+    return result
 
 
 def gram_product(x: Tensor) -> Tensor:
     """`XᵀX`; of a large one a processor computes one triangle of blocks."""
     columns = x.shape[-1]
-    if not _saves_by_symmetry(x):
+    if not saves_by_symmetry(x):
         return multiply(x.mT, x)
-    whole = x.new_empty((*x.shape[:-2], columns, columns))
+    result = x.new_empty((*x.shape[:-2], columns, columns))
     for start, end in _blocks(x.mT, x):
-        _multiply_into(whole[..., start:end, start:], x[..., start:end].mT, x[..., start:])
-        _mirror(whole, start, end, 1)
-    return whole
+        _multiply_into(result[..., start:end, start:], x[..., start:end].mT, x[..., start:])
+        _mirror(result, start, end, 1)
+    return result
 
 
-def _saves_by_symmetry(x: Tensor) -> bool:
+def gram_in_float64(x: Tensor) -> Tensor:
+    """`XᵀX` in float64, without a derivative; a few rows of X at a time are converted."""
+    if x.dtype is torch.float64 or x.dim() > 3:
+        return gram_product(x.double())
+    columns = x.shape[-1]
+    result = x.new_zeros((*x.shape[:-2], columns, columns), dtype=torch.float64)
+    saves = x.dim() == 2 and saves_by_symmetry(x)
+    blocks = _blocks(x.mT, x) if saves else [(0, columns)]
+    for rows in x.split(max(columns, CONVERTED_MIN_ROWS), dim=-2):
+        rows = rows.double()
+        if x.dim() == 3:
+            result.baddbmm_(rows.mT, rows)
+            continue
+        for start, end in blocks:
+            result[start:end, start:].addmm_(rows[:, start:end].mT, rows[:, start:])
+    for start, end in blocks[:-1]:
+        _mirror(result, start, end, 1)
+    return result
+
+
+CONVERTED_MIN_ROWS: Final = 512
+"""The fewest rows that are converted at a time."""
+
+
+def saves_by_symmetry(x: Tensor) -> bool:
+    """Whether a processor computes one triangle of blocks of products with as many columns as X, and mirrors it."""
     return x.shape[-1] >= SYMMETRY_MIN_COLUMNS and readable(x)
 
 
@@ -128,9 +153,9 @@ def _multiply_into(out: Tensor, a: Tensor, b: Tensor) -> None:
         out.copy_(multiply(a, b))
 
 
-def _mirror(whole: Tensor, start: int, end: int, sign: int) -> None:
+def _mirror(result: Tensor, start: int, end: int, sign: int) -> None:
     """Fill the columns below the block from its row of blocks."""
-    right, below = whole[..., start:end, end:].mT, whole[..., end:, start:end]
+    right, below = result[..., start:end, end:].mT, result[..., end:, start:end]
     if sign > 0:
         below.copy_(right)
     elif torch.is_grad_enabled():
@@ -163,6 +188,6 @@ ONEDNN_MIN_SIDE: Final = 128
 """Smallest side from which a product in float32 is quicker by oneDNN."""
 
 
-def _is_turned(x: Tensor) -> bool:
+def _is_transposed(x: Tensor) -> bool:
     """Whether a processor should compute the transpose. Accelerators multiply all layouts alike."""
     return x.is_cpu and x.stride(-1) != 1 and x.stride(-2) == 1

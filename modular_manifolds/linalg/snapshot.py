@@ -103,8 +103,8 @@ def check_values(net: nn.Module) -> None:
     """Refuse parameters that a report cannot be computed for; the message names the first one.
 
     Raises:
-        ArgumentError: as `snapshot`.
-        NonFiniteError: as `snapshot`.
+        ArgumentError: a parameter has no values yet, is complex, not of a floating dtype or not dense.
+        NonFiniteError: a parameter holds NaN or infinity.
     """
     for name, parameter in net.named_parameters():
         argument = f"the weight '{name}'"

@@ -79,8 +79,8 @@ def retract_by_products(point: Tensor, step: Tensor, radius: float, length: floa
     """`W + A` with singular values capped at the radius, or the largest raised to it, without a decomposition.
 
     Args:
-        point: W on the sphere and A, shape (*batch, m, n).
-        step: W on the sphere and A, shape (*batch, m, n).
+        point: W on the sphere, shape (*batch, m, n).
+        step: A, same shape.
         length: a bound on `‖A‖₂`; infinite if none is known.
     """
     # The sum of large entries overflows; half of it does not.

@@ -25,8 +25,8 @@ def ResidualMLP(
     so the shares of input and output do not depend on the depth.
 
     Args:
-        in_features: the sizes of input and output.
-        classes: the sizes of input and output.
+        in_features: the size of the input.
+        classes: the size of the output.
         width: features between the blocks.
         depth: L, the number of blocks.
         logit_scale: the largest rms of the outputs for inputs of rms 1. The learning rate is that of the

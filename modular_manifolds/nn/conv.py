@@ -35,12 +35,12 @@ class Conv2d(Atom):
     Certified: the smaller of `σ_max(W)` and the norm of the convolution on a torus.
 
     Args:
-        in_channels: the numbers of channels.
-        out_channels: the numbers of channels.
-        kernel_size: one number for both directions, or (height, width).
-        stride: one number for both directions, or (height, width).
-        padding: one number for both directions, or (height, width).
-        size: the image's (height, width).
+        in_channels: the number of channels of the input.
+        out_channels: the number of channels of the output.
+        kernel_size: the size of a window: one number for both directions, or (height, width).
+        stride: the distance between two windows, in the same form.
+        padding: the number of zeros at each edge, in the same form.
+        size: the image's size, in the same form.
         groups: the number of independent groups of channels.
         manifold: the geometry of each matrix.
         norm: as `manifold`.

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from modular_manifolds.composition.budget import Budget, allocate
+from modular_manifolds.composition.allocation import allocate
+from modular_manifolds.composition.budget import Budget
 from modular_manifolds.composition.sizes import slope
 from modular_manifolds.composition.space import AnySpace
 from modular_manifolds.composition.tree import Tree

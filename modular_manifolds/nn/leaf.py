@@ -26,7 +26,7 @@ from modular_manifolds.nn.entries import check_entries, entries_of
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.module import Module
 from modular_manifolds.nn.sharing import joined
-from modular_manifolds.nn.tracing import has_values
+from modular_manifolds.nn.tracing import has_values, makes_values
 
 
 class Atom(Module):
@@ -174,12 +174,12 @@ class Atom(Module):
         if not has_values(weight):
             return
         # Under `torch.device("meta")` a weight with values is initialised on its own device.
-        with nullcontext() if _makes_values() else torch.device(weight.device):
+        with nullcontext() if makes_values() else torch.device(weight.device):
             weight.data.copy_(self.initial(tuple(weight.shape), weight.dtype))
 
     def _initial_weight(self, shape: tuple[int, ...]) -> Tensor:
         """The initial weight; on the meta device an empty tensor."""
-        return self.initial(shape).contiguous() if _makes_values() else torch.empty(shape)
+        return self.initial(shape).contiguous() if makes_values() else torch.empty(shape)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -201,11 +201,6 @@ def _certified(atom: Atom) -> Callable[[Any], float]:
         return atom.lipschitz_within(radius, largest_singular_value=largest())
 
     return slope
-
-
-def _makes_values() -> bool:
-    """Whether new tensors have values, which they have not under `torch.device("meta")`."""
-    return has_values(torch.empty(0))
 
 
 class Bond(Module):

@@ -21,13 +21,13 @@ class Linear(MatrixAtom):
     operator norm on the manifold; in Euclidean space, which is unbounded, it is that of a weight of unit norm.
 
     Args:
-        in_features: the sizes.
-        out_features: the sizes.
-        manifold: the geometry of the weight.
-        norm: the geometry of the weight.
+        in_features: the size of the input.
+        out_features: the size of the output.
+        manifold: the manifold of the weight.
+        norm: the norm in which a step of the weight is measured.
         mass: the share of the learning; 0 freezes the weight.
-        source_norm: the vector norms of input and output; those of `norm` by default.
-        target_norm: the vector norms of input and output; those of `norm` by default.
+        source_norm: the vector norm of the input; that of `norm` by default.
+        target_norm: the vector norm of the output; that of `norm` by default.
 
     Raises:
         ArgumentError: a size or the mass is out of range.

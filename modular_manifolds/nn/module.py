@@ -21,7 +21,7 @@ from modular_manifolds.nn.container import Container
 from modular_manifolds.nn.derived import Derived
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.sharing import joined, refuse_shared_weights
-from modular_manifolds.nn.tuples import scale_output, sum_outputs
+from modular_manifolds.nn.tuples import apply_part, scale_output, sum_outputs
 from modular_manifolds.wrappers import averages_gradients, unwrapped
 
 
@@ -233,16 +233,6 @@ def power(module: Module, times: SupportsIndex) -> Series:
     for each in copies:
         each.reset_parameters()
     return Series(*copies)
-
-
-def apply_part(part: Module, x: Any) -> Any:
-    """`part(x)`; a bond that accepts any space maps a tuple part by part.
-
-    The norm of a tuple is the sum over its parts, so the bond's sensitivity holds for the tuple too.
-    """
-    if isinstance(x, tuple) and part.maps_parts:
-        return tuple(apply_part(part, each) for each in x)
-    return part(x)
 
 
 def _unnamed_parts(module: Module) -> list[Module] | None:

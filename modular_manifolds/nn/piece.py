@@ -22,9 +22,10 @@ class Piece:
         name: the name of the piece inside its tensor, such as `q`; empty if it is the whole tensor.
         unflattened: the stored shape with some dimensions split.
         narrowed: cuts (dimension, start, length) of the split shape.
-        batch: dimensions of the split shape; every dimension is in exactly one of the three.
-        rows: as `batch`.
-        columns: as `batch`.
+        batch: dimensions of the split shape that number the matrices. Every dimension is in exactly one of
+            `batch`, `rows` and `columns`.
+        rows: dimensions of the split shape that are flattened to the rows.
+        columns: dimensions of the split shape that are flattened to the columns.
     """
 
     name: str

@@ -12,8 +12,9 @@ from modular_manifolds.composition import tree as trees
 from modular_manifolds.composition.leaf import identity
 from modular_manifolds.composition.tree import Tree
 from modular_manifolds.nn.geometry import Geometry
-from modular_manifolds.nn.module import Module, apply_part, check_part
+from modular_manifolds.nn.module import Module, check_part
 from modular_manifolds.nn.sharing import joined, refuse_shared_weights
+from modular_manifolds.nn.tuples import apply_part
 
 
 class Residual(Module):

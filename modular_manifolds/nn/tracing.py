@@ -15,6 +15,11 @@ def has_values(x: Tensor) -> bool:
     return not x.is_meta and type(x).__name__ != "FakeTensor"
 
 
+def makes_values() -> bool:
+    """Whether new tensors have values; under `torch.device("meta")` they have none."""
+    return has_values(torch.empty(0))
+
+
 def has_sizes(x: Any) -> bool:
     """Whether the sizes of `x` can be compared: for `torch.jit.trace` and `torch.fx` they are placeholders."""
     return isinstance(x, Tensor) and not _is_jit_traced()

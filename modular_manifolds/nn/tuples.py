@@ -1,9 +1,30 @@
-"""Sums and multiples of outputs, which are tensors or tuples of tensors."""
+"""Functions of inputs and outputs that are tensors or tuples of tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
+
+
+class Part(Protocol):
+    """A part of a composition."""
+
+    @property
+    def maps_parts(self) -> bool:
+        """Whether it maps a tuple part by part."""
+        ...
+
+    def __call__(self, x: Any) -> Any: ...
+
+
+def apply_part(part: Part, x: Any) -> Any:
+    """`part(x)`; a bond that accepts any space maps a tuple part by part.
+
+    The norm of a tuple is the sum over its parts, so the bond's sensitivity holds for the tuple too.
+    """
+    if isinstance(x, tuple) and part.maps_parts:
+        return tuple(apply_part(part, each) for each in x)
+    return part(x)
 
 
 def sum_outputs(outputs: Sequence[Any]) -> Any:

@@ -43,11 +43,6 @@ class Agreement:
         self._stepped = torch.empty(0)
         self._places = torch.empty(0)
 
-    @property
-    def bytes_per_step(self) -> int:
-        """The bytes of the flags: four for each of `1 + 3 · weights + 2`."""
-        return 4 * (1 + 3 * (len(self.names) - 1) + 2)
-
     def follow(self, stepped: Sequence[str]) -> None:
         """Take the names of the weights that this process steps, in the order of its report."""
         members = set(stepped)

@@ -115,8 +115,8 @@ def step_fallback(
 
     Args:
         moving: weights with a finite gradient.
-        groups: the optimiser's.
-        state: the optimiser's.
+        groups: the optimiser's `param_groups`.
+        state: the optimiser's state by parameter.
         step_flags: for each device, whether the step is taken; None if it is.
     """
     alike: dict[tuple[int, torch.device, torch.dtype], list[FallbackWeight]] = {}

@@ -33,8 +33,8 @@ class Muon(SteepestDescent):
     Args:
         params: matrices, with or without names, or groups of them; other weights go into a group with `optimizer="adamw"`.
         lr: the learning rate.
-        momentum: as in `SteepestDescent`.
-        nesterov: as in `SteepestDescent`.
+        momentum: μ in [0, 1), the part of the old momentum that a step keeps.
+        nesterov: whether the direction looks one step ahead; needs momentum.
         weight_decay: as in `SteepestDescent`.
         adjust_lr_fn: c for a matrix of shape (m, n), as in torch: `"original"` is √max(1, m/n), and `"match_rms_adamw"`
             is 0.2 √max(m, n). Both count rows as outputs. Matrices with one c form one parameter group, whose `weight_decay`
@@ -80,8 +80,8 @@ class ManifoldMuon(SteepestDescent):
         params: matrices, as in `Muon`.
         lr: how far a step moves a weight in the spectral norm.
         radius: the singular value of all weights.
-        momentum: as in `SteepestDescent`.
-        nesterov: as in `SteepestDescent`.
+        momentum: μ in [0, 1), the part of the old momentum that a step keeps.
+        nesterov: whether the direction looks one step ahead; needs momentum.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class MuonSphere(SteepestDescent):
     Args:
         params: nonzero matrices, as in `Muon`.
         lr: how far a step moves a weight in the spectral norm.
-        momentum: as in `SteepestDescent`.
-        nesterov: as in `SteepestDescent`.
+        momentum: μ in [0, 1), the part of the old momentum that a step keeps.
+        nesterov: whether the direction looks one step ahead; needs momentum.
     """
 
     def __init__(
@@ -131,8 +131,8 @@ class HypersphericalDescent(SteepestDescent):
     Args:
         params: nonzero vectors or matrices; groups as in `Muon`.
         lr: how far a step moves a weight, in the Frobenius norm.
-        momentum: as in `SteepestDescent`.
-        nesterov: as in `SteepestDescent`.
+        momentum: μ in [0, 1), the part of the old momentum that a step keeps.
+        nesterov: whether the direction looks one step ahead; needs momentum.
     """
 
     def __init__(
@@ -156,8 +156,8 @@ class NormalizedSGD(SteepestDescent):
     Args:
         params: vectors or matrices; groups as in `Muon`.
         lr: as in `SteepestDescent`.
-        momentum: as in `SteepestDescent`.
-        nesterov: as in `SteepestDescent`.
+        momentum: μ in [0, 1), the part of the old momentum that a step keeps.
+        nesterov: whether the direction looks one step ahead; needs momentum.
         weight_decay: as in `SteepestDescent`.
     """
 
@@ -184,8 +184,8 @@ class SignDescent(SteepestDescent):
     Args:
         params: vectors or matrices; groups as in `Muon`.
         lr: as in `SteepestDescent`.
-        momentum: as in `SteepestDescent`.
-        nesterov: as in `SteepestDescent`.
+        momentum: μ in [0, 1), the part of the old momentum that a step keeps.
+        nesterov: whether the direction looks one step ahead; needs momentum.
         weight_decay: as in `SteepestDescent`.
     """
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.nn.composed import Weighted
+from modular_manifolds.nn.sharded import is_sharded
 from modular_manifolds.optim.capture import is_capturing
 from modular_manifolds.optim.diagnosis import Diagnoses
 from modular_manifolds.optim.groups import is_fallback, own_values
@@ -30,6 +31,7 @@ from modular_manifolds.optim.settings import (
     rate_or_default,
 )
 from modular_manifolds.optim.unclaimed import Unclaimed
+from modular_manifolds.optim.whole import WholeSteps
 from modular_manifolds.solvers.base import Solver
 
 if TYPE_CHECKING:
@@ -212,6 +214,8 @@ class SteepestDescent(Optimizer):
         )
         self._geometries.update(new_geometries)
         super().add_param_group(group)
+        if any(map(is_sharded, group["params"])) and isinstance(self._steps, WholeSteps):
+            self._steps = self._new_steps(None, "auto")
         if new_geometries or is_fallback(group):
             self._steps.rebuild(self.param_groups)
 

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.optim.stacks import broadcast_over
-from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.plan import Plan, carry_out
-from modular_manifolds.solvers.selection import steepest
 from modular_manifolds.solvers.solution import Solution
 
 
@@ -23,31 +21,6 @@ class Step:
     solution: Solution
 
 
-def take_step(
-    geometry: Geometry,
-    point: Tensor,
-    gradient: Tensor,
-    length: Tensor | float,
-    *,
-    solver: str | Solver = "auto",
-    dual: Tensor | None = None,
-) -> Step:
-    """`retract(W, length · A)` with A the steepest tangent direction of unit norm.
-
-    Args:
-        geometry: manifold and norm of the weights.
-        point: shape (*batch, m, n) or (n,).
-        gradient: shape (*batch, m, n) or (n,).
-        length: the length of the step in the norm, shape (*batch), or a number for one weight; or one for each unit, in
-            a shape that broadcasts over the point.
-        solver: as in `steepest`.
-        dual: as in `steepest`.
-    """
-    solution = steepest(geometry.manifold, geometry.norm, point, gradient, solver=solver, dual=dual)
-    longest_step = length if isinstance(length, float) else None
-    return _step_along(geometry, point, solution, length, longest_step)
-
-
 def take_planned_step(
     geometry: Geometry,
     plan: Plan,
@@ -57,32 +30,19 @@ def take_planned_step(
     longest_step: float | None,
     dual: Tensor | None = None,
 ) -> Step:
-    """`take_step` by an existing plan for this shape, dtype and device.
+    """`retract(W, length · A)` with A the steepest tangent direction of unit norm, by a plan for this shape, dtype and device.
 
     Args:
-        geometry: as in `take_step`.
-        length: as in `take_step`.
-        dual: as in `take_step`.
-        point: shape (*batch, m, n), in at least float32, of one dtype.
-        gradient: shape (*batch, m, n), in at least float32, of one dtype.
+        geometry: manifold and norm of the weights.
+        plan: the plan of their solver.
+        point: W, shape (*batch, m, n), in at least float32.
+        gradient: the gradient at W, of the same shape and dtype.
+        length: the length of the step in the norm, shape (*batch), or a number for one weight; or one for each unit, in
+            a shape that broadcasts over the point.
         longest_step: a bound on all lengths; None if there is none.
+        dual: the dual variable that the plan starts from.
     """
     solution = carry_out(plan, point, gradient, dual)
-    return _step_along(geometry, point, solution, length, longest_step)
-
-
-def decay(point: Tensor, amount: Tensor | float) -> Tensor:
-    """`(1 − amount) · W`, decoupled weight decay; `amount` has shape (*batch), or is a number for one weight."""
-    return point * (1 - _factor(amount, point))
-
-
-def _step_along(
-    geometry: Geometry,
-    point: Tensor,
-    solution: Solution,
-    length: Tensor | float,
-    longest_step: float | None,
-) -> Step:
     # We own the direction, so we scale it in place.
     direction = solution.direction.mul_(_factor(length, point))
     bound = None
@@ -91,6 +51,11 @@ def _step_along(
         bound = longest_step * geometry.norm.spectral_unit(shape)
         bound = bound if math.isfinite(bound) else None
     return Step(geometry.manifold.retract(point, direction, length=bound), solution)
+
+
+def decay(point: Tensor, amount: Tensor | float) -> Tensor:
+    """`(1 − amount) · W`, decoupled weight decay; `amount` has shape (*batch), or is a number for one weight."""
+    return point * (1 - _factor(amount, point))
 
 
 def _factor(numbers: Tensor | float, like: Tensor) -> Tensor | float:

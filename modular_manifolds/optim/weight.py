@@ -26,8 +26,8 @@ class Weight:
         name: the path in the network, with the piece's name in brackets.
         parameter: the stored tensor that holds the weight.
         geometry: its manifold and norm.
-        group: `param_groups[group]["params"][place]` is the parameter.
-        place: `param_groups[group]["params"][place]` is the parameter.
+        group: the number of its parameter group.
+        place: the place of the parameter in that group: it is `param_groups[group]["params"][place]`.
         index: its number among the weights of all groups.
         path: the parameter's name.
         piece: the piece of the parameter; None for the whole parameter.

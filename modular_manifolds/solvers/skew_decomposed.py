@@ -55,8 +55,8 @@ def by_decomposition(w: Tensor, g: Tensor, *, size: float) -> tuple[Tensor, floa
     decomposed in an orthonormal basis of the columns of W and G, for any rank of G.
 
     Args:
-        w: tall.
-        g: tall.
+        w: the point, tall.
+        g: the gradient, same shape.
         size: `‖G‖_F`.
     """
     rows, columns = w.shape

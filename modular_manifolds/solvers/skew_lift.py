@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, readable
+from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.products import (
-    SYMMETRY_MIN_COLUMNS,
     combined,
     commuting,
     gram_product,
     multiply,
     plus_product,
     product,
+    saves_by_symmetry,
 )
 
 
@@ -25,17 +25,14 @@ class Lift(ABC):
     """`Γ = ½(G Wᵀ − W Gᵀ)` in an orthonormal basis, and the tangent A of a skew Ω given in that basis.
 
     Args:
-        w: the point and the gradient, tall, shape (*batch, m, n).
-        g: the point and the gradient, tall, shape (*batch, m, n).
+        w: the point, tall, shape (*batch, m, n).
+        g: the gradient, same shape.
         gamma: 2Γ, shape (*batch, k, k).
     """
 
     w: Tensor
     g: Tensor
     gamma: Tensor
-
-    border = 0
-    """Γ is zero in the block of its last rows and columns of this number."""
 
     @abstractmethod
     def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
@@ -50,11 +47,11 @@ class Lift(ABC):
 
 
 @dataclass(frozen=True)
-class WholeLift(Lift):
+class FullLift(Lift):
     """Γ itself, m×m."""
 
     @classmethod
-    def of(cls, w: Tensor, g: Tensor) -> WholeLift:
+    def of(cls, w: Tensor, g: Tensor) -> FullLift:
         gamma = multiply(g, w.mT)
         return cls(w, g, gamma - gamma.mT)
 
@@ -68,30 +65,30 @@ class ReducedLift(Lift):
     """Γ in the columns of `[W, G⊥R⁻¹]`, 2n×2n, with `C = WᵀG`, `G⊥ = G − WC` and `RᵀR = G⊥ᵀG⊥ + δI`.
 
     Args:
-        normal_free: G⊥, shape (*batch, m, n).
+        off_w: G⊥, shape (*batch, m, n).
         stacked: C above R, shape (*batch, 2n, n); `2Γ = [C; R | 0] − [C; R | 0]ᵀ`.
         factor: R, shape (*batch, n, n), also in float64.
         info: how the factorisation ended, shape (*batch); zero if R exists.
     """
 
-    normal_free: Tensor
+    off_w: Tensor
     stacked: Tensor
     info: Tensor
     factor: Tensor
 
     @classmethod
-    def of(cls, w: Tensor, g: Tensor, *, again: bool, double: bool) -> ReducedLift:
-        """Write Γ down; project G⊥ once more if `again`, and factor its Gram matrix in float64 if `double`.
+    def of(cls, w: Tensor, g: Tensor, *, reproject: bool, double_gram: bool) -> ReducedLift:
+        """Write Γ down; project G⊥ once more if `reproject`, and factor its Gram matrix in float64 if `double_gram`.
 
         A gradient of low rank leaves directions in G⊥ that are rounding. In float32 they would come out as long as the root of
         its eps, and the gap would count what they might be worth.
         """
         columns, eps = w.shape[-1], torch.finfo(w.dtype).eps
         c = multiply(w.mT, g)
-        free = plus_product(g, w, c, factor=-1.0)
-        if again:
-            free = plus_product(free, w, multiply(w.mT, free), factor=-1.0)
-        e = gram_product(free.double() if double else free)
+        off_w = plus_product(g, w, c, factor=-1.0)
+        if reproject:
+            off_w = plus_product(off_w, w, multiply(w.mT, off_w), factor=-1.0)
+        e = gram_product(off_w.double() if double_gram else off_w)
         size = torch.linalg.vector_norm(e, dim=MATRIX, keepdim=True)
         # Sums of products are off by about eps ‖E‖_F in the spectral norm, and if W spans the gradient, all that is left
         # of it is rounding of C, which is no longer than the gradient.
@@ -101,20 +98,16 @@ class ReducedLift(Lift):
         factor, info = torch.linalg.cholesky_ex(e, upper=True)
         stacked = torch.cat((c, factor.to(c.dtype)), dim=-2)
         gamma = torch.nn.functional.pad(stacked, (0, columns))
-        return cls(w, g, gamma - gamma.mT, free, stacked, info, factor)
-
-    @property
-    def border(self) -> int:
-        return self.w.shape[-1]
+        return cls(w, g, gamma - gamma.mT, off_w, stacked, info, factor)
 
     def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         n = self.w.shape[-1]
         column = _first_columns(omega, n)
-        turn, fill = column.split(n, dim=-2)
-        fill = fill.to(self.factor.dtype)
-        fill = torch.linalg.solve_triangular(self.factor, fill, upper=True).to(turn.dtype)
-        a = product(self.normal_free, fill)
-        a = combined(a, self.w, turn - turn.mT, beta=-1.0, alpha=-0.5, over=True)
+        top, bottom = column.split(n, dim=-2)
+        bottom = bottom.to(self.factor.dtype)
+        bottom = torch.linalg.solve_triangular(self.factor, bottom, upper=True).to(top.dtype)
+        a = product(self.off_w, bottom)
+        a = combined(a, self.w, top - top.mT, beta=-1.0, alpha=-0.5, over=True)
         return a, (self.stacked, column)
 
     def outcome(self) -> Tensor | None:
@@ -135,7 +128,7 @@ def _cubic(omega: Tensor, once: Tensor, *, sign: int = 1) -> Tensor:
 def _first_columns(omega: Tensor, n: int) -> Tensor:
     """The first n columns of `Ω (3/2 I + ½ Ω²)`; of a large Ω, blocks that symmetry gives are left out."""
     left = omega.narrow(-1, 0, n)
-    if omega.dim() > 2 or n < SYMMETRY_MIN_COLUMNS or not readable(omega):
+    if omega.dim() > 2 or not saves_by_symmetry(left):
         return _cubic(omega, left)
     above, below = omega.split(n)
     even = torch.cat((commuting(above, left), multiply(below, left))).mul_(0.5)

@@ -15,10 +15,11 @@ from modular_manifolds.linalg.coefficients import Polynomial
 from modular_manifolds.linalg.matrices import MATRIX, inner, projection_rounding, unit_length
 from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogonal, schedule
 from modular_manifolds.linalg.polar_express import BF16_MARGIN, FLOAT32_MARGIN, extended
-from modular_manifolds.linalg.skew_newton_schulz import SkewGap, SkewRun, skew_iterate
+from modular_manifolds.linalg.skew_gap import SkewGap
+from modular_manifolds.linalg.skew_newton_schulz import SkewRun, skew_iterate
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.skew_lift import ReducedLift, WholeLift
+from modular_manifolds.solvers.skew_lift import FullLift, ReducedLift
 from modular_manifolds.solvers.solution import Solution
 
 
@@ -29,28 +30,28 @@ class PolynomialPlan(Plan):
     Args:
         manifold: Stiefel, of any radius.
         unit: the spectral norm of the direction.
-        rank: of Γ; its rank is at most this.
-        columns: of Γ; its rank is at most this.
-        whole: Γ is m×m; else it is 2n×2n.
+        rank: a bound on the rank of Γ.
+        columns: the number of columns of Γ.
+        reduced: Γ is 2n×2n; else it is m×m.
         on_host: points are checked, as their numbers lie in the host's memory.
         dtype: of all products but those of the polynomials.
         double_gram: the part of G off W is factored in float64, if Γ is 2n×2n.
         half: the polynomials' products are in bfloat16.
         kernels: they run on the Triton kernels.
-        accuracy: what the polynomials reach, and for singular values of which part of the largest.
-        floor: what the polynomials reach, and for singular values of which part of the largest.
-        look: which plan this is of how many.
-        looks: which plan this is of how many.
+        accuracy: the largest error of a singular value above the floor after the polynomials.
+        floor: the smallest such singular value, as a part of the largest.
+        attempt: the number of this plan in the sequence of deeper plans, from 1.
+        max_attempts: the largest such number.
         start: the polynomials that a run for a higher floor began with.
-        polynomials: what follows from these for the iteration and for its gap.
-        bound: what follows from these for the iteration and for its gap.
+        polynomials: the polynomials of the iteration, which follow from the settings above.
+        bound: the bound on the gap that follows from them.
     """
 
     manifold: Stiefel
     unit: float
     rank: int
     columns: int
-    whole: bool
+    reduced: bool
     on_host: bool
     dtype: torch.dtype
     double_gram: bool
@@ -58,8 +59,8 @@ class PolynomialPlan(Plan):
     kernels: bool
     accuracy: float
     floor: float
-    look: int
-    looks: int
+    attempt: int
+    max_attempts: int
     start: tuple[Polynomial, ...] = ()
     polynomials: tuple[Polynomial, ...] = field(init=False)
     bound: SkewGap = field(init=False)
@@ -87,45 +88,46 @@ class PolynomialPlan(Plan):
         del dual
         w, g, wide = self._tall(point, gradient)
         lift = (
-            WholeLift.of(w, g)
-            if self.whole
-            else ReducedLift.of(w, g, again=self.look > 1, double=self.double_gram)
+            ReducedLift.of(w, g, reproject=self.attempt > 1, double_gram=self.double_gram)
+            if self.reduced
+            else FullLift.of(w, g)
         )
-        applied, omega, scale = self._polynomials_on(lift.gamma, lift.border)
+        applied, omega, scale = self._sign_of(lift.gamma)
         a, pair = lift.direction(omega)
         if self.kernels:
-            bound = self.bound.numbers(2 * self._lift_rounding, 2 * projection_rounding(a))
+            bound = self.bound.constants(2 * self._lift_rounding, 2 * projection_rounding(a))
             gap = certify_by_kernels_(
                 a, lift.g, omega, scale, bound, pair=pair, info=lift.outcome()
             )
         else:
-            length = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
+            omega_norm = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
             attained = None if pair is None else inner(*pair)
-            alone = self.on_host and point.dim() == 2
-            certify = applied._certify_one if alone else applied._certify
-            a, gap = certify(a, length, scale, inner(lift.g, a), attained, lift.outcome())
+            is_single = self.on_host and point.dim() == 2
+            certify = applied._certify_one if is_single else applied._certify
+            a, gap = certify(a, omega_norm, scale, inner(lift.g, a), attained, lift.outcome())
         a = (a.mT if wide else a).to(point.dtype)
         a = a if self.unit == 1.0 else a.mul_(self.unit)
-        return Solution(a, gap.reshape(point.shape[:-2]), self.look, self.tolerance)
+        return Solution(a, gap.reshape(point.shape[:-2]), self.attempt, self.tolerance)
 
-    def _polynomials_on(self, gamma: Tensor, border: int) -> tuple[PolynomialPlan, Tensor, Tensor]:
+    def _sign_of(self, gamma: Tensor) -> tuple[PolynomialPlan, Tensor, Tensor]:
         """Ω and s of 2Γ, and the plan with the polynomials that made it.
 
         On the host the last polynomial for a large Γ is replaced by those for a lower floor, if Ω would leave too large a gap.
         """
-        looks = self.on_host and not self.kernels and self.columns >= LOOK_MIN_COLUMNS
-        if not looks or self.floor <= self._lowest:
+        estimates = self.on_host and not self.kernels and self.columns >= ESTIMATE_MIN_COLUMNS
+        if not estimates or self.floor <= self._lowest:
             omega, scale = skew_iterate(
                 gamma, self.polynomials, half=self.half, kernels=self.kernels
             )
             return self, omega, scale
-        run = SkewRun.begin(gamma, self.polynomials[:-1], half=self.half, border=border)
+        run = SkewRun.begin(gamma, self.polynomials[:-1], half=self.half)
         missing = run.missing() - (self.columns - self.rank)
-        times = float(self.bound.expected(run.descent(), missing).amax()) / (self.tolerance or 1.0)
+        gap = float(self.bound.expected_gap(run.descent(), missing).amax())
+        excess = gap / (self.tolerance or 1.0)
         applied = self
-        if times > 1:
-            steps = math.ceil(math.log(times, LOWER))
-            applied = _going_on(self, max(self.floor / LOWER**steps, self._lowest))
+        if excess > 1:
+            steps = math.ceil(math.log(excess, FLOOR_RATIO))
+            applied = _with_lower_floor(self, max(self.floor / FLOOR_RATIO**steps, self._lowest))
         return applied, run.end(applied.polynomials[len(self.polynomials) - 1 :]), run.size
 
     @property
@@ -135,31 +137,35 @@ class PolynomialPlan(Plan):
     def deeper(self, gap: float | None = None) -> Plan | None:
         """Lower floors, and more care with directions that are hardly there; then float32 for bfloat16; then float64."""
         lowest = self._lowest
-        if self.look >= self.looks or (gap is not None and math.isnan(gap)):
+        if self.attempt >= self.max_attempts or (gap is not None and math.isnan(gap)):
             return None
-        following = replace(self, look=self.look + 1, double_gram=True)
+        following = replace(self, attempt=self.attempt + 1, double_gram=True)
         # In the columns of W and G the second plan is as careful as float32 can be. It leaves directions of a gradient of low
         # rank longer than one by up to 2e-3, which a smaller tolerance does not allow.
-        short = self.tolerance or 0.0
-        again = self.whole or (self.look == 1 and short >= FLOAT32_MIN_TOLERANCE)
-        if self.floor > lowest and again:
-            # What small singular values may be worth is proportional to the floor.
-            times = STRIDE if gap is None or not short else max(2 * gap / short, STRIDE)
-            return replace(following, floor=max(self.floor / times, lowest))
+        tolerance = self.tolerance or 0.0
+        stays = not self.reduced or (self.attempt == 1 and tolerance >= FLOAT32_MIN_TOLERANCE)
+        if self.floor > lowest and stays:
+            return replace(following, floor=lower_floor(self.floor, lowest, gap, self.tolerance))
         if self.half:
             promise = promised(self.tolerance, self.dtype, half=False)
             return replace(following, half=False, accuracy=promise.accuracy)
-        if self.dtype is torch.float64:
-            return None
-        # A gradient of low rank leaves only rounding off W, and in float32 the bound is no better than its root.
+        return None if self.dtype is torch.float64 else self.in_float64(self.attempt + 1)
+
+    def in_float64(self, attempt: int) -> PolynomialPlan:
+        """The plan of this number in float64 with a lower floor.
+
+        A gradient of low rank leaves only rounding off W, and in float32 the bound is no better than its root.
+        """
         promise = promised(self.tolerance, torch.float64, half=False)
-        floor = max(self.floor / 16, promise.lowest)
         return replace(
-            following,
+            self,
+            attempt=attempt,
+            double_gram=True,
             dtype=torch.float64,
+            half=False,
             kernels=False,
             accuracy=promise.accuracy,
-            floor=floor,
+            floor=max(self.floor / 16, promise.lowest),
         )
 
     def _tall(self, point: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, bool]:
@@ -168,14 +174,14 @@ class PolynomialPlan(Plan):
         g = unit_length(gradient.mT if wide else gradient)
         if self.dtype is not w.dtype:
             w, g = w.to(self.dtype), g.to(self.dtype)
-        return (nearly_orthogonal_to_orthogonal(w) if self.look > 1 else w), g, wide
+        return (nearly_orthogonal_to_orthogonal(w) if self.attempt > 1 else w), g, wide
 
     def _certify(
         self,
         a: Tensor,
-        length: Tensor,
+        omega_norm: Tensor,
         scale: Tensor,
-        along: Tensor,
+        inner_product: Tensor,
         attained: Tensor | None,
         info: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
@@ -183,21 +189,21 @@ class PolynomialPlan(Plan):
 
         `scale` is s of 2Γ.
         """
-        gap = self.bound.of_direction(length, scale, along, attained)
+        gap = self.bound.of_direction(omega_norm, scale, inner_product, attained)
         gap = torch.add(gap, 1 / scale, alpha=2 * self._lift_rounding).clamp_(0.0, 1.0)
-        nothing = scale <= 2 * projection_rounding(a)
+        no_direction = scale <= 2 * projection_rounding(a)
         if info is not None:
             failed, zero = (info != 0).reshape(scale.shape), scale * 0
             gap = torch.where(failed, zero + 1, gap)
             a = torch.where(failed, zero, a)
-        return a.masked_fill_(nothing, 0.0), gap.masked_fill_(nothing, 0.0)
+        return a.masked_fill_(no_direction, 0.0), gap.masked_fill_(no_direction, 0.0)
 
     def _certify_one(
         self,
         a: Tensor,
-        length: Tensor,
+        omega_norm: Tensor,
         scale: Tensor,
-        along: Tensor,
+        inner_product: Tensor,
         attained: Tensor | None,
         info: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
@@ -207,8 +213,8 @@ class PolynomialPlan(Plan):
             return a.zero_(), torch.zeros_like(scale)
         if info is not None and bool(info) and not math.isnan(size):
             return a.zero_(), torch.ones_like(scale)
-        least = None if attained is None else float(attained)
-        gap = self.bound.of_direction(float(length), size, float(along), least)
+        value = None if attained is None else float(attained)
+        gap = self.bound.of_direction(float(omega_norm), size, float(inner_product), value)
         gap = gap + 2 * self._lift_rounding / size
         return a, torch.full_like(scale, min(max(gap, 0.0), 1.0) if gap == gap else gap)
 
@@ -218,7 +224,7 @@ class PolynomialPlan(Plan):
         return LIFT_ROUNDING * torch.finfo(self.dtype).eps
 
     def __str__(self) -> str:
-        form = "Γ" if self.whole else "Γ in the columns of W and G"
+        form = "Γ in the columns of W and G" if self.reduced else "Γ"
         precision = "bfloat16" if self.half else str(self.dtype).removeprefix("torch.")
         means = " by the Triton kernels" if self.kernels else ""
         return (
@@ -228,18 +234,24 @@ class PolynomialPlan(Plan):
 
 
 @functools.lru_cache(maxsize=1024)
-def _going_on(plan: PolynomialPlan, floor: float) -> PolynomialPlan:
+def _with_lower_floor(plan: PolynomialPlan, floor: float) -> PolynomialPlan:
     """The plan for a lower floor that begins with all but the last polynomial of `plan`."""
     return replace(plan, floor=floor, start=plan.polynomials[:-1])
 
 
-LOOK_MIN_COLUMNS = 256
+def lower_floor(floor: float, lowest: float, gap: float | None, tolerance: float | None) -> float:
+    """The floor of the plan after one with this floor and gap: what small singular values may be worth is proportional to it."""
+    ratio = 0.0 if gap is None or not tolerance else 2 * gap / tolerance
+    return max(floor / max(ratio, MIN_DEEPER_RATIO), lowest)
+
+
+ESTIMATE_MIN_COLUMNS = 256
 """The fewest columns of Γ at which the numbers that tell the gap before the last polynomial cost less than they save."""
-LOWER = 3.0
+FLOOR_RATIO = 3.0
 """How many times lower the floor is that one more polynomial reaches."""
 FLOAT32_MIN_TOLERANCE = 5e-3
-"""The smallest tolerance for which a second plan in the columns of W and G stays in float32."""
-STRIDE = 4.0
+"""The smallest tolerance for which plans on a host invert, and a second plan in the columns of W and G stays in float32."""
+MIN_DEEPER_RATIO = 4.0
 """How many times lower the floor of a deeper plan is, at least. It starts anew, so it should not be the last but one."""
 LIFT_ROUNDING = 32.0
 """How many times eps ‖G‖/‖Γ‖ is added to the gap. At the usual tolerance a direction is then tangent to half the digits."""

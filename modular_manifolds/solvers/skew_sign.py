@@ -14,8 +14,9 @@ from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.plan import Plan
+from modular_manifolds.solvers.resolvent_plan import TOLERANCE_TO_RESOLVENT_FLOOR, ResolventPlan
 from modular_manifolds.solvers.skew_decomposed import DecomposedPlan
-from modular_manifolds.solvers.skew_plan import PolynomialPlan, promised
+from modular_manifolds.solvers.skew_plan import FLOAT32_MIN_TOLERANCE, PolynomialPlan, promised
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class SkewSign(Solver):
     A multiple of I as large as the rounding error is added to `G⊥ᵀG⊥`, so that its Cholesky factor exists. In directions
     of tiny singular values of G⊥ the step is then shorter than its full length, never longer.
 
-    One small matrix on a CPU is decomposed (`DecomposedPlan`). Otherwise Ω comes from polynomials (`PolynomialPlan`), in
+    One small matrix on a CPU is decomposed (`DecomposedPlan`). On a CPU, msign of a large Γ of 2n×2n is a rational function
+    of Zolotarev's, by inverses of n×n matrices (`ResolventPlan`). Otherwise Ω comes from polynomials (`PolynomialPlan`), in
     bfloat16 if Γ is large and the machine has fast bfloat16. Ω is made exactly skew, and a last cubic step in the
     caller's precision brings every singular value to at most 1. So the direction is feasible to rounding, whatever the
-    accuracy; to half the digits if the gradient is rank-deficient, because `R⁻¹` amplifies the rounding of G⊥. The gap
-    is bounded without singular values. A deeper plan lowers the floor of the polynomials, and finally computes in
-    float64.
+    accuracy; to half the digits if the gradient is rank-deficient, because `R⁻¹`, or the slope of the rational function,
+    amplifies the rounding of G⊥. The gap is bounded without singular values. A deeper plan lowers the floor of the
+    polynomials or of the rational function, and finally computes in float64.
 
     Args:
         tolerance: the largest relative duality gap of a certified direction.
@@ -87,8 +89,8 @@ def _plan(
 ) -> Plan:
     rows, columns = sorted(shape[-2:], reverse=True)
     on_host, stack = device_type == "cpu", len(shape) > 2
-    whole = rows <= 2 * columns or (on_host and not stack and rows <= UNREDUCED_MAX_ROWS)
-    k = rows if whole else 2 * columns
+    reduced = rows > 2 * columns and not (on_host and not stack and rows <= UNREDUCED_MAX_ROWS)
+    k = 2 * columns if reduced else rows
     half = (
         dtype is torch.float32
         and solver.tolerance >= BF16_MIN_TOLERANCE
@@ -97,14 +99,14 @@ def _plan(
     )
     promise = promised(solver.tolerance, dtype, half=half)
     large = k >= BF16_MIN_COLUMNS
-    double_gram = on_host and not whole and large
+    double_gram = on_host and reduced and large
     plan = PolynomialPlan(
         solver.tolerance,
         manifold,
         unit,
         rank=min(rows, 2 * columns),
         columns=k,
-        whole=whole,
+        reduced=reduced,
         on_host=on_host,
         dtype=dtype,
         double_gram=double_gram,
@@ -112,11 +114,15 @@ def _plan(
         kernels=resolve_on(solver.backend, device_type, dtype) == "triton",
         accuracy=promise.accuracy,
         floor=max(promise.wanted / TOLERANCE_TO_FLOOR, promise.lowest),
-        look=1,
-        looks=max(1, solver.max_iterations),
+        attempt=1,
+        max_attempts=max(1, solver.max_iterations),
     )
     if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
         return DecomposedPlan(solver.tolerance, manifold, unit, plan)
+    by_resolvents = on_host and reduced and columns >= RESOLVENT_MIN_COLUMNS
+    if by_resolvents and solver.tolerance >= FLOAT32_MIN_TOLERANCE:
+        floor = min(solver.tolerance / TOLERANCE_TO_RESOLVENT_FLOOR, RESOLVENT_MAX_FLOOR)
+        return ResolventPlan(solver.tolerance, manifold, unit, floor, 1, plan.max_attempts, plan)
     return plan
 
 
@@ -131,3 +137,7 @@ BF16_MIN_COLUMNS = 512
 """The number of columns of Γ from which on bfloat16 is faster, if the machine has hardware for it."""
 BF16_MIN_TOLERANCE = 1e-2
 """The smallest tolerance of the relative gap that bfloat16 reaches."""
+RESOLVENT_MIN_COLUMNS = 128
+"""The number of columns of W from which on inverses cost less than polynomials."""
+RESOLVENT_MAX_FLOOR = 0.1
+"""The highest floor of a plan by inverses, however large the tolerance is."""

@@ -6,13 +6,13 @@ from typing import Any, Final, NamedTuple
 
 from modular_manifolds.errors import SpecError
 
-MOST_VALUES: Final = 1_000_000
+MAX_VALUES: Final = 1_000_000
 """The largest number of values (numbers, texts, lists and mappings) in a specification, with aliases counted each time."""
-MOST_LEVELS: Final = 100
+MAX_NESTING_LEVELS: Final = 100
 """The largest nesting depth of lists and mappings."""
-MOST_BYTES: Final = 2**24
+MAX_FILE_BYTES: Final = 2**24
 """The largest size of a specification file, in bytes."""
-MOST_LINES: Final = 400_000
+MAX_LINES: Final = 400_000
 """The largest number of lines and commas in YAML, which is slow to parse."""
 INTEGER_LIMIT: Final = 2**64
 """Integers of a specification must be smaller than this in absolute value."""
@@ -58,20 +58,20 @@ def _extent_of(container: Any, around: list[Place], known: dict[int, _Extent]) -
         elif not any(part is each for each, _ in around):
             # The model refuses a container that contains itself, with a better message.
             extent = known.get(id(part))
-            if len(path) + (extent.levels if extent else 0) > MOST_LEVELS:
+            if len(path) + (extent.levels if extent else 0) > MAX_NESTING_LEVELS:
                 raise SpecError(
                     _written([*path[:7], (None, "…")]),
-                    f"must be at most {MOST_LEVELS} lists and mappings deep",
+                    f"must be at most {MAX_NESTING_LEVELS} lists and mappings deep",
                     "more",
                     "Put modules in a row instead of inside one another.",
                 )
             if extent is None:
                 extent = known[id(part)] = _extent_of(part, path, known)
             values, levels = values + extent.values, max(levels, extent.levels + 1)
-        if values > MOST_VALUES:
+        if values > MAX_VALUES:
             raise SpecError(
                 "the specification",
-                f"must hold at most {MOST_VALUES:,} values, aliases written out",
+                f"must hold at most {MAX_VALUES:,} values, aliases written out",
                 "more",
                 "Write a repeated module as a power.",
             )

@@ -35,9 +35,9 @@ def check_memory(
 
     Args:
         needed: a lower bound on the memory, in bytes.
-        argument: the parts of the error message.
-        seen: the parts of the error message.
-        remedy: the parts of the error message.
+        argument: the argument that the error names.
+        seen: the value that the error shows.
+        remedy: the remedy that the error proposes.
         error: the class of the error.
     """
     memory = machine_memory()

@@ -17,7 +17,7 @@ from modular_manifolds.norms import Norm
 from modular_manifolds.specs.document import Document
 from modular_manifolds.specs.schema import ModuleNode
 from modular_manifolds.specs.size import (
-    MOST_MODULES,
+    MAX_MODULES,
     TO_BUILD,
     Limits,
     modules_of,
@@ -50,7 +50,7 @@ class NetworkSpec(Document, RootModel[ModuleNode]):
         self,
         where: str = "",
         *,
-        max_modules: int = MOST_MODULES,
+        max_modules: int = MAX_MODULES,
         max_weights: int | None = None,
     ) -> Module:
         """A network with new random weights from torch's global generator.

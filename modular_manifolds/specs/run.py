@@ -20,7 +20,7 @@ from modular_manifolds.specs.models import RATES, SPECS, AnyModel, ModelSpec
 from modular_manifolds.specs.network import NetworkSpec, without_weights
 from modular_manifolds.specs.optimizers import OptimizerSpec, SteepestDescentSpec
 from modular_manifolds.specs.override import Assignment, assign_, parse_assignment
-from modular_manifolds.specs.size import MOST_MODULES, Limits, weights_of
+from modular_manifolds.specs.size import MAX_MODULES, Limits, weights_of
 
 FORMAT: Final = 1
 """The version of the run format."""
@@ -61,7 +61,7 @@ class RunSpec(Document, Spec):
     """Steps between two evaluations; null for each end of an epoch, or every few epochs if they are short."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two checkpoints."""
-    max_modules: Annotated[int, Field(ge=1)] = MOST_MODULES
+    max_modules: Annotated[int, Field(ge=1)] = MAX_MODULES
     """How many modules the network may have; more are refused before any is made."""
     max_weights: Annotated[int, Field(ge=1)] | None = None
     """How many entries the weights may have together; null for as many as memory holds."""
@@ -149,8 +149,8 @@ class RunSpec(Document, Spec):
         writes down.
 
         Args:
-            in_features: the sizes of the data; those of the named data set by default.
-            classes: the sizes of the data; those of the named data set by default.
+            in_features: the number of features of the data; that of the named data set by default.
+            classes: the number of its classes; that of the named data set by default.
 
         Raises:
             ArgumentError: the network cannot be built.

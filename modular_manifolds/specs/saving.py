@@ -13,7 +13,7 @@ from modular_manifolds.nn import Module
 from modular_manifolds.nn.network import check_declared, check_values, check_weights
 from modular_manifolds.specs.archive import read_archive, read_header, write_archive
 from modular_manifolds.specs.network import NetworkSpec
-from modular_manifolds.specs.size import MOST_MODULES, TO_BUILD, Limits
+from modular_manifolds.specs.size import MAX_MODULES, TO_BUILD, Limits
 
 KIND: Final = "network"
 
@@ -36,7 +36,7 @@ def save(net: Module, path: str | Path) -> None:
 
 
 def load(
-    path: str | Path, *, max_modules: int = MOST_MODULES, max_weights: int | None = None
+    path: str | Path, *, max_modules: int = MAX_MODULES, max_weights: int | None = None
 ) -> Module:
     """Read a network from a file of `save`, on the CPU, without unpickling and without random numbers.
 

@@ -13,9 +13,9 @@ from modular_manifolds.nn import Module
 from modular_manifolds.specs.memory import check_memory
 from modular_manifolds.specs.schema import CompoundNode, Node, PowerNode, below
 
-MOST_MODULES: Final = 10_000
+MAX_MODULES: Final = 10_000
 """The default limit on the modules of a network: building this many takes seconds."""
-MOST_WEIGHTS: Final = 2**40
+MAX_WEIGHTS: Final = 2**40
 """The default limit on weight entries; in float32 they need 4 TiB."""
 TO_BUILD: Final = 8
 """Bytes for each entry of a new network: the weight and its random sample."""
@@ -46,7 +46,7 @@ class Limits:
         weights: the largest number of weight entries; None for as many as fit into memory.
     """
 
-    modules: int = MOST_MODULES
+    modules: int = MAX_MODULES
     weights: int | None = None
 
     def check_modules(self, count: int, argument: str) -> None:
@@ -72,7 +72,7 @@ class Limits:
         Raises:
             SpecError: there are more, or they do not fit into memory.
         """
-        most = MOST_WEIGHTS if self.weights is None else self.weights
+        most = MAX_WEIGHTS if self.weights is None else self.weights
         if count > most:
             raise SpecError(
                 argument,

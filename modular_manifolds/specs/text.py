@@ -15,7 +15,7 @@ from typing import Any, Final
 import yaml
 
 from modular_manifolds.errors import SpecError
-from modular_manifolds.specs.extent import MOST_BYTES, MOST_LINES
+from modular_manifolds.specs.extent import MAX_FILE_BYTES, MAX_LINES
 
 FLOAT: Final = re.compile(
     r"^(?:[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -67,10 +67,10 @@ def parse_yaml(text: str, *, name: str = "the YAML text") -> Any:
     """
     # Check the length first: PyYAML reads about 20,000 values a second.
     amount = text.count("\n") + text.count(",")
-    if amount > MOST_LINES:
+    if amount > MAX_LINES:
         raise SpecError(
             name,
-            f"must have at most {MOST_LINES:,} lines and commas",
+            f"must have at most {MAX_LINES:,} lines and commas",
             f"{amount:,}",
             "Write a repeated module as a power, or the specification as JSON.",
         )
@@ -109,15 +109,15 @@ def read(path: str | Path) -> Any:
     try:
         with Path(path).open("rb") as file:
             # A limited read, because some files, such as /dev/zero, are endless.
-            raw = file.read(MOST_BYTES + 1)
+            raw = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         # A path with a zero byte is a ValueError.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise SpecError(str(path), "must be a readable file", reason, "Check the path.") from None
-    if len(raw) > MOST_BYTES:
+    if len(raw) > MAX_FILE_BYTES:
         raise SpecError(
             str(path),
-            f"must be a specification of at most {MOST_BYTES // 2**20} MiB",
+            f"must be a specification of at most {MAX_FILE_BYTES // 2**20} MiB",
             "a larger file",
             "Write a repeated module as a power, or check the path.",
         )

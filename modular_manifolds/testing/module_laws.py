@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from modular_manifolds.composition.budget import allocate
+from modular_manifolds.composition.allocation import allocate
 from modular_manifolds.composition.radius import total
 from modular_manifolds.composition.sizes import output_bound, slope
 from modular_manifolds.composition.tree import leaves

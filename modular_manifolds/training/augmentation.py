@@ -35,7 +35,7 @@ class Augmentation:
     def _places(self) -> int:
         return 2 * self.crop + 1
 
-    def drawn(self, count: int, generator: torch.Generator) -> Tensor:
+    def draw_changes(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` changes, each as likely as any other."""
         return torch.randint(self.variants, (count,), generator=generator)
 

@@ -185,7 +185,7 @@ def _for_groups(value: Any, count: int) -> Any:
     return value[:1] * count
 
 
-def trained(directory: RunDirectory) -> Module:
+def load_trained(directory: RunDirectory) -> Module:
     """The network from the last checkpoint of a run directory.
 
     Raises:

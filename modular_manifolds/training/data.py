@@ -56,7 +56,7 @@ def read_data(spec: DataSpec) -> Data:
     return READERS[spec.name](spec)
 
 
-def settled(spec: RunSpec, data: Data) -> RunSpec:
+def resolve_with_data(spec: RunSpec, data: Data) -> RunSpec:
     """The run as its directory writes it down: data and network in full.
 
     Raises:

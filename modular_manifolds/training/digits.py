@@ -40,7 +40,8 @@ def load_digits(folder: Path | None) -> tuple[Split, Split, tuple[str, ...]]:
         )
     bundled = files("modular_manifolds.training") / "assets" / "digits.npz"
     with bundled.open("rb") as file, np.load(file, allow_pickle=False) as data:
-        pixels, names = data["images"], data["labels"]
+        # The file holds one pixel of all images after the other, which makes it smaller.
+        pixels, names = np.ascontiguousarray(data["images"]), data["labels"]
     images = torch.from_numpy(pixels.reshape(len(pixels), -1).astype(np.float32))
     labels = torch.from_numpy(names.astype(np.int64))
     images = (images - 8.0) / 4.0

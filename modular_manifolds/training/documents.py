@@ -46,7 +46,7 @@ def documents(spec: TextSpec) -> list[Document]:
     found = sorted(
         each
         for each in place.rglob("*")
-        if each.suffix.lower() in SUFFIXES and each.is_file() and not _hidden(each, place)
+        if each.suffix.lower() in SUFFIXES and each.is_file() and not _is_hidden(each, place)
     )
     if not found:
         raise DataError(
@@ -68,7 +68,7 @@ def _files(paths: list[Path]) -> list[Document]:
             remedy="Use a part of it.",
             error=DataError,
         )
-        read = [_not_empty(Document(str(each), each.read_bytes())) for each in paths]
+        read = [_check_not_empty(Document(str(each), each.read_bytes())) for each in paths]
     except OSError as error:
         raise DataError(
             "data path",
@@ -77,10 +77,10 @@ def _files(paths: list[Path]) -> list[Document]:
             "Check it.",
         ) from None
     *others, last = read
-    return [*map(_ended, others), last]
+    return [*map(_end_last_line, others), last]
 
 
-def _ended(document: Document) -> Document:
+def _end_last_line(document: Document) -> Document:
     """The same with its last line ended, so that no word goes on in the next text."""
     return (
         document if document.raw.endswith(b"\n") else Document(document.name, document.raw + b"\n")
@@ -99,10 +99,10 @@ def _rows(path: str, name: str) -> Document:
                 type(row).__name__,
                 "Name another column with data.text_column.",
             )
-    return _not_empty(Document(path, "\n".join(rows).encode()))
+    return _check_not_empty(Document(path, "\n".join(rows).encode()))
 
 
-def _not_empty(document: Document) -> Document:
+def _check_not_empty(document: Document) -> Document:
     if not document.raw:
         raise DataError(
             document.name, "must hold a text", "an empty file", "Fill it, or take it away."
@@ -110,5 +110,5 @@ def _not_empty(document: Document) -> Document:
     return document
 
 
-def _hidden(file: Path, below: Path) -> bool:
+def _is_hidden(file: Path, below: Path) -> bool:
     return any(each.startswith(".") for each in file.relative_to(below).parts)

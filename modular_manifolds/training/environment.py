@@ -24,7 +24,7 @@ class Environment:
     gpu: str | None = None
 
     @classmethod
-    def here(cls, *, threads: int, device: str = "cpu") -> Environment:
+    def current(cls, *, threads: int, device: str = "cpu") -> Environment:
         return cls(
             torch.__version__,
             version("modular-manifolds"),

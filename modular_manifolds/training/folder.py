@@ -70,7 +70,7 @@ def _make(path: Path, name: str, text: str) -> None:
 
 
 @contextmanager
-def held(file: Path, *, argument: str) -> Iterator[None]:
+def lock(file: Path, *, argument: str) -> Iterator[None]:
     """A context with a lock on `file`, so that no second process works in its folder.
 
     The system releases the lock when the process ends for any reason. Windows and some file systems have no such locks;

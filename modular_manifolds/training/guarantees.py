@@ -42,7 +42,7 @@ class Guarantees:
         return [row.path for row in self.conditioning.rows if not row.residual <= ON_MANIFOLD]
 
     @property
-    def declared(self) -> str:
+    def declared_text(self) -> str:
         """The declared bound as a sentence."""
         report = self.lipschitz
         bound = f"{report.declared:.4g} from {report.input_norm} to {report.output_norm}"

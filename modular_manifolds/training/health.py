@@ -30,7 +30,7 @@ class WeightHealth:
     update: float | None
 
 
-def copied(net: Module) -> dict[str, Tensor]:
+def copy_weights(net: Module) -> dict[str, Tensor]:
     """The whole weights as they are now, to compare those after a step with."""
     return {path: whole(weight.detach()).clone() for path, weight in net.named_parameters()}
 

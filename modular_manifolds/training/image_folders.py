@@ -36,7 +36,7 @@ def read_folders(folder: Path, wanted: str | None) -> tuple[Labelled, Labelled |
     Raises:
         DataError: a class has no image, a file is no image, or images lie beside the classes.
     """
-    inside = {each.name.lower(): each for each in _shown(folder) if each.is_dir()}
+    inside = {each.name.lower(): each for each in _visible_entries(folder) if each.is_dir()}
     if TRAIN not in inside:
         found = next(
             (name for name in (wanted, *TEST_PARTS) if name and name.lower() in inside), None
@@ -49,9 +49,9 @@ def read_folders(folder: Path, wanted: str | None) -> tuple[Labelled, Labelled |
                 "Add it, or pass a folder whose folders are the classes.",
             )
         return _classes(folder), None
-    for each in _shown(folder):
+    for each in _visible_entries(folder):
         if each.suffix.lower() in SUFFIXES:
-            raise _out_of_place(each)
+            raise _misplaced_error(each)
     name = test_part(inside, wanted, where=str(folder))
     test = None if name is None else _classes(inside[name.lower()])
     return _classes(inside[TRAIN]), test
@@ -60,9 +60,9 @@ def read_folders(folder: Path, wanted: str | None) -> tuple[Labelled, Labelled |
 def _classes(folder: Path) -> Labelled:
     pictures: list[Picture] = []
     labels: list[str] = []
-    for each in _shown(folder):
+    for each in _visible_entries(folder):
         if not each.is_dir():
-            raise _out_of_place(each)
+            raise _misplaced_error(each)
         files = [*_images(each)]
         if not files:
             raise DataError(
@@ -85,7 +85,7 @@ def _classes(folder: Path) -> Labelled:
 
 def _images(folder: Path) -> list[Path]:
     found: list[Path] = []
-    for each in _shown(folder):
+    for each in _visible_entries(folder):
         if each.is_dir():
             found += _images(each)
         elif each.suffix.lower() in SUFFIXES:
@@ -100,7 +100,7 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def _shown(folder: Path) -> list[Path]:
+def _visible_entries(folder: Path) -> list[Path]:
     """The files and folders in a folder, by name, without those that systems put there."""
     return sorted(
         each
@@ -109,7 +109,7 @@ def _shown(folder: Path) -> list[Path]:
     )
 
 
-def _out_of_place(file: Path) -> DataError:
+def _misplaced_error(file: Path) -> DataError:
     return DataError(
         str(file),
         "must lie in the folder of its class",

@@ -33,7 +33,7 @@ class DataSet:
         return self.train.images.shape[1]
 
     @property
-    def seen(self) -> Split:
+    def train_sample(self) -> Split:
         """All training images, none of them changed at random."""
         return self.train
 

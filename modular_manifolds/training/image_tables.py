@@ -69,13 +69,13 @@ def _parts(
     tables: dict[str, Any], spec: OwnImagesSpec, where: str
 ) -> tuple[Labelled, Labelled | None]:
     test = test_part([each for each in tables if each != TRAIN], spec.test_part, where=where)
-    train = _labelled(tables[TRAIN], spec, f"{where} ({TRAIN})")
+    train = _read_labelled(tables[TRAIN], spec, f"{where} ({TRAIN})")
     if test is None:
         return train, None
-    return train, _labelled(tables[test], spec, f"{where} ({test})")
+    return train, _read_labelled(tables[test], spec, f"{where} ({test})")
 
 
-def _labelled(table: Any, spec: OwnImagesSpec, where: str) -> Labelled:
+def _read_labelled(table: Any, spec: OwnImagesSpec, where: str) -> Labelled:
     with quiet_datasets("data images") as datasets:
         label_names = (spec.label_column,) if spec.label_column else ("label",)
         labels = column(table, *label_names, setting="data.label_column", where=where)

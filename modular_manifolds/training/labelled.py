@@ -72,16 +72,16 @@ def classes_of(train: Labelled) -> tuple[str, ...]:
     return names
 
 
-def numbered(part: Labelled, train: Labelled, classes: Sequence[str]) -> list[int]:
+def class_numbers(part: Labelled, train: Labelled, classes: Sequence[str]) -> list[int]:
     """The number of the class of each picture of a part.
 
     Raises:
         DataError: a label of the part stands for no class that the training images have.
     """
     number = {name: place for place, name in enumerate(classes)}
-    trained = {_name(each, train) for each in train.labels}
+    trained = {_class_name(each, train) for each in train.labels}
     for picture, label in zip(part.pictures, part.labels, strict=True):
-        name = _name(label, part)
+        name = _class_name(label, part)
         if name not in number or name not in trained:
             raise DataError(
                 picture.name,
@@ -89,10 +89,10 @@ def numbered(part: Labelled, train: Labelled, classes: Sequence[str]) -> list[in
                 repr(name),
                 f"Add such images to {train.where}, or take this class away. Known here: {', '.join(sorted(trained))}.",
             )
-    return [number[_name(each, part)] for each in part.labels]
+    return [number[_class_name(each, part)] for each in part.labels]
 
 
-def renumbered(train: Labelled, classes: Sequence[str]) -> str | None:
+def numbering_remark(train: Labelled, classes: Sequence[str]) -> str | None:
     """A remark if the classes have other numbers than the labels; None for names, and for numbers from 0 up."""
     if train.names is not None or not all(isinstance(each, int) for each in train.labels):
         return None
@@ -102,7 +102,7 @@ def renumbered(train: Labelled, classes: Sequence[str]) -> str | None:
     return f"the labels {', '.join(classes)} are the outputs 0 to {len(classes) - 1}"
 
 
-def _name(label: str | int, part: Labelled) -> str:
+def _class_name(label: str | int, part: Labelled) -> str:
     if isinstance(label, int) and part.names is not None and 0 <= label < len(part.names):
         return part.names[label]
     return str(label)

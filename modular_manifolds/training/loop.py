@@ -19,10 +19,10 @@ from modular_manifolds.training.device import device_of
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.processes import ALONE, Processes
 from modular_manifolds.training.run_directory import RunDirectory
-from modular_manifolds.training.session import Observer, Session, built
+from modular_manifolds.training.session import Observer, Session, build_network
 from modular_manifolds.training.stopwatch import Stopwatch
 from modular_manifolds.training.surroundings import surroundings
-from modular_manifolds.training.tensorboard import check_tensorboard, recorded
+from modular_manifolds.training.tensorboard import check_tensorboard, record_events
 
 AHEAD: Final = 10
 """Steps that a GPU is given at once; each wait for it costs about as much as a small step."""
@@ -59,7 +59,7 @@ class Trainer:
             if not (self.session.spec.tensorboard and self.session.processes.is_first):
                 return self._run(observer)
             after = self.session.finished
-            with recorded(observer, self.directory.tensorboard, after=after) as both:
+            with record_events(observer, self.directory.tensorboard, after=after) as both:
                 return self._run(both)
 
     def _run(self, observer: Observer) -> bool:
@@ -67,7 +67,7 @@ class Trainer:
         ahead = 1 if session.device.type == "cpu" else AHEAD
         while not session.done:
             with self.seconds("steps"):
-                taken = session.advance(min(ahead, session.left_undisturbed))
+                taken = session.advance(min(ahead, session.steps_to_next_event))
             for metrics in taken:
                 self._record(vars(metrics))
                 observer.on_step(metrics)
@@ -124,7 +124,7 @@ def start(
     spec: RunSpec, data: Data, directory: RunDirectory, *, processes: Processes = ALONE
 ) -> Trainer:
     """A run at its first step; the network's first weights are kept beside it."""
-    net = built(spec)
+    net = build_network(spec)
     processes.from_first(lambda: save(net, directory.initial))
     # Each process draws its own random numbers, for dropout; the first one draws those of a run of one process.
     processes.reseed(spec.seed)
@@ -141,7 +141,7 @@ def resume(
 ) -> Trainer:
     """A run at its last checkpoint; a run that was killed before its first one starts from its beginning.
 
-    No other run may work in the directory: `held` keeps others out. The number of processes may be another one: then the
+    No other run may work in the directory: `lock` keeps others out. The number of processes may be another one: then the
     rest of the run rounds differently.
 
     Raises:
@@ -150,7 +150,7 @@ def resume(
     if processes.from_first(lambda: _is_unstarted(directory)):
         return start(spec, data, directory, processes=processes)
     # The other processes may be on machines without the file; their weights come with the checkpoint.
-    net = _initial(spec, directory) if processes.is_first else built(spec)
+    net = _initial(spec, directory) if processes.is_first else build_network(spec)
     session = Session(spec, data, net=net, processes=processes)
     checkpoint = read_first_checkpoint(directory.checkpoint, processes)
     if not 0 <= checkpoint.step <= session.steps:

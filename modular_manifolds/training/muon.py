@@ -36,10 +36,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     Args:
         net: the network.
-        lr: as `torch.optim.Muon`'s.
-        momentum: as `torch.optim.Muon`'s.
-        nesterov: as `torch.optim.Muon`'s.
-        weight_decay: as `torch.optim.Muon`'s.
+        lr: the learning rate of Muon and AdamW.
+        momentum: μ of Muon's momentum.
+        nesterov: whether Muon's direction looks one step ahead.
+        weight_decay: λ of `W ← (1 − lr · λ) W`, for Muon and AdamW.
 
     Source: J. Liu et al., "Muon is scalable for LLM training" (2025), section 2.2.
     """
@@ -111,7 +111,7 @@ def by_muon(net: Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         SpecError: there is no weight for Muon.
     """
     weights = list(net.parameters())
-    tables = embedded(net)
+    tables = embedding_weights(net)
     hidden = [p for p in weights[:-1] if is_matrix(p) and p not in tables]
     if not hidden:
         raise SpecError(
@@ -126,7 +126,9 @@ def by_muon(net: Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 def all_muon(net: Module) -> bool:
     """Whether Muon can step every weight: all are single matrices, and none is an embedding."""
-    return not embedded(net) and all(p.dim() == 2 and is_matrix(p) for p in net.parameters())
+    return not embedding_weights(net) and all(
+        p.dim() == 2 and is_matrix(p) for p in net.parameters()
+    )
 
 
 def is_matrix(weight: Tensor) -> bool:
@@ -134,6 +136,6 @@ def is_matrix(weight: Tensor) -> bool:
     return weight.dim() >= 2 and min(weight.shape[-2:]) > 1
 
 
-def embedded(net: Module) -> set[nn.Parameter]:
+def embedding_weights(net: Module) -> set[nn.Parameter]:
     """The weights of embeddings."""
     return {part.weight for part in net.modules() if isinstance(part, Embedding)}

@@ -16,8 +16,13 @@ from modular_manifolds.training.augmentation import Augmentation
 from modular_manifolds.training.image_folders import read_folders
 from modular_manifolds.training.image_set import DataSet
 from modular_manifolds.training.image_tables import parquet_files, read_hub, read_parquet
-from modular_manifolds.training.labelled import Labelled, classes_of, numbered, renumbered
-from modular_manifolds.training.pixels import decoded
+from modular_manifolds.training.labelled import (
+    Labelled,
+    class_numbers,
+    classes_of,
+    numbering_remark,
+)
+from modular_manifolds.training.pixels import decode_pictures
 from modular_manifolds.training.split import Split
 
 Shape = tuple[int, int, int]
@@ -28,32 +33,32 @@ DIGITS: Final = 6
 def read_own_images(spec: OwnImagesSpec) -> DataSet:
     """Read, check and normalise images; classes, shape, mean and deviation are written down in the spec.
 
-    Every image is decoded before any is trained on.
+    Every image is decode_pictures before any is trained on.
 
     Raises:
         DataError: there is no such folder, a file is damaged or of a kind that is not read, a class has
             no images, sizes differ, or the classes or the shape are not those that `spec` writes down.
     """
-    train, test = _found(spec)
+    train, test = _read_labelled(spec)
     classes = classes_of(train)
     _check_same("classes", spec.classes, classes, train.where)
-    numbers = numbered(train, train, classes)
+    numbers = class_numbers(train, train, classes)
     if test is None:
         pictures = train.pictures
         labels = torch.tensor(numbers)
-        held_out = _held_out(labels, spec.validation, classes, train.where)
+        held_out = _draw_test_images(labels, spec.validation, classes, train.where)
         remark = f"{spec.validation:.0%} of each class is held out to test"
     else:
         pictures = [*train.pictures, *test.pictures]
-        labels = torch.tensor([*numbers, *numbered(test, train, classes)])
+        labels = torch.tensor([*numbers, *class_numbers(test, train, classes)])
         held_out = torch.arange(len(labels)) >= len(train.pictures)
         remark = f"tested on {test.where}"
-    images = decoded(pictures, spec)
+    images = decode_pictures(pictures, spec)
     channels, height, width = images.shape[1:]
     shape = (channels, height, width)
     _check_same("shape", spec.shape, shape, train.where)
     mean, std = _moments(spec, images[~held_out])
-    rows = _normalised(images, mean, std).flatten(1)
+    rows = _normalise(images, mean, std).flatten(1)
     change = Augmentation(shape, spec.flip, spec.crop) if spec.flip or spec.crop else None
     return DataSet(
         spec.model_copy(update={"classes": classes, "shape": shape, "mean": mean, "std": std}),
@@ -61,11 +66,11 @@ def read_own_images(spec: OwnImagesSpec) -> DataSet:
         Split(rows[held_out], labels[held_out]),
         classes,
         _scale(mean, std, height * width),
-        tuple(each for each in (remark, renumbered(train, classes)) if each),
+        tuple(each for each in (remark, numbering_remark(train, classes)) if each),
     )
 
 
-def _found(spec: OwnImagesSpec) -> tuple[Labelled, Labelled | None]:
+def _read_labelled(spec: OwnImagesSpec) -> tuple[Labelled, Labelled | None]:
     if spec.path is None:
         raise DataError(
             "data path",
@@ -86,7 +91,7 @@ def _found(spec: OwnImagesSpec) -> tuple[Labelled, Labelled | None]:
     return read_parquet(files, spec) if files else read_folders(place, spec.test_part)
 
 
-def _held_out(labels: Tensor, share: float, classes: tuple[str, ...], where: str) -> Tensor:
+def _draw_test_images(labels: Tensor, share: float, classes: tuple[str, ...], where: str) -> Tensor:
     """Whether each image is for testing: of each class the share, drawn from one fixed seed and not the run's."""
     generator = torch.Generator().manual_seed(0)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
@@ -123,7 +128,7 @@ def _moments(spec: OwnImagesSpec, images: Tensor) -> tuple[tuple[float, ...], tu
     return tuple(means), tuple(each or 1.0 for each in deviations)
 
 
-def _normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def _normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     return (images - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
 
 

@@ -19,7 +19,7 @@ class Part(Protocol):
         """How many examples one pass over it has."""
         ...
 
-    def drawn(self, generator: torch.Generator) -> Tensor:
+    def draw_order(self, generator: torch.Generator) -> Tensor:
         """The examples of one pass in random order, by number, of shape (len,), on the CPU."""
         ...
 
@@ -53,7 +53,7 @@ class Data(Protocol):
     def test(self) -> Part: ...
 
     @property
-    def seen(self) -> Part:
+    def train_sample(self) -> Part:
         """The training examples that a run is measured on."""
         ...
 
@@ -74,10 +74,10 @@ class Data(Protocol):
 
 def order(part: Part, size: int, *, seed: int, epoch: int) -> list[Tensor]:
     """The examples of each batch of an epoch: a function of the part, seed and epoch only."""
-    generator = torch.Generator().manual_seed(_mixed(seed, epoch))
-    return list(part.drawn(generator).split(size))
+    generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
+    return list(part.draw_order(generator).split(size))
 
 
-def _mixed(seed: int, epoch: int) -> int:
+def _epoch_seed(seed: int, epoch: int) -> int:
     """A number of its own for each pair: nearby seeds must not share epochs."""
     return (seed * 1_000_003 + epoch * 7_919 + 1) % 2**63

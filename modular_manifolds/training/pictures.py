@@ -55,10 +55,10 @@ def read_header(picture: Picture) -> Header:
     Raises:
         DataError: it is no image, damaged, or of a kind that is not read.
     """
-    with _opened(picture) as image:
+    with _open_image(picture) as image:
         # Compares the checksums of a PNG, which decoding does not; nothing can be read from the image afterwards.
         image.verify()
-    with _opened(picture) as image:
+    with _open_image(picture) as image:
         frames = getattr(image, "n_frames", 1)
         if frames != 1:
             raise DataError(
@@ -88,14 +88,14 @@ def read_pixels(picture: Picture, channels: int, background: str | None) -> np.n
         DataError: the picture is damaged, or has transparent pixels and there is no background.
     """
     operations = library("PIL.ImageOps", extra="datasets", purpose="data images")
-    with _opened(picture) as image:
+    with _open_image(picture) as image:
         is_deep = _is_deep(image)
         upright = operations.exif_transpose(image)
         if is_deep:
             values = np.asarray(upright).astype(np.float32) / LEVELS
             return np.repeat(values[None], channels, axis=0)
         if upright.has_transparency_data:
-            upright = _opaque(upright, picture.name, background)
+            upright = _fill_transparent(upright, picture.name, background)
         values = np.asarray(upright.convert("L" if channels == 1 else "RGB"), dtype=np.float32)
     values = values / 255
     return values[None] if channels == 1 else values.transpose(2, 0, 1)
@@ -106,7 +106,7 @@ def _is_deep(image: Any) -> bool:
     return image.mode in DEEP or (image.mode == "I" and image.format == "PNG")
 
 
-def _opaque(image: Any, name: str, background: str | None) -> Any:
+def _fill_transparent(image: Any, name: str, background: str | None) -> Any:
     layered = image.convert("RGBA")
     lowest, _ = layered.getchannel("A").getextrema()
     if lowest < 255 and background is None:
@@ -122,7 +122,7 @@ def _opaque(image: Any, name: str, background: str | None) -> Any:
 
 
 @contextmanager
-def _opened(picture: Picture) -> Iterator[Any]:
+def _open_image(picture: Picture) -> Iterator[Any]:
     pillow = library("PIL.Image", extra="datasets", purpose="data images")
     source = picture.source
     if not (source if isinstance(source, bytes) else source.stat().st_size):

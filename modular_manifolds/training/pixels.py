@@ -15,10 +15,10 @@ from modular_manifolds.specs.memory import check_memory
 from modular_manifolds.training.pictures import Header, Picture, read_header, read_pixels
 
 BYTES_A_NUMBER: Final = 16
-"""Bytes of memory for each number of the images: decoded, normalised, and once more for each of the two parts."""
+"""Bytes of memory for each number of the images: decode_pictures, normalised, and once more for each of the two parts."""
 
 
-def decoded(pictures: list[Picture], spec: OwnImagesSpec) -> Tensor:
+def decode_pictures(pictures: list[Picture], spec: OwnImagesSpec) -> Tensor:
     """The pixels of all pictures in [0, 1], float32 of shape (count, channels, height, width).
 
     Raises:
@@ -37,7 +37,7 @@ def decoded(pictures: list[Picture], spec: OwnImagesSpec) -> Tensor:
     images = torch.empty(len(pictures), channels, height, width, dtype=torch.float32)
     for image, picture in zip(images, pictures, strict=True):
         pixels = torch.from_numpy(read_pixels(picture, channels, spec.background).copy())
-        image.copy_(pixels if spec.size is None else _resized(pixels, spec.size))
+        image.copy_(pixels if spec.size is None else _resize(pixels, spec.size))
     return images
 
 
@@ -55,7 +55,7 @@ def _size(pictures: list[Picture], headers: list[Header]) -> tuple[int, int]:
     return first.height, first.width
 
 
-def _resized(pixels: Tensor, side: int) -> Tensor:
+def _resize(pixels: Tensor, side: int) -> Tensor:
     """The middle of the image whose shorter side is `side`, smoothed before it is made smaller."""
     height, width = pixels.shape[1:]
     factor = side / min(height, width)

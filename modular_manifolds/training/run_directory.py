@@ -15,7 +15,7 @@ from modular_manifolds.errors import CheckpointError, DataError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.whole import flush, remove_temporaries, write_whole
 from modular_manifolds.training.files import as_json
-from modular_manifolds.training.folder import claim, held
+from modular_manifolds.training.folder import claim, lock
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class RunDirectory:
         # The first checkpoint comes before the first metrics. Metrics without a checkpoint mean that it was lost.
         return not self.checkpoint.exists() and not self.metrics.exists()
 
-    def held(self, argument: str) -> AbstractContextManager[None]:
+    def lock(self, argument: str) -> AbstractContextManager[None]:
         """A context with a lock on the folder; `argument` is the caller's name of it, for errors.
 
         Raises:
             DataError: another process works there, or the folder cannot be written.
         """
-        return held(self.run, argument=argument)
+        return lock(self.run, argument=argument)
 
     def read_run(self) -> RunSpec:
         """The run that this directory belongs to.

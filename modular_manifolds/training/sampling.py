@@ -84,12 +84,12 @@ def write(
     """The text that `net`, trained on `text`, writes behind `prompt`; the prompt is not repeated.
 
     Args:
-        net: the network of a session, or `trained(directory)` of a run directory.
+        net: the network of a session, or `load_trained(directory)` of a run directory.
         text: `data` of the resolved run: its tokens and context.
         prompt: of characters that the text has; the start of a line without it.
         length: how many tokens to write, characters unless the run has other tokens.
-        temperature: as for `sample`.
-        seed: as for `sample`.
+        temperature: above 1 bolder, below 1 safer, 0 for the likeliest token.
+        seed: the seed of the draws.
 
     Raises:
         DataError: the prompt has a character that the text has not.

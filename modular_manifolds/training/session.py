@@ -15,7 +15,7 @@ from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.training.device import device_of
-from modular_manifolds.training.health import WeightHealth, copied, health
+from modular_manifolds.training.health import WeightHealth, copy_weights, health
 from modular_manifolds.training.losses import Loss, build_loss
 from modular_manifolds.training.optimizers import build_optimizer, build_schedule
 from modular_manifolds.training.part import Data, Part, order
@@ -102,7 +102,7 @@ class Session:
         processes.check_batch(spec.batch_size)
         self.device: torch.device = device_of(processes.device or spec.device)
         self.data: Data = data.to(self.device)
-        self.net: Module = (built(spec) if net is None else net).to(self.device)
+        self.net: Module = (build_network(spec) if net is None else net).to(self.device)
         self.loss: Loss = build_loss(spec.loss, self.net, data.scale)
         keeps_whole = processes.parallel == "fsdp" and processes.is_first
         self._whole: Module | None = copy.deepcopy(self.net) if keeps_whole else None
@@ -141,13 +141,13 @@ class Session:
         return self.finished > 0 and (self.done or self.finished % self.evaluate_every == 0)
 
     @property
-    def left_undisturbed(self) -> int:
+    def steps_to_next_event(self) -> int:
         """Steps to the next end of an epoch, evaluation or end of the run; 0 if the run is done."""
         in_epoch = self.steps_per_epoch - self.finished % self.steps_per_epoch
-        return max(0, min(in_epoch, self._left_to_evaluation))
+        return max(0, min(in_epoch, self._steps_to_evaluation))
 
     @property
-    def _left_to_evaluation(self) -> int:
+    def _steps_to_evaluation(self) -> int:
         spaced = self.evaluate_every - self.finished % self.evaluate_every
         return min(spaced, self.steps - self.finished)
 
@@ -192,7 +192,7 @@ class Session:
         Raises:
             NonFiniteError: the loss on either part is NaN or infinite.
         """
-        train, test = self.measure(self.data.seen), self.measure(self.data.test)
+        train, test = self.measure(self.data.train_sample), self.measure(self.data.test)
         net = self.whole_net()
         return EpochMetrics(
             self.epoch,
@@ -244,7 +244,7 @@ class Session:
         """The sums of losses and of right outputs over the labels."""
         outputs = self.net(inputs)
         loss = self.loss(outputs, labels).double() * labels.numel()
-        return torch.stack((loss, _right(outputs, labels).sum().double())).cpu()
+        return torch.stack((loss, _is_correct(outputs, labels).sum().double())).cpu()
 
     def _take_step(self) -> Tensor:
         """One step; loss and accuracy on its batch, on a GPU those of this process."""
@@ -256,14 +256,14 @@ class Session:
         if factor != 1:
             loss = loss * factor
         found = torch.stack(
-            (loss.detach(), _right(outputs.detach(), labels).float().mean() * factor)
+            (loss.detach(), _is_correct(outputs.detach(), labels).float().mean() * factor)
         )
         if self.device.type == "cpu":
             # Elsewhere it would wait for the device at every step. All processes must agree before the backward pass.
             found = self.processes.mean(found)
             _check_finite(f"the loss at step {self.finished + 1}", float(found[0]))
         loss.backward()
-        self._before = copied(self.net) if self._left_to_evaluation == 1 else None
+        self._before = copy_weights(self.net) if self._steps_to_evaluation == 1 else None
         self.optimizer.step()
         self.schedule.step()
         self.finished += 1
@@ -278,7 +278,7 @@ class Session:
         return self._order[1][place]
 
 
-def built(spec: RunSpec) -> Module:
+def build_network(spec: RunSpec) -> Module:
     """The network of a resolved run, drawn from its seed."""
     assert spec.network is not None, "resolved() writes the network out"
     torch.manual_seed(spec.seed)
@@ -288,7 +288,7 @@ def built(spec: RunSpec) -> Module:
         )
 
 
-def _right(outputs: Tensor, labels: Tensor) -> Tensor:
+def _is_correct(outputs: Tensor, labels: Tensor) -> Tensor:
     """Whether each label's output is the largest."""
     return outputs.argmax(dim=-1) == labels
 

@@ -25,12 +25,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def drawn(self, generator: torch.Generator) -> Tensor:
+    def draw_order(self, generator: torch.Generator) -> Tensor:
         """Every example once, shuffled, and how each is changed."""
         shuffled = torch.randperm(len(self), generator=generator)
         if self.augmentation is None:
             return shuffled
-        return self.augmentation.drawn(len(self), generator) * len(self) + shuffled
+        return self.augmentation.draw_changes(len(self), generator) * len(self) + shuffled
 
     def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Images and labels of the examples `chosen`, the images changed as their numbers say."""

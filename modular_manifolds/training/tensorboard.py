@@ -57,7 +57,7 @@ class Recorder:
 
 
 @contextmanager
-def recorded(observer: Observer, folder: Path, *, after: int) -> Iterator[Recorder]:
+def record_events(observer: Observer, folder: Path, *, after: int) -> Iterator[Recorder]:
     """A context with an observer that also writes to `folder`; existing events after step `after` are replaced."""
     check_tensorboard(True)
     from torch.utils.tensorboard.writer import SummaryWriter

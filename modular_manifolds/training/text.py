@@ -48,7 +48,7 @@ class Text:
         return self.tokens.names
 
     @property
-    def seen(self) -> Windows:
+    def train_sample(self) -> Windows:
         """The first of the training text, as long as the test part: all of it would take too long."""
         return replace(self.train, tokens=self.train.tokens[: len(self.test.tokens)])
 
@@ -83,7 +83,7 @@ def read_text(spec: TextSpec) -> Text:
         SpecError: a text is not UTF-8.
     """
     read = documents(spec)
-    known, row = _encoded(spec, read)
+    known, row = _encode(spec, read)
     held_back = len(row) // HELD_BACK
     if held_back <= spec.context:
         raise DataError(
@@ -93,7 +93,7 @@ def read_text(spec: TextSpec) -> Text:
             "Use a longer text, or a smaller data.context.",
         )
     return Text(
-        spec.model_copy(update=_written_down(known)),
+        spec.model_copy(update=_token_settings(known)),
         known,
         Windows(row[:-held_back], spec.context),
         Windows(row[-held_back:], spec.context),
@@ -101,13 +101,13 @@ def read_text(spec: TextSpec) -> Text:
     )
 
 
-def _encoded(spec: TextSpec, read: list[Document]) -> tuple[Tokens, Tensor]:
+def _encode(spec: TextSpec, read: list[Document]) -> tuple[Tokens, Tensor]:
     """The tokens, and the whole text as a row of them."""
     known = tokens_of(spec)
     if isinstance(known, Bytes):
         return known, known.read(b"".join(each.raw for each in read))
-    text = "".join(map(_decoded, read))
-    found = Vocabulary.of(text) if known is None or isinstance(known, Vocabulary) else known
+    text = "".join(map(_decode, read))
+    found = Vocabulary.from_text(text) if known is None or isinstance(known, Vocabulary) else known
     if isinstance(found, Vocabulary) and spec.characters not in (None, found.characters):
         raise DataError(
             read[0].name if len(read) == 1 else "the texts",
@@ -118,7 +118,7 @@ def _encoded(spec: TextSpec, read: list[Document]) -> tuple[Tokens, Tensor]:
     return found, found.encode(text)
 
 
-def _decoded(document: Document) -> str:
+def _decode(document: Document) -> str:
     try:
         return decoded(document.raw, document.name)
     except SpecError as error:
@@ -130,7 +130,7 @@ def _decoded(document: Document) -> str:
         ) from None
 
 
-def _written_down(known: Tokens) -> dict[str, object]:
+def _token_settings(known: Tokens) -> dict[str, object]:
     match known:
         case Vocabulary():
             return {"characters": known.characters}

@@ -38,7 +38,7 @@ class Vocabulary:
     characters: str
 
     @classmethod
-    def of(cls, text: str) -> Vocabulary:
+    def from_text(cls, text: str) -> Vocabulary:
         """The characters that appear in `text`."""
         return cls("".join(map(chr, np.unique(_code_points(text)))))
 

@@ -21,7 +21,7 @@ class Windows:
         """How many windows cover the part once: every token but the first is a label."""
         return math.ceil((len(self.tokens) - 1) / self.context)
 
-    def drawn(self, generator: torch.Generator) -> Tensor:
+    def draw_order(self, generator: torch.Generator) -> Tensor:
         """The starts of as many random windows as cover the part once."""
         return torch.randint(len(self.tokens) - self.context, (len(self),), generator=generator)
 

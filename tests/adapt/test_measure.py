@@ -155,6 +155,7 @@ class Tied(nn.Module):
         return {"loss": functional.cross_entropy(logits[0], tokens[0]), "logits": logits}
 
 
+@pytest.mark.long
 def test_an_embedding_that_is_the_head_too_answers_as_both() -> None:
     net, tokens = Tied(), torch.randint(7, (1, 9))
     matrices = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from long_tests import mostly_long
 from small import adapted, backward, mlp, same_bits
 from torch.optim import lr_scheduler as all_of_them
 from torch.optim.lr_scheduler import (
@@ -84,7 +85,7 @@ def run(model: Any, opt: mm.SteepestDescent, schedule: Any, steps: range) -> lis
     return seen
 
 
-@pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
+@pytest.mark.parametrize("tensor", mostly_long([False, True], usual=2), ids=["float", "tensor"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.filterwarnings("ignore:The epoch parameter in:UserWarning")
 def test_a_scheduler_moves_every_group_and_resumes(name: str, tensor: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from long_tests import mostly_long
 from small import MODELS, adapted, same_bits, train
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -117,7 +118,9 @@ def test_every_two_meet() -> None:
         assert {(case[i], case[j]) for case in PAIRWISE} == set(product(one, other))
 
 
-@pytest.mark.parametrize(("way", "name", "how", "dtype"), PAIRWISE)
+@pytest.mark.parametrize(
+    ("way", "name", "how", "dtype"), mostly_long(PAIRWISE, usual=3, several=True)
+)
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 def test_a_run_goes_on_bit_for_bit(
     way: str, name: str, how: str, dtype: torch.dtype, tmp_path: Path

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import zoo
+from long_tests import mostly_long
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,10 +29,20 @@ def loss_of(model: nn.Module, batch: dict[str, Any]) -> Tensor:
 KEPT = ("gpt2", "mixtral", "resnet", "t5", "lora", "reader")
 """Models that also start where they are: fused, stacked, convolved, tied, frozen and recurrent weights."""
 
+USUAL = {
+    *((name, "project") for name in ("gpt2", "mixtral", "resnet", "t5", "transformer", "reader")),
+    *((name, "keep") for name in ("gpt2", "lora")),
+}
+"""One model of each kind for the plain run."""
+
 
 @pytest.mark.parametrize(
     ("name", "start"),
-    [*((name, "project") for name in zoo.MODELS), *((name, "keep") for name in KEPT)],
+    mostly_long(
+        [*((name, "project") for name in zoo.MODELS), *((name, "keep") for name in KEPT)],
+        usual=lambda case: case in USUAL,
+        several=True,
+    ),
 )
 def test_twenty_steps_lower_the_loss_on_the_manifolds(name: str, start: Any) -> None:
     torch.manual_seed(0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from long_tests import mostly_long
 from small import MODELS, RULES, adapted, backward, batch, mlp, residual, same_bits, train
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
@@ -34,7 +35,7 @@ class TestCompilers:
         yield
         torch.compiler.reset()
 
-    @pytest.mark.parametrize("before", [True, False])
+    @pytest.mark.parametrize("before", mostly_long([True, False], usual=bool))
     def test_a_model_may_be_compiled_before_or_after(self, model: nn.Module, before: bool) -> None:
         twin = copy.deepcopy(model)
         losses = train(twin, adapted(twin), range(4))
@@ -47,6 +48,7 @@ class TestCompilers:
         assert opt.param_groups[0]["param_names"][0] in dict(model.named_parameters())
         assert train(compiled, opt, range(4)) == pytest.approx(losses, rel=1e-4)
 
+    @pytest.mark.long
     def test_the_default_compiler_trains(self) -> None:
         model = mlp()
         twin = copy.deepcopy(model)
@@ -54,6 +56,7 @@ class TestCompilers:
         compiled: Any = torch.compile(model)
         assert train(compiled, adapted(compiled), range(3)) == pytest.approx(losses, rel=1e-4)
 
+    @pytest.mark.long
     def test_a_step_may_be_compiled(self) -> None:
         model = MODELS["attentive"]()
         twin = copy.deepcopy(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from modular_manifolds_bench.baselines import ADMM
 from torch import Tensor
 
@@ -69,7 +70,9 @@ def test_the_multiplier_goes_to_the_optimum_where_msign_cannot(shape: tuple[int,
         assert gaps["published"] >= 30 * gaps["multiplier"], gaps
 
 
-@pytest.mark.parametrize(("shape", "dtype"), cases.ROOMS, ids=cases.name)
+@pytest.mark.parametrize(
+    ("shape", "dtype"), mostly_long(cases.ROOMS, usual=4, several=True), ids=cases.name
+)
 def test_the_laws_hold_for_it_too(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     check_solver(MULTIPLIER, STIEFEL, mm.RMSOperator(), Sample(shape, dtype))
 

@@ -23,7 +23,7 @@ from modular_manifolds.errors import DataError
 
 def test_a_report_survives_json_and_shows_what_is_missed(tmp_path: Path) -> None:
     report = Report(
-        Environment.here(threads=2),
+        Environment.current(threads=2),
         "digits",
         1.5,
         (

@@ -82,6 +82,7 @@ def clusters() -> tuple[mm.Module, Tensor, Tensor]:
     return net, points, labels
 
 
+@pytest.mark.long
 def test_the_attack_is_nearly_as_strong_as_a_much_longer_one() -> None:
     net, points, labels = clusters()
     radii = [0.5, 0.6, 0.7]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from long_tests import mostly_long
 from torch import nn
 
 import modular_manifolds as mm
@@ -40,8 +41,8 @@ def networks() -> dict[str, mm.Module]:
 
 
 @pytest.mark.parametrize("name", networks())
-@pytest.mark.parametrize("input_norm", NORMS)
-@pytest.mark.parametrize("output_norm", NORMS)
+@pytest.mark.parametrize("input_norm", mostly_long(NORMS, usual=2))
+@pytest.mark.parametrize("output_norm", mostly_long(NORMS, usual=3))
 def test_no_pair_of_inputs_beats_the_certified_bound(
     name: str, input_norm: mm.VectorNorm, output_norm: mm.VectorNorm
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from long_tests import mostly_long
 from reports import CLASSES, FEATURES, REPORTS, plain, scene
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
@@ -72,7 +73,9 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize(
+    "change", mostly_long(CHANGES, usual=3), ids=lambda change: change.__name__
+)
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_report_does_not_depend_on_what_a_network_keeps(
     report: str, change: Callable[[mm.Module], None]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from long_tests import mostly_long
 from reports import FEATURES, REPORTS, scene
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
@@ -137,7 +138,7 @@ def numbers(report: Any) -> list[float]:
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-300, 1e-30, 1.0, 1e30, 1e200])
+@pytest.mark.parametrize("size", mostly_long([0.0, 1e-300, 1e-30, 1.0, 1e30, 1e200], usual=5))
 @pytest.mark.parametrize("report", [each for each in REPORTS if each != "check_module"])
 def test_no_report_on_finite_weights_says_nan(report: str, size: float) -> None:
     for dtype in DTYPES:

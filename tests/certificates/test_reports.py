@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from long_tests import mostly_long
 from reports import ALL, ATTACK, FEATURES, REPORTS, plain, scene
 from surroundings import SURROUNDINGS
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 import modular_manifolds as mm
 
 
-@pytest.mark.parametrize("where", SURROUNDINGS)
+@pytest.mark.parametrize("where", mostly_long(SURROUNDINGS, usual=4))
 @pytest.mark.parametrize("report", ALL)
 def test_a_report_is_the_same_in_all_surroundings(report: str, where: str) -> None:
     expected = plain(report)

@@ -51,6 +51,7 @@ def test_the_bound_of_a_trained_network_is_one_and_within_twice_of_what_is_found
     assert report.certified >= largest[-1]
 
 
+@pytest.mark.long
 def test_the_report_of_fifty_modules_takes_less_than_ten_seconds() -> None:
     net: mm.Module = mm.Linear(128, 128)
     for _ in range(16):

@@ -17,6 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 from command import leave_out_pictures, program
+from long_tests import mostly_long
 
 from modular_manifolds.cli.main import main
 from modular_manifolds.training.run_directory import RunDirectory
@@ -46,7 +47,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.seeds_as_written
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    mostly_long([signal.SIGINT, signal.SIGTERM], usual=lambda number: number == signal.SIGINT),
+)
 def test_a_signal_stops_the_run_and_resume_goes_on(
     elsewhere: Path, whole: Path, number: signal.Signals
 ) -> None:
@@ -80,7 +84,13 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("setting", ["dtype", "inference", "no gradients", "autocast", "device"])
+@pytest.mark.parametrize(
+    "setting",
+    mostly_long(
+        ["dtype", "inference", "no gradients", "autocast", "device"],
+        usual=lambda setting: setting in ("dtype", "inference"),
+    ),
+)
 def test_the_surroundings_of_a_program_do_not_reach_a_run(
     setting: str, short: Path, elsewhere: Path
 ) -> None:
@@ -104,6 +114,7 @@ def test_the_surroundings_of_a_program_do_not_reach_a_run(
         assert (elsewhere / "run" / name).read_bytes() == (short / name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_any_folder(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +148,7 @@ def test_two_processes_do_not_work_in_one_folder(
     elsewhere: Path, short: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(short, elsewhere / "run")
-    with RunDirectory(elsewhere / "run").held("--out"):
+    with RunDirectory(elsewhere / "run").lock("--out"):
         assert main(["train", "--resume", "run"]) == 2
     assert (
         "--resume must be a folder in which no other process works, got run."
@@ -145,7 +156,7 @@ def test_two_processes_do_not_work_in_one_folder(
     )
     sweep = ["sweep", "--set", "steps=1", "--lr", "2^-1..2^-1", "-o", "s"]
     assert main(sweep) == 0
-    with Results(elsewhere / "s").held():
+    with Results(elsewhere / "s").lock():
         assert main(sweep) == 2
     assert "--out must be a folder in which no other process works" in capsys.readouterr().err
     assert main(["train", "--resume", "run"]) == 0

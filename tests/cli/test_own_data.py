@@ -72,6 +72,7 @@ def test_nothing_half_read_is_trained_on(
     assert not Path("runs").exists()
 
 
+@pytest.mark.long
 def test_a_text_has_a_rate_that_fits_its_network(capsys: pytest.CaptureFixture[str]) -> None:
     Path("words.txt").write_text("the sea is wide and the boat is small. " * 60)
     named = ["train", "--data", "text", "--data-path", "words.txt", "--steps", "6", *TINY_GPT]

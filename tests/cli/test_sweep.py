@@ -14,9 +14,9 @@ import torch
 import modular_manifolds as mm
 from modular_manifolds.cli.main import main
 from modular_manifolds.errors import DataError, SpecError
-from modular_manifolds.training.data import read_data, settled
+from modular_manifolds.training.data import read_data, resolve_with_data
 from modular_manifolds.training.session import Session
-from modular_manifolds.training.sweep import Arm, Plan, Results, conduct, summaries
+from modular_manifolds.training.sweep import Arm, Plan, Results, run_points, summaries
 from modular_manifolds.training.sweep.outcome import Outcome, outcome
 from modular_manifolds.training.sweep.plan import Point, Size, parse_sizes
 from modular_manifolds.training.sweep.results import Result
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.seeds_as_written
 def run() -> tuple[mm.RunSpec, Any]:
     spec = mm.RunSpec().override(["steps=15", "model.hidden=[8]", "batch_size=16"])
     data = read_data(spec.data)
-    return settled(spec, data), data
+    return resolve_with_data(spec, data), data
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,9 @@ class TestSweep:
         )
         assert row["size"] == ["model.width=8"]
         data = read_data(spec.data)
-        assert row["validation_loss"] == outcome(settled(spec, data), data).validation_loss
+        assert (
+            row["validation_loss"] == outcome(resolve_with_data(spec, data), data).validation_loss
+        )
 
     def test_a_sweep_that_was_stopped_goes_on(
         self,
@@ -150,18 +152,21 @@ class TestSweep:
             return outcome(spec, data)
 
         monkeypatch.setattr("modular_manifolds.training.sweep.rounds.outcome", counted)
-        conduct(Plan(run, sizes, {Arm("steepest-descent"): (0, 2)}), kept, watch=quiet)
+        run_points(Plan(run, sizes, {Arm("steepest-descent"): (0, 2)}), kept, watch=quiet)
         assert seen == []
-        results = conduct(Plan(run, sizes, {Arm("steepest-descent"): (-1, 2)}), kept, watch=quiet)
+        results = run_points(
+            Plan(run, sizes, {Arm("steepest-descent"): (-1, 2)}), kept, watch=quiet
+        )
         assert seen == [2.0**-0.5] * 2
         assert [each.point.notch for each in results] == [-1, 0, 1, 2] * 2
 
+    @pytest.mark.long
     def test_another_process_finds_the_same(self, whole: Path, tmp_path: Path) -> None:
         run = mm.RunSpec.from_file(whole / "run.yaml")
         kept = Results(tmp_path / "s")
         kept.open(run)
         plan = Plan(run, parse_sizes(["model.width=4"]), {Arm("adamw"): (-12, -12)})
-        found = [each.row() for each in conduct(plan, kept, jobs=2, watch=quiet)]
+        found = [each.row() for each in run_points(plan, kept, jobs=2, watch=quiet)]
         for row in found:
             row.pop("seconds")
         assert found == rows(whole)[6:7]
@@ -172,7 +177,7 @@ class TestSweep:
         kept.open(run)
         arm, sizes = Arm("steepest-descent"), parse_sizes(["model.hidden=[4],[12]"])
         plan = Plan(run, sizes, {arm: (-8, 6)}, "refined")
-        results = conduct(plan, kept, watch=quiet)
+        results = run_points(plan, kept, watch=quiet)
         (summary,) = summaries(results, [arm], sizes)
         for curve in summary.curves:
             assert curve.best is not None
@@ -180,7 +185,7 @@ class TestSweep:
             assert len(curve.losses) <= 8 + 3
             inside = {curve.best - 1, curve.best + 1} & set(range(-8, 7))
             assert inside <= set(curve.losses)
-        assert summary.carried is not None
+        assert summary.transfer_cost is not None
 
     def test_another_run_in_the_same_folder_is_refused(self, whole: Path) -> None:
         with pytest.raises(DataError) as caught:
@@ -243,7 +248,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused_before_the_first_run(tmp_
     kept = Results(tmp_path / "s")
     kept.open(run)
     with pytest.raises(SpecError, match="must be 64 for the data set digits"):
-        conduct(Plan(run, (Size(),), {Arm("adamw"): (0, 0)}), kept, watch=quiet)
+        run_points(Plan(run, (Size(),), {Arm("adamw"): (0, 0)}), kept, watch=quiet)
 
 
 def test_a_sweep_over_a_language_model(tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ class TestPlan:
         assert [(each.notch, each.seed) for each in plan.points()] == [
             (notch, seed) for notch in notches for seed in (5, 6)
         ]
-        assert {each.notch for each in plan.beside(Arm("adamw"), Size(), 0)} == {1}
-        assert {each.notch for each in plan.beside(Arm("adamw"), Size(), 2)} == {1, 3}
+        assert {each.notch for each in plan.neighbours(Arm("adamw"), Size(), 0)} == {1}
+        assert {each.notch for each in plan.neighbours(Arm("adamw"), Size(), 2)} == {1, 3}
 
 
 SMALL, LARGE = Size(("model.width=1",)), Size(("model.width=2",))
@@ -101,19 +101,19 @@ class TestSummary:
         summary = summed_up({-2: 3.0, 0: 1.0, 1: 2.0}, {-2: 0.5, 0: 0.75, 1: 4.0})
         assert [curve.best for curve in summary.curves] == [0, -2]
         assert [curve.edge for curve in summary.curves] == [None, "lowest"]
-        assert summary.moved == 2
-        assert summary.carried == pytest.approx(50.0)
+        assert summary.rate_shift == 2
+        assert summary.transfer_cost == pytest.approx(50.0)
 
     def test_seeds_are_averaged(self) -> None:
         summary = summed_up({0: [1.0, 4.0], 1: [2.0, 2.0]}, {0: 1.0, 1: 2.0})
         assert summary.curves[0].losses == {0: 2.5, 1: 2.0}
         assert summary.curves[0].edge == "highest"
-        assert (summary.moved, summary.carried) == (1, pytest.approx(100.0))
+        assert (summary.rate_shift, summary.transfer_cost) == (1, pytest.approx(100.0))
 
     def test_a_rate_at_which_one_seed_diverged_is_not_the_best(self) -> None:
         summary = summed_up({0: 3.0, 1: [1.0, None], 2: 4.0}, {0: [None], 1: 2.0})
         assert summary.curves[0].best == 0
-        assert summary.carried == math.inf
+        assert summary.transfer_cost == math.inf
 
     def test_a_best_rate_beside_one_that_diverged_is_not_at_the_edge(self) -> None:
         assert summed_up({0: 3.0, 1: 1.0, 2: [None]}, {0: 1.0}).curves[0].edge is None
@@ -122,10 +122,10 @@ class TestSummary:
         summary = summed_up({0: [None], 1: [None]}, {0: 1.0, 1: 2.0})
         assert summary.curves[0].best is None
         assert summary.curves[0].edge is None
-        assert (summary.moved, summary.carried) == (None, None)
+        assert (summary.rate_shift, summary.transfer_cost) == (None, None)
 
     def test_a_rate_that_was_not_tried_at_the_largest_size_carries_nothing(self) -> None:
-        assert summed_up({0: 1.0, 1: 2.0}, {1: 2.0}).carried is None
+        assert summed_up({0: 1.0, 1: 2.0}, {1: 2.0}).transfer_cost is None
 
     def test_of_equal_losses_the_lower_rate_is_the_best(self) -> None:
         assert Curve(SMALL, {1: 1.0, 0: 1.0}).best == 0

@@ -36,16 +36,19 @@ def test_a_row_of_a_table_is_one_line_on_a_narrow_terminal(
     assert rows[0].rstrip().endswith("0.03333")
 
 
+@pytest.mark.long
 def test_the_locale_of_the_terminal_stops_no_command(elsewhere: Path) -> None:
     """A process of its own, whose streams and files are in ASCII unless the code says otherwise."""
     code = (
         "import sys; from modular_manifolds.cli.main import main\n"
+        # To draw pictures takes most of the time.
+        "from modular_manifolds.training import figures; figures.as_svg = lambda _: '<svg/>'\n"
         "before = sys.stdout.errors\n"
         "codes = [main(each.split()) for each in ('train --steps 1 -o run', 'budget --set \\u03c3=1')]\n"
         "assert sys.stdout.errors == before\n"
         "sys.exit(codes != [0, 2])"
     )
-    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    locale = {"OMP_NUM_THREADS": "1", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ran = subprocess.run(
         [sys.executable, "-c", code],
         cwd=elsewhere,

@@ -16,7 +16,7 @@ from modular_manifolds.certificates.inputs import takes_tokens
 from modular_manifolds.certificates.linear_map import is_linear, matrix_of, matrix_product
 from modular_manifolds.certificates.propagation import propagate
 from modular_manifolds.composition import allocate, leaves
-from modular_manifolds.composition.budget import MOVED
+from modular_manifolds.composition.allocation import MOVED
 from modular_manifolds.composition.folding import Algebra, fold, paired
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.signature import Signature

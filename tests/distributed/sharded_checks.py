@@ -6,9 +6,20 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from sharded_rules import check_adapted as check_adapted
+from sharded_rules import check_missing as check_missing
+from sharded_rules import check_nonfinite as check_nonfinite
+from sharded_rules import check_parallelized as check_parallelized
+from sharded_rules import check_resume as check_resume
+from sharded_rules import check_rows as check_rows
+from sharded_rules import check_settings as check_settings
+from sharded_rules import check_stacks as check_stacks
+from sharded_rules import check_unused as check_unused
+from sharded_rules import give_gradients, is_sharded
 from sharding import (
     LAYOUTS,
     Twin,
+    fsdp,
     full,
     full_state,
     full_weights,
@@ -122,3 +133,30 @@ def _both_shards(tensor: Any, whole: Tensor) -> tuple[Tensor, Tensor]:
 def check_trained() -> Any:
     layouts = ("fsdp", "tp") if dist.get_world_size() == 2 else tuple(LAYOUTS)
     return {(name, layout): trained(name, layout) for layout in layouts for name in MODELS}
+
+
+NAMED: Final[dict[str, Any]] = {
+    "Muon": lambda params: mm.optim.Muon(params, 0.02),
+    "ManifoldMuon": lambda params: mm.optim.ManifoldMuon(params, 0.02),
+    "MuonSphere": lambda params: mm.optim.MuonSphere(params, 0.02),
+    "SignDescent": lambda params: mm.optim.SignDescent(params, 0.02),
+    "adamw": lambda params: mm.SteepestDescent(
+        [{"params": params, "optimizer": "adamw", "lr": 0.01}], 0.1
+    ),
+}
+
+
+def check_named() -> Any:
+    """The methods with names of their own, on bare parameters."""
+    found: dict[str, Any] = {}
+    for name, build in NAMED.items():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 9, bias=False), nn.Linear(9, 3, bias=False))
+        if is_sharded():
+            fsdp(model)
+        opt = build(list(model.parameters()))
+        for step in range(3):
+            give_gradients(model, step)
+            opt.step()
+        found[name] = full_weights(model)
+    return found

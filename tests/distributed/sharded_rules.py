@@ -211,33 +211,6 @@ def check_unused() -> Any:
     return full_weights(net)
 
 
-NAMED: Final[dict[str, Any]] = {
-    "Muon": lambda params: mm.optim.Muon(params, 0.02),
-    "ManifoldMuon": lambda params: mm.optim.ManifoldMuon(params, 0.02),
-    "MuonSphere": lambda params: mm.optim.MuonSphere(params, 0.02),
-    "SignDescent": lambda params: mm.optim.SignDescent(params, 0.02),
-    "adamw": lambda params: mm.SteepestDescent(
-        [{"params": params, "optimizer": "adamw", "lr": 0.01}], 0.1
-    ),
-}
-
-
-def check_named() -> Any:
-    """The methods with names of their own, on bare parameters."""
-    found: dict[str, Any] = {}
-    for name, build in NAMED.items():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(6, 9, bias=False), nn.Linear(9, 3, bias=False))
-        if is_sharded():
-            fsdp(model)
-        opt = build(list(model.parameters()))
-        for step in range(3):
-            give_gradients(model, step)
-            opt.step()
-        found[name] = full_weights(model)
-    return found
-
-
 def check_parallelized() -> Any:
     """torch's own tensor parallelism, which computes the gradients too, around an adapted model."""
     torch.manual_seed(0)

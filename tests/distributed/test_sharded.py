@@ -1,4 +1,4 @@
-"""Sharded weights are refused in words, before anything moves."""
+"""Sharded weights in one process: every door takes DTensors, and refuses other placements in words."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed import (
     HashStore,  # pyright: ignore[reportPrivateImportUsage]
     destroy_process_group,
     init_process_group,
 )
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+from torch.distributed.tensor import (
+    DTensor,
+    Partial,
+    Replicate,
+    Shard,
+    distribute_tensor,
+)
+from torch.distributed.tensor.placement_types import _StridedShard
+from torch.nn.parallel import DistributedDataParallel
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -31,71 +38,90 @@ def _one_process() -> Iterator[None]:
         destroy_process_group()
 
 
-def fsdp2(model: nn.Module) -> None:
-    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+def mesh(*shape: int) -> DeviceMesh:
+    return init_device_mesh("cpu", shape or (1,))
 
 
-def tensor_parallel(model: nn.Module) -> None:
-    parallelize_module(model, init_device_mesh("cpu", (1,)), {"0": ColwiseParallel()})
+def matrices() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+
+
+def as_dtensor(model: nn.Sequential, placed: Any) -> None:
+    """Give the first weight one placement, whatever its values mean then."""
+    weight = model[0].weight.detach()
+    assert isinstance(weight, Tensor)
+    tensor = DTensor.from_local(weight, mesh(*[1] * len(placed)), placed, run_check=False)
+    model[0].register_parameter("weight", nn.Parameter(tensor))
+
+
+def whole(model: nn.Module) -> list[Tensor]:
+    tensors = [each.detach() for each in model.parameters()]
+    return [each.full_tensor() if isinstance(each, DTensor) else each for each in tensors]
 
 
 DOORS: dict[str, Callable[[nn.Module], Any]] = {
-    "adapt(model)": lambda model: mm.adapt(model, progress=False),
-    "SteepestDescent(params): group 0": lambda model: mm.SteepestDescent(
+    "plan": lambda model: mm.SteepestDescent(mm.adapt(model, progress=False), 0.1),
+    "group": lambda model: mm.SteepestDescent(
         [{"params": model.named_parameters(), "manifold": mm.Euclidean(), "norm": mm.Spectral()}],
         0.1,
     ),
-    "Muon(params): group 0": lambda model: mm.optim.Muon(model.parameters()),
-    "ManifoldMuon(params): group 0": lambda model: mm.optim.ManifoldMuon(model.parameters()),
+    "Muon": lambda model: mm.optim.Muon(model.parameters()),
+    "ManifoldMuon": lambda model: mm.optim.ManifoldMuon(model.parameters()),
 }
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("shard", [fsdp2, tensor_parallel])
-def test_every_door_refuses_dtensors(door: str, shard: Callable[[nn.Module], None]) -> None:
-    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
-    shard(model)
-    before = [each.full_tensor() for each in model.parameters() if isinstance(each, DTensor)]
-    with pytest.raises(ArgumentError) as caught:
-        DOORS[door](model)
-    error = caught.value
-    assert error.argument == door
-    assert error.rule.startswith("must hold whole weights")
-    assert str(error.seen).endswith("as a DTensor, S(0)")
-    assert "DistributedDataParallel" in error.remedy
-    after = [each.full_tensor() for each in model.parameters() if isinstance(each, DTensor)]
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+def test_every_door_takes_dtensors(door: str) -> None:
+    results: list[list[Tensor]] = []
+    for shard in (False, True):
+        model = matrices()
+        if shard:
+            fully_shard(model, mesh=mesh())
+        opt = DOORS[door](model)
+        for _ in range(2):
+            opt.zero_grad()
+            model(torch.eye(4)).square().sum().backward()
+            opt.step()
+        results.append(whole(model))
+        assert str(opt.placement).startswith("sharded over 1" if shard else "one process")
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
 
 
-def test_a_model_that_is_sharded_after_its_plan_is_refused() -> None:
-    model = nn.Sequential(nn.Linear(4, 4, bias=False))
-    plan = mm.adapt(model, progress=False)
-    fsdp2(model)
-    for argument, door in {
-        "SteepestDescent(net)": lambda: mm.SteepestDescent(plan, 0.1),
-        "project_(net)": lambda: mm.project_(plan),
-        "from_json(model)": lambda: type(plan).from_json(plan.to_json(), model),
-    }.items():
-        with pytest.raises(ArgumentError, match="must hold whole weights") as caught:
-            door()
-        assert caught.value.argument == argument
+@pytest.mark.parametrize("placed", [[Partial()], [_StridedShard(0, split_factor=2)]], ids=str)
+def test_other_placements_are_refused(placed: Any) -> None:
+    model = matrices()
+    as_dtensor(model, placed)
+    with pytest.raises(ArgumentError, match=r"the weight '0\.weight' with placements") as caught:
+        mm.SteepestDescent(
+            [{"params": model.named_parameters(), "manifold": mm.Euclidean(), "norm": mm.Max()}],
+            0.1,
+        )
+    assert "redistribute" in caught.value.remedy
 
 
-def test_a_declared_network_that_is_sharded_is_refused() -> None:
+def test_an_owner_is_refused() -> None:
+    model = matrices()
+    fully_shard(model, mesh=mesh())
+    with pytest.raises(ArgumentError, match=r"SteepestDescent\(owner\) must be 'auto'"):
+        mm.optim.Muon(model.parameters(), owner="replicate")
+
+
+def test_data_parallel_around_shards_is_refused() -> None:
     net = mm.Linear(4, 4) >> mm.ReLU() >> mm.Linear(4, 4)
-    fsdp2(net)
-    for door in (lambda: mm.SteepestDescent(net, 0.1), lambda: mm.project_(net)):
-        with pytest.raises(ArgumentError, match=r"'0\.weight' as a DTensor"):
-            door()
+    wrapped = DistributedDataParallel(net)
+    fully_shard(net, mesh=mesh())
+    with pytest.raises(ArgumentError, match="must not be inside DistributedDataParallel"):
+        mm.SteepestDescent(wrapped, 0.1)
 
 
-def test_a_sharded_average_is_refused() -> None:
+def test_a_sharded_average_is_projected() -> None:
     net = mm.Linear(4, 4)
-    mesh = init_device_mesh("cpu", (1,))
     for placement in (Shard(0), Replicate()):
-        averaged = {"weight": distribute_tensor(net.weight.detach(), mesh, [placement])}
-        with pytest.raises(ArgumentError, match=r"project_\(averaged\) must hold whole weights"):
-            mm.project_(net, averaged)
+        averaged = {"weight": distribute_tensor(2 * net.weight.detach(), mesh(), [placement])}
+        mm.project_(net, averaged)
+        torch.testing.assert_close(averaged["weight"].full_tensor(), net.weight.detach())
 
 
 def test_fsdp_of_the_first_kind_is_refused() -> None:

@@ -168,7 +168,8 @@ class _Collectives(TorchDispatchMode):
             self.counts.sent[name] += given.numel() * given.element_size()
             if "alltoall" in name:
                 # A process sends nothing to itself.
-                self.counts.sent[name] -= args[4][dist.get_rank()] * given.element_size()
+                own = dist.ProcessGroup.unbox(args[2]).rank()
+                self.counts.sent[name] -= args[4][own] * given.element_size()
             self.counts.calls[name] += 1
         return func(*args, **(kwargs or {}))
 

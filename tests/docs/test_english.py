@@ -19,7 +19,7 @@ BANNED = re.compile(
     r"(?:^|_)(SMALL|SMALLER|TINY|FEW|NEAR|CLOSE|MANY|LARGE|BIG|LONG|SHORT|WIDE|MODERATE|HALF|FINE|COARSE|SEVERAL|LEFT|OFF)$"
 )
 """Words that a threshold's name must not end with, because they name no quantity."""
-MOST_WHERE = 1.5
+MAX_WHERE_PER_1000_WORDS = 1.5
 """The most uses of "where" in 1,000 words. Codebases that are easy to read have 0.5 to 2."""
 
 Texts = dict[str, list[tuple[int, str]]]
@@ -118,7 +118,7 @@ def test_conditions_are_written_with_if_and_when() -> None:
         for word in re.findall(r"[A-Za-z']+", text)
     ]
     assert len(words) > 50_000
-    assert 1000 * words.count("where") / len(words) <= MOST_WHERE
+    assert 1000 * words.count("where") / len(words) <= MAX_WHERE_PER_1000_WORDS
 
 
 def test_thresholds_have_a_telling_name_and_a_docstring() -> None:

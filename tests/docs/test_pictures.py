@@ -12,7 +12,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 SCRIPTS = DOCS / "pictures"
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py") if path.stem not in ("__main__", "look"))
-MOST_POINTS = 390
+MAX_WIDTH_POINTS = 390
 """A picture of this width, in points, shows its letters of 10 points and more at full size on a phone."""
 
 
@@ -41,7 +41,7 @@ def test_every_picture_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_is_kept_shown_and_small_enough_for_a_phone(name: str) -> None:
     kept = ElementTree.parse(DOCS / "figures" / f"{name}.svg").getroot()
-    assert float(kept.attrib["width"].removesuffix("pt")) <= MOST_POINTS
+    assert float(kept.attrib["width"].removesuffix("pt")) <= MAX_WIDTH_POINTS
     # The ground is white, so that dark letters are readable on a dark page too.
     assert "fill: #ffffff" in ElementTree.tostring(kept, encoding="unicode")
     shown = "".join(page.read_text() for page in DOCS.rglob("*.md"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from long_tests import mostly_long
 from scripts_of_examples import ROOT, example
 
 import modular_manifolds as mm
@@ -46,7 +47,10 @@ SMALL_GPT = ["--width", "16", "--depth", "1", "--context", "16", "--batch", "8",
 
 
 @pytest.mark.parametrize(
-    ("name", "rates"), [("ours", ["1.0"]), ("adamw", ["0.03"]), ("muon", ["0.03"])]
+    ("name", "rates"),
+    mostly_long(
+        [("ours", ["1.0"]), ("adamw", ["0.03"]), ("muon", ["0.03"])], usual=3, several=True
+    ),
 )
 def test_a_plain_gpt_learns_by_each_of_the_three_optimisers(
     nanogpt: ModuleType,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from scripts_of_examples import example
+from scripts_of_examples import ROOT, example
 
 
 @pytest.fixture(scope="module")
-def one_rate() -> ModuleType:
-    example("nanogpt")
-    return example("one_rate")
+def one_rate() -> Iterator[ModuleType]:
+    """The example, which imports its neighbours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "examples")
+        yield example("one_rate")
 
 
 @pytest.fixture
@@ -36,9 +40,11 @@ def test_results_are_kept_and_gone_on_from(
     assert "bert at 0:" in out
 
 
-def test_a_continuation_predicts_the_second_half(one_rate: ModuleType) -> None:
+@pytest.mark.usefixtures("one_rate")
+def test_a_continuation_predicts_the_second_half() -> None:
+    draws = importlib.import_module("small_tasks.draws")
     tokens = torch.arange(200)
-    batch = one_rate.continuation(tokens, "source", "target")(torch.Generator().manual_seed(0))
+    batch = draws.continuation(tokens, "source", "target")(torch.Generator().manual_seed(0))
     assert torch.equal(batch["source"][:, -1] + 1, batch["labels"][:, 0])
     assert torch.equal(batch["target"] + 1, batch["labels"])
 

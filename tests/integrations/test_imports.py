@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 TRAINERS = ("transformers", "lightning", "pytorch_lightning", "accelerate", "peft", "tensorboard")
 
 
+@pytest.mark.long
 def test_the_package_imports_no_trainer() -> None:
     """The monitor that all callbacks share imports no trainer either."""
     names = ("modular_manifolds", "modular_manifolds.integrations.geometry")

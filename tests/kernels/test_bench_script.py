@@ -104,6 +104,7 @@ def test_torchs_path_is_timed_without_the_kernels(script: Modules) -> None:
 
 
 @WITHOUT_GPU
+@pytest.mark.long
 def test_a_section_that_fails_is_told_in_words(script: Modules, tmp_path: Path) -> None:
     """Its process ends with another code; what it printed is kept."""
     found = script("step").run_apart("times", 60.0, tmp_path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from long_tests import mostly_long
 from modular_manifolds_kernels.shipped import KERNELS, SHIPPED, Configuration
 
 ROOT = Path(__file__).parents[2]
@@ -63,14 +64,18 @@ def shipped(kernel: str, dtype: str, target: str, block: int) -> Configuration:
 
 @pytest.mark.parametrize(
     ("target", "kernel", "dtype", "block"),
-    [
-        ("sm_80", "stiefel_retract", "fp32", 32),
-        ("sm_90", "small_msign", "bf16", 64),
-        ("sm_100", "apply", "bf16", 128),
-        ("sm_100", "small_msign", "bf16", 64),
-        ("gfx942", "stiefel_retract", "fp32", 32),
-        ("gfx942", "apply", "bf16", 128),
-    ],
+    mostly_long(
+        [
+            ("sm_80", "stiefel_retract", "fp32", 32),
+            ("sm_90", "small_msign", "bf16", 64),
+            ("sm_100", "apply", "bf16", 128),
+            ("sm_100", "small_msign", "bf16", 64),
+            ("gfx942", "stiefel_retract", "fp32", 32),
+            ("gfx942", "apply", "bf16", 128),
+        ],
+        usual=lambda row: row[1] == "stiefel_retract",
+        several=True,
+    ),
 )
 def test_rows_of_each_architecture_compile_to_clean_code(
     script: Any, compiled: Compile, target: str, kernel: str, dtype: str, block: int
@@ -83,6 +88,7 @@ def test_rows_of_each_architecture_compile_to_clean_code(
     assert code.registers > 0
 
 
+@pytest.mark.long
 def test_too_few_warps_are_found_to_spill_and_to_wait(script: Any, compiled: Compile) -> None:
     row = replace(shipped("small_msign", "bf16", "sm_90", 128), warps=4)
     said = " ".join(script.complaints(row, compiled(row)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from kernel_cases import msign
+from long_tests import mostly_long
 from modular_manifolds_kernels import FOUR_STEPS, POLAR_EXPRESS
 from modular_manifolds_kernels.coefficients import Polynomial
 from modular_manifolds_kernels.machine import Machine
@@ -79,7 +80,12 @@ def furthest(x: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("shape", "condition"), [((132, 132), 1.5), ((132, 132), 100.0), ((132, 256), 100.0)]
+    ("shape", "condition"),
+    mostly_long(
+        [((132, 132), 1.5), ((132, 132), 100.0), ((132, 256), 100.0)],
+        usual=4,
+        several=True,
+    ),
 )
 def test_four_steps_in_bfloat16_leave_less_than_torchs_five(
     shape: tuple[int, int], condition: float, machine: Machine, launched: list[str]

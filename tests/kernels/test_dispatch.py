@@ -247,6 +247,7 @@ print("works")
 """
 
 
+@pytest.mark.long
 def test_the_kernels_stand_alone_and_need_no_triton() -> None:
     """The package runs from its folder without the library in reach; then the library runs with it."""
     folder = Path(kernels.__file__).parents[1]

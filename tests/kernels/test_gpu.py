@@ -45,6 +45,7 @@ def gpu() -> Iterator[Machine]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant(gpu: Machine, variant: str) -> None:
+    """Each variant compares the kernel with its specification in float64: the assertions stand in `kernel_cases`."""
     VARIANTS[variant](gpu)
 
 

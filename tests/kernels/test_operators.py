@@ -18,6 +18,7 @@ LONG = (*POLAR_EXPRESS, *POLAR_EXPRESS[-1:] * 3)
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (2, 4, 4)], ids=str)
+@pytest.mark.long
 def test_msign_passes_torchs_own_check(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, requires_grad=True)
     torch.library.opcheck(operators.msign, (x, FLAT, "fp32"))
@@ -68,6 +69,7 @@ def test_the_derivative_has_no_scale_and_no_nan() -> None:
     assert bool(polar_gradient(low, naive.msign(low, POLAR_EXPRESS), g).isfinite().all())
 
 
+@pytest.mark.long
 def test_compiled_without_a_graph_break() -> None:
     """Forward and backward, and the step with its retraction."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kernel_cases import msign
+from long_tests import mostly_long
 from modular_manifolds_kernels.machine import Machine
 from modular_manifolds_kernels.shipped import choose
 from torch import Tensor
@@ -19,7 +20,13 @@ def falling(n: int, k: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("shape", "kernel"), [((128, 192), "narrow_msign"), ((132, 200), "apply")], ids=str
+    ("shape", "kernel"),
+    mostly_long(
+        [((128, 192), "narrow_msign"), ((132, 200), "apply")],
+        usual=lambda case: case[1] == "narrow_msign",
+        several=True,
+    ),
+    ids=str,
 )
 def test_no_singular_value_is_thrown_out_of_range(
     machine: Machine, launched: list[str], shape: tuple[int, int], kernel: str

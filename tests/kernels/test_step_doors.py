@@ -9,6 +9,7 @@ import pytest
 import torch
 from counted import launches_of
 from kernel_cases import BARS
+from long_tests import mostly_long
 from matrices import FLOAT32, error
 from modular_manifolds_kernels import functions, matrix_sign, retraction
 from modular_manifolds_kernels.coefficients import Polynomial
@@ -73,7 +74,7 @@ def by_interpreter(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("by_interpreter")
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("k", [20, 64, 100, 128, 132])
+@pytest.mark.parametrize("k", mostly_long([20, 64, 100, 128, 132], usual=lambda k: k in (20, 100)))
 def test_the_sign_of_a_skew_matrix_is_skew_to_rounding(k: int, precision: Precision) -> None:
     """In the spectral norm its symmetric part is what each step makes of the rounding of one product.
 
@@ -170,7 +171,13 @@ def test_launches_of_the_pre_step() -> None:
 
 
 @pytest.mark.usefixtures("by_interpreter")
-@pytest.mark.parametrize("shape", [(2, 40, 17), (2, 66, 70), (2, 129, 130)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    mostly_long(
+        [(2, 40, 17), (2, 66, 70), (2, 129, 130)], usual=lambda shape: shape == (2, 40, 17)
+    ),
+    ids=str,
+)
 def test_the_step_lands_where_its_length_says(shape: tuple[int, ...]) -> None:
     """By a tangent step that is multiplied by its length, one for each matrix, a number or one for all."""
     w = torch.linalg.qr(torch.randn(shape, dtype=torch.float64))[0]

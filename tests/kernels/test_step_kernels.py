@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from long_tests import mostly_long
 from modular_manifolds_kernels import certificate, descent, launches, naive, step_operators
 from modular_manifolds_kernels.certificate import Bound
 from modular_manifolds_kernels.machine import Machine
@@ -34,7 +35,12 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [each.clone() for each in tensors]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype",
+    mostly_long(
+        [torch.float32, torch.bfloat16, torch.float16], usual=lambda dtype: dtype is torch.bfloat16
+    ),
+)
 @pytest.mark.parametrize("how", ["gradients", "momentum", "nesterov"])
 @pytest.mark.parametrize("given", ONCE, ids=str)
 def test_what_is_descended(
@@ -82,6 +88,7 @@ def test_a_step_that_is_left_out_keeps_every_bit_of_the_momenta(
         assert not bool(rows.any())
 
 
+@pytest.mark.long
 def test_more_weights_than_a_launch_takes(machine: Machine, launched: list[str]) -> None:
     """And both orientations: each is launched by itself, and a launch reads and writes the right places."""
     count = descent.TENSORS_PER_LAUNCH + 6
@@ -130,7 +137,7 @@ def test_where_weights_land(
         assert bool(ours.isfinite().all())
 
 
-@pytest.mark.parametrize("size", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize("size", mostly_long([1.0, 1e-30, 1e30], usual=lambda size: size == 1.0))
 @pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 20), (2, 40, 600), (1, 9, 1)], ids=str)
 def test_unit_lengths(
@@ -175,7 +182,11 @@ BOUND = Bound(0.3, 7.0, 0.8, 0.99, 1.0, 1e-3, 1e-4)
 
 @pytest.mark.parametrize("factored", [False, True])
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("shape", [(5, 3, 3), (4, 40, 17), (6, 70, 150)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    mostly_long([(5, 3, 3), (4, 40, 17), (6, 70, 150)], usual=lambda shape: shape[1] < 70),
+    ids=str,
+)
 def test_the_certificate(
     machine: Machine, shape: tuple[int, int, int], split: bool, factored: bool
 ) -> None:
@@ -204,6 +215,7 @@ def test_the_certificate(
         assert not bool(mine[3].any())
 
 
+@pytest.mark.long
 def test_they_pass_torchs_own_check() -> None:
     """Schemas, fakes and what is written to, on a machine without a GPU."""
     a, g, omega, scale = torch.randn(2, 5, 3), torch.randn(2, 5, 3), torch.eye(6), torch.rand(2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import kernel_cases as cases
 import pytest
 import torch
 from kernel_cases import VARIANTS, msign
+from long_tests import mostly_long
 from matrices import SHAPES, polar, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS, launches
 from modular_manifolds_kernels.machine import Machine
@@ -21,6 +24,7 @@ ROOMS: list[tuple[tuple[int, ...], Precision]] = [
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant(machine: Machine, variant: str) -> None:
+    """Each variant compares the kernel with its specification in float64: the assertions stand in `kernel_cases`."""
     VARIANTS[variant](machine)
 
 
@@ -35,7 +39,13 @@ def test_products_of_every_size(
 
 
 @pytest.mark.parametrize(
-    ("shape", "precision"), [*ROOMS, ((2, 5, 150), "fp32"), ((2, 5, 150), "bf16")], ids=str
+    ("shape", "precision"),
+    mostly_long(
+        [*ROOMS, ((2, 5, 150), "fp32"), ((2, 5, 150), "bf16")],
+        usual=lambda room: math.prod(room[0]) < 2000,
+        several=True,
+    ),
+    ids=str,
 )
 def test_msign_of_every_size(
     machine: Machine, shape: tuple[int, ...], precision: Precision
@@ -43,6 +53,7 @@ def test_msign_of_every_size(
     cases.whole_msign(machine, well_conditioned(*shape).float(), precision)
 
 
+@pytest.mark.long
 def test_a_stack_of_several_tiles(machine: Machine) -> None:
     """Each program finds its matrix and its tile in the one number it has."""
     x = well_conditioned(3, 70, 140).float()
@@ -67,6 +78,7 @@ def test_retraction_beyond_one_launch(machine: Machine) -> None:
     ],
     ids=str,
 )
+@pytest.mark.long
 def test_half_precision_inputs(
     machine: Machine, shape: tuple[int, int], precisions: tuple[Precision, Precision]
 ) -> None:
@@ -90,7 +102,9 @@ def test_retraction_of_weights_in_half_precision(
 
 
 @pytest.mark.parametrize(
-    "shape", [(65, 65), (96, 200), (127, 127), (128, 300), (2, 66, 70)], ids=str
+    "shape",
+    mostly_long([(65, 65), (96, 200), (127, 127), (128, 300), (2, 66, 70)], usual=5),
+    ids=str,
 )
 def test_two_tiles_of_every_size(
     machine: Machine, launched: list[str], shape: tuple[int, ...]
@@ -101,6 +115,7 @@ def test_two_tiles_of_every_size(
     assert launched == ["tiled_msign", "tiled_retract"]
 
 
+@pytest.mark.long
 def test_two_tiles_of_views(machine: Machine) -> None:
     """Transposed, every second column, part of a larger matrix, one matrix seen as two."""
     x = polar(torch.randn(66, 68)).float()

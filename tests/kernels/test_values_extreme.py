@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from kernel_cases import msign, stiefel_retract
+from long_tests import mostly_long
 from matrices import BFLOAT16, FLOAT32, error, polar, well_conditioned
 from modular_manifolds_kernels import POLAR_EXPRESS, launches, naive
 from modular_manifolds_kernels.coefficients import Polynomial
@@ -27,7 +28,11 @@ ROUTES: list[tuple[tuple[int, int], Precision]] = [
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-@pytest.mark.parametrize(("shape", "precision"), ROUTES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "precision"),
+    mostly_long(ROUTES, usual=lambda route: max(route[0]) <= 90, several=True),
+    ids=str,
+)
 def test_size_and_neighbours_do_not_matter(
     machine: Machine, shape: tuple[int, int], precision: Precision
 ) -> None:
@@ -81,6 +86,7 @@ def test_small_singular_values_do_no_harm(
     assert precision == "bf16" or error(found, polar(x)) <= 1e-3
 
 
+@pytest.mark.long
 def test_launches_of_small_batches(machine: Machine, launched: list[str]) -> None:
     """One for a matrix sign of a stack of heads, one for a retraction with correction and residual, one for
     the pre-step; and none for a norm when the pre-step has found it."""
@@ -114,6 +120,7 @@ def test_launches_of_small_batches(machine: Machine, launched: list[str]) -> Non
     assert Counter(launched) == {"gram": 2, "polynomial": 2, "apply": 2}
 
 
+@pytest.mark.long
 def test_launches_of_large_matrices(machine: Machine, launched: list[str]) -> None:
     """Three a step in standard form; in Gram form, in float32 alone, X is touched twice in four steps."""
     x = well_conditioned(129, 130).float()
@@ -130,6 +137,7 @@ def test_launches_of_large_matrices(machine: Machine, launched: list[str]) -> No
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.long
 def test_every_target_computes_the_same(target: str, machine: Machine) -> None:
     """Each column of the table holds what its launches need."""
     there = Machine(target, machine.kernels)
@@ -147,7 +155,7 @@ def test_every_target_computes_the_same(target: str, machine: Machine) -> None:
     assert float(stiefel_retract(there, w.float(), w.float(), 0.0, 1)[1]) <= 1e-6
 
 
-@pytest.mark.parametrize("accuracy", [0.02, 1e-3, 1e-5])
+@pytest.mark.parametrize("accuracy", mostly_long([0.02, 1e-3, 1e-5], usual=3))
 @pytest.mark.parametrize("shape", [(30, 40), (17, 150), (66, 65)], ids=str)
 def test_the_librarys_promise_holds_by_kernels(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], accuracy: float

@@ -7,6 +7,7 @@ from functools import partial
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 
 import modular_manifolds as mm
 from modular_manifolds.errors import BackendError
@@ -29,7 +30,7 @@ def test_a_backend_asked_for_by_name_is_used_or_refused() -> None:
         mm.msign(x, backend="cuda")  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("compiler", COMPILED)
+@pytest.mark.parametrize("compiler", mostly_long(COMPILED, usual=2))
 @pytest.mark.parametrize(
     ("chosen", "shape"), [("auto", (6, 6)), ("torch", (9, 4)), ("auto", (2, 5, 7))], ids=cases.name
 )
@@ -46,7 +47,7 @@ def test_compiled_without_a_graph_break(
     torch.testing.assert_close(compiled(x), mm.msign(x, backend=chosen), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("dynamic", mostly_long([None, True], usual=2))
 def test_compiled_for_every_size_and_accuracy(dynamic: bool | None) -> None:
     """Sizes and accuracies that a compiler has made symbolic choose the polynomials all the same."""
     torch.compiler.reset()

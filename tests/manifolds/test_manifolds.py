@@ -8,6 +8,7 @@ import math
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from torch import Tensor
 
 import modular_manifolds as mm
@@ -15,7 +16,13 @@ from modular_manifolds.errors import ArgumentError
 from modular_manifolds.testing import MANIFOLD_LAWS, ManifoldLaw, Sample, check_manifold
 
 
-@pytest.mark.parametrize("manifold", cases.MANIFOLDS, ids=cases.name)
+@pytest.mark.parametrize(
+    "manifold",
+    mostly_long(
+        cases.MANIFOLDS, usual=lambda manifold: manifold == cases.instances(type(manifold))[0]
+    ),
+    ids=cases.name,
+)
 @pytest.mark.parametrize("law", MANIFOLD_LAWS, ids=cases.name)
 def test_law(law: ManifoldLaw, manifold: mm.Manifold) -> None:
     for shape, dtype in cases.ROOMS:

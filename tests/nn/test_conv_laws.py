@@ -8,6 +8,7 @@ from typing import Any
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,7 +33,7 @@ POOLS = {
 }
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
+@pytest.mark.parametrize("dtype", mostly_long(cases.DTYPES, usual=2), ids=cases.name)
 @pytest.mark.parametrize("arguments", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 def test_convolutions_keep_the_laws(arguments: dict[str, Any], dtype: torch.dtype) -> None:
     conv = mm.Conv2d(4, 2, **arguments).to(dtype)
@@ -40,7 +41,7 @@ def test_convolutions_keep_the_laws(arguments: dict[str, Any], dtype: torch.dtyp
     check_module(conv, Sample((7,), dtype=dtype))
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
+@pytest.mark.parametrize("dtype", mostly_long(cases.DTYPES, usual=2), ids=cases.name)
 @pytest.mark.parametrize("make", POOLS.values(), ids=POOLS)
 def test_pools_keep_the_laws(make: Any, dtype: torch.dtype) -> None:
     check_module(make(), Sample((7,), dtype=dtype))

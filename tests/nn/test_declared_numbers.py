@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from long_tests import mostly_long
 from small_networks import BONDS, linear
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from modular_manifolds.testing import Sample, check_module
 from modular_manifolds.testing.measure import vector_norm
 
 
-@pytest.mark.parametrize("kind", BONDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", mostly_long(BONDS, usual=2), ids=lambda kind: kind.__name__)
 def test_bonds_keep_the_laws(kind: type[mm.Bond]) -> None:
     assert kind().sensitivity == 1.0
     # Five features are tried with every bond of tests/cases.py.
@@ -101,7 +102,9 @@ COMPACT = [m for m in cases.MANIFOLDS if m.compact]
 
 
 @pytest.mark.parametrize("manifold", COMPACT, ids=cases.name)
-@pytest.mark.parametrize("shape", [(4, 3), (2, 5), (3, 3), (4, 1), (1, 4)], ids=cases.name)
+@pytest.mark.parametrize(
+    "shape", mostly_long([(4, 3), (2, 5), (3, 3), (4, 1), (1, 4)], usual=3), ids=cases.name
+)
 def test_operator_bounds_hold_at_every_point(manifold: mm.Manifold, shape: tuple[int, int]) -> None:
     if not cases.fits(manifold, shape):
         shape = (shape[0], 2)

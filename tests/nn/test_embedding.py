@@ -9,6 +9,7 @@ from typing import Any
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from torch import Tensor
 
 import modular_manifolds as mm
@@ -41,7 +42,7 @@ def drawn(name: str, dtype: torch.dtype = torch.float64) -> mm.Module:
     return module
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
+@pytest.mark.parametrize("dtype", mostly_long(cases.DTYPES, usual=2), ids=cases.name)
 @pytest.mark.parametrize("name", ATOMS)
 def test_atoms_keep_the_laws(name: str, dtype: torch.dtype) -> None:
     check_module(drawn(name, dtype), Sample((7,), dtype=dtype))

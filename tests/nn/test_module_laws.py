@@ -9,6 +9,7 @@ from dataclasses import replace
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from torch import Tensor
 from torch.nn import functional
 
@@ -63,7 +64,10 @@ class Divided(mm.Bond):
         return functional.gelu(x) / self.divisor
 
 
-@pytest.mark.parametrize(("features", "seed"), [(1, 0), (1, 1), (3, 2), (7, 0), (32, 1)])
+@pytest.mark.parametrize(
+    ("features", "seed"),
+    mostly_long([(1, 0), (1, 1), (3, 2), (7, 0), (32, 1)], usual=3, several=True),
+)
 def test_a_gelu_divided_by_slightly_too_little_is_refuted(features: int, seed: int) -> None:
     sample = Sample((features,), torch.float64, seed=seed)
     assert sample.tolerance < 1e-6

@@ -146,6 +146,7 @@ class TestFile:
         save(network(), tmp_path / "net")
         assert [each.name for each in tmp_path.iterdir()] == ["net"]
 
+    @pytest.mark.long
     def test_a_saved_file_is_read_in_another_process(self, tmp_path: Path) -> None:
         net = network()
         save(net, tmp_path / "net")

@@ -9,6 +9,7 @@ from typing import Any
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from networks import MODELS
 from torch import Tensor, fx, nn
 from torch.func import functional_call, vmap
@@ -79,7 +80,11 @@ def export(net: nn.Module, x: Any, sizes: dict[int, Any]) -> torch.export.Export
 
 @pytest.mark.parametrize(
     ("build", "size"),
-    [(modules, AUTO), (modules, BATCH), (models, AUTO)],
+    mostly_long(
+        [(modules, AUTO), (modules, BATCH), (models, AUTO)],
+        usual=lambda case: case[0] is models,
+        several=True,
+    ),
     ids=["modules, any size", "modules, a named size", "models, any size"],
 )
 def test_an_exported_program_takes_any_batch(build: Callable[[], Together], size: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from weights import EVERY_PAIR, Weight, give_gradient
+from weights import EVERY_PAIR_MOSTLY_LONG, Weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.errors import NonFiniteError
@@ -74,7 +74,7 @@ def check_compiled(
     return opt
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 def test_every_pair_is_one_graph_that_stays(
     manifold: type[mm.Manifold], norm: type[mm.Norm]
 ) -> None:
@@ -82,6 +82,7 @@ def test_every_pair_is_one_graph_that_stays(
     check_compiled(network(manifold(), norm()), backend="eager", **HOW)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("manifold", "norm"), [(mm.Euclidean, mm.RowRMS), (mm.Stiefel, mm.Spectral)]
 )
@@ -91,6 +92,7 @@ def test_the_default_compiler_leads_to_the_same_weights(
     check_compiled(network(manifold(), norm()), backend="inductor", **HOW)
 
 
+@pytest.mark.long
 def test_every_setting_compiles() -> None:
     rows = network(mm.Euclidean(), mm.RowRMS())
     check_compiled(rows, backend="eager", **HOW, noise_damping=True, weight_decay=0.1)

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor
-from weights import EVERY_PAIR, Weight, as_one_group_a_weight, give_gradient
+from weights import EVERY_PAIR_MOSTLY_LONG, Weight, as_one_group_a_weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -26,7 +26,7 @@ def moved(atom: Weight, opt: mm.SteepestDescent, gradient: Tensor) -> Tensor:
     return atom.weight.detach() - before
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 @pytest.mark.parametrize("shape", [(5, 4), (2, 4, 3)])
 def test_gradients_that_agree_are_all_signal(
     manifold: type[mm.Manifold], norm: type[mm.Norm], shape: tuple[int, ...]
@@ -41,7 +41,7 @@ def test_gradients_that_agree_are_all_signal(
         torch.testing.assert_close(*steps, atol=1e-5 * LR + 1e-6, rtol=0)
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_no_step_is_longer_than_the_rate(
     manifold: type[mm.Manifold], norm: type[mm.Norm], nesterov: bool

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from reading_nothing import give_gradients, network, snapshot
-from weights import EVERY_PAIR, named
+from weights import EVERY_PAIR_MOSTLY_LONG, named
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError, NonFiniteError, ShapeError
@@ -33,7 +33,7 @@ ROOMS = [
 """Every shape in float32; the master copies of bfloat16 do not depend on the shape."""
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 @pytest.mark.parametrize(("shape", "dtype"), ROOMS)
 def test_both_steps_lead_to_the_same_weights_and_state(
     manifold: type[mm.Manifold],
@@ -83,7 +83,7 @@ def test_decay_acts_on_what_rests() -> None:
         torch.testing.assert_close(p.detach(), start * (1 - 0.1 * share * 0.5))
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.usefixtures("without_reading")
 def test_a_step_that_is_not_finite_changes_no_bit_and_is_told_at_the_next(

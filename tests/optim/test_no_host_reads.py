@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from fakes import Counting, NoWaiting, fake_device, move_to_fake_device
-from weights import EVERY_PAIR, Weight, named
+from long_tests import mostly_long
+from weights import EVERY_PAIR_MOSTLY_LONG, Weight, named
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -34,8 +35,10 @@ def optimiser(
     return mm.SteepestDescent(reduce(lambda f, g: f >> g, others, first), 0.1, **how)
 
 
-@EVERY_PAIR
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@EVERY_PAIR_MOSTLY_LONG
+@pytest.mark.parametrize(
+    "dtype", mostly_long([torch.float32, torch.bfloat16], usual=2), ids=["float32", "bfloat16"]
+)
 def test_two_steps_on_an_accelerator_read_no_number(
     manifold: type[mm.Manifold], norm: type[mm.Norm], dtype: torch.dtype
 ) -> None:

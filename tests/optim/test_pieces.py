@@ -11,7 +11,7 @@ import pytest
 import torch
 from fakes import NoWaiting, fake_device, move_to_fake_device
 from torch import Tensor, nn
-from weights import EVERY_PAIR
+from weights import EVERY_PAIR_MOSTLY_LONG
 
 import modular_manifolds as mm
 from modular_manifolds.composition.budget import Budget, BudgetRow
@@ -116,7 +116,7 @@ def give_gradients(net: Fused, own: Mapping[str, nn.Parameter], seed: int) -> No
         parameter.grad = net.read(name, gradients).clone()
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 @pytest.mark.parametrize("on_accelerator", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_pieces_go_where_separate_weights_go(
@@ -275,6 +275,7 @@ def test_a_captured_step_needs_gradients_of_adamws_weights_too() -> None:
     assert all(isinstance(group["lr"], Tensor) for group in opt.param_groups)
 
 
+@pytest.mark.long
 def test_a_compiled_step_of_pieces_is_one_graph() -> None:
     torch.manual_seed(0)
     net = Fused(mm.Stiefel(), mm.Spectral())

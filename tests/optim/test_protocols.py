@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import modular_manifolds as mm
-from modular_manifolds.composition.budget import Budget, allocate
+from modular_manifolds.composition.allocation import allocate
+from modular_manifolds.composition.budget import Budget
 from modular_manifolds.composition.leaf import Leaf
 from modular_manifolds.composition.signature import Signature
 from modular_manifolds.composition.tree import Series, Tree

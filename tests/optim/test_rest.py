@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from weights import EVERY_PAIR, Weight, give_gradient
+from weights import EVERY_PAIR_MOSTLY_LONG, Weight, give_gradient
 
 import modular_manifolds as mm
 
@@ -21,7 +21,7 @@ def step_length(norm: mm.Norm, before: Tensor, after: Tensor) -> float:
     return float(norm.value((after - before).float()).max())
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_weight_without_a_gradient_rests_and_then_moves_at_once(
     manifold: type[mm.Manifold], norm: type[mm.Norm], dtype: torch.dtype
@@ -44,7 +44,7 @@ def test_a_weight_without_a_gradient_rests_and_then_moves_at_once(
         assert step_length(norm(), rested, atom.weight.detach()) >= 0.5 * LR
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 def test_a_matrix_of_a_stack_rests_while_the_others_move(
     manifold: type[mm.Manifold], norm: type[mm.Norm]
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_row_of_a_matrix_that_moves_as_a_whole_keeps_its_average() -> None:
     assert torch.equal(buffer[1], torch.tensor([0.75, 0.75, 0.25, 0.75])[:, None].expand(4, 3))
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 @pytest.mark.parametrize("absent", [slice(1, 2), slice(None)], ids=["one matrix", "whole weight"])
 def test_momentum_is_the_average_over_steps_also_of_what_rests(
     manifold: type[mm.Manifold], norm: type[mm.Norm], absent: slice

@@ -65,6 +65,7 @@ def test_descends_and_stays_on_the_manifold(name: str) -> None:
         assert float(residual) <= 1e-5, path
 
 
+@pytest.mark.long
 def test_a_thousand_steps_do_not_drift() -> None:
     net = mm.Linear(5, 4) >> mm.Linear(4, 4, manifold=mm.Sphere(), norm=mm.Frobenius())
     opt = mm.SteepestDescent(net, lr=0.3, solver="auto")

@@ -153,6 +153,7 @@ def test_a_step_on_the_weights_of_gpt2_small(path: str, neighbours: Any) -> None
     assert found == COUNTS[path], f"{path}: {dict(counted.operators.most_common())}"
 
 
+@pytest.mark.long
 def test_torchs_muon_and_adamw_on_the_same_weights(neighbours: Any) -> None:
     """Muon's operators grow with the number of matrices. Of these a step of this library has fewer than half as many."""
     gpt2 = neighbours("gpt2")

@@ -20,6 +20,8 @@ from finite import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from long_tests import mostly_long
+from modular_manifolds_bench.baselines import DualAscent, LyapunovProducts
 from strategies import STEPS, rooms, tensors
 
 import modular_manifolds as mm
@@ -62,7 +64,15 @@ def test_msign(accuracy: float, data: st.DataObject) -> None:
     at_most(torch.linalg.matrix_norm(found.double(), 2), 1 + off + rounding(room), "msign, length")
 
 
-@pytest.mark.parametrize(("kind", "norm", "solver"), SOLVES, ids=cases.name)
+@pytest.mark.parametrize(
+    ("kind", "norm", "solver"),
+    mostly_long(
+        SOLVES,
+        usual=lambda case: not isinstance(case[2], DualAscent | LyapunovProducts),
+        several=True,
+    ),
+    ids=cases.name,
+)
 @given(data=st.data())
 @examples
 def test_steepest(

@@ -72,6 +72,7 @@ except mm.errors.BackendError as error:
 """
 
 
+@pytest.mark.long
 def test_without_triton_the_package_steps_and_says_why_there_are_no_kernels() -> None:
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT_TRITON],
@@ -80,7 +81,7 @@ def test_without_triton_the_package_steps_and_says_why_there_are_no_kernels() ->
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    on_a_gpu, asked_for = run.stdout.splitlines()
+    on_a_gpu, read_run_spec = run.stdout.splitlines()
     assert "Triton" in on_a_gpu
-    assert asked_for.startswith("backend must be usable if it is named, got 'triton'.")
-    assert "Use 'auto'" in asked_for
+    assert read_run_spec.startswith("backend must be usable if it is named, got 'triton'.")
+    assert "Use 'auto'" in read_run_spec

@@ -14,6 +14,7 @@ from typing import Any
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from modular_manifolds_bench.baselines import Lyapunov
 from torch import Tensor
 
@@ -134,6 +135,7 @@ def modules() -> list[tuple[str, ast.Module]]:
     ]
 
 
+@pytest.mark.long
 def test_a_call_that_needs_a_gpu() -> None:
     """No `.cuda()`, and no device by its name but where the kernels' door, a run and a captured graph say what they lack."""
     found = []
@@ -185,7 +187,9 @@ def test_geometry_and_mass_are_lost_by_saving(tmp_path: Path) -> None:
 DTYPES = [torch.bfloat16, torch.float32, torch.float64]
 
 
-@pytest.mark.parametrize("case", list(cases.solver_cases()), ids=cases.name)
+@pytest.mark.parametrize(
+    "case", mostly_long(cases.solver_cases(), usual=cases.is_usual), ids=cases.name
+)
 def test_a_conversion_that_shares_its_storage_is_written_into(case: cases.SolverCase) -> None:
     """`x.to(dtype)` is x itself where the dtype is the same: nothing may work in place on it."""
     shape = (5, 3)

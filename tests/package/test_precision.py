@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from modular_manifolds_bench.baselines import SPEL, DualAscent
 from surroundings import SURROUNDINGS
 from torch import Tensor
@@ -103,7 +104,7 @@ def doors() -> dict[str, tuple[Door, tuple[tuple[int, ...], ...]]]:
 DOORS = doors()
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", mostly_long(DOORS, usual=2))
 def test_a_door_keeps_its_precision(door: str) -> None:
     """Results are those outside to rounding of float32: products of 256 terms, magnified by some conditioning."""
     call, shapes = DOORS[door]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from surroundings import SURROUNDINGS, Surroundings, matmul_precision, products_in
 from torch import Tensor
-from weights import EVERY_PAIR, Weight, give_gradient
+from weights import EVERY_PAIR_MOSTLY_LONG, Weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
@@ -38,7 +38,7 @@ def trained(
     return found
 
 
-@EVERY_PAIR
+@EVERY_PAIR_MOSTLY_LONG
 def test_a_step_is_the_same_in_all_surroundings(
     manifold: type[mm.Manifold], norm: type[mm.Norm]
 ) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from weights import USUAL_PAIRS
 
 import modular_manifolds as mm
 from modular_manifolds.linalg.matrices import readable
@@ -33,6 +35,11 @@ DISTINCT = [
     if isinstance(pair[0], mm.Euclidean | mm.Stiefel) or not isinstance(pair[1], mm.RMSOperator)
 ]
 """Those whose operators differ: RMSOperator is Spectral in another unit."""
+
+
+def is_usual(pair: tuple[mm.Manifold, mm.Norm, Solver]) -> bool:
+    """Whether a plain run tries the pair in slow tests too."""
+    return (type(pair[0]), type(pair[1])) in USUAL_PAIRS
 
 
 def titled(pair: tuple[mm.Manifold, mm.Norm, Solver]) -> str:
@@ -78,7 +85,7 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("pair", DISTINCT, ids=titled)
+@pytest.mark.parametrize("pair", mostly_long(DISTINCT, usual=is_usual), ids=titled)
 def test_no_step_waits_for_the_device(pair: tuple[mm.Manifold, mm.Norm, Solver]) -> None:
     manifold, norm, solver = pair
     spectral = type(manifold) in (mm.SpectralBall, mm.SpectralSphere)
@@ -164,7 +171,7 @@ ROOMS = [
 
 
 @pytest.mark.usefixtures("unreadable")
-@pytest.mark.parametrize("pair", PAIRS, ids=titled)
+@pytest.mark.parametrize("pair", mostly_long(PAIRS, usual=is_usual), ids=titled)
 def test_the_laws_of_solvers(pair: tuple[mm.Manifold, mm.Norm, Solver]) -> None:
     manifold, norm, solver = pair
     accuracy = norm.accuracy if solver.name == "norm-steepest" else 0.0
@@ -218,7 +225,11 @@ def gradients(shape: tuple[int, int]) -> dict[str, Tensor]:
     ],
     ids=cases.name,
 )
-@pytest.mark.parametrize("shape", [(6, 3), (4, 4), (9, 40), (96, 64)], ids=cases.name)
+@pytest.mark.parametrize(
+    "shape",
+    mostly_long([(6, 3), (4, 4), (9, 40), (96, 64)], usual=lambda shape: shape != (96, 64)),
+    ids=cases.name,
+)
 def test_the_gap_by_one_multiplier_is_true_and_small(
     shape: tuple[int, int], manifold: mm.Manifold, norm: mm.Norm
 ) -> None:
@@ -268,7 +279,7 @@ def test_the_bound_of_muon_needs_no_look_at_the_gradient(size: float) -> None:
 # One graph.
 
 
-@pytest.mark.parametrize("pair", DISTINCT, ids=titled)
+@pytest.mark.parametrize("pair", mostly_long(DISTINCT, usual=is_usual), ids=titled)
 def test_a_compiler_sees_one_graph(pair: tuple[mm.Manifold, mm.Norm, Solver]) -> None:
     manifold, norm, solver = pair
 

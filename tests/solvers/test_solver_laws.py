@@ -8,6 +8,7 @@ import dataclasses
 import cases
 import pytest
 from broken_solver import FAULTS, Broken
+from long_tests import mostly_long
 from torch import Tensor
 
 import modular_manifolds as mm
@@ -48,7 +49,7 @@ def copied(found: Solution) -> Solution:
     )
 
 
-@pytest.mark.parametrize("case", cases.SOLVERS, ids=cases.name)
+@pytest.mark.parametrize("case", mostly_long(cases.SOLVERS, usual=cases.is_usual), ids=cases.name)
 def test_laws(case: cases.SolverCase) -> None:
     for shape, dtype in case.rooms:
         solver, sample = remembering(case.solver), case.sample(shape, dtype)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from broken_solver import Broken
 from convex import problem_of
+from long_tests import mostly_long
 from modular_manifolds_bench.baselines import ADMM, SPEL, DualAscent, Lyapunov
 
 import modular_manifolds as mm
@@ -28,7 +29,7 @@ def test_rows_are_stepped_whatever_their_sizes() -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("case", cases.SOLVERS, ids=cases.name)
+@pytest.mark.parametrize("case", mostly_long(cases.SOLVERS, usual=cases.is_usual), ids=cases.name)
 def test_steepest_keeps_shape_and_dtype(case: cases.SolverCase) -> None:
     shapes: tuple[tuple[int, ...], ...] = ((5, 3), (4,), (2, 3, 2))
     dtypes = (torch.float64, torch.float32, torch.bfloat16)

@@ -16,7 +16,7 @@ from modular_manifolds.cli.main import main
 from modular_manifolds.errors import ArgumentError, CheckpointError, SpecError
 from modular_manifolds.specs import NetworkSpec, extent, memory
 from modular_manifolds.specs.data import SIZES, Sizes
-from modular_manifolds.specs.extent import MOST_LEVELS, check_extent
+from modular_manifolds.specs.extent import MAX_NESTING_LEVELS, check_extent
 from modular_manifolds.specs.models import COUNTS, MODELS, SPECS
 from modular_manifolds.specs.size import modules_of, size_of, weights_of
 from modular_manifolds.training.sweep.plan import Arm, Plan, Size, parse_sizes
@@ -158,10 +158,12 @@ def test_counting_draws_nothing() -> None:
 def test_the_extent_of_data_is_that_of_what_is_written_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(extent, "MOST_VALUES", 1000)
-    check_extent(nested(MOST_LEVELS))
-    with pytest.raises(SpecError, match=rf"must be at most {MOST_LEVELS} lists and mappings deep"):
-        check_extent(nested(MOST_LEVELS + 1))
+    monkeypatch.setattr(extent, "MAX_VALUES", 1000)
+    check_extent(nested(MAX_NESTING_LEVELS))
+    with pytest.raises(
+        SpecError, match=rf"must be at most {MAX_NESTING_LEVELS} lists and mappings deep"
+    ):
+        check_extent(nested(MAX_NESTING_LEVELS + 1))
     # An alias is as deep as its deepest place.
     shared = nested(60)
     check_extent([shared, nested(30, around=shared)])

@@ -22,7 +22,7 @@ from modular_manifolds.training.data import DataSet, load_data
 from modular_manifolds.training.run_directory import RunDirectory, begin
 from modular_manifolds.training.session import EpochMetrics, StepMetrics
 from modular_manifolds.training.split import Split
-from modular_manifolds.training.sweep import Arm, Plan, Results, conduct
+from modular_manifolds.training.sweep import Arm, Plan, Results, run_points
 from modular_manifolds.training.sweep.plan import Size
 
 KILLED = 9
@@ -130,8 +130,8 @@ def kill_sweeps() -> int:
         plan = Plan(run, (Size(),), {arm: (-12, -11)})
         kept = Results(folder / "s")
         kept.open(run)
-        with kept.held():
-            results = conduct(plan, kept, watch=lambda *_: None)
+        with kept.lock():
+            results = run_points(plan, kept, watch=lambda *_: None)
             rows = [result.row() for result in results]
         return [{key: each[key] for key in each if key != "seconds"} for each in rows]
 

@@ -13,9 +13,7 @@ from small_runs import spec, train
 import modular_manifolds as mm
 from modular_manifolds.errors import CheckpointError, SpecError
 from modular_manifolds.training import resume
-from modular_manifolds.training.checkpoint import (
-    trained,
-)
+from modular_manifolds.training.checkpoint import load_trained
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.run_directory import RunDirectory
 
@@ -116,4 +114,4 @@ def test_a_checkpoint_that_is_not_finite_is_no_trained_network(
         next(trainer.session.net.parameters())[0, 0] = value
     trainer.save()
     with pytest.raises(CheckpointError, match=r"'0\.weight' must be finite, got NaN or infinity"):
-        trained(trainer.directory)
+        load_trained(trainer.directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,18 @@ def test_digits_are_real_and_split_once() -> None:
     assert torch.equal(again.train.images, data.train.images)
     pairs = {tuple(row) for row in data.train.images.tolist()}
     assert not any(tuple(row) in pairs for row in data.test.images.tolist())
+
+
+def test_the_digits_are_those_of_the_source() -> None:
+    """Every pixel and label, by their checksums."""
+    data = load_data("digits")
+    images, labels = torch.empty(1797, 64), torch.empty(1797, dtype=torch.int64)
+    test = torch.arange(1797) % 5 == 4
+    for part, chosen in ((data.train, ~test), (data.test, test)):
+        images[chosen], labels[chosen] = part.images.reshape(-1, 64), part.labels
+    pixels = (4 * images + 8).to(torch.uint8)
+    assert zlib.crc32(pixels.numpy().tobytes()) == 4087501628
+    assert zlib.crc32(labels.to(torch.uint8).numpy().tobytes()) == 4168075561
 
 
 def test_a_pixel_of_the_digits_is_what_its_scale_says() -> None:

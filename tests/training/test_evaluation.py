@@ -78,10 +78,10 @@ def test_a_session_says_when_it_is_due(data: DataSet) -> None:
     session = Session(spec("evaluate_every=3", "steps=5"), data)
     due, left = [], []
     while not session.done:
-        left.append(session.left_undisturbed)
+        left.append(session.steps_to_next_event)
         session.step()
         due.append(session.evaluation_due)
     assert due == [False, False, True, False, True]
     # The ends of epochs, after steps 2 and 4, count too.
     assert left == [2, 1, 1, 1, 1]
-    assert session.left_undisturbed == 0
+    assert session.steps_to_next_event == 0

@@ -14,7 +14,7 @@ import modular_manifolds as mm
 from modular_manifolds.errors import DataError, SpecError
 from modular_manifolds.specs.data import OwnImagesSpec
 from modular_manifolds.training.augmentation import Augmentation
-from modular_manifolds.training.data import DataSet, read_data, settled
+from modular_manifolds.training.data import DataSet, read_data, resolve_with_data
 from modular_manifolds.training.own_images import read_own_images
 from modular_manifolds.training.session import Session
 
@@ -212,14 +212,14 @@ class TestSpec:
 
     def test_the_network_comes_from_the_data(self, folder: Path) -> None:
         run = mm.RunSpec(data=OwnImagesSpec(name="images", path=str(folder)))
-        small = settled(run, read_data(run.data))
+        small = resolve_with_data(run, read_data(run.data))
         assert small.network is not None
         assert [tuple(p.shape) for p in small.network.build().parameters()][::2] == [
             (128, 64),
             (2, 64),
         ]
         assert (small.optimizer.lr, small.batch_size) == (0.1, 8)
-        large = settled(run.override(["data.size=16"]), read(folder, size=16))
+        large = resolve_with_data(run.override(["data.size=16"]), read(folder, size=16))
         assert large.optimizer.lr == 1.0
         assert "conv2d" in large.to_yaml()
         assert mm.RunSpec.from_yaml(large.to_yaml()).resolved() == large
@@ -245,12 +245,12 @@ class TestAugmentation:
 
     def test_only_training_batches_change_and_they_repeat(self, folder: Path) -> None:
         data = read(folder, flip=True, crop=2)
-        run = settled(mm.RunSpec(data=data.spec).override(["steps=4"]), data)
+        run = resolve_with_data(mm.RunSpec(data=data.spec).override(["steps=4"]), data)
         sessions = [Session(run, data) for _ in range(2)]
         assert sessions[0].advance(4) == sessions[1].advance(4)
-        (images, labels) = next(iter(data.seen.batches(99)))
+        (images, labels) = next(iter(data.train_sample.batches(99)))
         assert torch.equal(images, read(folder).train.images)
-        drawn = data.train.drawn(torch.Generator().manual_seed(0))
+        drawn = data.train.draw_order(torch.Generator().manual_seed(0))
         assert sorted((drawn % 8).tolist()) == list(range(8))
         changed, same = data.train.take(drawn)
         assert torch.equal(same, labels[drawn % 8])

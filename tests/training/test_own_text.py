@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import modular_manifolds as mm
 from modular_manifolds.errors import DataError, SpecError
 from modular_manifolds.specs.data import TextSpec
-from modular_manifolds.training.data import read_data, settled
+from modular_manifolds.training.data import read_data, resolve_with_data
 from modular_manifolds.training.sampling import write
 from modular_manifolds.training.session import Session
 from modular_manifolds.training.text import Text, read_text
@@ -184,5 +184,5 @@ def test_every_kind_of_token_trains(tmp_path: Path) -> None:
             }
         )
         data = read_data(run.data)
-        assert Session(settled(run, data), data).advance(2)[-1].loss > 0
+        assert Session(resolve_with_data(run, data), data).advance(2)[-1].loss > 0
     assert isinstance(read(tmp_path).tokens, Vocabulary)

@@ -19,7 +19,7 @@ from modular_manifolds.errors import DataError, SpecError
 from modular_manifolds.specs.whole import write_whole
 from modular_manifolds.training import figures, resume, start
 from modular_manifolds.training.data import DataSet
-from modular_manifolds.training.health import copied, health
+from modular_manifolds.training.health import copy_weights, health
 from modular_manifolds.training.loop import check_machine
 from modular_manifolds.training.report import write_report
 from modular_manifolds.training.run_directory import RunDirectory, begin
@@ -102,7 +102,7 @@ def test_the_update_is_that_of_the_last_step() -> None:
     net = mm.Linear(3, 2, manifold=mm.Euclidean(), norm=mm.Spectral())
     with torch.no_grad():
         net.weight.copy_(torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
-        before = copied(net)
+        before = copy_weights(net)
         net.weight[0, 0] = 4.0
     (found,) = health(net, before).values()
     assert found.update == pytest.approx(0.25)

@@ -13,7 +13,7 @@ from modular_manifolds.training.checkpoint import (
     read_checkpoint,
 )
 from modular_manifolds.training.data import DataSet
-from modular_manifolds.training.health import copied
+from modular_manifolds.training.health import copy_weights
 from modular_manifolds.training.session import Session
 from modular_manifolds.training.split import Split
 
@@ -95,7 +95,7 @@ def test_nan_does_not_travel_from_the_last_step(data: DataSet) -> None:
 def test_a_loss_that_is_not_finite_moves_no_weight_on_the_cpu(data: DataSet) -> None:
     broken = DataSet(data.spec, Split(data.train.images / 0, data.train.labels), data.test, ())
     session = Session(spec("adamw"), broken)
-    before = copied(session.net)
+    before = copy_weights(session.net)
     with pytest.raises(NonFiniteError, match="the loss at step 1 must be finite"):
         session.advance(5)
     assert all(torch.equal(before[name], p) for name, p in session.net.named_parameters())

@@ -15,8 +15,8 @@ import modular_manifolds as mm
 from modular_manifolds.cli.main import main
 from modular_manifolds.errors import SpecError
 from modular_manifolds.specs.data import TextSpec
-from modular_manifolds.training.checkpoint import trained
-from modular_manifolds.training.data import read_data, settled
+from modular_manifolds.training.checkpoint import load_trained
+from modular_manifolds.training.data import read_data, resolve_with_data
 from modular_manifolds.training.loop import resume, start
 from modular_manifolds.training.run_directory import RunDirectory, begin
 from modular_manifolds.training.sampling import write
@@ -86,7 +86,7 @@ def test_an_interrupted_run_on_text_goes_on_bit_for_bit(
     file: Path, text: Text, tmp_path: Path
 ) -> None:
     size = text.in_features
-    run = settled(mm.RunSpec.from_yaml(BIGRAM.format(path=file, size=size)), text)
+    run = resolve_with_data(mm.RunSpec.from_yaml(BIGRAM.format(path=file, size=size)), text)
     weights = []
     for place, stops in (("whole", []), ("part", [5, 22, 25])):
         directory = begin(run, tmp_path / place)
@@ -121,7 +121,7 @@ class TestCommand:
         for expected in ("epoch 2/2", "What the network writes:", "on training examples"):
             assert expected in out
         assert written in out
-        assert "What it writes" in directory.report.read_text()
+        assert "<h2>Sample</h2>" in directory.report.read_text()
         assert "Certified predictions" not in directory.report.read_text()
         # 169 windows a pass, 22 steps an epoch: measured after it and at the end.
         rows = [row for row in directory.read_metrics() if "test_loss" in row]
@@ -132,7 +132,7 @@ class TestCommand:
         assert "from l1 to rms: declared 2, certified 2" in capsys.readouterr().out
         spec = directory.read_run().data
         assert isinstance(spec, TextSpec)
-        assert write(trained(directory), spec, seed=42) == written
+        assert write(load_trained(directory), spec, seed=42) == written
 
     def test_mistakes_are_one_line(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         arguments = ["--data", "text", "--data-path", str(file), "--set", "data.context=16"]

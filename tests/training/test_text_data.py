@@ -53,7 +53,7 @@ class TestReading:
     def test_the_shortest_text_has_a_window_in_each_part(self, tmp_path: Path) -> None:
         (tmp_path / "short.txt").write_text("ab" * 85)
         found = read_text(TextSpec(name="text", path=str(tmp_path), context=16))
-        assert (len(found.test), len(found.seen)) == (1, 1)
+        assert (len(found.test), len(found.train_sample)) == (1, 1)
 
     def test_no_path_and_an_empty_folder_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="data path must be given for text"):

@@ -136,8 +136,8 @@ def inverse_root_by_products(
 
     Args:
         m: shape (*batch, n, n), float64; zero is allowed.
-        accuracy: as above; the smaller, the more products.
-        least: as above; the smaller, the more products.
+        accuracy: the largest error of an eigenvalue of `P N^{1/2}`. A smaller one needs more products.
+        least: the square root of `δ/‖M‖_F`. A smaller one needs more products too.
 
     Returns:
         P, N, and `‖M‖_F` of shape (*batch, 1, 1).

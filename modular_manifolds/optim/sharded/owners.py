@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from modular_manifolds.optim.bucket import bucket_key
 from modular_manifolds.optim.sharded.members import Member
 from modular_manifolds.optim.sharded.stand_ins import WholeStandIn, travels_with_momentum
 from modular_manifolds.optim.sharded.state import layouts_of, shards_of
@@ -71,6 +73,25 @@ class Owners:
         device = self.members[0].parameter.device
         self.to_owners = transports_for(sent, device)
         self.to_holders = transports_for(returned, device)
+
+    def alike_elsewhere(self, stepped: Sequence[str]) -> dict[str, int]:
+        """For each weight that this process owns, the number of stepped weights alike that others own.
+
+        Plans depend on the number of weights alike, so they are those of one process.
+        """
+        names = set(stepped)
+        others = Counter(
+            (member.crew.ranks, bucket_key(each))
+            for member in self.members
+            for each in member.weights
+            if not member.is_owned and each.name in names
+        )
+        return {
+            each.name: others[member.crew.ranks, bucket_key(each)]
+            for member in self.members
+            for each in member.weights
+            if member.is_owned
+        }
 
     def allocate(self) -> None:
         """Take memory for the whole tensors. A stand-in has a gradient if this process's shard has one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ from modular_manifolds.errors import ArgumentError
 from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.sharded import is_sharded
-from modular_manifolds.optim.bucket import bucket_key
 from modular_manifolds.optim.diagnosis import Diagnoses
 from modular_manifolds.optim.mailbox import error_of
 from modular_manifolds.optim.roster import Roster
@@ -20,7 +18,7 @@ from modular_manifolds.optim.sharded.agreement import rate_error
 from modular_manifolds.optim.sharded.crew import Crews
 from modular_manifolds.optim.sharded.decision import Decider, Decision, Party
 from modular_manifolds.optim.sharded.gradients import shard_of_gradient
-from modular_manifolds.optim.sharded.members import LOCAL, OWNER, Member, members_in
+from modular_manifolds.optim.sharded.members import LOCAL, OWNER, members_in
 from modular_manifolds.optim.sharded.momentum import Shard, directions
 from modular_manifolds.optim.sharded.owners import Owners
 from modular_manifolds.optim.sharded.placement import ShardedPlacement, placement_of
@@ -80,8 +78,10 @@ class ShardedSteps:
         }
         self._owners = Owners([each for each in members if each.way is OWNER])
         self._here = self._new_roster(None)
-        self._owned = self._new_roster(_alike_elsewhere(self._owners.members))
+        self._alike = self._owners.alike_elsewhere(self._roll.names)
+        self._owned = self._new_roster(self._alike)
         self._decider = Decider(self._roll)
+        self._prepared: list[Any] = []
 
     def _new_roster(self, alike_elsewhere: Mapping[str, int] | None) -> Roster:
         return Roster(
@@ -96,11 +96,31 @@ class ShardedSteps:
         for (index, _), member in self._members.items():
             prepare_(state[member.parameter], member, groups[index], self._solver)
         self._owners.prepare(groups, state)
-        moved = [each.refresh() for each in self._local.values()]
+        self._refresh()
         own_groups, own_state = self._of_this_process(groups, state)
-        if any(moved):
-            self._here.rebuild(own_groups, only_with_gradient=False)
+        self._here.rebuild(own_groups, only_with_gradient=False)
         self._here.prepare_(own_groups, own_state)
+        self._prepared = self._signature(groups, state)
+
+    def _refresh(self) -> bool:
+        """Follow shards that have moved in memory; return whether any has."""
+        moved = [each.refresh() for each in self._local.values()]
+        return any(moved)
+
+    def _signature(self, groups: Sequence[Group], state: States) -> list[Any]:
+        """Whatever decides which entries a state needs; it costs less than looking at them."""
+        settings = [
+            (
+                group.get("momentum", 0.0) > 0,
+                group.get("noise_damping"),
+                group.get("tangent_momentum"),
+            )
+            for group in groups
+        ]
+        return [
+            *settings,
+            *((each.dtype, each.device, len(state[each])) for each in self._parameters),
+        ]
 
     def _of_this_process(
         self, groups: Sequence[Group], state: States
@@ -139,14 +159,22 @@ class ShardedSteps:
         if not same:
             self.rebuild(groups)
         before, self._stepped = self._stepped, self._roll.stepped(groups)
-        return not same or before != self._stepped
+        if same and before == self._stepped:
+            return False
+        names = [name for name, each in zip(self._roll.names, self._stepped, strict=True) if each]
+        alike = self._owners.alike_elsewhere(names)
+        if alike != self._alike:
+            self._alike = alike
+            self._owned = self._new_roster(alike)
+        return True
 
     def step(
         self, groups: Sequence[Group], state: States, diagnoses: Diagnoses, *, captured: bool
     ) -> ArgumentError | None:
         """Step every weight. On the host, return the error of this or another process; then nothing has changed."""
         del captured
-        self.prepare_(groups, state)
+        if self._prepared != self._signature(groups, state) or self._refresh():
+            self.prepare_(groups, state)
         with full_precision(self._roll.device.type):
             try:
                 return self._step(groups, state, diagnoses)
@@ -259,21 +287,3 @@ def _check_devices(parameters: Sequence[Tensor]) -> None:
             " and ".join(map(str, devices)),
             "Move the model to one device, or build one optimizer for each.",
         )
-
-
-def _alike_elsewhere(members: Sequence[Member]) -> dict[str, int]:
-    """For each weight that this process owns, the number of weights alike that others own.
-
-    Plans depend on the number of weights alike, so they are those of one process.
-    """
-    owned: Counter[Any] = Counter()
-    others: Counter[Any] = Counter()
-    for member in members:
-        count = owned if member.is_owned else others
-        count.update((member.crew.ranks, bucket_key(each)) for each in member.weights)
-    return {
-        each.name: others[member.crew.ranks, bucket_key(each)]
-        for member in members
-        if member.is_owned
-        for each in member.weights
-    }

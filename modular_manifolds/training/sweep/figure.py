@@ -17,7 +17,7 @@ def transfer(found: Sequence[Summary]) -> str:
     """Validation loss by learning rate on a log₂ axis; the best rate of each size is marked."""
     with rc_context(STYLE):
         figure, axes = panels(len(found))
-        shown = _shown(found)
+        shown = _loss_range(found)
         for axis, summary in zip(axes, found, strict=True):
             shades = colormaps["viridis"]
             for place, curve in enumerate(summary.curves):
@@ -40,7 +40,7 @@ def _draw(axis: Axes, curve: Curve, colour: tuple[float, float, float, float]) -
         axis.plot(*best, "*", color=colour, ms=11, mec="white", mew=0.7, zorder=3)
 
 
-def _shown(found: Sequence[Summary]) -> tuple[float, float] | None:
+def _loss_range(found: Sequence[Summary]) -> tuple[float, float] | None:
     """The common range of losses, without runs that learnt almost nothing, which would flatten the curves."""
     best = [
         curve.losses[curve.best]

@@ -16,7 +16,7 @@ from modular_manifolds.specs import RunSpec
 RANGE: Final = re.compile(r"2\^(-?\d+(?:\.[05])?)\.\.2\^(-?\d+(?:\.[05])?)")
 LARGEST_EXPONENT: Final = 500
 """The largest exponent of 2 in a range of values."""
-MOST_RUNS: Final = 10_000
+MAX_RUNS: Final = 10_000
 """The default limit on the runs of a sweep."""
 NEXT_ASSIGNMENT: Final = re.compile(r",(?=[A-Za-z_][\w.]*=)")
 
@@ -87,7 +87,7 @@ class Plan:
     ranges: Mapping[Arm, tuple[int, int]]
     grid: Grid = "full"
     seeds: int = 1
-    max_runs: int = MOST_RUNS
+    max_runs: int = MAX_RUNS
 
     def __post_init__(self) -> None:
         rates = sum(high - low + 1 for low, high in self.ranges.values())
@@ -104,19 +104,21 @@ class Plan:
         return [
             point
             for arm, size in self.curves
-            for point in self.at(arm, size, range(*_closed(self.ranges[arm]), spacing))
+            for point in self.points_at(arm, size, range(*_range_ends(self.ranges[arm]), spacing))
         ]
 
-    def at(self, arm: Arm, size: Size, notches: Iterable[int]) -> Iterator[Point]:
+    def points_at(self, arm: Arm, size: Size, notches: Iterable[int]) -> Iterator[Point]:
         """The points of one curve at these notches, with all seeds."""
         for notch in notches:
             for seed in range(self.seeds):
                 yield Point(size, arm, notch, self.run.seed + seed)
 
-    def beside(self, arm: Arm, size: Size, notch: int) -> Iterator[Point]:
+    def neighbours(self, arm: Arm, size: Size, notch: int) -> Iterator[Point]:
         """The points next to a notch, within the arm's range."""
-        inside = range(*_closed(self.ranges[arm]))
-        return self.at(arm, size, [each for each in (notch - 1, notch + 1) if each in inside])
+        inside = range(*_range_ends(self.ranges[arm]))
+        return self.points_at(
+            arm, size, [each for each in (notch - 1, notch + 1) if each in inside]
+        )
 
 
 def power(notch: int) -> str:
@@ -150,7 +152,7 @@ def parse_range(text: str, *, argument: str) -> tuple[int, int]:
     return low, high
 
 
-def parse_sizes(over: Sequence[str], *, most: int = MOST_RUNS) -> tuple[Size, ...]:
+def parse_sizes(over: Sequence[str], *, most: int = MAX_RUNS) -> tuple[Size, ...]:
     """All combinations of choices such as `model.width=32,64` and `model.depth=2,8`; the last changes fastest.
 
     Args:
@@ -182,5 +184,5 @@ def _check_runs(count: int, most: int) -> None:
         )
 
 
-def _closed(ends: tuple[int, int]) -> tuple[int, int]:
+def _range_ends(ends: tuple[int, int]) -> tuple[int, int]:
     return ends[0], ends[1] + 1

@@ -14,7 +14,7 @@ from modular_manifolds.errors import DataError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.whole import remove_temporaries, write_whole
 from modular_manifolds.training.environment import Environment
-from modular_manifolds.training.folder import claim, held
+from modular_manifolds.training.folder import claim, lock
 from modular_manifolds.training.sweep.outcome import Outcome
 from modular_manifolds.training.sweep.plan import Point
 
@@ -67,7 +67,7 @@ class Results:
             raise DataError(
                 f"--out {self.path}",
                 "must be a new folder or hold a sweep of the same run",
-                f"another {', '.join(_changed(before, run))}",
+                f"another {', '.join(_differences(before, run))}",
                 "Choose another folder, or take the change back.",
             )
 
@@ -85,13 +85,13 @@ class Results:
                 ) from None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """A context with a lock on the folder; temporary files of killed processes are removed.
 
         Raises:
             DataError: another process works there, or the folder cannot be written.
         """
-        with held(self.run, argument="--out"):
+        with lock(self.run, argument="--out"):
             for folder in (self.path, self.runs):
                 remove_temporaries(folder)
             yield
@@ -129,6 +129,6 @@ class Results:
         return self.runs / f"{sha256(decides.encode()).hexdigest()[:16]}.json"
 
 
-def _changed(before: RunSpec, after: RunSpec) -> list[str]:
+def _differences(before: RunSpec, after: RunSpec) -> list[str]:
     old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
     return [key for key in old if old[key] != new[key]]

@@ -16,7 +16,7 @@ import torch
 
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.data import DataSpec
-from modular_manifolds.training.data import read_data, settled
+from modular_manifolds.training.data import read_data, resolve_with_data
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.sweep.outcome import Outcome, outcome
 from modular_manifolds.training.sweep.plan import Arm, Plan, Point, Size
@@ -46,13 +46,15 @@ def prepare(plan: Plan) -> Prepared:
     """
     data = read_data(plan.run.data)
     runs = {
-        (arm, size): settled(plan.run.override([*size.assignments, *arm.assignments]), data)
+        (arm, size): resolve_with_data(
+            plan.run.override([*size.assignments, *arm.assignments]), data
+        )
         for arm, size in plan.curves
     }
     return Prepared(data, runs)
 
 
-def conduct(
+def run_points(
     plan: Plan, kept: Results, *, jobs: int = 1, watch: Watch, prepared: Prepared | None = None
 ) -> list[Result]:
     """Run every point of the plan that has no stored outcome.
@@ -103,12 +105,14 @@ def _rounds(plan: Plan, outcomes: Mapping[Point, Outcome]) -> Iterator[list[Poin
     if plan.grid != "refined":
         return
     best = _best(plan, outcomes)
-    finer = [plan.beside(*each, notch) for each, notch in best.items() if notch is not None]
+    finer = [plan.neighbours(*each, notch) for each, notch in best.items() if notch is not None]
     yield [point for points in finer for point in points if point not in outcomes]
     best = _best(plan, outcomes)
     first, last = plan.sizes[0], plan.sizes[-1]
     notches = {arm: best[arm, first] for arm in plan.ranges}
-    carried = [plan.at(arm, last, [each]) for arm, each in notches.items() if each is not None]
+    carried = [
+        plan.points_at(arm, last, [each]) for arm, each in notches.items() if each is not None
+    ]
     yield [point for points in carried for point in points if point not in outcomes]
 
 
@@ -130,13 +134,13 @@ def _runner(run: RunSpec, data: Data, jobs: int) -> Iterator[Runner]:
         jobs, multiprocessing.get_context("spawn"), _read, (data.spec, run.device)
     )
 
-    def shared_out(specs: Mapping[Point, RunSpec]) -> Iterator[tuple[Point, Outcome]]:
+    def run_in_pool(specs: Mapping[Point, RunSpec]) -> Iterator[tuple[Point, Outcome]]:
         waiting = {pool.submit(_outcome, spec): point for point, spec in specs.items()}
         for done in as_completed(waiting):
             yield waiting[done], done.result()
 
     try:
-        yield shared_out
+        yield run_in_pool
     finally:
         pool.shutdown(cancel_futures=True)
 

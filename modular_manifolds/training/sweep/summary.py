@@ -41,14 +41,14 @@ class Summary:
     curves: tuple[Curve, ...]
 
     @property
-    def moved(self) -> int | None:
+    def rate_shift(self) -> int | None:
         """The distance between the lowest and the highest best rate, in notches of √2; None if a size has no best rate."""
         best = [curve.best for curve in self.curves]
         known = [notch for notch in best if notch is not None]
         return max(known) - min(known) if len(known) == len(best) else None
 
     @property
-    def carried(self) -> float | None:
+    def transfer_cost(self) -> float | None:
         """The excess loss, in per cent, of the largest size at the smallest size's best rate.
 
         Infinite if it diverged at this rate; None if this rate was not run.
