@@ -214,9 +214,11 @@ class SteepestDescent(Optimizer):
         )
         self._geometries.update(new_geometries)
         super().add_param_group(group)
+        if not new_geometries and not is_fallback(group):
+            return
         if any(map(is_sharded, group["params"])) and isinstance(self._steps, WholeSteps):
             self._steps = self._new_steps(None, "auto")
-        if new_geometries or is_fallback(group):
+        else:
             self._steps.rebuild(self.param_groups)
 
     def __getstate__(self) -> dict[str, Any]:
