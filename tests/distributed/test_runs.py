@@ -33,7 +33,7 @@ RUNS = [
     *("steepest-descent, ddp", "adamw, ddp", "muon, ddp"),
     *("steepest-descent, fsdp", "adamw, fsdp"),
 ]
-TOLERANCES = {"steepest-descent": 2e-6, "adamw": 1e-4, "muon": 1e-2}
+TOLERANCES = {"steepest-descent": 2e-6, "adamw": 1e-5, "muon": 2e-2}
 
 
 @pytest.mark.parametrize("name", RUNS)
