@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 from modular_manifolds.errors import ProcessError
 
 POLL_SECONDS: Final = 0.01
+"""The seconds between two looks into the store."""
 
 
 def fresh_store(rank: int, count: int, timeout: timedelta) -> Any:

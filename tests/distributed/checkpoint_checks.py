@@ -150,7 +150,7 @@ def check_went_on() -> Any:
 
 
 def _largest_difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Of weights: relative to each matrix; vectors, of which some start at zero, relative to all of them."""
+    """The largest difference of a weight, relative to it; of a vector, relative to all vectors, as some start at zero."""
     weights = {name: each for name, each in expected.items() if " " not in name}
     vectors = torch.cat([each for each in weights.values() if each.dim() == 1] or [torch.ones(1)])
     sizes = {n: (each if each.dim() > 1 else vectors).norm() for n, each in weights.items()}

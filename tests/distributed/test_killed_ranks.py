@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.long
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
-def test_a_run_whose_processes_are_killed_ends_in_the_bits_of_one_that_nobody_killed() -> None:
-    """Four forked processes are killed, and one of torchrun. `python killed_ranks.py 10 10 SEED` takes longer."""
+def kill(forked: int, launched: int) -> None:
+    script = str(Path(__file__).with_name("killed_ranks.py"))
     ran = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killed_ranks.py")), "4", "1", "0"],
+        [sys.executable, script, str(forked), str(launched), "0"],
         capture_output=True,
         text=True,
         check=False,
@@ -23,3 +21,15 @@ def test_a_run_whose_processes_are_killed_ends_in_the_bits_of_one_that_nobody_ki
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_run_whose_processes_are_killed_ends_in_the_bits_of_one_that_nobody_killed() -> None:
+    """Three processes are killed, each at a random moment. `python killed_ranks.py 10 10 SEED` kills more."""
+    kill(forked=3, launched=0)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
+def test_torchrun_starts_the_processes_of_a_run_again() -> None:
+    kill(forked=0, launched=1)
