@@ -28,14 +28,14 @@ import modular_manifolds as mm
 
 WORLDS: dict[str, tuple[int, ...]] = {"refused": (2,), "empty": (2,)}
 FOLDER = Path(sys.argv[1])
-STEPS = 4
+STEPS = 3
 SAVED = {
-    1: (),
-    2: (("ddp", "mlp"), ("fsdp", "mlp"), ("tp", "mlp"), ("fsdp", "gpt2")),
-    4: (("fsdp", "mlp"), ("fsdp_tp", "gpt2")),
+    1: (("ddp", "mlp"),),
+    2: (("ddp", "mlp"), ("fsdp", "mlp"), ("tp", "mlp")),
+    4: (("fsdp_tp", "gpt2"),),
 }
 """The checkpoints that a world of so many processes saves: layout and model."""
-TAKEN = {1: ("ddp",), 2: ("ddp", "fsdp", "tp"), 4: ("ddp", "fsdp", "fsdp_tp")}
+TAKEN = {1: ("ddp",), 2: ("ddp", "fsdp", "tp"), 4: ("fsdp", "fsdp_tp")}
 """The layouts in which it takes up every checkpoint. DistributedDataParallel around one process is the bare model."""
 SETTINGS = {"momentum": 0.9, "nesterov": True, "noise_damping": True}
 

@@ -54,11 +54,13 @@ def results(folder: Path, world: int, name: str) -> list[Any]:
     return [result for result, _ in found]
 
 
-def _rank(rank: int, world: int, folder: str, checks: dict[str, Callable[[], Any]]) -> None:
+def _rank(
+    rank: int, world: int, number: int, folder: str, checks: dict[str, Callable[[], Any]]
+) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{folder}/meeting-{world}",
+        init_method=f"file://{folder}/meeting-{number}",
         rank=rank,
         world_size=world,
         timeout=timedelta(seconds=TIMEOUT_SECONDS),
@@ -87,13 +89,14 @@ def _main() -> None:
         for name, check in vars(module).items()
         if name.startswith("check_")
     }
-    for world in map(int, worlds):
+    # A world may come twice, and must not read the addresses of its first time.
+    for number, world in enumerate(map(int, worlds)):
         known = {
             name: each
             for name, each in checks.items()
             if world in module.WORLDS.get(name, (world,))
         }
-        start_processes(_rank, (world, folder, known), nprocs=world, start_method="fork")
+        start_processes(_rank, (world, number, folder, known), nprocs=world, start_method="fork")
 
 
 if __name__ == "__main__":

@@ -49,11 +49,11 @@ def test_any_number_of_processes_takes_the_same_steps(folder: Path, world: int, 
     for one, other in zip(steps, found_steps, strict=True):
         assert (one.step, one.epoch, one.lr) == (other.step, other.epoch, other.lr)
         assert other.loss == pytest.approx(one.loss, rel=10 * near)
-        assert other.accuracy == pytest.approx(one.accuracy, abs=1e-6)
+        assert other.accuracy == pytest.approx(one.accuracy, abs=10 * near)
     for one, other in zip(epochs, found_epochs, strict=True):
         assert other.test_loss == pytest.approx(one.test_loss, rel=10 * near)
-        assert one.train_accuracy == other.train_accuracy
-        assert one.test_accuracy == other.test_accuracy
+        assert other.train_accuracy == pytest.approx(one.train_accuracy, abs=10 * near)
+        assert other.test_accuracy == pytest.approx(one.test_accuracy, abs=10 * near)
         assert one.weights.keys() == other.weights.keys()
     for other, other_steps, *_ in ranks[1:]:
         assert other_steps == found_steps
