@@ -39,6 +39,7 @@ from modular_manifolds.composition import VectorNorm as VectorNorm
 from modular_manifolds.linalg import msign as msign
 from modular_manifolds.manifolds import BalancedRows as BalancedRows
 from modular_manifolds.manifolds import Euclidean as Euclidean
+from modular_manifolds.manifolds import FixedGram as FixedGram
 from modular_manifolds.manifolds import Manifold as Manifold
 from modular_manifolds.manifolds import Oblique as Oblique
 from modular_manifolds.manifolds import Product as Product

@@ -44,6 +44,8 @@ MANIFOLDS: list[mm.Manifold] = [
     mm.Stiefel(radius=1.7),
     mm.BalancedRows(),
     mm.BalancedRows(radius=1.4),
+    mm.FixedGram(),
+    mm.FixedGram(radius=2.2),
     mm.SpectralBall(),
     mm.SpectralBall(radius=2.2),
     mm.SpectralSphere(),

@@ -46,7 +46,8 @@ def adapt(
         example_inputs: a batch for measuring the responses of the outputs.
         start: `"project"` moves fresh weights onto their manifolds, and refuses trained ones. `"keep"` changes no weight,
             and chooses manifolds that contain the weights: hidden matrices get a `SpectralBall` of radius `σ_max` by
-            default, and a `SpectralBall`, `SpectralSphere` or `Sphere` of radius 1 in a rule takes the weight's radius.
+            default, and a `FixedGram`, `SpectralBall`, `SpectralSphere` or `Sphere` of radius 1 in a rule takes the weight's
+            radius.
         by: the split of the learning rate: by `"measured"` responses, the default with example inputs, or by `"mass"`.
         loss: maps the model's result to the loss, for measuring; see `ModelPlan.measure`.
         probes: the number of random backward passes for measuring.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modular_manifolds.adaptation.fresh import largest_singular_values
 from modular_manifolds.linalg.gram_newton_schulz import even_steps
+from modular_manifolds.linalg.inverses import inverse
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import schedule
 from modular_manifolds.linalg.polar_factor import polar_factor
@@ -90,14 +91,14 @@ def _square_polar_factor(x: Tensor) -> tuple[Tensor, float]:
     Source: Higham, "Computing the polar decomposition" (1986).
     """
     for _ in range(NEWTON_STEPS):
-        inverse, failed = torch.linalg.inv_ex(x)
+        inverted, failed = inverse(x)
         if bool(failed.any()):
             return x, math.inf
         length, inverse_length = (
-            torch.linalg.vector_norm(each, dim=MATRIX, keepdim=True) for each in (x, inverse)
+            torch.linalg.vector_norm(each, dim=MATRIX, keepdim=True) for each in (x, inverted)
         )
         scale = (inverse_length / length).sqrt()
-        next_x = scale * x / 2 + inverse.mT / (2 * scale)
+        next_x = scale * x / 2 + inverted.mT / (2 * scale)
         change = float((next_x - x).abs().amax() / next_x.abs().amax())
         x = next_x
         if change < NEWTON_MAX_CHANGE_RELATIVE:

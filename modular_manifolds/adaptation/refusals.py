@@ -16,6 +16,7 @@ from modular_manifolds.adaptation.claims import Claim
 from modular_manifolds.adaptation.known import ParameterFacts
 from modular_manifolds.errors import ArgumentError, ShapeError
 from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
 from modular_manifolds.manifolds.stiefel import Stiefel
@@ -25,7 +26,7 @@ from modular_manifolds.nn.tracing import has_values
 
 COMPUTING_HOOKS: Final = (BasePruningMethod, SpectralNorm, WeightNorm)
 """Torch's hooks that compute a weight from other parameters."""
-MATRIX_MANIFOLDS: Final = (Stiefel, SpectralBall, SpectralSphere)
+MATRIX_MANIFOLDS: Final = (Stiefel, FixedGram, SpectralBall, SpectralSphere)
 """Manifolds for matrices only; on a vector they would be spheres."""
 
 

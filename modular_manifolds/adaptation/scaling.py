@@ -11,6 +11,7 @@ import torch
 
 from modular_manifolds.manifolds.balanced_rows import BalancedRows
 from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.oblique import Oblique
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
@@ -44,6 +45,8 @@ UNIT_RADIUS: Final[Mapping[tuple[type[Manifold], type[Norm]], Callable[[Shape], 
             (Stiefel, Spectral): _unit,
             (Stiefel, RMSOperator): _sqrt_aspect,
             (Stiefel, Frobenius): lambda s: 1 / _sqrt_rank(s),
+            (FixedGram, Spectral): _unit,
+            (FixedGram, RMSOperator): _sqrt_aspect,
             (SpectralBall, Spectral): _unit,
             (SpectralBall, RMSOperator): _sqrt_aspect,
             (SpectralBall, Frobenius): lambda s: 1 / _sqrt_rank(s),
@@ -64,7 +67,7 @@ UNIT_RADIUS: Final[Mapping[tuple[type[Manifold], type[Norm]], Callable[[Shape], 
 """The radius for matrices of shape (out, in).
 
 If points of the manifold have different norms, a typical point decides: on a `Sphere` a matrix with equal singular values
-for spectral norms, and a matrix with equal entries for `Max`. On spectral balls and spheres the largest norm decides.
+for spectral norms, and a matrix with equal entries for `Max`. On spectral balls and spheres, and for `FixedGram`, the largest norm decides.
 """
 
 

@@ -16,6 +16,7 @@ from modular_manifolds.adaptation.row import Row
 from modular_manifolds.errors import ArgumentError, NonFiniteError
 from modular_manifolds.linalg.rounding import singular_values
 from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
 from modular_manifolds.manifolds.sphere import Sphere
@@ -160,10 +161,10 @@ def _fit_manifold(row: Row, rule_manifold: Manifold | None, value: Tensor) -> li
         ball = SpectralBall(largest_singular_value_bound(value) or row.radius or 1.0)
         return [replace(row, geometry=Geometry(ball, row.geometry.norm))]
     if (
-        isinstance(rule_manifold, SpectralBall | SpectralSphere | Sphere)
+        isinstance(rule_manifold, FixedGram | SpectralBall | SpectralSphere | Sphere)
         and rule_manifold.radius == 1.0
     ):
-        if not isinstance(rule_manifold, SpectralBall) and value.dim() > 2:
+        if not isinstance(rule_manifold, FixedGram | SpectralBall) and value.dim() > 2:
             pieces = _single_pieces(row.piece, value.shape)
             return [
                 _with_weight_radius(
@@ -177,7 +178,7 @@ def _fit_manifold(row: Row, rule_manifold: Manifold | None, value: Tensor) -> li
             f"{row.rule} for '{row.name}': {manifold}",
             "must contain the weight, because start='keep' does not change it",
             f"a residual of {float(manifold.residual(value).amax()):.3g}",
-            "Use SpectralBall(), SpectralSphere(), Sphere() or Euclidean(), or start='project'.",
+            "Use FixedGram(), SpectralBall(), SpectralSphere(), Sphere() or Euclidean(), or start='project'.",
         )
     return [row]
 
@@ -186,7 +187,7 @@ def _with_weight_radius(row: Row, rule_manifold: Manifold, value: Tensor) -> Row
     """The row with a manifold of this class, with the radius of the weight."""
     if isinstance(rule_manifold, Sphere):
         size = float(value.double().norm())
-    elif isinstance(rule_manifold, SpectralBall):
+    elif isinstance(rule_manifold, FixedGram | SpectralBall):
         size = largest_singular_value_bound(value)
     else:
         size = float(singular_values(value).amax())

@@ -66,7 +66,7 @@ def polar_factor_within(x: Tensor, length: float) -> Tensor:
     scale = size.masked_fill_(is_near_manifold, mean)
     error = r / scale
     error.diagonal(dim1=-2, dim2=-1).sub_(1)
-    coefficients = _inverse_root_series(spread, torch.finfo(x.dtype).eps / 4)
+    coefficients = inverse_root_terms(spread, torch.finfo(x.dtype).eps / 4)
     # Horner: c₁ E + E (c₂ E + E (…)), the innermost product with its own factor.
     q, factor = error, coefficients[-1]
     for coefficient in coefficients[-2::-1]:
@@ -79,13 +79,13 @@ GRAM_MAX_DEVIATION: Final = 1e-3
 
 
 @constant
-def _inverse_root_series(spread: float, min_term: float) -> tuple[float, ...]:
+def inverse_root_terms(spread: float, min_term: float) -> tuple[float, ...]:
+    """`binom(−1/2, k)` for k = 1, 2, …: the terms of `(1 + e)^{-1/2} − 1` that exceed `min_term` if `|e| ≤ spread`."""
     return _terms(spread, min_term)
 
 
 @functools.cache
 def _terms(spread: float, min_term: float) -> tuple[float, ...]:
-    """`binom(−1/2, k)` for k = 1, 2, …: the terms of `(1 + e)^{-1/2} − 1` that exceed `min_term` if `|e| ≤ spread`."""
     terms = [-0.5]
     while abs(terms[-1]) * spread ** len(terms) > min_term and len(terms) < MAX_TERMS:
         k = len(terms)

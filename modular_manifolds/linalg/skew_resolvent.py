@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.inverses import inverse
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.products import commuting, gram_in_float64
 from modular_manifolds.linalg.zolotarev import RationalSign
@@ -19,7 +21,7 @@ class ReducedSign:
     Args:
         top: P, skew, shape (*batch, n, n), float64.
         bottom: Y, symmetric, shape (*batch, n, n), float64.
-        size: s, shape (*batch, 1, 1), float64.
+        size: s, shape (*batch, 1, 1), float64; `MIN_SIZE` if X is zero.
         total: `<X, h(X/s)> = Σ σ h(σ/s)` over the singular values of X, shape (*batch, 1, 1), float64.
         traces: of the two largest poles t, the larger one last: `tr (I − t² X²/s²)⁻¹`, shape (*batch, 1, 1) each.
     """
@@ -49,26 +51,30 @@ def reduced_sign(skew: Tensor, off_w: Tensor, function: RationalSign) -> Reduced
         function: h.
     """
     epsilon = gram_in_float64(off_w)
-    size = _size(skew, epsilon).clamp_min_(torch.finfo(epsilon.dtype).tiny)
-    sigma, epsilon = skew.to(epsilon.dtype).div_(size), epsilon.div_(size.square())
+    size = _size(skew, epsilon).clamp_min_(MIN_SIZE)
+    sigma, epsilon = skew.to(epsilon.dtype, copy=True).div_(size), epsilon.div_(size.square())
     k, odd, even = torch.empty_like(sigma), torch.zeros_like(sigma), torch.zeros_like(sigma)
     traces = [torch.full_like(size, 2 * skew.shape[-1])]
     for pole, weight in zip(function.poles, function.weights, strict=True):
         torch.add(sigma, epsilon, alpha=pole, out=k)
         k.diagonal(dim1=-2, dim2=-1).add_(1 / pole)
         # The transpose of an inverse lies in memory by rows. It is that of K, times t.
-        inverse = torch.linalg.inv_ex(k).inverse.mT
-        odd.add_(inverse, alpha=weight)
-        even.add_(inverse, alpha=weight * pole)
+        inverted = inverse(k)[0].mT
+        odd.add_(inverted, alpha=weight)
+        even.add_(inverted, alpha=weight * pole)
         if pole in function.poles[-2:]:
-            trace = inverse.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
-            traces.append(2 / pole * trace + _inner(sigma, inverse, k))
+            trace = inverted.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+            traces.append(2 / pole * trace + _inner(sigma, inverted, k))
     top = torch.sub(odd, odd.mT, out=k).mul_(0.5).add_(sigma).mul_(function.scale)
     bottom = torch.add(even, even.mT, out=odd).mul_(0.5)
     bottom.diagonal(dim1=-2, dim2=-1).add_(1)
     bottom.mul_(function.scale)
     total = size * (_inner(sigma, top, even) + 2 * _inner(epsilon, bottom, even))
     return ReducedSign(top, bottom.div_(size), size, total, (traces[-2], traces[-1]))
+
+
+MIN_SIZE: Final = torch.finfo(torch.float32).tiny
+"""The smallest s; its square does not vanish in float64."""
 
 
 def _size(skew: Tensor, gram: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from modular_manifolds.manifolds.balanced_rows import BalancedRows as BalancedRows
 from modular_manifolds.manifolds.base import Manifold as Manifold
 from modular_manifolds.manifolds.euclidean import Euclidean as Euclidean
+from modular_manifolds.manifolds.fixed_gram import FixedGram as FixedGram
 from modular_manifolds.manifolds.oblique import Oblique as Oblique
 from modular_manifolds.manifolds.product import Product as Product
 from modular_manifolds.manifolds.spectral_ball import SpectralBall as SpectralBall

@@ -127,8 +127,8 @@ class Manifold(ABC):
         Args:
             point: W, shape (*batch, m, n) or (n,).
             step: A, the same shape.
-            length: a bound on the spectral norm of every matrix of the step, if the caller knows one. The number of
-                operations then follows from the bound, and the step need not be read on the host.
+            length: a bound on the spectral norm of every matrix of the step, in its coordinates, if the caller knows one.
+                The number of operations then follows from the bound, and the step need not be read on the host.
         """
         w, a = self._matrices(point, "retract(point)"), self._matrices(step, "retract(step)")
         self._same_shape(point, step, "retract(step)")
@@ -137,6 +137,29 @@ class Manifold(ABC):
         with full_precision(point.device.type):
             landed = self._retract(w, a) if length is None else self._retract_within(w, a, length)
             return restore(landed, point)
+
+    def leaf(self, point: Tensor) -> Manifold:
+        """The manifold on which steps from `point` stay: the whole manifold, unless it is a family of smaller ones."""
+        del point
+        return self
+
+    def coordinates(self, point: Tensor, step: Tensor) -> Tensor:
+        """The step in the coordinates in which norms measure it: the step itself, unless the manifold says otherwise."""
+        w, a = (
+            self._matrices(point, "coordinates(point)"),
+            self._matrices(step, "coordinates(step)"),
+        )
+        self._same_shape(point, step, "coordinates(step)")
+        with full_precision(point.device.type):
+            return restore(self._coordinates(w, a), step)
+
+    def gradient_coordinates(self, point: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient in those coordinates: its inner product with the coordinates of a tangent step A is `<G, A>`."""
+        w = self._matrices(point, "gradient_coordinates(point)")
+        g = self._matrices(gradient, "gradient_coordinates(gradient)")
+        self._same_shape(point, gradient, "gradient_coordinates(gradient)")
+        with full_precision(point.device.type):
+            return restore(self._gradient_coordinates(w, g), gradient)
 
     def residual(self, point: Tensor) -> Tensor:
         """The distance of `point` from the manifold, relative to its radius, shape (*batch); 0 for a point on it."""
@@ -195,6 +218,14 @@ class Manifold(ABC):
         """`_retract` of a step of at most this spectral norm. Override it if the bound saves work."""
         del length
         return self._retract(point, step)
+
+    def _coordinates(self, point: Tensor, step: Tensor) -> Tensor:  # shape: (*batch, m, n)
+        del point
+        return step
+
+    def _gradient_coordinates(self, point: Tensor, gradient: Tensor) -> Tensor:
+        del point
+        return gradient
 
     @abstractmethod
     def _residual(self, point: Tensor) -> Tensor: ...  # shape: (*batch,)

@@ -21,7 +21,7 @@ from modular_manifolds.linalg.products import (
     product,
 )
 from modular_manifolds.linalg.rational_gap import RationalGap
-from modular_manifolds.linalg.skew_resolvent import reduced_sign
+from modular_manifolds.linalg.skew_resolvent import MIN_SIZE, reduced_sign
 from modular_manifolds.linalg.zolotarev import RationalSign
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
@@ -84,9 +84,7 @@ class ResolventPlan(Plan):
         nuclear = self.bound.nuclear_norm(sign.total / 2, sign.size / 2, *sign.traces)
         rounding = 2 * LIFT_ROUNDING * torch.finfo(w.dtype).eps * length / sign.size
         gap = (1 - descent / nuclear + rounding).clamp_(0.0, 1.0)
-        # A zero G has length zero and the smallest size.
-        min_size = 2 * projection_rounding(a) * length + torch.finfo(torch.float32).tiny
-        no_direction = sign.size <= min_size
+        no_direction = sign.size <= 2 * projection_rounding(a) * length + MIN_SIZE
         a, gap = a.masked_fill_(no_direction, 0.0), gap.masked_fill_(no_direction, 0.0)
         a = a.mT if wide else a
         a = a if self.unit == 1.0 else a.mul_(self.unit)

@@ -1,4 +1,4 @@
-"""The steepest tangent direction of one small Stiefel weight by one decomposition, with few torch calls."""
+"""The steepest tangent direction of one small weight by one decomposition, with few torch calls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.matrices import projection_rounding, scale_unless_moderate
+from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.solution import Solution
@@ -19,12 +20,12 @@ class DecomposedPlan(Plan):
     """`A = −msign(G Wᵀ − W Gᵀ) W` by one decomposition of a small Γ on the CPU.
 
     Args:
-        manifold: Stiefel, of any radius.
+        manifold: of any radius.
         unit: the spectral norm of the direction.
         fallback: the plan whose deeper plans reach a smaller gap, if the rounding of this precision is too coarse.
     """
 
-    manifold: Stiefel
+    manifold: Stiefel | FixedGram
     unit: float
     fallback: Plan
 

@@ -1,4 +1,4 @@
-"""The steepest tangent direction of a Stiefel manifold as a question about one skew matrix Γ."""
+"""The steepest turn of a weight as a question about one skew matrix Γ."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.fixed_gram import orthonormal_columns
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.products import (
     combined,
@@ -112,6 +113,34 @@ class ReducedLift(Lift):
 
     def outcome(self) -> Tensor | None:
         return self.info
+
+
+@dataclass(frozen=True)
+class TurnedLift(Lift):
+    """The `ReducedLift` of Q and `G Bᵀ`, for a W = QB whose columns are not orthonormal.
+
+    Args:
+        orthonormal: the lift.
+        factor: B, shape (*batch, n, n).
+    """
+
+    orthonormal: ReducedLift
+    factor: Tensor
+
+    @classmethod
+    def of(cls, w: Tensor, g: Tensor, *, reproject: bool, double_gram: bool) -> TurnedLift:
+        """Write Γ down, with the arguments of `ReducedLift.of`."""
+        q, b = orthonormal_columns(w)
+        g_of_q = product(g, b.mT)
+        lift = ReducedLift.of(q, g_of_q, reproject=reproject, double_gram=double_gram)
+        return cls(w, g, lift.gamma, lift, b)
+
+    def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        a, pair = self.orthonormal.direction(omega)
+        return product(a, self.factor), pair
+
+    def outcome(self) -> Tensor | None:
+        return self.orthonormal.outcome()
 
 
 SHIFT = 4.0

@@ -17,9 +17,10 @@ from modular_manifolds.linalg.newton_schulz import nearly_orthogonal_to_orthogon
 from modular_manifolds.linalg.polar_express import BF16_MARGIN, FLOAT32_MARGIN, extended
 from modular_manifolds.linalg.skew_gap import SkewGap
 from modular_manifolds.linalg.skew_newton_schulz import SkewRun, skew_iterate
+from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.skew_lift import FullLift, ReducedLift
+from modular_manifolds.solvers.skew_lift import FullLift, Lift, ReducedLift, TurnedLift
 from modular_manifolds.solvers.solution import Solution
 
 
@@ -28,7 +29,7 @@ class PolynomialPlan(Plan):
     """`A = −p(Ω) W` with Ω by polynomials from Γ, and a bound on its gap. Products of matrices, no decomposition.
 
     Args:
-        manifold: Stiefel, of any radius.
+        manifold: of any radius.
         unit: the spectral norm of the direction.
         rank: a bound on the rank of Γ.
         columns: the number of columns of Γ.
@@ -47,7 +48,7 @@ class PolynomialPlan(Plan):
         bound: the bound on the gap that follows from them.
     """
 
-    manifold: Stiefel
+    manifold: Stiefel | FixedGram
     unit: float
     rank: int
     columns: int
@@ -87,11 +88,7 @@ class PolynomialPlan(Plan):
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, g, wide = self._tall(point, gradient)
-        lift = (
-            ReducedLift.of(w, g, reproject=self.attempt > 1, double_gram=self.double_gram)
-            if self.reduced
-            else FullLift.of(w, g)
-        )
+        lift = self._lift(w, g)
         applied, omega, scale = self._sign_of(lift.gamma)
         a, pair = lift.direction(omega)
         if self.kernels:
@@ -174,7 +171,14 @@ class PolynomialPlan(Plan):
         g = unit_length(gradient.mT if wide else gradient)
         if self.dtype is not w.dtype:
             w, g = w.to(self.dtype), g.to(self.dtype)
-        return (nearly_orthogonal_to_orthogonal(w) if self.attempt > 1 else w), g, wide
+        again = self.attempt > 1 and isinstance(self.manifold, Stiefel)
+        return (nearly_orthogonal_to_orthogonal(w) if again else w), g, wide
+
+    def _lift(self, w: Tensor, g: Tensor) -> Lift:
+        if not self.reduced:
+            return FullLift.of(w, g)
+        kind = ReducedLift if isinstance(self.manifold, Stiefel) else TurnedLift
+        return kind.of(w, g, reproject=self.attempt > 1, double_gram=self.double_gram)
 
     def _certify(
         self,

@@ -10,6 +10,7 @@ import torch
 from modular_manifolds.errors import UnsupportedPairError
 from modular_manifolds.linalg.backend import Backend, half_is_fast, resolve_on
 from modular_manifolds.manifolds.base import Manifold
+from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
@@ -34,6 +35,10 @@ class SkewSign(Solver):
 
     A multiple of I as large as the rounding error is added to `G⊥ᵀG⊥`, so that its Cholesky factor exists. In directions
     of tiny singular values of G⊥ the step is then shorter than its full length, never longer.
+
+    On `FixedGram` the turns Ω are those of W itself, `A = −msign(G Wᵀ − W Gᵀ) W/radius`, the direction with the largest
+    descent for `‖Ω‖₂ ≤ 1/radius`. If m > 2n, the columns of `W = QB` are made orthonormal: Γ is that of Q and G Bᵀ, and the
+    direction that of Q, times B.
 
     One small matrix on a CPU is decomposed (`DecomposedPlan`). On a CPU, msign of a large Γ of 2n×2n is a rational function
     of Zolotarev's, by inverses of n×n matrices (`ResolventPlan`). Otherwise Ω comes from polynomials (`PolynomialPlan`), in
@@ -71,9 +76,12 @@ class SkewSign(Solver):
         dtype: torch.dtype,
         device_type: str,
     ) -> Plan:
-        if not isinstance(manifold, Stiefel):
+        if not isinstance(manifold, Stiefel | FixedGram):
             raise UnsupportedPairError(
-                "manifold", "must be Stiefel for this solver", manifold, "Use solver='auto'."
+                "manifold",
+                "must be Stiefel or FixedGram for this solver",
+                manifold,
+                "Use solver='auto'.",
             )
         return _plan(self, manifold, norm.spectral_unit(shape), tuple(shape), dtype, device_type)
 
@@ -81,7 +89,7 @@ class SkewSign(Solver):
 @functools.lru_cache(maxsize=1024)
 def _plan(
     solver: SkewSign,
-    manifold: Stiefel,
+    manifold: Stiefel | FixedGram,
     unit: float,
     shape: tuple[int, ...],
     dtype: torch.dtype,
@@ -120,7 +128,11 @@ def _plan(
     if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
         return DecomposedPlan(solver.tolerance, manifold, unit, plan)
     by_resolvents = on_host and reduced and columns >= RESOLVENT_MIN_COLUMNS
-    if by_resolvents and solver.tolerance >= FLOAT32_MIN_TOLERANCE:
+    if (
+        by_resolvents
+        and isinstance(manifold, Stiefel)
+        and solver.tolerance >= FLOAT32_MIN_TOLERANCE
+    ):
         floor = min(solver.tolerance / TOLERANCE_TO_RESOLVENT_FLOOR, RESOLVENT_MAX_FLOOR)
         return ResolventPlan(solver.tolerance, manifold, unit, floor, 1, plan.max_attempts, plan)
     return plan

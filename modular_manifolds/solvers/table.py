@@ -11,6 +11,7 @@ from modular_manifolds.errors import ArgumentError, UnsupportedPairError
 from modular_manifolds.manifolds.balanced_rows import BalancedRows
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.euclidean import Euclidean
+from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.oblique import Oblique
 from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
@@ -94,6 +95,8 @@ _PAIRS: Final[dict[Key, Pair]] = {
         Pair(Stiefel, Frobenius, RIEMANNIAN, "Riemannian gradient descent"),
         Pair(Stiefel, Spectral, CLOSED_FORM, "manifold Muon"),
         Pair(Stiefel, RMSOperator, CLOSED_FORM, "manifold Muon"),
+        Pair(FixedGram, Spectral, CLOSED_FORM, "turns that keep all singular values"),
+        Pair(FixedGram, RMSOperator, CLOSED_FORM, "turns that keep all singular values"),
         Pair(SpectralBall, Frobenius, UNCONSTRAINED, "gradient descent, singular values capped"),
         Pair(SpectralBall, Spectral, UNCONSTRAINED, "spectral normalisation: Muon, capped"),
         Pair(SpectralBall, RMSOperator, UNCONSTRAINED, "spectral normalisation: Muon, capped"),

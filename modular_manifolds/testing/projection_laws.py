@@ -81,7 +81,7 @@ def tangent_projection_is_orthogonal(manifold: Manifold, sample: Sample) -> None
 
 
 def tangent_projection_is_the_slope_of_the_projection(manifold: Manifold, sample: Sample) -> None:
-    """`project(W + tx) = W + t P(x) + O(t²)` at a point W, for tangent and normal x alike.
+    """`project(W + tx) = W + t P(x) + O(t²)` at a point W, for tangent and normal x alike, on the leaf of W.
 
     A tangent space that is too small or too large for the manifold fails. The slope is a central difference D(t) with
     `t = ε^{1/3}`, whose rounding is of the order `ε^{2/3}`. The error of D(t) from the curvature is `ct²`, a third of
@@ -91,8 +91,10 @@ def tangent_projection_is_the_slope_of_the_projection(manifold: Manifold, sample
     x = scaled_to(point, sample.normal("x"))
     t = sample.eps ** (1 / 3)
 
+    leaf = manifold.leaf(point)
+
     def slope(t: float) -> Tensor:
-        return (manifold.project(point + t * x) - manifold.project(point - t * x)) / (2 * t)
+        return (leaf.project(point + t * x) - leaf.project(point - t * x)) / (2 * t)
 
     fine_slope, coarse_slope = slope(t), slope(2 * t)
     rounding = (sample.accuracy + 100 * sample.eps ** (2 / 3)) * size(point)

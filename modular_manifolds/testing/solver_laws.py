@@ -48,7 +48,8 @@ def direction_has_at_most_unit_length(
     for kind, (w, g) in _problems(manifold, sample).items():
         a = _solve(solver, manifold, norm, w, g).direction
         law = f"{_name(solver, manifold, norm)}: length of the direction ({kind} gradient)"
-        at_most(norm.value(a), 1 + sample.accuracy + _rounding(solver, sample), law)
+        length = norm.value(manifold.coordinates(w, a))
+        at_most(length, 1 + sample.accuracy + _rounding(solver, sample), law)
 
 
 def descends_as_steeply_as_any(
@@ -61,7 +62,7 @@ def descends_as_steeply_as_any(
     for kind, (w, g) in _problems(manifold, sample).items():
         solution = _solve(solver, manifold, norm, w, g)
         a, descent = solution.direction, -inner(g, solution.direction)
-        slack = (sample.accuracy + _rounding(solver, sample)) * norm.dual(g)
+        slack = (sample.accuracy + _rounding(solver, sample)) * _dual(manifold, norm, w, g)
         others = [sample.normal(f"other {i}", tuple(w.shape)) for i in range(24)]
         others += [-g, norm.steepest(g), norm.steepest(manifold.tangent(w, g))]
         length = size(a)[..., None, None]
@@ -72,7 +73,8 @@ def descends_as_steeply_as_any(
         b = _to_unit(manifold, norm, w.expand(len(others), *w.shape), torch.stack(others))
         best = -inner(g, b).amin(dim=0)
         at_least(descent, (1 - solution.gap) * best - slack, law)
-        largest_descent = norm.dual(manifold.tangent(w, g)) * (1 + sample.tolerance) + slack
+        dual = _dual(manifold, norm, w, manifold.tangent(w, g))
+        largest_descent = dual * (1 + sample.tolerance) + slack
         law = f"{_name(solver, manifold, norm)}: descent is at most the dual ({kind} gradient)"
         at_most(descent, largest_descent, law)
 
@@ -149,7 +151,8 @@ def normal_gradient_gives_no_length(
     solution = _solve(solver, manifold, norm, w, normal)
     law = f"{_name(solver, manifold, norm)}: direction for a gradient without a tangent part"
     finite(solution.direction, law)
-    at_most(norm.value(solution.direction), sample.tolerance, law)
+    length = norm.value(manifold.coordinates(w, solution.direction))
+    at_most(length, sample.tolerance, law)
 
 
 def batched_equals_looped(solver: Solver, manifold: Manifold, norm: Norm, sample: Sample) -> None:
@@ -171,7 +174,7 @@ def batched_equals_looped(solver: Solver, manifold: Manifold, norm: Norm, sample
             difference = (descent[i, j] + inner(g[i, j], single.direction)).abs()
             slack = stacked.gap[i, j] + single.gap + math.sqrt(sample.eps)
             law = f"{_name(solver, manifold, norm)}: a stack equals one by one, descent"
-            at_most(difference, slack * norm.dual(g[i, j]), law)
+            at_most(difference, slack * _dual(manifold, norm, w[i, j], g[i, j]), law)
 
 
 def warm_start_does_not_worsen(
@@ -194,9 +197,10 @@ def warm_start_does_not_worsen(
     other = sample.normal("other", tuple(w.shape))
     foreign = solver.solve(manifold, norm, w, other, cold.dual)
     tolerance = sample.accuracy + _rounding(solver, sample)
-    at_most(norm.value(foreign.direction), 1 + tolerance, f"{law} from elsewhere, length")
+    length = norm.value(manifold.coordinates(w, foreign.direction))
+    at_most(length, 1 + tolerance, f"{law} from elsewhere, length")
     best = (1 - foreign.gap) * -inner(other, _solve(solver, manifold, norm, w, other).direction)
-    slack = tolerance * norm.dual(other)
+    slack = tolerance * _dual(manifold, norm, w, other)
     at_least(-inner(other, foreign.direction), best - slack, f"{law} from elsewhere, certificate")
 
 
@@ -280,11 +284,16 @@ def _solve(solver: Solver, manifold: Manifold, norm: Norm, w: Tensor, g: Tensor)
 def _to_unit(manifold: Manifold, norm: Norm, w: Tensor, x: Tensor) -> Tensor:
     """The tangent part of `x` at unit length; zero if it is only rounding error."""
     tangent = manifold.tangent(w, x)
-    length, original_length = norm.value(tangent), norm.value(x)
+    length, original_length = (norm.value(manifold.coordinates(w, a)) for a in (tangent, x))
     significant = length > 1e-4 * original_length
     factor = torch.where(significant, 1 / torch.where(significant, length, 1.0), 0.0)
     # Projected twice: the division magnified the rounding of the first projection.
     return manifold.tangent(w, tangent * factor[..., None, None])
+
+
+def _dual(manifold: Manifold, norm: Norm, w: Tensor, g: Tensor) -> Tensor:
+    """The largest `<G, A>` over steps A of unit length, whether or not they are tangent."""
+    return norm.dual(manifold.gradient_coordinates(w, g))
 
 
 def _unit(norm: Norm, a: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def test_a_text_has_a_rate_that_fits_its_network(capsys: pytest.CaptureFixture[s
     assert (run.optimizer.lr, run.batch_size) == (1.0, 16)
     rows = directory.read_metrics()
     assert [row["step"] for row in rows if "test_loss" in row] == [4, 6]
-    assert "nats a byte" in directory.report.read_text()
+    assert "nats per byte" in directory.report.read_text()
 
 
 def test_the_budget_and_the_schema_know_the_data(capsys: pytest.CaptureFixture[str]) -> None:

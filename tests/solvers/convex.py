@@ -33,6 +33,16 @@ def length_of(norm: mm.Norm, a: Any) -> Any:
             raise AssertionError(f"write {norm} down here for the convex solver")
 
 
+def measured(manifold: mm.Manifold, w: np.ndarray, a: Any) -> Any:
+    """The step as its norm measures it: on a fixed Gram matrix C the turn Ω of `A = ΩW`, for which `‖Ω‖ = ‖A C^{-1/2}‖`."""
+    if not isinstance(manifold, mm.FixedGram):
+        return a
+    tall = w.shape[0] >= w.shape[1]
+    values, vectors = np.linalg.eigh(w.T @ w if tall else w @ w.T)
+    inverse_root = manifold.radius * (vectors / np.sqrt(values)) @ vectors.T
+    return a @ inverse_root if tall else inverse_root @ a
+
+
 def off_tangent(manifold: mm.Manifold, w: np.ndarray, a: np.ndarray) -> np.ndarray:
     """The derivative of the manifold's equation along A: linear in A, and zero for a tangent A."""
     match manifold:
@@ -49,7 +59,7 @@ def off_tangent(manifold: mm.Manifold, w: np.ndarray, a: np.ndarray) -> np.ndarr
         case mm.SpectralSphere():
             u, _, vh = np.linalg.svd(w)
             return u[:, :1].T @ a @ vh[:1].T
-        case mm.Stiefel():
+        case mm.Stiefel() | mm.FixedGram():
             tall = w.shape[0] >= w.shape[1]
             return w.T @ a + a.T @ w if tall else w @ a.T + a @ w.T
         case _:
@@ -83,7 +93,9 @@ def _possible(
     basis = tangent_basis(manifold, w)
     x = cp.Variable(basis.shape[1])
     a = cp.reshape(basis @ x, (m, n), order="C")
-    problem = cp.Problem(cp.Maximize(-(g.ravel() @ basis) @ x), [length_of(norm, a) <= 1])
+    problem = cp.Problem(
+        cp.Maximize(-(g.ravel() @ basis) @ x), [length_of(norm, measured(manifold, w, a)) <= 1]
+    )
     problem.solve(solver=cp.CLARABEL)
     assert problem.status == cp.OPTIMAL, problem.status
     assert isinstance(problem.value, float)

@@ -1,0 +1,163 @@
+"""Cells: one arm on one task and size, tuned by a fixed number of runs, then repeated with fresh seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from arena.arms import ARMS
+from arena.result import Result
+from arena.search import Point, best_point, is_finished, moved, next_point, rates_at
+from arena.settings import Settings
+
+Look = Callable[[Settings], Result | None]
+"""The result of a run, which is trained if need be; None if it is missing and may not be trained."""
+
+TUNING_SEED = 0
+"""The seed of the runs that choose the rates; the repeated runs have the seeds after it."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The effort spent on each cell.
+
+    Args:
+        runs: the runs that tune an arm, for each of its rates.
+        seeds: the fresh seeds at its best rates.
+    """
+
+    runs: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An arm on a task, at one size."""
+
+    task: str
+    arm: str
+    width: int
+    depth: int
+    steps: int
+    batch: int
+    device: str
+
+    def settings(self, rates: tuple[float, ...], seed: int) -> Settings:
+        """The settings of one run of this cell."""
+        return Settings(
+            task=self.task,
+            arm=self.arm,
+            rates=rates,
+            width=self.width,
+            depth=self.depth,
+            steps=self.steps,
+            batch=self.batch,
+            seed=seed,
+            device=self.device,
+        )
+
+    def rates(self, point: Point) -> tuple[float, ...]:
+        """The rates of a point of the arm's grid."""
+        return rates_at(ARMS[self.arm].centre, point)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The runs that tuned a cell.
+
+    Args:
+        cell: the cell.
+        losses: the loss of each point, infinite if the run diverged.
+        wanted: the number of runs that tuning takes.
+    """
+
+    cell: Cell
+    losses: dict[Point, float]
+    wanted: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all runs are there."""
+        return len(self.losses) >= self.wanted
+
+    @property
+    def is_bracketed(self) -> bool:
+        """Whether every neighbour of the best point was tried."""
+        return is_finished(self.losses, len(ARMS[self.cell.arm].centre))
+
+    @property
+    def best(self) -> Point:
+        """The best point."""
+        return best_point(self.losses)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The best rates."""
+        return self.cell.rates(self.best)
+
+    @property
+    def loss(self) -> float:
+        """The loss at the best rates, with the seed of tuning."""
+        return self.losses[self.best]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A cell after tuning.
+
+    Args:
+        tuned: the tuning runs.
+        repeats: the results of fresh seeds at the best rates.
+        doubled: the loss at two times the best rates, with the seed of tuning.
+        quadrupled: the loss at four times the best rates.
+    """
+
+    tuned: Tuned
+    repeats: tuple[Result, ...] = ()
+    doubled: float | None = None
+    quadrupled: float | None = None
+
+
+def tune(cell: Cell, look: Look, effort: Effort) -> Tuned:
+    """Spend the runs of tuning, or find as many as are there."""
+    rates = len(ARMS[cell.arm].centre)
+    losses: dict[Point, float] = {}
+    wanted = rates * effort.runs
+    while len(losses) < wanted:
+        point = next_point(losses, rates)
+        loss = loss_at(cell, cell.rates(point), TUNING_SEED, look)
+        if loss is None:
+            break
+        losses[point] = loss
+    return Tuned(cell, losses, wanted)
+
+
+def compare(cell: Cell, look: Look, effort: Effort) -> Standing:
+    """Tune a cell, repeat its best rates with fresh seeds, and try two and four times the rates."""
+    tuned = tune(cell, look, effort)
+    if not tuned.is_complete:
+        return Standing(tuned)
+    found = repeats(cell, tuned.rates, look, effort)
+
+    def larger(notches: int) -> float | None:
+        point = moved(tuned.best, notches)
+        known = tuned.losses.get(point)
+        return known if known is not None else loss_at(cell, cell.rates(point), TUNING_SEED, look)
+
+    return Standing(tuned, found, larger(2), larger(4))
+
+
+def repeats(cell: Cell, rates: tuple[float, ...], look: Look, effort: Effort) -> tuple[Result, ...]:
+    """The results of the fresh seeds at these rates, as far as they are there."""
+    seeds = range(TUNING_SEED + 1, TUNING_SEED + 1 + effort.seeds)
+    found = (look(cell.settings(rates, seed)) for seed in seeds)
+    return tuple(each for each in found if each is not None)
+
+
+def loss_at(cell: Cell, rates: tuple[float, ...], seed: int, look: Look) -> float | None:
+    """The loss of one run, infinite if it diverged; None if it is missing."""
+    result = look(cell.settings(rates, seed))
+    if result is None:
+        return None
+    return math.inf if result.loss is None else result.loss

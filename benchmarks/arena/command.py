@@ -1,0 +1,92 @@
+"""The command: runs what is missing, one file for each run, and prints the tables of what is there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from arena.arms import ARMS
+from arena.cells import Effort, Look
+from arena.data import Sources
+from arena.result import Result
+from arena.settings import Settings
+from arena.store import Store
+from arena.studies import STUDIES, Choice
+from arena.tasks import TASKS
+from arena.train import train
+
+QUICK_STEPS = 10
+"""The number of steps of `--quick`."""
+
+QUICK_EFFORT = Effort(runs=3, seeds=1)
+
+DESCRIPTION = """Optimisers beside each other on plain torch models, each arm at its own best learning rate.
+
+Each arm gets the same number of runs for each of its rates, on a grid of factors of 2, then of √2. Fresh seeds repeat the
+best rate.
+Every run is one JSON file; what is there is not run again, so an interrupted arena goes on. Tables are Markdown, on the
+standard output."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the studies, or only print their tables."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    store, sources = Store(given.out), Sources(given.text, given.images)
+    effort = Effort(given.runs, given.seeds)
+    steps = given.steps
+    if given.quick:
+        effort, steps = QUICK_EFFORT, given.steps or QUICK_STEPS
+    choice = Choice(
+        given.tasks or list(TASKS), given.arms or list(ARMS), effort, steps, given.device
+    )
+    look: Look = store.read if given.table else trainer(store, sources)
+    for name in given.studies:
+        for table in STUDIES[name](choice, look):
+            print(f"{table}\n", flush=True)
+
+
+def trainer(store: Store, sources: Sources) -> Look:
+    """A function that reads a result, or trains and keeps it."""
+
+    def look(settings: Settings) -> Result:
+        known = store.read(settings)
+        if known is not None:
+            return known
+        start = time.perf_counter()
+        result = train(settings, sources)
+        store.write(settings, result)
+        rates = ", ".join(f"{rate:.5g}" for rate in settings.rates)
+        loss = "diverged" if result.loss is None else f"{result.loss:.4f}"
+        print(
+            f"{settings.task}, width {settings.width}, depth {settings.depth}, {settings.arm} at {rates}, "
+            f"seed {settings.seed}: {loss}, {time.perf_counter() - start:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        return result
+
+    return look
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="arena", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--tasks", nargs="+", choices=TASKS, metavar="TASK", help=f"all of {', '.join(TASKS)}")
+    add("--arms", nargs="+", choices=ARMS, metavar="ARM", help=f"all of {', '.join(ARMS)}")
+    add("--studies", nargs="+", choices=STUDIES, default=["compare"], help="by default: compare")
+    add("--text", type=Path, help="a text in UTF-8, for gpt")
+    add("--images", type=Path, help="a folder with CIFAR-10's Parquet files")
+    add("--out", type=Path, default=Path("arena_results"), help="the folder of results")
+    add("--steps", type=int, help="the steps of a run; by default the task's")
+    add("--runs", type=int, default=14, help="the runs that tune a rate, by default 14")
+    add("--seeds", type=int, default=3, help="fresh seeds at the best rate, by default 3")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--quick", action="store_true", help="10 steps, 3 tuning runs a rate and 1 seed: a trial")
+    add("--table", action="store_true", help="print tables of what is there, and train nothing")
+    return parser

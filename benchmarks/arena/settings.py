@@ -1,0 +1,50 @@
+"""The settings of one run, which name its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+VERSION: Final = 1
+"""The number of the arena's rules; results of another number are not mixed with these."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run's numbers depend on, besides the machine.
+
+    Args:
+        task: the name of the task.
+        arm: the name of the arm.
+        rates: the learning rates, one or two.
+        width: the model's width.
+        depth: the model's depth.
+        steps: the number of steps.
+        batch: the number of examples of a step.
+        seed: the seed of initial weights and of batches.
+        device: the kind of device that trains.
+        version: the number of the arena's rules.
+    """
+
+    task: str
+    arm: str
+    rates: tuple[float, ...]
+    width: int
+    depth: int
+    steps: int
+    batch: int
+    seed: int
+    device: str = "cpu"
+    version: int = VERSION
+
+    def values(self) -> dict[str, Any]:
+        """The settings as JSON values."""
+        return {**asdict(self), "rates": list(self.rates)}
+
+    @property
+    def key(self) -> str:
+        """The name of the run's file: a hash of the settings."""
+        text = json.dumps(self.values(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]

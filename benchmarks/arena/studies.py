@@ -1,0 +1,84 @@
+"""The studies: which cells they need, and the table that each prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from arena.arms import ARMS
+from arena.cells import Cell, Effort, Look, compare, loss_at, repeats, tune
+from arena.tables import compare_table, default_table, size_table
+from arena.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The user's choice of tasks, arms and effort."""
+
+    tasks: Sequence[str]
+    arms: Sequence[str]
+    effort: Effort
+    steps: int | None
+    device: str
+
+    def cell(self, task: str, arm: str) -> Cell:
+        """An arm at the task's base size."""
+        known = TASKS[task]
+        steps = known.steps if self.steps is None else self.steps
+        return Cell(task, arm, known.width, known.depth, steps, known.batch, self.device)
+
+
+def compare_study(choice: Choice, look: Look) -> Iterator[str]:
+    """Every arm at the task's base size, tuned, with fresh seeds."""
+    for task in choice.tasks:
+        standings = [compare(choice.cell(task, arm), look, choice.effort) for arm in choice.arms]
+        yield compare_table(task, standings)
+
+
+def default_study(choice: Choice, look: Look) -> Iterator[str]:
+    """The rates that a user would try first, beside the tuned ones, with the same fresh seeds."""
+    for task in choice.tasks:
+        rows = []
+        for arm in choice.arms:
+            cell = choice.cell(task, arm)
+            standing = compare(cell, look, choice.effort)
+            rows.append((standing, repeats(cell, ARMS[arm].default, look, choice.effort)))
+        yield default_table(task, rows)
+
+
+def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
+    for task in choice.tasks:
+        known = TASKS[task]
+        sizes = known.widths if field == "width" else known.depths
+        if not sizes:
+            continue
+        rows = []
+        for arm in choice.arms:
+            base = choice.cell(task, arm)
+            cells = [replace(base, **{field: size}) for size in sizes]
+            tuned = [tune(cell, look, choice.effort) for cell in cells]
+            carried = None
+            if tuned[0].is_complete and tuned[-1].is_complete:
+                carried = loss_at(cells[-1], tuned[0].rates, 0, look)
+            rows.append((arm, tuned, carried))
+        yield size_table(task, field, sizes, rows)
+
+
+def width_study(choice: Choice, look: Look) -> Iterator[str]:
+    """The best rate at each width."""
+    return _size_study(choice, look, "width")
+
+
+def depth_study(choice: Choice, look: Look) -> Iterator[str]:
+    """The best rate at each depth."""
+    return _size_study(choice, look, "depth")
+
+
+STUDIES: Final[dict[str, Callable[[Choice, Look], Iterator[str]]]] = {
+    "compare": compare_study,
+    "default": default_study,
+    "width": width_study,
+    "depth": depth_study,
+}
+"""The studies by name."""

@@ -1,0 +1,202 @@
+"""Markdown tables of the studies. Missing numbers are dashes, so a table can be printed at any time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, median, stdev
+
+from arena.arms import ARMS
+from arena.cells import Standing, Tuned
+from arena.result import Result
+
+MISSING = "–"
+
+
+def compare_table(task: str, standings: Sequence[Standing]) -> str:
+    """Every arm of a task at its best rates."""
+    target = _target(standings)
+    means = {each.tuned.cell.arm: _mean(each.repeats) for each in standings}
+    free = [m for arm, m in means.items() if m is not None and not ARMS[arm].constrained]
+    best = min(free, default=None)
+    header = [
+        "arm",
+        "best rate",
+        "final loss",
+        "to the best unconstrained",
+        "steps to target",
+        "ms a step (optimiser; CPU)",
+        "loss at 1×, 2×, 4×",
+        "largest σ",
+        "condition, median (largest)",
+        "runs",
+    ]
+    rows = []
+    for each in standings:
+        mean = means[each.tuned.cell.arm]
+        ratio = _text(None if mean is None or best is None else mean / best, ".3f")
+        rows.append(
+            [
+                ARMS[each.tuned.cell.arm].title,
+                _best_rate(each.tuned),
+                _spread(each.repeats),
+                ratio,
+                _steps(each.repeats, target),
+                _times(each.repeats),
+                _larger(each),
+                _text(_mean_of(each.repeats, "largest"), ".3g"),
+                _conditions(each.repeats),
+                f"{len(each.tuned.losses)} of {each.tuned.wanted}, {len(each.repeats)}",
+            ]
+        )
+    size = standings[0].tuned.cell
+    words = (
+        f"{task}: width {size.width}, depth {size.depth}, {size.steps} steps of {size.batch}. Final losses are means of "
+        "fresh seeds with their standard deviation; losses at 1×, 2× and 4× the best rate have the seed of tuning. "
+    )
+    if target is not None:
+        words += f"Target: {target:.4g}, the end of AdamW's better arm on the curve's batches. "
+    return f"{words}Runs: tuning runs that are there, and fresh seeds.\n\n{markdown(header, rows)}"
+
+
+def default_table(task: str, rows: Sequence[tuple[Standing, tuple[Result, ...]]]) -> str:
+    """The rates that a user would try first beside the tuned ones."""
+    header = ["arm", "default rate", "loss at the default", "tuned rate", "tuned loss", "cost"]
+    cells = []
+    for standing, results in rows:
+        arm = ARMS[standing.tuned.cell.arm]
+        first, tuned = _mean(results), _mean(standing.repeats)
+        cost = None if first is None or tuned is None else 100 * (first / tuned - 1)
+        cells.append(
+            [
+                arm.title,
+                _rates(arm.default),
+                _spread(results),
+                _best_rate(standing.tuned),
+                _spread(standing.repeats),
+                _text(cost, ".1f", " %"),
+            ]
+        )
+    return f"{task}: default rates beside tuned ones\n\n{markdown(header, cells)}"
+
+
+def size_table(
+    task: str,
+    field: str,
+    sizes: Sequence[int],
+    rows: Sequence[tuple[str, Sequence[Tuned], float | None]],
+) -> str:
+    """The best rate and its loss at each size; the last number of a row is the loss of the smallest's rates at the largest."""
+    header = [
+        "arm",
+        *(f"{field} {size}" for size in sizes),
+        "moves by",
+        "smallest's rate at the largest costs",
+    ]
+    cells = []
+    for arm, tuned, carried in rows:
+        known = [each for each in tuned if each.is_complete]
+        texts = [
+            f"{_best_rate(each)}: {each.loss:.3f}" if each.is_complete else MISSING
+            for each in tuned
+        ]
+        places = [each.best for each in known]
+        span = [max(column) - min(column) for column in zip(*places, strict=True)]
+        moves = ", ".join(map(str, span)) if len(known) > 1 else MISSING
+        cost = None if carried is None else 100 * (carried / tuned[-1].loss - 1)
+        cells.append([ARMS[arm].title, *texts, moves, _text(cost, ".2f", " %")])
+    return (
+        f"{task}: the best rate and its loss by {field}, one seed; rates move in notches of √2\n\n"
+        f"{markdown(header, cells)}"
+    )
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _target(standings: Sequence[Standing]) -> float | None:
+    """The end of the better AdamW arm: a mean over seeds, on the batches of the curves."""
+    ends = [
+        _mean_of(each.repeats, "end")
+        for each in standings
+        if each.tuned.cell.arm.startswith("adamw")
+    ]
+    return min((end for end in ends if end is not None), default=None)
+
+
+def _rates(rates: Sequence[float]) -> str:
+    return ", ".join(_rate(each) for each in rates)
+
+
+def _rate(rate: float) -> str:
+    notches = 2 * math.log2(rate)
+    return f"2^{round(notches) / 2:g}" if abs(notches - round(notches)) < 1e-6 else f"{rate:g}"
+
+
+def _best_rate(tuned: Tuned) -> str:
+    if not tuned.losses:
+        return MISSING
+    # A star marks a best point with neighbours that were not tried.
+    return _rates(tuned.rates) + ("" if tuned.is_bracketed else "*")
+
+
+def _losses(results: Sequence[Result]) -> list[float]:
+    return [math.inf if each.loss is None else each.loss for each in results]
+
+
+def _mean(results: Sequence[Result]) -> float | None:
+    return fmean(_losses(results)) if results else None
+
+
+def _mean_of(results: Sequence[Result], field: str) -> float | None:
+    values = [getattr(each, field) for each in results]
+    return fmean(values) if values and None not in values else None
+
+
+def _spread(results: Sequence[Result]) -> str:
+    losses = _losses(results)
+    if not losses or not all(map(math.isfinite, losses)):
+        return "diverged" if losses else MISSING
+    spread = f" ± {stdev(losses):.4f}" if len(losses) > 1 else ""
+    return f"{fmean(losses):.4f}{spread}"
+
+
+def _steps(results: Sequence[Result], target: float | None) -> str:
+    if target is None or not results:
+        return MISSING
+    steps = [each.steps_to(target) for each in results]
+    reached = [each for each in steps if each is not None]
+    if len(reached) < len(steps):
+        return f"{len(reached)} of {len(steps)} reach it"
+    return f"{fmean(reached):.0f}"
+
+
+def _times(results: Sequence[Result]) -> str:
+    whole = [each.step_seconds for each in results if each.step_seconds is not None]
+    own = [each.optimizer_seconds for each in results if each.optimizer_seconds is not None]
+    cpu = [each.cpu_seconds for each in results if each.cpu_seconds is not None]
+    if not whole:
+        return MISSING
+    return f"{1e3 * median(whole):.1f} ({1e3 * median(own):.1f}; {1e3 * median(cpu):.1f})"
+
+
+def _larger(standing: Standing) -> str:
+    first = standing.tuned.loss if standing.tuned.losses else None
+    return ", ".join(_text(x, ".3f") for x in (first, standing.doubled, standing.quadrupled))
+
+
+def _conditions(results: Sequence[Result]) -> str:
+    typical = [each.condition for each in results if each.condition is not None]
+    worst = [each.worst_condition for each in results]
+    if not typical:
+        return MISSING
+    known = [each for each in worst if each is not None]
+    top = max(known) if len(known) == len(worst) else math.inf
+    return f"{median(typical):.3g} ({top:.3g})"
+
+
+def _text(value: float | None, form: str, unit: str = "") -> str:
+    return MISSING if value is None else f"{value:{form}}{unit}"
