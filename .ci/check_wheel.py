@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from zipfile import ZipFile
 
-LARGEST_WHEEL: Final = 650_000
+LARGEST_WHEEL: Final = 700_000
 """Bytes. Of these 39,000 are the digits, 65,000 the zip's own lists of 300 files, and the rest is code."""
 
 DOORS: Final = ("modular_manifolds", "modular_manifolds.cli.main", "modular_manifolds_kernels")

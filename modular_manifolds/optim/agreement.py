@@ -118,5 +118,6 @@ def disagreement(names: Iterable[str]) -> ArgumentError:
         gradient_argument(name),
         "must exist, with a share above 0, in every process or in none",
         "a gradient in some processes only",
-        "Pass find_unused_parameters=True to DistributedDataParallel, and leave no_sync() before the last backward pass.",
+        "Run the same backward passes in every process. With DistributedDataParallel pass find_unused_parameters=True, and "
+        "leave no_sync() before the last one.",
     )

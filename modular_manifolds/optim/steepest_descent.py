@@ -57,6 +57,8 @@ class SteepestDescent(Optimizer):
     On an accelerator a step never waits for the device. A gradient with NaN or infinity cancels the whole step there,
     and the next step or `check()` raises the error.
 
+    Sharded weights, the DTensors of FSDP2 and tensor parallelism, are stepped in their shards, or by one process each.
+
     Args:
         params: a network of this library, a plan of `mm.adapt`, or torch's forms: parameters, named parameters, or groups
             of them. A group has a `manifold` and a `norm`, and optionally `share` (the step's length is `lr · share`;
@@ -75,7 +77,8 @@ class SteepestDescent(Optimizer):
         capturable: allow `torch.cuda.CUDAGraph` to capture `step()`; `lr` becomes a tensor.
         owner: the process that solves a weight, if `DistributedDataParallel` wraps the network: `"auto"` deals the weights
             out, so that each is solved once, and `"replicate"` solves every weight in every process. Pass the process group
-            if the wrapper cannot be seen, as for bare parameters. `print(opt.placement)` shows the choice.
+            if the wrapper cannot be seen, as for bare parameters. Sharded weights know their processes, so leave it at
+            `"auto"` for them. `print(opt.placement)` shows the choice.
 
     Raises:
         ArgumentError: an argument is out of range.

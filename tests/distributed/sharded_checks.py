@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import tempfile
+from typing import Any, Final, cast
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as checkpoint
+from sharded_cases import CASES
 from sharded_rules import check_adapted as check_adapted
 from sharded_rules import check_missing as check_missing
 from sharded_rules import check_nonfinite as check_nonfinite
@@ -15,7 +18,7 @@ from sharded_rules import check_rows as check_rows
 from sharded_rules import check_settings as check_settings
 from sharded_rules import check_stacks as check_stacks
 from sharded_rules import check_unused as check_unused
-from sharded_rules import give_gradients, is_sharded
+from sharded_rules import everything, give_gradients, is_sharded, perceptron
 from sharding import (
     LAYOUTS,
     Twin,
@@ -29,6 +32,7 @@ from sharding import (
     world_mesh,
 )
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from trained import MODELS, STEPS, backward, counting
@@ -45,11 +49,12 @@ WORLDS: Final = {
     "nonfinite": (2,),
     "missing": (2,),
     "resume": (2,),
+    "saved": (2,),
     "settings": (1, 2),
-    "rows": (1, 2),
+    "rows": (1, 2, 4),
     "stacks": (1, 2),
     "unused": (1, 2),
-    "named": (1, 2),
+    "named": (1, 2, 4),
     "parallelized": (1, 2),
     "adapted": (1, 2),
 }
@@ -131,8 +136,12 @@ def _both_shards(tensor: Any, whole: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_trained() -> Any:
-    layouts = ("fsdp", "tp") if dist.get_world_size() == 2 else tuple(LAYOUTS)
-    return {(name, layout): trained(name, layout) for layout in layouts for name in MODELS}
+    return {
+        (name, layout): trained(name, layout)
+        for world, layout, names in CASES
+        if world == dist.get_world_size()
+        for name in names
+    }
 
 
 NAMED: Final[dict[str, Any]] = {
@@ -160,3 +169,24 @@ def check_named() -> Any:
             opt.step()
         found[name] = full_weights(model)
     return found
+
+
+def check_saved() -> Any:
+    """A checkpoint of torch.distributed, which another optimiser loads and goes on from."""
+    first, opt = perceptron(manifold=mm.SpectralSphere(1.0), dtype=torch.bfloat16)
+    second, other = perceptron(manifold=mm.SpectralSphere(1.0), dtype=torch.bfloat16)
+    for step in range(2):
+        give_gradients(first, step)
+        opt.step()
+    folder, saved = [tempfile.mkdtemp()], cast("Any", checkpoint)
+    dist.broadcast_object_list(folder)
+    model, state = get_state_dict(first, opt)
+    saved.save({"model": model, "state": state}, checkpoint_id=folder[0])
+    model, state = get_state_dict(second, other)
+    saved.load({"model": model, "state": state}, checkpoint_id=folder[0])
+    set_state_dict(second, other, model_state_dict=model, optim_state_dict=state)
+    for net, each in ((first, opt), (second, other)):
+        for step in range(2, 4):
+            give_gradients(net, step)
+            each.step()
+    return everything(first, opt), everything(second, other)

@@ -144,7 +144,7 @@ def check_stacks() -> Any:
     return found
 
 
-def _everything(net: nn.Module, opt: mm.SteepestDescent) -> list[Tensor]:
+def everything(net: nn.Module, opt: mm.SteepestDescent) -> list[Tensor]:
     return [*full_weights(net).values(), *full_state(opt).values()]
 
 
@@ -158,7 +158,7 @@ def check_nonfinite() -> Any:
             with way_of(way):
                 give_gradients(net, 0)
                 opt.step()
-                before = _everything(net, opt)
+                before = everything(net, opt)
                 give_gradients(net, 1)
                 gradient = list(net.parameters())[1].grad
                 assert isinstance(gradient, DTensor)
@@ -167,7 +167,7 @@ def check_nonfinite() -> Any:
                 with messages(messages_found, "step"):
                     opt.step()
                     opt.check()
-                after = _everything(net, opt)
+                after = everything(net, opt)
                 same = all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
                 give_gradients(net, 2)
                 opt.step()
@@ -188,14 +188,14 @@ def check_missing() -> Any:
         with way_of(way):
             give_gradients(net, 0)
             opt.step()
-            before = _everything(net, opt)
+            before = everything(net, opt)
             give_gradients(net, 1)
             if dist.get_rank() == 0:
                 list(net.parameters())[1].grad = None
             with messages(found, way):
                 opt.step()
                 opt.check()
-            after = _everything(net, opt)
+            after = everything(net, opt)
         found[f"{way} rests"] = all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     return found
 
@@ -274,5 +274,5 @@ def check_resume() -> Any:
             for step in range(2, 4):
                 give_gradients(net, step)
                 each.step()
-        found[str(manifold)] = _everything(first, opt), _everything(second, other)
+        found[str(manifold)] = everything(first, opt), everything(second, other)
     return found

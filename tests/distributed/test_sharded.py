@@ -22,7 +22,9 @@ from torch.distributed.tensor import (
     Shard,
     distribute_tensor,
 )
-from torch.distributed.tensor.placement_types import _StridedShard
+from torch.distributed.tensor.placement_types import (
+    _StridedShard,  # pyright: ignore[reportPrivateUsage]
+)
 from torch.nn.parallel import DistributedDataParallel
 
 import modular_manifolds as mm
@@ -49,8 +51,7 @@ def matrices() -> nn.Sequential:
 
 def as_dtensor(model: nn.Sequential, placed: Any) -> None:
     """Give the first weight one placement, whatever its values mean then."""
-    weight = model[0].weight.detach()
-    assert isinstance(weight, Tensor)
+    weight = model.get_parameter("0.weight").detach()
     tensor = DTensor.from_local(weight, mesh(*[1] * len(placed)), placed, run_check=False)
     model[0].register_parameter("weight", nn.Parameter(tensor))
 
@@ -110,7 +111,7 @@ def test_an_owner_is_refused() -> None:
 
 def test_data_parallel_around_shards_is_refused() -> None:
     net = mm.Linear(4, 4) >> mm.ReLU() >> mm.Linear(4, 4)
-    wrapped = DistributedDataParallel(net)
+    wrapped: Any = DistributedDataParallel(net)
     fully_shard(net, mesh=mesh())
     with pytest.raises(ArgumentError, match="must not be inside DistributedDataParallel"):
         mm.SteepestDescent(wrapped, 0.1)

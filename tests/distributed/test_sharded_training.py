@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from ranks import results, start_once
+from sharded_cases import CASES
 from test_ddp import assert_same_bits, largest_difference
 from torch import Tensor
 
 WORLDS = (2, 4)
-LAYOUTS = [(2, "fsdp"), (2, "tp"), (4, "fsdp"), (4, "hsdp"), (4, "tp"), (4, "fsdp_tp")]
-EACH_LAYOUT = pytest.mark.parametrize(("world", "layout"), LAYOUTS)
-EACH_MODEL = pytest.mark.parametrize("name", ["mlp", "gpt", "gpt2"])
+ALL_CASES = [(world, layout, name) for world, layout, names in CASES for name in names]
+EACH_CASE = pytest.mark.parametrize(("world", "layout", "name"), ALL_CASES)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,7 @@ def test_shards_lie_where_torch_puts_them(folder: Path) -> None:
         assert count > 60
 
 
-@EACH_MODEL
-@EACH_LAYOUT
+@EACH_CASE
 def test_weights_are_those_of_one_process_and_the_same_bits_on_every_rank(
     folder: Path, name: str, world: int, layout: str
 ) -> None:
@@ -56,8 +55,7 @@ def test_weights_are_those_of_one_process_and_the_same_bits_on_every_rank(
     assert largest_difference(alone["start"], alone["weights"]) > 1e-3
 
 
-@EACH_MODEL
-@EACH_LAYOUT
+@EACH_CASE
 def test_one_reduction_and_two_exchanges_send_the_bytes_of_the_placement(
     folder: Path, name: str, world: int, layout: str
 ) -> None:
@@ -71,8 +69,9 @@ def test_one_reduction_and_two_exchanges_send_the_bytes_of_the_placement(
         assert counts.sent["alltoall_base_"] == sent
 
 
-@EACH_MODEL
-@pytest.mark.parametrize(("world", "layout"), [each for each in LAYOUTS if each[1] != "fsdp_tp"])
+@pytest.mark.parametrize(
+    ("world", "layout", "name"), [each for each in ALL_CASES if each[1] != "fsdp_tp"]
+)
 def test_the_bytes_of_all_processes_follow_the_formula(
     folder: Path, name: str, world: int, layout: str
 ) -> None:
@@ -85,7 +84,7 @@ def test_the_bytes_of_all_processes_follow_the_formula(
     assert sum(each["counts"].sent["alltoall_base_"] for each in ranks) == 4 * total
 
 
-@EACH_MODEL
+@pytest.mark.parametrize("name", ["mlp", "gpt", "gpt2"])
 def test_fsdp_solves_each_matrix_once(folder: Path, name: str) -> None:
     for world in WORLDS:
         alone, ranks = trained(folder, world, name, "fsdp")
@@ -94,9 +93,12 @@ def test_fsdp_solves_each_matrix_once(folder: Path, name: str) -> None:
         assert max(solves) < alone["counts"].solves
 
 
-@pytest.mark.parametrize("check", ["settings", "rows", "stacks"])
-def test_every_setting_and_unit_on_both_ways(folder: Path, check: str) -> None:
-    (alone,), ranks = results(folder, 1, check), results(folder, 2, check)
+@pytest.mark.parametrize(
+    ("world", "check"), [(2, "settings"), (2, "rows"), (4, "rows"), (2, "stacks")]
+)
+def test_every_setting_and_unit_on_both_ways(folder: Path, world: int, check: str) -> None:
+    """The fourth process holds no row."""
+    (alone,), ranks = results(folder, 1, check), results(folder, world, check)
     for name, (weights, state, *_) in alone.items():
         assert_same_bits([[*each[name][0].values(), *each[name][1].values()] for each in ranks])
         assert_close(ranks[0][name][0], weights, name)
@@ -159,8 +161,9 @@ def test_other_ways_to_gradients(folder: Path, check: str) -> None:
     assert_close(ranks[0], alone)
 
 
-def test_methods_with_names_of_their_own(folder: Path) -> None:
-    (alone,), ranks = results(folder, 1, "named"), results(folder, 2, "named")
+@pytest.mark.parametrize("world", WORLDS)
+def test_methods_with_names_of_their_own(folder: Path, world: int) -> None:
+    (alone,), ranks = results(folder, 1, "named"), results(folder, world, "named")
     for name, weights in alone.items():
         assert_close(ranks[0][name], weights, name)
 
@@ -180,3 +183,8 @@ def test_a_state_resumes_bit_for_bit_and_whole_tensors_are_refused(folder: Path)
         for name in ("Stiefel", "SpectralSphere"):
             assert_same_bits(list(each[name]))
             assert "must hold momentum of '0.weight' as a DTensor (S(0))" in each[f"{name}, whole"]
+
+
+def test_a_checkpoint_of_torch_resumes_bit_for_bit(folder: Path) -> None:
+    for each in results(folder, 2, "saved"):
+        assert_same_bits(list(each))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,11 @@ from modular_manifolds.solvers import plan
 from modular_manifolds.solvers.closed_form import NormSteepest
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.solution import Solution
+
+
+def buckets_of(opt: mm.SteepestDescent) -> list[Any]:
+    steps: Any = opt._steps  # pyright: ignore[reportPrivateUsage]
+    return steps._roster.buckets
 
 
 def test_a_tensor_that_grows_beyond_the_plans_is_refused_at_once_on_the_host() -> None:
@@ -108,7 +114,7 @@ def test_the_gap_of_a_step_chooses_the_plan_of_the_next(monkeypatch: pytest.Monk
     monkeypatch.setattr(NormSteepest, "plan", lambda *_: Short(1e-2))
     net = network(mm.Euclidean(), mm.Frobenius())
     opt = mm.SteepestDescent(net, 0.1)
-    (made,) = opt._steps._roster.buckets  # pyright: ignore[reportPrivateUsage]
+    (made,) = buckets_of(opt)
     depths: list[str] = []
     for seed in range(3):
         give_gradients(net, seed + 9)
@@ -121,13 +127,13 @@ def test_the_gap_of_a_step_chooses_the_plan_of_the_next(monkeypatch: pytest.Monk
 def test_shares_that_change_are_followed_without_new_buckets() -> None:
     net = network(mm.Euclidean(), mm.Max())
     opt = mm.SteepestDescent(net, 0.1)
-    (made,) = opt._steps._roster.buckets  # pyright: ignore[reportPrivateUsage]
+    (made,) = buckets_of(opt)
     give_gradients(net, 9)
     opt.step()
     opt.param_groups[0]["shares"] = [2.0, 3.0]
     before = [p.detach().clone() for p in net.parameters()]
     opt.step()
-    assert opt._steps._roster.buckets == [made]  # pyright: ignore[reportPrivateUsage]
+    assert buckets_of(opt) == [made]
     assert made.shares.flatten().tolist() == [2.0, 3.0]
     for p, start, share in zip(net.parameters(), before, (2.0, 3.0), strict=True):
         torch.testing.assert_close((p.detach() - start).abs().max(), torch.tensor(0.1 * share))

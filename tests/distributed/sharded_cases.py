@@ -1,0 +1,15 @@
+"""The processes, layouts and models of the sharded training runs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CASES: Final = (
+    (2, "fsdp", ("mlp", "gpt", "gpt2")),
+    (2, "tp", ("mlp", "gpt", "gpt2")),
+    (4, "fsdp", ("mlp", "gpt", "gpt2")),
+    (4, "hsdp", ("mlp", "gpt2")),
+    (4, "tp", ("mlp", "gpt2")),
+    (4, "fsdp_tp", ("mlp", "gpt", "gpt2")),
+)
+"""Processes, layout and models. GPTs of all layouts give the same differences, and take longest."""
