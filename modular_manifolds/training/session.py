@@ -220,7 +220,7 @@ class Session:
         Raises:
             NonFiniteError: the loss is NaN or infinite.
         """
-        rows, count = [], 0
+        rows, count, last = [], 0, None
         for number, (inputs, labels) in enumerate(part.batches(MEASURED)):
             own = number % self.processes.count == self.processes.rank
             rows.append(self._sums(inputs, labels) if own else torch.zeros(2).double())
@@ -228,6 +228,7 @@ class Session:
             last = inputs
         if (
             self.processes.parallel == "fsdp"
+            and last is not None
             and 0 < len(rows) % self.processes.count <= self.processes.rank
         ):
             # A forward pass gathers weights, so every process needs as many.
