@@ -33,7 +33,7 @@ STEPS = 96
 HANG_SECONDS = 30
 """The survivors of a killed process end in less than this; torchrun kills them then."""
 RUN = [
-    *("--set", "parallel=ddp", "--set", "batch_size=64", "--set", "model.hidden=[16]"),
+    *("--set", "parallel=ddp", "--set", "batch_size=256", "--set", "model.hidden=[16]"),
     *("--steps", str(STEPS), "--set", "evaluate_every=48"),
 ]
 IMPORTED = (loop, processes, report, torch._dynamo)
