@@ -184,10 +184,6 @@ def test_the_laws_of_solvers(pair: tuple[mm.Manifold, mm.Norm, Solver]) -> None:
                 law(on_accelerator(solver), manifold, norm, sample)
 
 
-SINGULAR = "retraction_survives_steps_that_are_not_tangent"
-"""The polar factor by products does not reach singular values below 1e-4 of the largest, which only such steps leave."""
-
-
 @pytest.mark.usefixtures("unreadable")
 @pytest.mark.parametrize(
     "manifold",
@@ -197,7 +193,8 @@ SINGULAR = "retraction_survives_steps_that_are_not_tangent"
 def test_the_laws_of_manifolds(manifold: mm.Manifold) -> None:
     for shape, dtype in ROOMS:
         for law in MANIFOLD_LAWS:
-            if isinstance(manifold, mm.FixedGram) and law.__name__ == SINGULAR:
+            # Such steps leave singular values below 1e-4 of the largest, which the polar factor by products does not reach.
+            if isinstance(manifold, mm.FixedGram) and "not_tangent" in law.__name__:
                 continue
             with cases.Trying(law, shape, dtype):
                 law(manifold, Sample(shape, dtype))

@@ -120,8 +120,8 @@ NETWORK_ERRORS = [
     (
         {"type": "series", "modules": ["relu", {**LINEAR, "manifold": {"type": "stifel"}}]},
         "modules.1.manifold.type must be a known name, got 'stifel'. Did you mean 'stiefel'? "
-        "Known here: euclidean, sphere, oblique, balanced_rows, stiefel, spectral_ball, "
-        "spectral_sphere.",
+        "Known here: euclidean, sphere, oblique, balanced_rows, stiefel, fixed_gram, "
+        "spectral_ball, spectral_sphere.",
     ),
     (
         {"type": "series", "modules": ["relu", {**LINEAR, "norm": "spectre"}]},
