@@ -19,7 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+# DistributedDataParallel and FSDP2 import these, in every process that has not got them from here.
+import torch._dynamo
 import torch.distributed as dist
+import torch.distributed.fsdp
+import torch.distributed.tensor
 from torch.multiprocessing.spawn import start_processes
 
 TIMEOUT_SECONDS = 60
