@@ -82,9 +82,14 @@ def scale_exactly(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
 
 def exact_scale(x: Tensor) -> Tensor:
     """The factor of `scale_exactly`, shape (*batch, 1, 1)."""
-    max_exponent = 126 if x.dtype is torch.float32 else 1022
-    exponent = torch.frexp(largest_entry(x.detach())).exponent.clamp(-max_exponent, max_exponent)
-    return torch.exp2(-exponent.to(x.dtype))
+    return exact_scale_for(largest_entry(x.detach()), x.dtype)
+
+
+def exact_scale_for(largest: Tensor, dtype: torch.dtype) -> Tensor:
+    """The factor of `scale_exactly` for matrices in `dtype` with these largest entries."""
+    max_exponent = 126 if dtype is torch.float32 else 1022
+    exponent = torch.frexp(largest).exponent.clamp(-max_exponent, max_exponent)
+    return torch.exp2(-exponent.to(dtype))
 
 
 def divide_by_largest_entry(x: Tensor, *, dim: int | tuple[int, int] = MATRIX) -> Tensor:

@@ -79,10 +79,40 @@ def nuclear_bounds(
     squared_norm = torch.linalg.vector_norm(sign, dim=MATRIX).double().square() / unit**2
     columns = operator.index(min(x.shape[-2:]))
     pairs = _gammas_and_deltas(plain(accuracy), plain(floor), columns, x.device.type)
-    loss = torch.stack([gamma * squared_norm + columns * delta for gamma, delta in pairs]).amin(
-        dim=0
-    )
+    loss = _lost(squared_norm, columns, pairs)
     return descent, (descent + size * loss) / (1 - accuracy)
+
+
+def gap_from_sums(
+    descent: Tensor,
+    squared_norm: Tensor,
+    size: Tensor,
+    *,
+    accuracy: float,
+    floor: float,
+    columns: int,
+    polynomials: tuple[Polynomial, ...],
+) -> Tensor:
+    """`msign_gap` from the three numbers of each matrix that it needs, for given polynomials.
+
+    Args:
+        descent: `|<G, A>|/u`.
+        squared_norm: `‖A‖_F²/u²`.
+        size: at least the largest singular value of G.
+        accuracy: as in `msign_gap`.
+        floor: as in `msign_gap`.
+        columns: n, the number of singular values.
+        polynomials: those of A.
+    """
+    # The floor is relative to the largest singular value; s is up to n^{1/4} times as large.
+    loss = _lost(squared_norm, columns, _gammas_and_deltas_of(polynomials, floor / columns**0.25))
+    nuclear = (descent + size * loss) / (1 - accuracy)
+    return divide_safely(nuclear - descent, nuclear).clamp(0, 1)
+
+
+def _lost(squared_norm: Tensor, columns: int, pairs: tuple[tuple[float, float], ...]) -> Tensor:
+    losses = [gamma * squared_norm + columns * delta for gamma, delta in pairs]
+    return torch.stack(losses).amin(dim=0)
 
 
 SQUARES_MIN_NORM: Final = 1e-12

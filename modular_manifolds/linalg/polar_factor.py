@@ -16,7 +16,8 @@ from modular_manifolds.linalg.compilers import constant
 from modular_manifolds.linalg.gram_newton_schulz import gram_iterate
 from modular_manifolds.linalg.matrices import MATRIX
 from modular_manifolds.linalg.newton_schulz import iterate, schedule
-from modular_manifolds.linalg.products import combined, gram_product
+from modular_manifolds.linalg.products import combined
+from modular_manifolds.linalg.rows import ROWS, Rows
 
 
 def retracted_within(w: Tensor, step: Tensor, length: float) -> Tensor:
@@ -45,7 +46,7 @@ def _cubic_steps(length: float, eps: float) -> int:
     return max(steps, 1)
 
 
-def polar_factor_within(x: Tensor, length: float) -> Tensor:
+def polar_factor_within(x: Tensor, length: float, rows: Rows = ROWS) -> Tensor:
     """The polar factor of `X = W + A`, for A tangent at the orthonormal W with `‖A‖₂ ≤ length`.
 
     `XᵀX = I + AᵀA` then lies between I and `(1 + length²) I`, and a few terms of `(I + E)^{-1/2}` in
@@ -54,13 +55,14 @@ def polar_factor_within(x: Tensor, length: float) -> Tensor:
     converge to the manifold.
 
     Args:
-        x: shape (*batch, m, n), m ≥ n.
+        x: shape (*batch, m, n), m ≥ n, or the rows of it in this process.
         length: finite, at least 0.
+        rows: gives `XᵀX`.
     """
     columns = x.shape[-1]
     mean = 1 + length**2 / 2
     spread = (length**2 / 2 + GRAM_MAX_DEVIATION) / mean
-    r = gram_product(x)
+    r = rows.gram(x)
     size = torch.linalg.vector_norm(r, dim=MATRIX, keepdim=True)
     is_near_manifold = size <= mean * (1 + spread) * math.sqrt(columns)
     scale = size.masked_fill_(is_near_manifold, mean)

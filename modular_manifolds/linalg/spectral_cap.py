@@ -58,13 +58,24 @@ def capped_by_products(
         above = ~(length(x, dim=MATRIX) <= radius)
         return torch.where(above, normalise(x, dim=MATRIX) * radius, x), above
     rows, columns = map(operator.index, tall.shape[-2:])
-    eps = torch.finfo(x.dtype).eps
     scale = exact_scale(tall)
-    y = tall * scale
     # A radius above ‖Y‖_F caps nothing, and its square could overflow.
     scaled_radius = (radius * scale).clamp_max(2 * math.sqrt(rows * columns))
-    square = scaled_radius.square()
-    d = gram_product(y)
+    root, above = cap_factor(gram_product(tall * scale), scaled_radius, largest)
+    result = product(tall, root)
+    return torch.where(above, result.mT if wide else result, x), above
+
+
+def cap_factor(d: Tensor, radius: Tensor, largest: float) -> tuple[Tensor, Tensor]:
+    """`r M^{-1/2}` for `B = YᵀY`, of which the entries stay in range when squared twice, and whether Y is above r.
+
+    Args:
+        d: B, shape (*batch, n, n); it is written to.
+        radius: r, shape (*batch, 1, 1).
+        largest: as in `capped_by_products`.
+    """
+    columns, eps = operator.index(d.shape[-1]), torch.finfo(d.dtype).eps
+    square = radius.square()
     d.diagonal(dim1=-2, dim2=-1).sub_(square.squeeze(-1))
     sign, scale_of_d = symmetric_sign(d)
     m = positive_part(d, sign)
@@ -74,9 +85,7 @@ def capped_by_products(
     bound = square + top
     m.diagonal(dim1=-2, dim2=-1).add_(square.squeeze(-1))
     root = even_steps(m.div_(bound), _polynomials(largest, columns, eps))
-    root = sym(root).mul_(scaled_radius * bound.rsqrt())
-    result = product(tall, root)
-    return torch.where(above, result.mT if wide else result, x), above
+    return sym(root).mul_(radius * bound.rsqrt()), above
 
 
 EXCESS_MAX_EPS = 16.0

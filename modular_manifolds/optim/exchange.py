@@ -195,7 +195,7 @@ def exchange_for(
     else:
         raise ArgumentError(
             "SteepestDescent(owner)",
-            "must be 'auto', 'replicate' or a process group",
+            "must be 'auto', 'replicate' or a process group for weights that are not sharded",
             repr(owner),
             "Leave it at 'auto': the process group of DistributedDataParallel is found.",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
@@ -59,14 +59,19 @@ def steps_for(
             "DTensors in DistributedDataParallel",
             "Pass fully_shard a mesh of two dimensions, which replicates and shards.",
         )
-    if owner != "auto":
+    if not isinstance(owner, str) or owner not in SHARDED_OWNERS:
         raise ArgumentError(
             "SteepestDescent(owner)",
-            "must be 'auto' for sharded weights, because their meshes tell the processes",
+            "must be 'auto', 'rows' or 'gather' for sharded weights, because their meshes tell the processes",
             repr(owner),
             "Leave it out.",
         )
     # Importing torch's DTensor takes long, and whoever passes one has done it.
     from modular_manifolds.optim.sharded.steps import ShardedSteps
 
-    return ShardedSteps(groups, geometries, solver=solver, first_rate=first_rate)
+    wish: Any = owner
+    return ShardedSteps(groups, geometries, solver=solver, first_rate=first_rate, wish=wish)
+
+
+SHARDED_OWNERS: Final = ("auto", "rows", "gather")
+"""The values of `owner` for sharded weights."""

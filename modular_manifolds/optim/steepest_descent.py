@@ -77,8 +77,9 @@ class SteepestDescent(Optimizer):
         capturable: allow `torch.cuda.CUDAGraph` to capture `step()`; `lr` becomes a tensor.
         owner: the process that solves a weight, if `DistributedDataParallel` wraps the network: `"auto"` deals the weights
             out, so that each is solved once, and `"replicate"` solves every weight in every process. Pass the process group
-            if the wrapper cannot be seen, as for bare parameters. Sharded weights know their processes, so leave it at
-            `"auto"` for them. `print(opt.placement)` shows the choice.
+            if the wrapper cannot be seen, as for bare parameters. If weights are sharded, `"gather"` lets one process gather
+            each matrix, `"rows"` lets all processes step tall ones together, each its rows, and `"auto"` compares the
+            costs. `print(opt.placement)` shows the choice.
 
     Raises:
         ArgumentError: an argument is out of range.
@@ -102,7 +103,7 @@ class SteepestDescent(Optimizer):
         solver: str | Solver = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
         capturable: bool = False,
-        owner: Literal["auto", "replicate"] | ProcessGroup = "auto",
+        owner: Literal["auto", "replicate", "rows", "gather"] | ProcessGroup = "auto",
     ) -> None:
         resolved = groups_from_params(params)
         self._geometries, groups = resolved.geometries, resolved.groups

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.fixed_gram import orthonormal_columns
-from modular_manifolds.linalg.matrices import MATRIX
+from modular_manifolds.linalg.matrices import MATRIX, inner
 from modular_manifolds.linalg.products import (
     combined,
     commuting,
-    gram_product,
     multiply,
     plus_product,
     product,
     saves_by_symmetry,
 )
+from modular_manifolds.linalg.rows import ROWS, Rows, SharedRows
+
+
+class Tangent(NamedTuple):
+    """The tangent of a skew Ω, and its descent as two sums that differ by rounding.
+
+    Args:
+        direction: `A = −p(Ω) W` with p the cubic, shape (*batch, m, n).
+        pair: two stacks whose inner products are `<Γ, p(Ω)>`. That and `<G, A>` add up to zero, but for what was added to Γ:
+            None if nothing was.
+        inner_product: `<G, A>`, shape (*batch, 1, 1); None if it is best computed from G and A.
+    """
+
+    direction: Tensor
+    pair: tuple[Tensor, Tensor] | None = None
+    inner_product: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -36,11 +52,8 @@ class Lift(ABC):
     gamma: Tensor
 
     @abstractmethod
-    def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """`A = −p(Ω) W` with p the cubic, and two stacks whose inner products are `<Γ, p(Ω)>`.
-
-        That and `<G, A>` add up to zero, but for what was added to Γ: None if nothing was.
-        """
+    def direction(self, omega: Tensor) -> Tangent:
+        """`A = −p(Ω) W` with p the cubic, and its descent."""
 
     def outcome(self) -> Tensor | None:
         """How a factorisation ended, shape (*batch): not zero if there is no Γ in that basis. None if that cannot happen."""
@@ -56,40 +69,51 @@ class FullLift(Lift):
         gamma = multiply(g, w.mT)
         return cls(w, g, gamma - gamma.mT)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, None]:
-        a = _cubic(omega, multiply(omega, self.w), sign=-1)
-        return a, None
+    def direction(self, omega: Tensor) -> Tangent:
+        return Tangent(_cubic(omega, multiply(omega, self.w), sign=-1))
 
 
 @dataclass(frozen=True)
 class ReducedLift(Lift):
     """Γ in the columns of `[W, G⊥R⁻¹]`, 2n×2n, with `C = WᵀG`, `G⊥ = G − WC` and `RᵀR = G⊥ᵀG⊥ + δI`.
 
+    Nothing of shape (m, n) is needed but for two products over its rows, which may be shared among processes.
+
     Args:
         off_w: G⊥, shape (*batch, m, n).
         stacked: C above R, shape (*batch, 2n, n); `2Γ = [C; R | 0] − [C; R | 0]ᵀ`.
         factor: R, shape (*batch, n, n), also in float64.
         info: how the factorisation ended, shape (*batch); zero if R exists.
+        square: `G⊥ᵀG⊥` if rows are shared, so that `<G, A>` follows without another sum; None otherwise.
     """
 
     off_w: Tensor
     stacked: Tensor
     info: Tensor
     factor: Tensor
+    square: Tensor | None = None
 
     @classmethod
     def of(cls, w: Tensor, g: Tensor, *, reproject: bool, double_gram: bool) -> ReducedLift:
-        """Write Γ down; project G⊥ once more if `reproject`, and factor its Gram matrix in float64 if `double_gram`.
+        """Write Γ down; project G⊥ once more if `reproject`, and factor its Gram matrix in float64 if `double_gram`."""
+        c = multiply(w.mT, g)
+        off_w = plus_product(g, w, c, factor=-1.0)
+        if reproject:
+            off_w = plus_product(off_w, w, multiply(w.mT, off_w), factor=-1.0)
+        return cls.from_parts(w, g, c, off_w, ROWS, double_gram=double_gram)
+
+    @classmethod
+    def from_parts(
+        cls, w: Tensor, g: Tensor, c: Tensor, off_w: Tensor, rows: Rows, *, double_gram: bool
+    ) -> ReducedLift:
+        """The same from C and G⊥.
 
         A gradient of low rank leaves directions in G⊥ that are rounding. In float32 they would come out as long as the root of
         its eps, and the gap would count what they might be worth.
         """
         columns, eps = w.shape[-1], torch.finfo(w.dtype).eps
-        c = multiply(w.mT, g)
-        off_w = plus_product(g, w, c, factor=-1.0)
-        if reproject:
-            off_w = plus_product(off_w, w, multiply(w.mT, off_w), factor=-1.0)
-        e = gram_product(off_w.double() if double_gram else off_w)
+        e = rows.gram(off_w.double() if double_gram else off_w)
+        square = e.clone() if isinstance(rows, SharedRows) else None
         size = torch.linalg.vector_norm(e, dim=MATRIX, keepdim=True)
         # Sums of products are off by about eps ‖E‖_F in the spectral norm, and if W spans the gradient, all that is left
         # of it is rounding of C, which is no longer than the gradient.
@@ -99,17 +123,23 @@ class ReducedLift(Lift):
         factor, info = torch.linalg.cholesky_ex(e, upper=True)
         stacked = torch.cat((c, factor.to(c.dtype)), dim=-2)
         gamma = torch.nn.functional.pad(stacked, (0, columns))
-        return cls(w, g, gamma - gamma.mT, off_w, stacked, info, factor)
+        return cls(w, g, gamma - gamma.mT, off_w, stacked, info, factor, square)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def direction(self, omega: Tensor) -> Tangent:
         n = self.w.shape[-1]
         column = _first_columns(omega, n)
         top, bottom = column.split(n, dim=-2)
         bottom = bottom.to(self.factor.dtype)
         bottom = torch.linalg.solve_triangular(self.factor, bottom, upper=True).to(top.dtype)
         a = product(self.off_w, bottom)
-        a = combined(a, self.w, top - top.mT, beta=-1.0, alpha=-0.5, over=True)
-        return a, (self.stacked, column)
+        top = top - top.mT
+        a = combined(a, self.w, top, beta=-1.0, alpha=-0.5, over=True)
+        along = None
+        if self.square is not None:
+            # A is a sum of products with W and with G⊥, and so is `<G, A>`.
+            c = self.stacked.narrow(-2, 0, n)
+            along = inner(c, top) * -0.5 - inner(self.square, bottom).to(c.dtype)
+        return Tangent(a, (self.stacked, column), along)
 
     def outcome(self) -> Tensor | None:
         return self.info
@@ -135,9 +165,9 @@ class TurnedLift(Lift):
         lift = ReducedLift.of(q, g_of_q, reproject=reproject, double_gram=double_gram)
         return cls(w, g, lift.gamma, lift, b)
 
-    def direction(self, omega: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        a, pair = self.orthonormal.direction(omega)
-        return product(a, self.factor), pair
+    def direction(self, omega: Tensor) -> Tangent:
+        found = self.orthonormal.direction(omega)
+        return Tangent(product(found.direction, self.factor), found.pair)
 
     def outcome(self) -> Tensor | None:
         return self.orthonormal.outcome()

@@ -88,10 +88,16 @@ class PolynomialPlan(Plan):
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, g, wide = self._tall(point, gradient)
-        lift = self._lift(w, g)
+        a, gap = self.along(self._lift(w, g))
+        a = (a.mT if wide else a).to(point.dtype)
+        a = a if self.unit == 1.0 else a.mul_(self.unit)
+        return Solution(a, gap, self.attempt, self.tolerance)
+
+    def along(self, lift: Lift) -> tuple[Tensor, Tensor]:
+        """The direction in the shape of the lift's W, of spectral norm 1, and its gap, shape (*batch)."""
         applied, omega, scale = self._sign_of(lift.gamma)
-        a, pair = lift.direction(omega)
-        if self.kernels:
+        a, pair, inner_product = lift.direction(omega)
+        if self.kernels and inner_product is None:
             bound = self.bound.constants(2 * self._lift_rounding, 2 * projection_rounding(a))
             gap = certify_by_kernels_(
                 a, lift.g, omega, scale, bound, pair=pair, info=lift.outcome()
@@ -99,12 +105,11 @@ class PolynomialPlan(Plan):
         else:
             omega_norm = torch.linalg.vector_norm(omega, dim=MATRIX, keepdim=True)
             attained = None if pair is None else inner(*pair)
-            is_single = self.on_host and point.dim() == 2
+            inner_product = inner(lift.g, a) if inner_product is None else inner_product
+            is_single = self.on_host and a.dim() == 2
             certify = applied._certify_one if is_single else applied._certify
-            a, gap = certify(a, omega_norm, scale, inner(lift.g, a), attained, lift.outcome())
-        a = (a.mT if wide else a).to(point.dtype)
-        a = a if self.unit == 1.0 else a.mul_(self.unit)
-        return Solution(a, gap.reshape(point.shape[:-2]), self.attempt, self.tolerance)
+            a, gap = certify(a, omega_norm, scale, inner_product, attained, lift.outcome())
+        return a, gap.reshape(a.shape[:-2])
 
     def _sign_of(self, gamma: Tensor) -> tuple[PolynomialPlan, Tensor, Tensor]:
         """Ω and s of 2Γ, and the plan with the polynomials that made it.
@@ -112,7 +117,7 @@ class PolynomialPlan(Plan):
         On the host the last polynomial for a large Γ is replaced by those for a lower floor, if Ω would leave too large a gap.
         """
         estimates = self.on_host and not self.kernels and self.columns >= ESTIMATE_MIN_COLUMNS
-        if not estimates or self.floor <= self._lowest:
+        if not estimates or self.floor <= self.lowest:
             omega, scale = skew_iterate(
                 gamma, self.polynomials, half=self.half, kernels=self.kernels
             )
@@ -124,16 +129,17 @@ class PolynomialPlan(Plan):
         applied = self
         if excess > 1:
             steps = math.ceil(math.log(excess, FLOOR_RATIO))
-            applied = _with_lower_floor(self, max(self.floor / FLOOR_RATIO**steps, self._lowest))
+            applied = _with_lower_floor(self, max(self.floor / FLOOR_RATIO**steps, self.lowest))
         return applied, run.end(applied.polynomials[len(self.polynomials) - 1 :]), run.size
 
     @property
-    def _lowest(self) -> float:
+    def lowest(self) -> float:
+        """The lowest floor that rounding allows."""
         return promised(self.tolerance, self.dtype, half=self.half).lowest
 
     def deeper(self, gap: float | None = None) -> Plan | None:
         """Lower floors, and more care with directions that are hardly there; then float32 for bfloat16; then float64."""
-        lowest = self._lowest
+        lowest = self.lowest
         if self.attempt >= self.max_attempts or (gap is not None and math.isnan(gap)):
             return None
         following = replace(self, attempt=self.attempt + 1, double_gram=True)
@@ -147,6 +153,19 @@ class PolynomialPlan(Plan):
             promise = promised(self.tolerance, self.dtype, half=False)
             return replace(following, half=False, accuracy=promise.accuracy)
         return None if self.dtype is torch.float64 else self.in_float64(self.attempt + 1)
+
+    def finer(self, gap: float | None = None) -> PolynomialPlan | None:
+        """A deeper plan for the same lift: a lower floor, then the dtype of the lift; None if there is none."""
+        if self.attempt >= self.max_attempts or (gap is not None and math.isnan(gap)):
+            return None
+        following = replace(self, attempt=self.attempt + 1)
+        if self.floor > self.lowest:
+            floor = lower_floor(self.floor, self.lowest, gap, self.tolerance)
+            return replace(following, floor=floor)
+        if not self.half:
+            return None
+        promise = promised(self.tolerance, self.dtype, half=False)
+        return replace(following, half=False, accuracy=promise.accuracy)
 
     def in_float64(self, attempt: int) -> PolynomialPlan:
         """The plan of this number in float64 with a lower floor.

@@ -98,6 +98,33 @@ def _plan(
     rows, columns = sorted(shape[-2:], reverse=True)
     on_host, stack = device_type == "cpu", len(shape) > 2
     reduced = rows > 2 * columns and not (on_host and not stack and rows <= UNREDUCED_MAX_ROWS)
+    plan = polynomial_plan(solver, manifold, unit, shape, dtype, device_type, reduced=reduced)
+    if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
+        return DecomposedPlan(solver.tolerance, manifold, unit, plan)
+    by_resolvents = on_host and reduced and columns >= RESOLVENT_MIN_COLUMNS
+    if (
+        by_resolvents
+        and isinstance(manifold, Stiefel)
+        and solver.tolerance >= FLOAT32_MIN_TOLERANCE
+    ):
+        floor = min(solver.tolerance / TOLERANCE_TO_RESOLVENT_FLOOR, RESOLVENT_MAX_FLOOR)
+        return ResolventPlan(solver.tolerance, manifold, unit, floor, 1, plan.max_attempts, plan)
+    return plan
+
+
+def polynomial_plan(
+    solver: SkewSign,
+    manifold: Stiefel | FixedGram,
+    unit: float,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device_type: str,
+    *,
+    reduced: bool,
+) -> PolynomialPlan:
+    """The plan by polynomials on Γ of 2n×2n if `reduced`, else of m×m."""
+    rows, columns = sorted(shape[-2:], reverse=True)
+    on_host = device_type == "cpu"
     k = 2 * columns if reduced else rows
     half = (
         dtype is torch.float32
@@ -108,7 +135,7 @@ def _plan(
     promise = promised(solver.tolerance, dtype, half=half)
     large = k >= BF16_MIN_COLUMNS
     double_gram = on_host and reduced and large
-    plan = PolynomialPlan(
+    return PolynomialPlan(
         solver.tolerance,
         manifold,
         unit,
@@ -125,17 +152,6 @@ def _plan(
         attempt=1,
         max_attempts=max(1, solver.max_iterations),
     )
-    if on_host and not stack and plan.rank <= DECOMPOSE_MAX_RANK:
-        return DecomposedPlan(solver.tolerance, manifold, unit, plan)
-    by_resolvents = on_host and reduced and columns >= RESOLVENT_MIN_COLUMNS
-    if (
-        by_resolvents
-        and isinstance(manifold, Stiefel)
-        and solver.tolerance >= FLOAT32_MIN_TOLERANCE
-    ):
-        floor = min(solver.tolerance / TOLERANCE_TO_RESOLVENT_FLOOR, RESOLVENT_MAX_FLOOR)
-        return ResolventPlan(solver.tolerance, manifold, unit, floor, 1, plan.max_attempts, plan)
-    return plan
 
 
 DECOMPOSE_MAX_RANK = 32

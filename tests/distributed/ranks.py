@@ -8,6 +8,7 @@ process runs every function `check_…` of SCRIPT, and saves the result as FOLDE
 from __future__ import annotations
 
 import fcntl
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -19,14 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-# DistributedDataParallel and FSDP2 import these, in every process that has not got them from here.
-import torch._dynamo
 import torch.distributed as dist
-import torch.distributed.fsdp
-import torch.distributed.tensor
 from torch.multiprocessing.spawn import start_processes
 
+IMPORTED_LATE = ("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor")
+"""Imports of DistributedDataParallel and FSDP2: done here once, they are not done in every process."""
 TIMEOUT_SECONDS = 60
 """After so long a collective that lacks a process fails: a hang is an error, not a wait."""
 
@@ -84,6 +82,8 @@ def _rank(
 def _main() -> None:
     folder, script, *worlds = sys.argv[1:]
     sys.path.insert(0, str(Path(script).parent))
+    for name in IMPORTED_LATE:
+        importlib.import_module(name)
     spec = importlib.util.spec_from_file_location("checks", script)
     assert spec is not None
     assert spec.loader is not None

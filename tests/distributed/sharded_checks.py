@@ -8,6 +8,10 @@ from typing import Any, Final, cast
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
+from row_checks import check_rows_choice as check_rows_choice
+from row_checks import check_rows_empty as check_rows_empty
+from row_checks import check_rows_trained as check_rows_trained
+from row_checks import check_rows_without_host_reads as check_rows_without_host_reads
 from sharded_cases import CASES
 from sharded_rules import check_adapted as check_adapted
 from sharded_rules import check_missing as check_missing
@@ -57,6 +61,10 @@ WORLDS: Final = {
     "named": (1, 2, 4),
     "parallelized": (1, 2),
     "adapted": (1, 2),
+    "rows_choice": (2,),
+    "rows_empty": (4,),
+    "rows_trained": (2,),
+    "rows_without_host_reads": (2,),
 }
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
 

@@ -17,10 +17,14 @@ from modular_manifolds.optim.damping import unit_dims
 from modular_manifolds.optim.fallback import fallback_weights_in
 from modular_manifolds.optim.groups import weights_in
 from modular_manifolds.optim.placement import cost_of
+from modular_manifolds.optim.sharded.comparison import Comparison
 from modular_manifolds.optim.sharded.crew import Crew, Crews
 from modular_manifolds.optim.sharded.layout import Layout, layout_of
 from modular_manifolds.optim.weight import Weight
 from modular_manifolds.solvers.base import Solver
+
+ROWS: Final = "rows"
+"""All processes step it together, each its rows, and nobody gathers it."""
 
 LOCAL: Final = "local"
 """Each process steps its own shard."""
@@ -40,10 +44,11 @@ class Member:
         place: its place in the group.
         weights: its logical matrices; none if AdamW steps it.
         layout: the boxes that processes hold.
-        way: `LOCAL` or `OWNER`.
+        way: `LOCAL`, `OWNER` or `ROWS`.
         cost: multiplications of its step.
         owner: the rank of its owner in the crew; None without an owner.
         local_pieces: the pieces of this process's shard, if it is stepped locally and has pieces.
+        comparison: the cost of an owner and of rows; None if it cannot be stepped by rows.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Member:
     cost: float
     owner: int | None = None
     local_pieces: tuple[Piece, ...] = ()
+    comparison: Comparison | None = None
 
     @property
     def crew(self) -> Crew:
@@ -106,7 +112,7 @@ def members_in(
             members.append(
                 Member(each.name, each.parameter, each.group, each.place, (), layout, LOCAL, 0.0)
             )
-    return _with_owners(members)
+    return with_owners(members)
 
 
 def _member(weights: Sequence[Weight], layout: Layout, solver: str | Solver) -> Member:
@@ -160,7 +166,7 @@ def _local_piece(piece: Piece, layout: Layout) -> Piece | None:
     return replace(piece, unflattened=((stop - start) // step, *piece.unflattened[1:]))
 
 
-def _with_owners(members: Sequence[Member]) -> list[Member]:
+def with_owners(members: Sequence[Member]) -> list[Member]:
     """Deal the owners out, in each mesh by itself: the costliest first, each to the rank with the least load.
 
     The matrices in a shard count as load. Every process of a mesh knows all its members, so no two of them find

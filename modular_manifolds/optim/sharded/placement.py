@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modular_manifolds.optim.sharded.members import LOCAL, OWNER, Member
+from modular_manifolds.optim.sharded.comparison import Comparison
+from modular_manifolds.optim.sharded.members import LOCAL, OWNER, ROWS, Member
 from modular_manifolds.optim.sharded.transport import Transport
 
 
@@ -15,10 +16,11 @@ class Way:
 
     Args:
         name: its path.
-        way: `"local"` or `"owner"`.
+        way: `"local"`, `"owner"` or `"rows"`.
         owner: the global rank of its owner; None without an owner.
         cost: multiplications of its step.
         placements: its placements, as torch prints them.
+        comparison: the cost by rows and by an owner; None if it cannot go by rows.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Way:
     owner: int | None
     cost: float
     placements: str
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class ShardedPlacement:
         flag_bytes: the bytes of the agreement.
         bytes_to_owners: the bytes that this process sends to other owners in a step.
         bytes_to_holders: the bytes that this process sends back to other holders in a step.
+        row_bytes: the bytes that this process contributes to the sums of a step by rows. A ring all-reduce sends them
+            `2 (p − 1)/p` times.
     """
 
     processes: int
@@ -47,6 +52,7 @@ class ShardedPlacement:
     flag_bytes: int
     bytes_to_owners: int
     bytes_to_holders: int
+    row_bytes: int = 0
 
     @property
     def owners(self) -> dict[str, int]:
@@ -60,24 +66,30 @@ class ShardedPlacement:
         return max(loads) * len(loads) / sum(loads) if any(loads) else 1.0
 
     def __str__(self) -> str:
-        local = sum(1 for each in self.ways if each.way is LOCAL)
-        owned = [each for each in self.ways if each.way is OWNER]
+        local = sum(1 for each in self.ways if each.way == LOCAL)
+        owned = [each for each in self.ways if each.way == OWNER]
+        by_rows = [each for each in self.ways if each.way == ROWS]
         total = sum(each.cost for each in owned)
         first = (
             f"sharded over {self.processes} processes: {local} parameters are stepped in their shards, {len(owned)} by "
             "owners"
         )
-        if not owned:
+        if by_rows:
+            first += f", {len(by_rows)} by rows after sums of {self.row_bytes / 1e6:.3g} MB"
+        if not owned and not by_rows:
             return f"{first}; a step sends {self.flag_bytes} bytes of flags"
+        # Rows and shards add to the loads, so only owners alone make up a total.
+        of_total = "" if by_rows else f" of {total:.2g} multiplications of the owners"
         lines = [
-            f"{first}; at most {max(self.loads.values()):.2g} of {total:.2g} multiplications of the owners a step and "
-            f"process, {self.imbalance:.2f} times the mean; this process sends {self.bytes_to_owners / 1e6:.3g} MB to "
-            f"owners, {self.bytes_to_holders / 1e6:.3g} MB back, and {self.flag_bytes} bytes of flags a step"
+            f"{first}; at most {max(self.loads.values()):.2g}{of_total or ' multiplications'} a step and process, "
+            f"{self.imbalance:.2f} times the mean; this process sends {self.bytes_to_owners / 1e6:.3g} MB to owners, "
+            f"{self.bytes_to_holders / 1e6:.3g} MB back, and {self.flag_bytes} bytes of flags a step"
         ]
         width = max(len(each.name) for each in self.ways)
         for each in self.ways:
             owner = "" if each.owner is None else f" {each.owner}, about {each.cost:.2g}"
-            lines.append(f"{each.name:<{width}}  {each.placements}  {each.way}{owner}")
+            costs = "" if each.comparison is None else f"; {each.comparison}"
+            lines.append(f"{each.name:<{width}}  {each.placements}  {each.way}{owner}{costs}")
         return "\n".join(lines)
 
 
@@ -88,6 +100,7 @@ def placement_of(
     *,
     processes: int,
     flag_bytes: int,
+    row_bytes: int = 0,
 ) -> ShardedPlacement:
     """The placement of these members."""
     ways: list[Way] = []
@@ -97,11 +110,14 @@ def placement_of(
         owner = None if each.owner is None else each.crew.ranks[each.owner]
         if owner is not None:
             loads[owner] += each.cost
+        elif each.way == ROWS and each.comparison is not None:
+            for rank in each.crew.ranks:
+                loads[rank] += each.comparison.rows.multiplications
         elif each.cost:
             for rank, box in zip(each.crew.ranks, each.layout.boxes, strict=True):
                 loads[rank] += each.cost_of(box)
         placements = ", ".join(map(str, each.parameter.placements))
-        ways.append(Way(each.name, each.way, owner, each.cost, f"({placements})"))
+        ways.append(Way(each.name, each.way, owner, each.cost, f"({placements})", each.comparison))
     return ShardedPlacement(
         processes,
         tuple(ways),
@@ -109,4 +125,5 @@ def placement_of(
         flag_bytes,
         sum(each.numbers_to_owners * each.bytes_per_number for each in to_owners),
         sum(each.numbers_to_holders * each.bytes_per_number for each in to_holders),
+        row_bytes,
     )

@@ -15,7 +15,7 @@ from modular_manifolds.optim.groups import weights_in
 from modular_manifolds.optim.sharded.agreement import ShardedAgreement
 from modular_manifolds.optim.sharded.crew import Crew
 from modular_manifolds.optim.sharded.gradients import Entry
-from modular_manifolds.optim.sharded.members import OWNER, Member
+from modular_manifolds.optim.sharded.members import LOCAL, Member
 from modular_manifolds.optim.sharded.units import Units
 from modular_manifolds.optim.weight import Weight, full_dtype
 
@@ -85,7 +85,7 @@ def _entry(weights: Sequence[Weight], member: Member | None) -> Entry:
     first = weights[0]
     parameter = first.parameter
     units = None
-    if len(weights) > 1 or (member is not None and member.way is OWNER):
+    if len(weights) > 1 or (member is not None and member.way is not LOCAL):
         box: Box = tuple((0, size) for size in parameter.shape)
         box = box if member is None else member.layout.own
         units = Units(weights, box, parameter.device)

@@ -120,6 +120,21 @@ def owned_groups(
     return found
 
 
+def groups_with(
+    groups: Sequence[Group], chosen: Mapping[tuple[int, int], Tensor]
+) -> list[dict[str, Any]]:
+    """The groups with these whole matrices only, by group and place."""
+    found: list[dict[str, Any]] = []
+    for index, group in enumerate(groups):
+        own = {
+            place: (chosen[index, place], None)
+            for place in range(len(group["params"]))
+            if (index, place) in chosen
+        }
+        found.append(_with_params(group, own))
+    return found
+
+
 WITHOUT_MOMENTUM = {"momentum": 0.0, "nesterov": False}
 
 

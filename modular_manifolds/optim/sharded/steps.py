@@ -1,4 +1,4 @@
-"""Steps of sharded weights: shards that step by themselves, and parameters that owners gather, step and send back."""
+"""Steps of sharded weights: shards that step by themselves, rows that step together, and parameters that owners gather."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from modular_manifolds.linalg.surroundings import full_precision
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.sharded import is_sharded
 from modular_manifolds.optim.diagnosis import Diagnoses
+from modular_manifolds.optim.groups import is_fallback
 from modular_manifolds.optim.mailbox import error_of
 from modular_manifolds.optim.roster import Roster
 from modular_manifolds.optim.sharded.agreement import rate_error
 from modular_manifolds.optim.sharded.crew import Crews
-from modular_manifolds.optim.sharded.decision import Decider, Decision, Party
+from modular_manifolds.optim.sharded.decision import Decider, Party
 from modular_manifolds.optim.sharded.gradients import shard_of_gradient
-from modular_manifolds.optim.sharded.members import LOCAL, OWNER, members_in
-from modular_manifolds.optim.sharded.momentum import Shard, directions
+from modular_manifolds.optim.sharded.inputs import solver_inputs
+from modular_manifolds.optim.sharded.members import LOCAL, OWNER, ROWS, members_in
 from modular_manifolds.optim.sharded.owners import Owners
 from modular_manifolds.optim.sharded.placement import ShardedPlacement, placement_of
 from modular_manifolds.optim.sharded.roll import Roll
+from modular_manifolds.optim.sharded.row_choice import Wish, nothing_by_rows, with_rows
+from modular_manifolds.optim.sharded.rows import row_steps
 from modular_manifolds.optim.sharded.stand_ins import (
     LocalStandIn,
     local_groups,
@@ -30,7 +33,6 @@ from modular_manifolds.optim.sharded.stand_ins import (
     travels_with_momentum,
 )
 from modular_manifolds.optim.sharded.state import prepare_, shards_of
-from modular_manifolds.optim.weight import full_dtype
 from modular_manifolds.solvers.base import Solver
 
 Group = Mapping[str, Any]
@@ -45,9 +47,11 @@ class ShardedSteps:
         geometries: the geometry of every weight, by name.
         solver: the optimiser's argument.
         first_rate: the largest learning rate known at construction.
+        wish: whether tall matrices go by rows: `"rows"`, `"gather"`, or `"auto"` to compare the costs.
 
     Raises:
-        ArgumentError: a parameter has placements that are not known, or weights are on several devices.
+        ArgumentError: a parameter has placements that are not known, weights are on several devices, or the wish cannot be
+            fulfilled.
     """
 
     def __init__(
@@ -57,18 +61,24 @@ class ShardedSteps:
         *,
         solver: str | Solver,
         first_rate: float,
+        wish: Wish = "auto",
     ) -> None:
+        self._wish: Wish = wish
         self._geometries, self._solver, self._first_rate = geometries, solver, first_rate
         self._crews = Crews()
         self._has_unread_reports = False
         self._stepped: tuple[bool, ...] = ()
         self.rebuild(groups)
+        if wish == "rows" and not self._rows:
+            raise nothing_by_rows()
 
     def rebuild(self, groups: Sequence[Group]) -> None:
         """Follow new groups."""
         self._parameters = [each for group in groups for each in group["params"]]
         _check_devices(self._parameters)
         members = members_in(groups, self._geometries, self._crews, solver=self._solver)
+        members = with_rows(members, groups, self._wish, solver=self._solver)
+        self._travelling = _travelling(groups)
         self._members = {(each.group, each.place): each for each in members}
         everyone = self._crews.everyone()
         self._processes = everyone.processes
@@ -80,6 +90,11 @@ class ShardedSteps:
         self._here = self._new_roster(None)
         self._alike = self._owners.alike_elsewhere(self._roll.names)
         self._owned = self._new_roster(self._alike)
+        self._rows = row_steps(
+            [each for each in members if each.way is ROWS],
+            lambda: self._new_roster(None),
+            self._solver,
+        )
         self._decider = Decider(self._roll)
         self._prepared: list[Any] = []
 
@@ -138,6 +153,8 @@ class ShardedSteps:
         self._first_rate = lr
         self._here.allow_rate(lr)
         self._owned.allow_rate(lr)
+        for each in self._rows:
+            each.roster.allow_rate(lr)
 
     def follow(self, groups: Sequence[Group], *, captured: bool, capturable: bool) -> bool:
         """Take the groups of this step; return whether parameters or the set of gradients have changed.
@@ -156,6 +173,7 @@ class ShardedSteps:
         same = len(parameters) == len(self._parameters) and all(
             a is b for a, b in zip(parameters, self._parameters, strict=True)
         )
+        same = same and self._travelling == _travelling(groups)
         if not same:
             self.rebuild(groups)
         before, self._stepped = self._stepped, self._roll.stepped(groups)
@@ -199,15 +217,19 @@ class ShardedSteps:
             owned_groups(groups, self._owners.stand_ins.values()),
             self._owners.states(),
         )
-        for each in (here, owned):
+        parties = [here, owned, *(each.party(groups) for each in self._rows)]
+        for each in parties:
             each.follow()
-        decision = self._decider.decide((here, owned), list(gradients.values()), self._stepped)
+        decision = self._decider.decide(parties, list(gradients.values()), self._stepped)
         if isinstance(decision, ArgumentError):
             return decision
         here.step(decision, diagnoses)
+        for each in self._rows:
+            each.step(groups, state, self._roll, gradients, decision, diagnoses)
         if self._owners.members:
-            shards = [self._owners.shards(each, state) for each in self._owners.members]
-            directions = self._directions(groups, gradients, shards, decision)
+            members = self._owners.members
+            shards = [self._owners.shards(each, state) for each in members]
+            directions = solver_inputs(self._roll, members, groups, gradients, shards, decision)
             self._owners.gather(directions, shards)
             owned.step(decision, diagnoses)
             self._owners.scatter(shards)
@@ -217,36 +239,6 @@ class ShardedSteps:
             for each in (*self._here.reports, *self._owned.reports):
                 each.post()
         return None
-
-    def _directions(
-        self,
-        groups: Sequence[Group],
-        gradients: Mapping[str, Tensor | None],
-        shards: Sequence[Mapping[str, Tensor]],
-        decision: Decision,
-    ) -> list[Tensor | None]:
-        """The solver's input for each shard of an owner: the gradient, if the owner keeps the momentum."""
-        found: dict[str, Tensor | None] = {}
-        advanced: list[Shard] = []
-        for member, own in zip(self._owners.members, shards, strict=True):
-            gradient = gradients[member.name]
-            if gradient is not None:
-                gradient = gradient.to(full_dtype(member.parameter))
-            group = groups[member.group]
-            shares = [each.share_in(group) for each in member.weights]
-            if travels_with_momentum(group) or not any(shares):
-                found[member.name] = gradient
-                continue
-            entry = self._roll.by_name[member.name]
-            assert entry.units is not None
-            reached = self._roll.units_of(entry, decision.reached)
-            active = None if all(shares) else entry.units.spread(shares)
-            advanced.append(
-                Shard(member, gradient, own.get("momentum"), entry.units, reached, active)
-            )
-        for shard, each in zip(advanced, directions(advanced, groups, decision.ok), strict=True):
-            found[shard.member.name] = each
-        return [found[each.name] for each in self._owners.members]
 
     def failures(
         self, groups: Sequence[Group], *, wait: bool | None = None
@@ -261,13 +253,14 @@ class ShardedSteps:
             each.read(wait=wait)
         if failed is None:
             return None
-        buckets = (*self._here.buckets, *self._owned.buckets)
+        rosters = (self._here, self._owned, *(each.roster for each in self._rows))
+        buckets = [bucket for each in rosters for bucket in each.buckets]
         is_rate = failed.rate_too_large and not failed.conflicts
         error = rate_error() if is_rate and not buckets else error_of([failed], buckets, groups)
         return error, failed.count
 
     def placement(self, groups: Sequence[Group]) -> ShardedPlacement:
-        """The way and the owner of each sharded parameter."""
+        """The way of each sharded parameter, its owner if it has one, and its cost."""
         del groups
         return placement_of(
             list(self._members.values()),
@@ -275,7 +268,13 @@ class ShardedSteps:
             self._owners.to_holders,
             processes=self._processes,
             flag_bytes=self._roll.agreement.bytes_per_step,
+            row_bytes=sum(each.bytes_per_step for each in self._rows),
         )
+
+
+def _travelling(groups: Sequence[Group]) -> list[bool]:
+    """For each group, whether its settings need the momentum at an owner, and so no rows."""
+    return [not is_fallback(each) and travels_with_momentum(each) for each in groups]
 
 
 def _check_devices(parameters: Sequence[Tensor]) -> None:
