@@ -74,5 +74,9 @@ class CheckpointError(ArgumentError):
     """A checkpoint or a run directory is damaged or has another version."""
 
 
+class ProcessError(ArgumentError):
+    """A process of a run has lost the other processes, or another one has failed."""
+
+
 class CertificateError(ArgumentError):
     """A certified statement turned out false: a declared number is wrong, or this library has a bug."""

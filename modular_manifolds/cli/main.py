@@ -83,7 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
             line = in_one_line(error)
             if debug or line is None:
                 raise
-            print(f"error: {line}", file=sys.stderr)
+            # In one piece: other processes may write to the same terminal.
+            sys.stderr.write(f"error{_process()}: {line}\n")
             return CALLERS_MISTAKE
     return code
 
@@ -97,6 +98,15 @@ def _run(arguments: list[str]) -> int:
             return INTERRUPTED
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+def _process() -> str:
+    """The number of this process, unless it is the first or the only one: the errors of all are seen together."""
+    # Most commands end without an error, and need no training code.
+    from modular_manifolds.training.launch import Launch
+
+    rank = Launch.here().rank
+    return f" in process {rank}" if rank else ""
 
 
 def in_one_line(error: Exception) -> str | None:

@@ -132,6 +132,13 @@ def _plan(
 
     if grid not in get_args(Grid):
         raise ArgumentError("--grid", "must be full, coarse or refined", repr(grid), "Name one.")
+    if run.parallel != "none":
+        raise ArgumentError(
+            "parallel",
+            "must be none in a sweep, whose runs have one process each",
+            run.parallel,
+            "Leave it out; --jobs trains several runs at a time.",
+        )
     named = [Arm(each) for each in arms or [run.optimizer.name]]
     ranges = dict.fromkeys(named, parse_range(lr, argument="--lr"))
     for text in arm_lr:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from modular_manifolds.cli.console import open_console
 from modular_manifolds.cli.options import INTERRUPTED, Assignments, Data, DataPath, RunFile
+from modular_manifolds.errors import ArgumentError
 from modular_manifolds.specs.optimizers import OptimizerName
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from modular_manifolds.training.guarantees import Guarantees
     from modular_manifolds.training.loop import Trainer
     from modular_manifolds.training.part import Data as DataSet
+    from modular_manifolds.training.processes import Processes
+    from modular_manifolds.training.run_directory import RunDirectory
 
 OPTIMIZERS = "|".join(get_args(OptimizerName))
 
@@ -66,13 +69,9 @@ def train(
       modular-manifolds train --resume runs/digits-steepest-descent-20250101-120000
     """
     from modular_manifolds.cli.runs import merge_assignments, read_run_spec
-    from modular_manifolds.errors import ArgumentError
-    from modular_manifolds.training.data import read_data, resolve_with_data
-    from modular_manifolds.training.loop import check_machine, start
-    from modular_manifolds.training.loop import resume as go_on
-    from modular_manifolds.training.run_directory import RunDirectory, begin
+    from modular_manifolds.training.processes import joined
+    from modular_manifolds.training.run_directory import RunDirectory
 
-    console = open_console()
     named = {
         "data.name": data,
         "data.path": data_path,
@@ -82,36 +81,77 @@ def train(
         "seed": seed,
     }
     changes = merge_assignments(named, assignments)
-    if resume is not None:
-        if run is not None or out is not None or changes:
-            raise ArgumentError(
-                "--resume",
-                "must stand alone",
-                "other arguments beside it",
-                "A resumed run goes on as its run.yaml says; leave them out.",
-            )
-        directory = RunDirectory(resume)
-        spec = directory.read_run()
-        with directory.lock("--resume"):
-            data_set = read_data(spec.data)
-            unstarted = directory.is_unstarted
-            trainer = go_on(spec, data_set, directory)
-            _print_start(console, trainer, unstarted=unstarted)
-            _run(console, trainer)
+    if resume is None:
+        spec = read_run_spec(run, changes)
+        with joined(spec) as processes:
+            _begin(spec, out, processes)
         return
-    spec = read_run_spec(run, changes)
+    if run is not None or out is not None or changes:
+        raise ArgumentError(
+            "--resume",
+            "must stand alone",
+            "other arguments beside it",
+            "A resumed run goes on as its run.yaml says; leave them out.",
+        )
+    directory = RunDirectory(resume)
+    spec = directory.read_run()
+    with joined(spec) as processes, ExitStack() as stack:
+        processes.from_first(lambda: stack.enter_context(directory.lock("--resume")))
+        _go_on(spec, directory, processes)
+
+
+def _begin(spec: RunSpec, out: Path | None, processes: Processes) -> None:
+    """Start a new run; or go on with it, if torchrun may have started it before."""
+    from modular_manifolds.training.data import read_data, resolve_with_data
+    from modular_manifolds.training.launch import Launch
+    from modular_manifolds.training.loop import check_machine, start
+    from modular_manifolds.training.run_directory import begin, begin_or_find
+
+    console = open_console(quiet=not processes.is_first)
+    again = Launch.here().max_restarts > 0
+    if again and out is None:
+        raise ArgumentError(
+            "--out",
+            "must be given with torchrun --max-restarts",
+            "nothing",
+            "A restart finds the run in its folder: write --out runs/NAME.",
+        )
     with console.status("Reading the data"):
         data_set = read_data(spec.data)
     origin = spec.with_data(data_set.spec, examples=len(data_set.train)).origin_of_rate()
     spec = resolve_with_data(spec, data_set).with_absolute_path()
-    check_machine(spec)
-    _print_data(console, spec, data_set, origin)
-    directory = begin(spec, out)
-    with directory.lock("--out"):
-        _run(console, start(spec, data_set, directory))
+    check_machine(spec, processes)
+    with ExitStack() as stack:
+
+        def opened() -> tuple[RunDirectory, bool]:
+            found = begin_or_find(spec, out) if again and out else (begin(spec, out), True)
+            stack.enter_context(found[0].lock("--out"))
+            return found
+
+        directory, is_new = processes.from_first(opened)
+        if not is_new:
+            _go_on(spec, directory, processes)
+            return
+        _print_data(console, spec, data_set, origin, processes)
+        _run(console, start(spec, data_set, directory, processes=processes))
 
 
-def _print_data(console: Console, spec: RunSpec, data: DataSet, origin: str | None) -> None:
+def _go_on(spec: RunSpec, directory: RunDirectory, processes: Processes) -> None:
+    """Continue a run from its last checkpoint."""
+    from modular_manifolds.training.data import read_data
+    from modular_manifolds.training.loop import resume
+
+    console = open_console(quiet=not processes.is_first)
+    data_set = read_data(spec.data)
+    unstarted = processes.from_first(lambda: directory.is_unstarted)
+    trainer = resume(spec, data_set, directory, processes=processes)
+    _print_start(console, trainer, unstarted=unstarted)
+    _run(console, trainer)
+
+
+def _print_data(
+    console: Console, spec: RunSpec, data: DataSet, origin: str | None, processes: Processes
+) -> None:
     """Print what the run learns from and the settings that nobody has named."""
     console.print(f"data           {data.summary}", soft_wrap=True)
     if origin is not None:
@@ -120,6 +160,9 @@ def _print_data(console: Console, spec: RunSpec, data: DataSet, origin: str | No
     console.print(
         f"batch          {spec.batch_size} of {len(data.train):,} examples a step", soft_wrap=True
     )
+    if processes.count > 1:
+        each = spec.batch_size // processes.count
+        console.print(f"processes      {processes.count}, each with {each} of them")
 
 
 def _print_start(console: Console, trainer: Trainer, *, unstarted: bool) -> None:
@@ -135,17 +178,18 @@ def _print_start(console: Console, trainer: Trainer, *, unstarted: bool) -> None
 
 def _run(console: Console, trainer: Trainer) -> None:
     from modular_manifolds.cli.progress import Progress
+    from modular_manifolds.training.launch import Launch
 
     session = trainer.session
     with _stop_on_signals(trainer), Progress(console, session) as progress:
         finished = trainer.run(progress)
     if not finished:
         console.print(f"Stopped after step {session.finished} of {session.steps}. Go on with:")
-        console.print(
-            f"  modular-manifolds train --resume {trainer.directory.path}", soft_wrap=True
-        )
+        command = f"{Launch.here().prefix} train --resume {trainer.directory.path}"
+        console.print(f"  {command}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
-    _show_results(console, trainer)
+    if session.processes.is_first:
+        _show_results(console, trainer)
 
 
 @contextmanager

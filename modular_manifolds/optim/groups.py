@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -114,6 +115,14 @@ def geometry_values(geometries: Sequence[Geometry]) -> dict[str, Any]:
     if len(geometries) == 1:
         return {"manifold": manifolds[0], "norm": norms[0]}
     return {"manifold": manifolds, "norm": norms}
+
+
+def own_values(group: Group) -> Values:
+    """A group with copies of its lists and dictionaries."""
+    return {
+        key: copy.deepcopy(value) if isinstance(value, list | dict) else value
+        for key, value in group.items()
+    }
 
 
 def is_fallback(group: Group) -> bool:

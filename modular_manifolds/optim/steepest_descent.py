@@ -14,7 +14,7 @@ from modular_manifolds.nn.composed import Weighted
 from modular_manifolds.nn.sharded import is_sharded
 from modular_manifolds.optim.capture import is_capturing
 from modular_manifolds.optim.diagnosis import Diagnoses
-from modular_manifolds.optim.groups import is_fallback
+from modular_manifolds.optim.groups import is_fallback, own_values
 from modular_manifolds.optim.loading import (
     check_state,
     load_in_place_,
@@ -259,6 +259,16 @@ class SteepestDescent(Optimizer):
     def placement(self) -> Placement | ShardedPlacement:
         """The process that solves each weight; `print` it to read it with its cost."""
         return self._steps.placement(self.param_groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, with copies of the groups' names, shapes, shares and geometries.
+
+        `torch.distributed.checkpoint` writes what it loads into the state dict that it is given. Without copies it would
+        write the geometries of a checkpoint over those of this optimiser before `load_state_dict` compares them.
+        """
+        state = super().state_dict()
+        state["param_groups"] = [own_values(group) for group in state["param_groups"]]
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch, but state keeps its own dtype, also if the weights are in bfloat16.

@@ -24,6 +24,7 @@ from modular_manifolds.specs.size import MAX_MODULES, Limits, weights_of
 
 FORMAT: Final = 1
 """The version of the run format."""
+Parallel = Literal["none", "ddp", "fsdp"]
 DEVICE: Final = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
@@ -70,6 +71,8 @@ class RunSpec(Document, Spec):
     """Threads of torch on the CPU; null for torch's own number. Another number rounds differently."""
     device: str = "cpu"
     """The device that the run computes on: cpu, cuda, cuda:1, …. The run repeats bit for bit on the CPU only."""
+    parallel: Parallel = "none"
+    """How the processes of torchrun share the network: ddp for whole copies, fsdp for shards, none for one process."""
 
     @field_validator("format", mode="before")
     @classmethod

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, CheckpointError
 from modular_manifolds.nn import Module
+from modular_manifolds.nn.sharded import whole
 from modular_manifolds.specs import load
 from modular_manifolds.specs.archive import read_archive, write_archive
+from modular_manifolds.training.processes import ALONE, Processes
 from modular_manifolds.training.run_directory import RunDirectory
+from modular_manifolds.training.shared import load_whole_, placed_state
 
 KIND: Final = "checkpoint"
 
@@ -31,26 +34,36 @@ class Checkpoint:
     content: dict[str, Any]
 
 
-def write_checkpoint(
-    path: Path,
+def state_of(
     *,
     step: int,
     net: Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> None:
-    """Write the state to `path` atomically."""
+    processes: Processes = ALONE,
+) -> Checkpoint:
+    """The state of a run, with whole tensors in process 0. All its processes must ask for it together."""
     state = optimizer.state_dict()
-    tensors = {f"net.{name}": each for name, each in net.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+
+    def keep(name: str, tensor: Tensor) -> None:
+        gathered = whole(tensor)
+        if processes.is_first:
+            # On a GPU there may be room for one gathered tensor only.
+            tensors[name] = gathered if gathered is tensor else gathered.cpu()
+
+    for name, each in net.state_dict().items():
+        keep(f"net.{name}", each)
     values: dict[str, dict[str, Any]] = {}
     for index, entries in state["state"].items():
         values[str(index)] = {}
         for key, value in entries.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
+                keep(f"optimizer.{index}.{key}", value)
             else:
                 values[str(index)][key] = value
-    tensors["generator"] = torch.random.get_rng_state()
+    for rank, each in enumerate(processes.gathered(torch.random.get_rng_state())):
+        tensors[_generator(rank)] = each
     scheduled = {
         key: value
         for key, value in schedule.state_dict().items()
@@ -62,7 +75,12 @@ def write_checkpoint(
         "values": values,
         "schedule": scheduled,
     }
-    write_archive(path, tensors, kind=KIND, content=content)
+    return Checkpoint(step, tensors, content)
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the state to `path` atomically."""
+    write_archive(path, checkpoint.tensors, kind=KIND, content=checkpoint.content)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -79,6 +97,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(content["step"], tensors, content)
 
 
+def read_first_checkpoint(path: Path, processes: Processes) -> Checkpoint:
+    """The checkpoint that process 0 reads, in every process: the others may see an older file, or none.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another format. All processes raise it.
+    """
+    found: list[Checkpoint] = []
+
+    def read() -> tuple[int, dict[str, Any]]:
+        found.append(read_checkpoint(path))
+        return found[0].step, found[0].content
+
+    step, content = processes.from_first(read)
+    tensors = processes.tensors_from_first(found[0].tensors if found else None)
+    return Checkpoint(step, tensors, content)
+
+
 def restore_(
     checkpoint: Checkpoint,
     path: Path,
@@ -86,6 +121,7 @@ def restore_(
     net: Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
+    processes: Processes = ALONE,
 ) -> None:
     """Restore the net, the optimiser, the schedule and torch's generator from a checkpoint.
 
@@ -104,8 +140,13 @@ def restore_(
             index, _, key = rest.partition(".")
             state[int(index)][key] = tensor
     try:
-        net.load_state_dict(weights)
-        optimizer.load_state_dict({"state": state, "param_groups": checkpoint.content["groups"]})
+        load_whole_(net, weights)
+        optimizer.load_state_dict(
+            {
+                "state": placed_state(optimizer, state),
+                "param_groups": checkpoint.content["groups"],
+            }
+        )
         # The functions of the schedule are not stored, but torch requires the key.
         shapes = [None] * len(optimizer.param_groups)
         scheduled = {
@@ -121,7 +162,17 @@ def restore_(
             seen,
             "Put back the run.yaml that the run was started with.",
         ) from None
-    torch.random.set_rng_state(checkpoint.tensors["generator"])
+    generator = checkpoint.tensors.get(_generator(processes.rank))
+    if generator is None:
+        # The run had fewer processes when it was saved.
+        processes.reseed(checkpoint.step)
+    else:
+        torch.random.set_rng_state(generator)
+
+
+def _generator(rank: int) -> str:
+    """The entry with the state of a process's random numbers."""
+    return f"generator.{rank}" if rank else "generator"
 
 
 def _for_groups(value: Any, count: int) -> Any:

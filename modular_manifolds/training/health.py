@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modular_manifolds.certificates import conditioning
 from modular_manifolds.nn import Module
+from modular_manifolds.nn.sharded import whole
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class WeightHealth:
 
 
 def copy_weights(net: Module) -> dict[str, Tensor]:
-    """The weights as they are now, to compare those after a step with."""
-    return {path: weight.detach().clone() for path, weight in net.named_parameters()}
+    """The whole weights as they are now, to compare those after a step with."""
+    return {path: whole(weight.detach()).clone() for path, weight in net.named_parameters()}
 
 
 @torch.no_grad()

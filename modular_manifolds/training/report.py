@@ -32,7 +32,7 @@ def write_report(trainer: Trainer, watch: Callable[[str], None] = lambda _: None
     Of a run on text also `sample.txt`, what the network writes. `watch` is told of each stage before it begins.
     """
     session = trainer.session
-    net, data = session.net, session.data
+    net, data = trainer.network, session.data
     points, predictions, sample = None, None, None
     if isinstance(data, DataSet):
         watch("certified predictions")

@@ -146,6 +146,25 @@ def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
     raise DataError("--out", "must be a new or an empty folder", str(out), remedy)
 
 
+def begin_or_find(spec: RunSpec, out: Path) -> tuple[RunDirectory, bool]:
+    """The run in `out`, and whether it is new: a launcher that starts a command again finds its run there.
+
+    Raises:
+        DataError: `out` holds another run or other files, or cannot be made.
+    """
+    directory = RunDirectory(out)
+    if not directory.run.is_file():
+        return begin(spec, out), True
+    if directory.read_run().to_yaml() != spec.to_yaml():
+        raise DataError(
+            "--out",
+            "must hold this run, or be a new or an empty folder, with torchrun --max-restarts",
+            f"another run in {out}",
+            "Choose another folder.",
+        )
+    return directory, False
+
+
 def _names(spec: RunSpec) -> Iterator[Path]:
     """Candidate folders, named after the run and the time, from the second one on with a number."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +19,9 @@ from modular_manifolds.training.health import WeightHealth, copy_weights, health
 from modular_manifolds.training.losses import Loss, build_loss
 from modular_manifolds.training.optimizers import build_optimizer, build_schedule
 from modular_manifolds.training.part import Data, Part, order
+from modular_manifolds.training.processes import ALONE, Processes
+from modular_manifolds.training.shared import settle_buckets, shared, whole_state
+from modular_manifolds.training.surroundings import surroundings
 
 SPACING = 5
 """Steps between two evaluations at least, unless a run says another number: each decomposes every weight."""
@@ -73,30 +75,51 @@ class Session:
     optimiser and schedule goes on bit for bit (on the same machine and number of threads, on the CPU). The
     first weights and the order of the examples are the same on every device.
 
+    Several processes take the batch of the run together, a piece each (`Processes.share`). They take the same examples
+    at every step as one process does, and their weights differ from its weights by rounding only.
+
     Args:
         spec: the run; its network is written out (`resolved`).
         data: moved to the run's device, and not copied if it is already there.
         net: the network; drawn from the run's seed, through torch's global generator, without it.
+        processes: this process among those of the run, as `joined` gives it; alone without it, whatever the run says.
 
     Raises:
-        SpecError: the run's device is not there, or its loss cannot be had for this network or these data.
+        SpecError: the run's device is not there, its loss cannot be had for this network or these data, or its batch
+            does not divide by the number of processes.
     """
 
-    def __init__(self, spec: RunSpec, data: Data, *, net: Module | None = None) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        data: Data,
+        *,
+        net: Module | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
         self.spec = spec
-        self.device: torch.device = device_of(spec.device)
+        self.processes = processes
+        processes.check_batch(spec.batch_size)
+        self.device: torch.device = device_of(processes.device or spec.device)
         self.data: Data = data.to(self.device)
         self.net: Module = (build_network(spec) if net is None else net).to(self.device)
         self.loss: Loss = build_loss(spec.loss, self.net, data.scale)
+        keeps_whole = processes.parallel == "fsdp" and processes.is_first
+        self._whole: Module | None = copy.deepcopy(self.net) if keeps_whole else None
+        self._model = shared(self.net, processes)
         self.steps_per_epoch: int = math.ceil(len(data.train) / spec.batch_size)
         self.steps: int = spec.steps or spec.epochs * self.steps_per_epoch
         short = math.ceil(SPACING / self.steps_per_epoch)
         self.evaluate_every: int = spec.evaluate_every or short * self.steps_per_epoch
-        self.optimizer: torch.optim.Optimizer = build_optimizer(spec.optimizer, self.net)
+        self.optimizer: torch.optim.Optimizer = build_optimizer(
+            spec.optimizer, self.net, shared=self._model
+        )
         self.schedule: LambdaLR = build_schedule(spec.schedule, self.optimizer, self.steps)
         self.finished: int = 0
         self._order: tuple[int, list[Tensor]] = (-1, [])
         self._before: dict[str, Tensor] | None = None
+        if processes.parallel == "ddp":
+            settle_buckets(self._model, self.data.train.take(self._batch()[:1])[0])
 
     @property
     def done(self) -> bool:
@@ -144,19 +167,19 @@ class Session:
             NonFiniteError: a loss or a gradient is NaN or infinite. On the CPU no weight has moved by it.
         """
         first = self.finished
-        losses, hits, rates = [], [], []
+        taken, rates = [], []
         for _ in range(min(count, self.steps - first)):
             rates.append(float(self.optimizer.param_groups[0]["lr"]))
-            loss, hit = self._take_step()
-            losses.append(loss)
-            hits.append(hit)
-        if not losses:
+            taken.append(self._take_step())
+        if not taken:
             return []
-        values, accuracies = torch.stack(losses).tolist(), torch.stack(hits).tolist()
+        values = torch.stack(taken)
+        if self.device.type != "cpu":
+            values = self.processes.mean(values)
         metrics = [
             StepMetrics(step, math.ceil(step / self.steps_per_epoch), loss, accuracy, rate)
-            for step, loss, accuracy, rate in zip(
-                range(first + 1, self.finished + 1), values, accuracies, rates, strict=True
+            for step, (loss, accuracy), rate in zip(
+                range(first + 1, self.finished + 1), values.tolist(), rates, strict=True
             )
         ]
         for each in metrics:
@@ -164,20 +187,31 @@ class Session:
         return metrics
 
     def evaluate(self) -> EpochMetrics:
-        """Measure the network as it is now.
+        """Measure the network as it is now. Only process 0 has the health of the weights.
 
         Raises:
             NonFiniteError: the loss on either part is NaN or infinite.
         """
         train, test = self.measure(self.data.train_sample), self.measure(self.data.test)
+        net = self.whole_net()
         return EpochMetrics(
             self.epoch,
             train.loss,
             train.accuracy,
             test.loss,
             test.accuracy,
-            health(self.net, self._before),
+            health(net, self._before) if self.processes.is_first else {},
         )
+
+    def whole_net(self) -> Module:
+        """The network with whole weights, in process 0. All processes must ask for it together."""
+        if self.processes.parallel != "fsdp":
+            return self.net
+        state = whole_state(self.net)
+        if self._whole is None:
+            return self.net
+        self._whole.load_state_dict(state)
+        return self._whole
 
     @torch.no_grad()
     def measure(self, part: Part) -> Measured:
@@ -186,31 +220,55 @@ class Session:
         Raises:
             NonFiniteError: the loss is NaN or infinite.
         """
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        count = 0
-        for inputs, labels in part.batches(MEASURED):
-            outputs = self.net(inputs)
-            loss = self.loss(outputs, labels).double() * labels.numel()
-            sums += torch.stack((loss, _is_correct(outputs, labels).sum().double()))
+        rows, count, last = [], 0, None
+        for number, (inputs, labels) in enumerate(part.batches(MEASURED)):
+            own = number % self.processes.count == self.processes.rank
+            rows.append(self._sums(inputs, labels) if own else torch.zeros(2).double())
             count += labels.numel()
+            last = inputs
+        if (
+            self.processes.parallel == "fsdp"
+            and last is not None
+            and 0 < len(rows) % self.processes.count <= self.processes.rank
+        ):
+            # A forward pass gathers weights, so every process needs as many.
+            self.net(last)
+        # Added in the order of the batches, so that any number of processes has the same bits.
+        sums = torch.zeros(2).double()
+        for row in self.processes.total(torch.stack(rows)):
+            sums += row
         loss, right = (sums / count).tolist()
         _check_finite(f"the loss after step {self.finished}", loss)
         return Measured(loss, right)
 
-    def _take_step(self) -> tuple[Tensor, Tensor]:
-        inputs, labels = self.data.train.take(self._batch())
-        self.optimizer.zero_grad()
+    def _sums(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The sums of losses and of right outputs over the labels."""
         outputs = self.net(inputs)
+        loss = self.loss(outputs, labels).double() * labels.numel()
+        return torch.stack((loss, _is_correct(outputs, labels).sum().double())).cpu()
+
+    def _take_step(self) -> Tensor:
+        """One step; loss and accuracy on its batch, on a GPU those of this process."""
+        batch, factor = self.processes.share(self._batch())
+        inputs, labels = self.data.train.take(batch)
+        self.optimizer.zero_grad()
+        outputs = self._model(inputs)
         loss = self.loss(outputs, labels)
+        if factor != 1:
+            loss = loss * factor
+        found = torch.stack(
+            (loss.detach(), _is_correct(outputs.detach(), labels).float().mean() * factor)
+        )
         if self.device.type == "cpu":
-            # Elsewhere it would wait for the device at every step.
-            _check_finite(f"the loss at step {self.finished + 1}", float(loss.detach()))
+            # Elsewhere it would wait for the device at every step. All processes must agree before the backward pass.
+            found = self.processes.mean(found)
+            _check_finite(f"the loss at step {self.finished + 1}", float(found[0]))
         loss.backward()
         self._before = copy_weights(self.net) if self._steps_to_evaluation == 1 else None
         self.optimizer.step()
         self.schedule.step()
         self.finished += 1
-        return loss.detach(), _is_correct(outputs.detach(), labels).float().mean()
+        return found
 
     def _batch(self) -> Tensor:
         epoch, place = divmod(self.finished, self.steps_per_epoch)
@@ -229,25 +287,6 @@ def build_network(spec: RunSpec) -> Module:
         return spec.network.build(
             "network", max_modules=spec.max_modules, max_weights=spec.max_weights
         )
-
-
-@contextmanager
-def surroundings(spec: RunSpec) -> Iterator[None]:
-    """While inside, torch computes as the run says, whatever the calling program has set.
-
-    The number of threads is the run's, because another one rounds differently. Tensors are float32 unless code names
-    another dtype, autocast is off, and gradients are recorded.
-    """
-    with ExitStack() as stack:
-        before = torch.get_num_threads()
-        stack.callback(torch.set_num_threads, before)
-        torch.set_num_threads(spec.threads or before)
-        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-        torch.set_default_dtype(torch.float32)
-        for device in {"cpu", torch.device(spec.device).type}:
-            stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(torch.enable_grad())
-        yield
 
 
 def _is_correct(outputs: Tensor, labels: Tensor) -> Tensor:

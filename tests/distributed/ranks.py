@@ -8,6 +8,7 @@ process runs every function `check_…` of SCRIPT, and saves the result as FOLDE
 from __future__ import annotations
 
 import fcntl
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -22,6 +23,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
+IMPORTED_LATE = ("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor")
+"""Imports of DistributedDataParallel and FSDP2: done here once, they are not done in every process."""
 TIMEOUT_SECONDS = 60
 """After so long a collective that lacks a process fails: a hang is an error, not a wait."""
 
@@ -54,11 +57,13 @@ def results(folder: Path, world: int, name: str) -> list[Any]:
     return [result for result, _ in found]
 
 
-def _rank(rank: int, world: int, folder: str, checks: dict[str, Callable[[], Any]]) -> None:
+def _rank(
+    rank: int, world: int, number: int, folder: str, checks: dict[str, Callable[[], Any]]
+) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{folder}/meeting-{world}",
+        init_method=f"file://{folder}/meeting-{number}",
         rank=rank,
         world_size=world,
         timeout=timedelta(seconds=TIMEOUT_SECONDS),
@@ -77,6 +82,8 @@ def _rank(rank: int, world: int, folder: str, checks: dict[str, Callable[[], Any
 def _main() -> None:
     folder, script, *worlds = sys.argv[1:]
     sys.path.insert(0, str(Path(script).parent))
+    for name in IMPORTED_LATE:
+        importlib.import_module(name)
     spec = importlib.util.spec_from_file_location("checks", script)
     assert spec is not None
     assert spec.loader is not None
@@ -87,13 +94,14 @@ def _main() -> None:
         for name, check in vars(module).items()
         if name.startswith("check_")
     }
-    for world in map(int, worlds):
+    # A world may come twice, and must not read the addresses of its first time.
+    for number, world in enumerate(map(int, worlds)):
         known = {
             name: each
             for name, each in checks.items()
             if world in module.WORLDS.get(name, (world,))
         }
-        start_processes(_rank, (world, folder, known), nprocs=world, start_method="fork")
+        start_processes(_rank, (world, number, folder, known), nprocs=world, start_method="fork")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from modular_manifolds_bench.baselines import Lyapunov
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from two_layers import momenta, network, step
 from weights import Weight, as_one_group_a_weight
 
@@ -177,3 +185,25 @@ def test_load_hooks_have_the_last_word() -> None:
     again.load_state_dict(opt.state_dict())
     for ours, theirs in zip(momenta(net, again), momenta(net, opt), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_a_checkpoint_that_is_loaded_in_place_is_compared_with_the_optimiser_s_own_geometries(
+    flatten: bool, tmp_path: Path
+) -> None:
+    """`torch.distributed.checkpoint` writes what it loads into the state dict of the optimiser that goes on."""
+    options = StateDictOptions(flatten_optimizer_state_dict=flatten)
+
+    def begun(manifold: mm.Manifold) -> tuple[mm.Module, mm.SteepestDescent]:
+        net = mm.Linear(4, 4, manifold=manifold, norm=mm.Spectral())
+        return net, mm.SteepestDescent(net, lr=0.1, momentum=0.9)
+
+    weights, state = get_state_dict(*begun(mm.Stiefel()), options=options)
+    save({"net": weights, "opt": state}, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    net, opt = begun(mm.SpectralBall())
+    weights, state = get_state_dict(net, opt, options=options)
+    load({"net": weights, "opt": state}, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    with pytest.raises(ArgumentError, match=r"must be for the manifold .*spectral_ball"):
+        set_optimizer_state_dict(net, opt, state, options=options)
+    assert opt.param_groups[0]["manifold"]["name"] == "spectral_ball"

@@ -15,6 +15,7 @@ from modular_manifolds.training import resume, start
 from modular_manifolds.training.checkpoint import (
     read_checkpoint,
     restore_,
+    state_of,
     write_checkpoint,
 )
 from modular_manifolds.training.data import DataSet
@@ -73,7 +74,7 @@ def test_a_checkpoint_with_one_group_a_weight_goes_on_bit_for_bit(
     first.advance(3)
     path = tmp_path / "checkpoint"
     whole = {"net": first.net, "optimizer": first.optimizer, "schedule": first.schedule}
-    write_checkpoint(path, step=3, **whole)
+    write_checkpoint(path, state_of(step=3, **whole))
     saved = read_checkpoint(path)
     groups = as_one_group_a_weight({"param_groups": saved.content["groups"]})["param_groups"]
     assert len(groups) > 1

@@ -10,7 +10,8 @@ from statistics import fmean
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.training.part import Data
-from modular_manifolds.training.session import Session, surroundings
+from modular_manifolds.training.session import Session
+from modular_manifolds.training.surroundings import surroundings
 
 
 @dataclass(frozen=True)
