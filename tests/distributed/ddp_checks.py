@@ -35,6 +35,7 @@ WORLDS: Final = {
     "nonfinite": (2, 4),
 }
 """The numbers of processes in which a check runs; all if it is not here."""
+LONG: Final[dict[str, tuple[int, ...]]] = {}
 
 
 def _trained(name: str, **options: Any) -> dict[str, Any]:

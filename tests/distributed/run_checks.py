@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from forked import long_tests_run
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ModularManifoldsError
@@ -23,6 +24,8 @@ RUNS: Final = [
     *(("ddp", name) for name in ("steepest-descent", "adamw", "muon")),
     *(("fsdp", name) for name in ("steepest-descent", "adamw")),
 ]
+USUAL: Final = (("ddp", "steepest-descent"), ("fsdp", "steepest-descent"), ("fsdp", "adamw"))
+"""The runs of which plain tests are made."""
 WORLDS: Final = {
     "muon_in_shards": (2,),
     "stop": (2,),
@@ -30,6 +33,7 @@ WORLDS: Final = {
     "nonfinite": (2,),
     "other_count": (2,),
 }
+LONG: Final[dict[str, tuple[int, ...]]] = {}
 
 
 def this_process(parallel: Any = "ddp") -> Processes:
@@ -91,7 +95,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def check_trained() -> Any:
     """Each optimiser for a few epochs: weights, metrics and checkpoint at the end."""
     found: dict[str, Any] = {}
-    for parallel, optimizer in RUNS:
+    for parallel, optimizer in RUNS if long_tests_run() else USUAL:
         if dist.get_world_size() == 4 and optimizer != "steepest-descent":
             continue
         processes = this_process(parallel)

@@ -8,11 +8,12 @@ from typing import Any, Final, cast
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
+from forked import long_tests_run
 from row_checks import check_rows_choice as check_rows_choice
 from row_checks import check_rows_empty as check_rows_empty
 from row_checks import check_rows_trained as check_rows_trained
 from row_checks import check_rows_without_host_reads as check_rows_without_host_reads
-from sharded_cases import CASES
+from sharded_cases import ALL, USUAL
 from sharded_rules import check_adapted as check_adapted
 from sharded_rules import check_missing as check_missing
 from sharded_rules import check_nonfinite as check_nonfinite
@@ -67,6 +68,7 @@ WORLDS: Final = {
     "rows_without_host_reads": (2,),
 }
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
+LONG: Final = {"named": (4,)}
 
 HOW: Final[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}
 
@@ -146,9 +148,8 @@ def _both_shards(tensor: Any, whole: Tensor) -> tuple[Tensor, Tensor]:
 def check_trained() -> Any:
     return {
         (name, layout): trained(name, layout)
-        for world, layout, names in CASES
+        for world, layout, name in (ALL if long_tests_run() else USUAL)
         if world == dist.get_world_size()
-        for name in names
     }
 
 
