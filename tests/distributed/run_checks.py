@@ -24,7 +24,7 @@ RUNS: Final = [
     *(("ddp", name) for name in ("steepest-descent", "adamw", "muon")),
     *(("fsdp", name) for name in ("steepest-descent", "adamw")),
 ]
-USUAL: Final = (("ddp", "steepest-descent"), ("fsdp", "steepest-descent"), ("fsdp", "adamw"))
+USUAL: Final = (("ddp", "steepest-descent"), ("fsdp", "steepest-descent"))
 """The runs of which plain tests are made."""
 WORLDS: Final = {
     "muon_in_shards": (2,),

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
+from counted import counting
 from forked import long_tests_run
 from row_checks import check_rows_choice as check_rows_choice
 from row_checks import check_rows_empty as check_rows_empty
@@ -40,7 +41,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-from trained import MODELS, STEPS, backward, counting
+from trained import MODELS, STEPS, backward
 
 import modular_manifolds as mm
 from modular_manifolds.nn.boxes import cut
@@ -68,7 +69,7 @@ WORLDS: Final = {
     "rows_without_host_reads": (2,),
 }
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
-LONG: Final = {"named": (4,)}
+LONG: Final = {"named": (4,), "rows_empty": (4,)}
 
 HOW: Final[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}
 

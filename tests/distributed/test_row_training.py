@@ -92,6 +92,7 @@ def test_bytes_are_those_of_the_formula_and_nothing_is_gathered(folder: Path, na
         assert counts.calls["allreduce_"] <= 1 + 4 * 4
 
 
+@pytest.mark.long
 def test_a_process_may_have_no_rows(folder: Path) -> None:
     ranks = results(folder, 4, "rows_empty")
     assert distance(ranks[0]) <= 1e-5
