@@ -10,11 +10,11 @@ from counted import counting
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from trained import (
-    STEPS,
     backward,
     give_gradients,
     model_and_optimizer,
     state_of,
+    steps,
     train,
     way_of,
     weights_of,
@@ -42,12 +42,12 @@ def _trained(name: str, **options: Any) -> dict[str, Any]:
     """Train for some steps, and count in the last."""
     wrapped, opt = model_and_optimizer(name, **options)
     start = weights_of(wrapped)
-    train(name, wrapped, opt, STEPS - 1)
+    train(name, wrapped, opt, steps() - 1)
     backward(name, wrapped)
     with counting() as counts:
         opt.step()
-    steps: Any = opt._steps  # pyright: ignore[reportPrivateUsage]
-    weights, others = steps._roster._all_weights, steps._roster._all_fallback_weights
+    taken: Any = opt._steps  # pyright: ignore[reportPrivateUsage]
+    weights, others = taken._roster._all_weights, taken._roster._all_fallback_weights
     return {
         "start": start,
         "weights": weights_of(wrapped),

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-from trained import MODELS, STEPS, backward
+from trained import MODELS, backward, steps
 
 import modular_manifolds as mm
 from modular_manifolds.nn.boxes import cut
@@ -89,7 +89,7 @@ def trained(name: str, layout: str | None, **options: Any) -> dict[str, Any]:
         else:
             twin.give_gradients(model, name)
 
-    for _ in range(STEPS - 1):
+    for _ in range(steps() - 1):
         give_gradients()
         opt.step()
     give_gradients()

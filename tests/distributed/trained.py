@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from forked import long_tests_run
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2Config, GPT2Model
@@ -16,8 +17,12 @@ import modular_manifolds as mm
 from modular_manifolds.optim import on_device, settings, whole
 from modular_manifolds.optim.sharded import decision
 
-STEPS = 20
 ROWS = 64
+
+
+def steps() -> int:
+    """The number of steps that networks train."""
+    return 20 if long_tests_run() else 8
 
 
 class Transformer(nn.Module):
