@@ -27,7 +27,6 @@ from trained import backward, wrapped_in_ddp
 import modular_manifolds as mm
 
 WORLDS: Final = {"refused": (2,), "empty": (2,)}
-LONG: Final[dict[str, tuple[int, ...]]] = {}
 STEPS = 3
 SAVED = {
     1: (("ddp", "mlp"),),

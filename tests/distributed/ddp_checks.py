@@ -36,6 +36,7 @@ WORLDS: Final = {
 }
 """The numbers of processes in which a check runs; all if it is not here."""
 LONG: Final = {"gpt": (1, 2)}
+"""Those in which only long tests need a check."""
 
 
 def _trained(name: str, **options: Any) -> dict[str, Any]:

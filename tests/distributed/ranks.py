@@ -2,7 +2,8 @@
 
 Imports are made once and the processes are forked from here, because a process that has run autograd must not be forked. Each
 process runs every function `check_…` of NAME.py, and saves the result as FOLDER/NAME/WORLD-RANK-CHECK.pt. NAME.py has a table
-`WORLDS` of the sizes in which a check runs; others run in all. Its table `LONG` has the sizes in which only long tests need it.
+`WORLDS` of the sizes in which a check runs; others run in all. It may have a table `LONG`, of the sizes in which only long tests
+need a check.
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ IMPORTED_LATE = ("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.t
 """Imports of DistributedDataParallel and FSDP2: done here once, they are not done in every process."""
 TIMEOUT_SECONDS = 60
 """After so long a collective that lacks a process fails: a hang is an error, not a wait."""
-
-
 PLAIN_WORLDS: Final = {
     "ddp_checks": (1, 2),
     "sharded_checks": (1, 2, 4),
@@ -86,7 +85,7 @@ def _start(folder: Path, scripts: dict[str, bool]) -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")]),
@@ -136,7 +135,7 @@ def _checks(module: ModuleType, world: int, *, with_long: bool) -> dict[str, Cal
         name = function.removeprefix("check_")
         if name == function or world not in module.WORLDS.get(name, (world,)):
             continue
-        if with_long or world not in module.LONG.get(name, ()):
+        if with_long or world not in getattr(module, "LONG", {}).get(name, ()):
             found[name] = check
     return found
 

@@ -33,7 +33,6 @@ WORLDS: Final = {
     "nonfinite": (2,),
     "other_count": (2,),
 }
-LONG: Final[dict[str, tuple[int, ...]]] = {}
 
 
 def this_process(parallel: Any = "ddp") -> Processes:
