@@ -8,7 +8,12 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, divide_by_largest_entry, readable
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    divide_by_largest_entry,
+    largest_entry,
+    readable,
+)
 from modular_manifolds.linalg.polar_factor import inverse_root_terms, polar_factor
 from modular_manifolds.linalg.products import gram_product, multiply
 from modular_manifolds.linalg.spectrum import decompose
@@ -43,21 +48,24 @@ def turned(w: Tensor, step: Tensor) -> Tensor:
         w: shape (*batch, m, n), m ≥ n.
         step: A, shape (*batch, m, n).
     """
-    largest = float(torch.maximum(w.abs().amax(), step.abs().amax()))
+    largest = float(torch.maximum(w.detach().abs().amax(), step.detach().abs().amax()))
     if 1 / LARGEST_ENTRY < largest < LARGEST_ENTRY:
         moved = _Moved.of(w.double(), step.double(), _share_on_host(w.dtype))
-        norm = float(torch.linalg.vector_norm(moved.deviation, dim=MATRIX).amax())
+        norm = float(torch.linalg.vector_norm(moved.deviation.detach(), dim=MATRIX).amax())
         # A sum of long vectors that is much shorter or longer than W has lost its digits.
-        longer = float(moved.excess.abs().amax())
+        longer = float(moved.excess.detach().abs().amax())
         if max(norm, longer) <= SERIES_MAX_NORM:
             # A power of two, so that few series are ever computed.
             spread = 2.0 ** math.ceil(math.log2(max(norm, 2.0**-60)))
             more = moved.beyond(_inverse_root_less_one(moved.deviation, spread))
             return w + more.to(w.dtype)
     u, sigma, vh, size = decompose(w)
-    shift = _divided(step.double() / size @ vh.mT, sigma, w.dtype)
-    scale = shift.abs().amax(dim=MATRIX, keepdim=True).clamp_min(1.0)
-    p, _, qh = torch.linalg.svd(u / scale + shift / scale, full_matrices=False)
+    # The polar factor has no size, so neither a long nor a short step overflows.
+    step_size = largest_entry(step).double()
+    step_size = torch.where(step_size == 0, 1.0, step_size)
+    ratio = size / step_size
+    shift = _divided(step.double() / step_size @ vh.mT, sigma, w.dtype)
+    p, _, qh, _ = decompose(u * ratio.clamp_max(1.0) + shift / ratio.clamp_min(1.0))
     return (size * ((p @ qh * sigma.unsqueeze(-2)) @ vh)).to(w.dtype)
 
 
@@ -218,7 +226,7 @@ def nearest_with_gram_of(w: Tensor, x: Tensor) -> Tensor:
     """The nearest `R W` to X: `P ΣVᵀ` for `W = UΣVᵀ`, P the polar factor of `X V Σ` (Procrustes)."""
     _, sigma, vh, size = decompose(w)
     seen = divide_by_largest_entry(x.double()) @ vh.mT * sigma.unsqueeze(-2)
-    p, _, qh = torch.linalg.svd(seen, full_matrices=False)
+    p, _, qh, _ = decompose(seen)
     return (size * ((p @ qh * sigma.unsqueeze(-2)) @ vh)).to(x.dtype)
 
 

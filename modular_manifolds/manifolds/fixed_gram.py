@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.fixed_gram import (
@@ -65,7 +66,7 @@ class FixedGram(Manifold):
         return self._retract_within(point, step, math.inf)
 
     def _retract_within(self, point: Tensor, step: Tensor, length: float) -> Tensor:
-        tall = _tall(point, step)
+        tall = _tall(self._in_ball(point), step)
         # The host reads the step, which tells more than a bound on its length.
         landed = turned(*tall) if readable(point) else turned_within(*tall, length / self.radius)
         return _oriented(landed, point)
@@ -93,7 +94,18 @@ class FixedGram(Manifold):
         w, wide = (point.mT, True) if _is_wide(point) else (point, False)
         return (w if self.radius == 1.0 else w / self.radius), wide
 
-    unit_tall = tall
+    def unit_tall(self, point: Tensor) -> tuple[Tensor, bool]:
+        """`tall` of the nearest point of the ball, if the point lies in the host's memory: see `Stiefel.unit_tall`."""
+        return self.tall(self._in_ball(point))
+
+    def _in_ball(self, point: Tensor) -> Tensor:
+        """The point, or on the host the nearest one in the ball, if its spectral norm is above the radius."""
+        if not readable(point):
+            return point
+        w, _ = self.tall(point.detach())
+        # An entry is at most as large as the spectral norm, and a Gram matrix of such entries does not overflow.
+        is_outside = not bool((w.abs() <= 1 + _margin(w)).all()) or _exceeds_one(w)
+        return self._project(point) if is_outside else point
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +126,10 @@ class GramLeaf(FixedGram):
     def _project(self, x: Tensor) -> Tensor:
         return _oriented(nearest_with_gram_of(*_tall(self._origin(x), x)), x)
 
+    def _in_ball(self, point: Tensor) -> Tensor:
+        # Every point of the leaf has the norm of the origin.
+        return point
+
     def _residual(self, point: Tensor) -> Tensor:
         w, x = (each.double() / self.radius for each in _tall(self._origin(point), point))
         return (gram(x) - gram(w)).abs().amax(dim=MATRIX).to(point.dtype)
@@ -124,6 +140,18 @@ class GramLeaf(FixedGram):
     def _origin(self, like: Tensor) -> Tensor:
         origin = self.origin.unsqueeze(-1) if self.origin.dim() == 1 else self.origin
         return origin.to(like.dtype)
+
+
+def _exceeds_one(w: Tensor) -> bool:
+    """Whether the spectral norm of a matrix is above 1: then `I − WᵀW` has no Cholesky factor."""
+    rest = gram(w).neg_()
+    rest.diagonal(dim1=-2, dim2=-1).add_((1 + _margin(w)) ** 2)
+    return bool(torch.linalg.cholesky_ex(rest).info.any())
+
+
+def _margin(w: Tensor) -> float:
+    """How far above 1 a computed spectral norm counts as 1."""
+    return 16 * torch.finfo(w.dtype).eps * (w.shape[-2] + w.shape[-1]) ** 0.5
 
 
 def _is_wide(x: Tensor) -> bool:

@@ -134,9 +134,10 @@ def test_dtypes_that_differ_are_joined_in_the_wider_one() -> None:
     for kind in KINDS:
         manifold = kind()
         w, g = manifold.random((4, 3)), torch.randn(4, 3, dtype=torch.float64)
-        found = mm.steepest(manifold, mm.Frobenius(), w, 1e300 * g)
+        norm = mm.Spectral() if kind is mm.FixedGram else mm.Frobenius()
+        found = mm.steepest(manifold, norm, w, 1e300 * g)
         assert found.direction.dtype is torch.float32
-        expected = mm.steepest(manifold, mm.Frobenius(), w, g.float()).direction
+        expected = mm.steepest(manifold, norm, w, g.float()).direction
         torch.testing.assert_close(found.direction, expected, atol=1e-5, rtol=0)
 
 
@@ -148,6 +149,9 @@ def test_derivatives_are_those_of_differences(
     """The guards record no derivative of their own, and none is lost."""
     manifold = of_radius(kind, 1.3)
     w, x = manifold.random(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    if kind is mm.FixedGram:
+        # Points outside the ball are first brought back, which is a kink at its boundary.
+        w = 0.9 * w
     step = 0.3 * manifold.tangent(w, x)
     calls = {
         "project": (manifold.project, (x,)),
