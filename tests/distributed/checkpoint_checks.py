@@ -5,13 +5,13 @@ Every world saves once, in each layout, and goes on; every world takes up all ch
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from forked import long_tests_run, results_folder
 from sharding import LAYOUTS, Twin, full_state, full_weights, model_and_plan
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -26,8 +26,7 @@ from trained import backward, wrapped_in_ddp
 
 import modular_manifolds as mm
 
-WORLDS: dict[str, tuple[int, ...]] = {"refused": (2,), "empty": (2,)}
-FOLDER = Path(sys.argv[1])
+WORLDS: Final = {"refused": (2,), "empty": (2,)}
 STEPS = 3
 SAVED = {
     1: (("ddp", "mlp"),),
@@ -37,6 +36,13 @@ SAVED = {
 """The checkpoints that a world of so many processes saves: layout and model."""
 TAKEN = {1: ("ddp",), 2: ("ddp", "fsdp", "tp"), 4: ("fsdp", "fsdp_tp")}
 """The layouts in which it takes up every checkpoint. DistributedDataParallel around one process is the bare model."""
+USUAL: Final = {
+    ("ddp", 1): ("ddp",),
+    ("ddp", 2): ("fsdp",),
+    ("fsdp", 1): ("ddp",),
+    ("fsdp", 2): ("fsdp", "tp"),
+}
+"""A plain run saves in two processes, as perceptrons: in these layouts, for processes that take them up in these."""
 SETTINGS = {"momentum": 0.9, "nesterov": True, "noise_damping": True}
 
 
@@ -100,7 +106,7 @@ def flattened(name: str, layout: str) -> StateDictOptions:
 
 def checkpoints() -> Iterator[tuple[int, str, str, Path]]:
     """The worlds, layouts and models of the checkpoints that are there, in an order that all processes share."""
-    for folder in sorted(FOLDER.glob("saved-*-*-*")):
+    for folder in sorted(results_folder().glob("saved-*-*-*")):
         if folder.is_dir():
             _, world, layout, name = folder.name.split("-")
             yield int(world), layout, name, folder
@@ -109,8 +115,9 @@ def checkpoints() -> Iterator[tuple[int, str, str, Path]]:
 def check_saved() -> Any:
     """Save in the middle, and go on to the end."""
     world = dist.get_world_size()
-    for layout, name in SAVED[world]:
-        folder = FOLDER / f"saved-{world}-{layout}-{name}"
+    saved = () if world == 1 else (("ddp", "mlp"), ("fsdp", "mlp"))
+    for layout, name in SAVED[world] if long_tests_run() else saved:
+        folder = results_folder() / f"saved-{world}-{layout}-{name}"
         known = folder.exists()
         dist.barrier()
         if known:
@@ -129,13 +136,13 @@ def check_went_on() -> Any:
     """Go on from every checkpoint in every layout: the largest relative difference at the end, and whether none is."""
     world = dist.get_world_size()
     # A world may come twice: the second time there are more checkpoints.
-    earlier = FOLDER / f"{world}-{dist.get_rank()}-went_on.pt"
+    earlier = results_folder() / f"{world}-{dist.get_rank()}-went_on.pt"
     found: dict[tuple[Any, ...], tuple[float, bool]] = {}
     if earlier.exists():
         found = torch.load(earlier, weights_only=False)[0] or {}
     for saved_world, saved_layout, name, folder in checkpoints():
         expected = torch.load(folder.with_suffix(".end"), weights_only=True)
-        for layout in TAKEN[world]:
+        for layout in TAKEN[world] if long_tests_run() else USUAL[saved_layout, world]:
             key = name, saved_world, saved_layout, world, layout
             if key in found:
                 continue
@@ -160,7 +167,7 @@ def _largest_difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -
 def check_empty() -> Any:
     """An optimiser without state: torch takes a step with zero gradients to make some. Nothing may change."""
     found: dict[str, Any] = {}
-    for layout in TAKEN[dist.get_world_size()]:
+    for layout in TAKEN[2] if long_tests_run() else ("fsdp",):
         ball = mm.models.MLP(12, 5, hidden=(24,), manifold=mm.SpectralBall())
         without = {"momentum": 0.0, "nesterov": False, "noise_damping": False}
         run = Run("mlp", layout, model=ball, **without)
@@ -178,11 +185,11 @@ def check_empty() -> Any:
 def check_refused() -> Any:
     """Take up a checkpoint with other manifolds, names or sizes: the messages."""
     found: dict[tuple[str, str], str] = {}
-    for layout in TAKEN[dist.get_world_size()]:
+    for layout in TAKEN[2] if long_tests_run() else ("fsdp",):
         for case, other in OTHERS.items():
             run = Run("mlp", layout, model=other())
             try:
-                run.load(FOLDER / f"saved-2-{layout}-mlp", flattened("mlp", layout))
+                run.load(results_folder() / f"saved-2-{layout}-mlp", flattened("mlp", layout))
             except Exception as error:
                 found[layout, case] = str(error)
     return found

@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from counted import counting
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from trained import (
-    STEPS,
     backward,
-    counting,
     give_gradients,
     model_and_optimizer,
     state_of,
+    steps,
     train,
     way_of,
     weights_of,
@@ -35,18 +35,20 @@ WORLDS: Final = {
     "nonfinite": (2, 4),
 }
 """The numbers of processes in which a check runs; all if it is not here."""
+LONG: Final = {"gpt": (1, 2)}
+"""Those in which only long tests need a check."""
 
 
 def _trained(name: str, **options: Any) -> dict[str, Any]:
     """Train for some steps, and count in the last."""
     wrapped, opt = model_and_optimizer(name, **options)
     start = weights_of(wrapped)
-    train(name, wrapped, opt, STEPS - 1)
+    train(name, wrapped, opt, steps() - 1)
     backward(name, wrapped)
     with counting() as counts:
         opt.step()
-    steps: Any = opt._steps  # pyright: ignore[reportPrivateUsage]
-    weights, others = steps._roster._all_weights, steps._roster._all_fallback_weights
+    taken: Any = opt._steps  # pyright: ignore[reportPrivateUsage]
+    weights, others = taken._roster._all_weights, taken._roster._all_fallback_weights
     return {
         "start": start,
         "weights": weights_of(wrapped),

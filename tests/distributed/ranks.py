@@ -1,47 +1,96 @@
-"""Processes of one machine that train together over gloo. A script: `python ranks.py FOLDER SCRIPT WORLDS...`.
+"""Processes of one machine that train together over gloo. A script: `python ranks.py FOLDER NAME=plain|long...`.
 
 Imports are made once and the processes are forked from here, because a process that has run autograd must not be forked. Each
-process runs every function `check_…` of SCRIPT, and saves the result as FOLDER/WORLD-RANK-NAME.pt. SCRIPT may have a table
-`WORLDS` of the sizes in which a check runs; others run in all.
+process runs every function `check_…` of NAME.py, and saves the result as FOLDER/NAME/WORLD-RANK-CHECK.pt. NAME.py has a table
+`WORLDS` of the sizes in which a check runs; others run in all. It may have a table `LONG`, of the sizes in which only long tests
+need a check.
 """
 
 from __future__ import annotations
 
 import fcntl
 import importlib
-import importlib.util
 import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
+import pytest
 import torch
 import torch.distributed as dist
+from forked import tell
+from long_tests import is_long
 from torch.multiprocessing.spawn import start_processes
 
 IMPORTED_LATE = ("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor")
 """Imports of DistributedDataParallel and FSDP2: done here once, they are not done in every process."""
 TIMEOUT_SECONDS = 60
 """After so long a collective that lacks a process fails: a hang is an error, not a wait."""
+PLAIN_WORLDS: Final = {
+    "ddp_checks": (1, 2),
+    "sharded_checks": (1, 2, 4),
+    "run_checks": (1, 2),
+    "checkpoint_checks": (2, 1),
+}
+"""The scripts, and the sizes of their worlds in a plain run, in order."""
+LONG_WORLDS: Final = {
+    "ddp_checks": (1, 2, 4),
+    "sharded_checks": (1, 2, 4),
+    "run_checks": (1, 2, 4),
+    # One and two processes come twice: the second time they find what more have saved.
+    "checkpoint_checks": (1, 2, 4, 2, 1),
+}
+"""Those in a run with long tests of the script."""
 
 
-def start_once(script: Path, folder: Path, *worlds: int) -> None:
-    """Run the script's checks in worlds of so many processes, unless another worker of this test run has done it."""
+def folder_of_results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The results of the script `CHECKS` of a test file.
+
+    The first worker that asks starts the scripts of all tests of this run, in one process that imports once.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if hasattr(request.config, "workerinput") else base
+    folder = base / "ranks"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            _start(script, folder, *worlds)
+            _start(folder, _scripts(request.session.items))
             (folder / "done").touch()
+    return folder / request.module.CHECKS
 
 
-def _start(script: Path, folder: Path, *worlds: int) -> None:
-    command = [sys.executable, __file__, str(folder), str(script), *map(str, worlds)]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+def _scripts(items: Iterable[pytest.Item]) -> dict[str, bool]:
+    """The scripts that tests compare, and whether a test of theirs is long."""
+    found: dict[str, bool] = {}
+    for item in items:
+        script = getattr(getattr(item, "module", None), "CHECKS", None)
+        if script is not None:
+            found[script] = found.get(script, False) or is_long(item)
+    return found
+
+
+def _start(folder: Path, scripts: dict[str, bool]) -> None:
+    wanted = [f"{name}={'long' if with_long else 'plain'}" for name, with_long in scripts.items()]
+    tests = Path(__file__).parents[1]
+    ran = subprocess.run(
+        [sys.executable, __file__, str(folder), *wanted],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")]),
+        },
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
@@ -79,29 +128,33 @@ def _rank(
     dist.destroy_process_group()
 
 
+def _checks(module: ModuleType, world: int, *, with_long: bool) -> dict[str, Callable[[], Any]]:
+    """The checks that run in a world."""
+    found: dict[str, Callable[[], Any]] = {}
+    for function, check in vars(module).items():
+        name = function.removeprefix("check_")
+        if name == function or world not in module.WORLDS.get(name, (world,)):
+            continue
+        if with_long or world not in getattr(module, "LONG", {}).get(name, ()):
+            found[name] = check
+    return found
+
+
 def _main() -> None:
-    folder, script, *worlds = sys.argv[1:]
-    sys.path.insert(0, str(Path(script).parent))
+    folder, *wanted = sys.argv[1:]
     for name in IMPORTED_LATE:
         importlib.import_module(name)
-    spec = importlib.util.spec_from_file_location("checks", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    checks = {
-        name.removeprefix("check_"): check
-        for name, check in vars(module).items()
-        if name.startswith("check_")
-    }
-    # A world may come twice, and must not read the addresses of its first time.
-    for number, world in enumerate(map(int, worlds)):
-        known = {
-            name: each
-            for name, each in checks.items()
-            if world in module.WORLDS.get(name, (world,))
-        }
-        start_processes(_rank, (world, number, folder, known), nprocs=world, start_method="fork")
+    scripts = [each.partition("=") for each in wanted]
+    modules = {name: importlib.import_module(name) for name, _, _ in scripts}
+    for name, _, extent in scripts:
+        own, with_long = Path(folder) / name, extent == "long"
+        own.mkdir()
+        tell(own, with_long=with_long)
+        # A world may come twice, and must not read the addresses of its first time.
+        for number, world in enumerate((LONG_WORLDS if with_long else PLAIN_WORLDS)[name]):
+            checks = _checks(modules[name], world, with_long=with_long)
+            arguments = (world, number, str(own), checks)
+            start_processes(_rank, arguments, nprocs=world, start_method="fork")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from forked import long_tests_run
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ModularManifoldsError
@@ -23,6 +24,8 @@ RUNS: Final = [
     *(("ddp", name) for name in ("steepest-descent", "adamw", "muon")),
     *(("fsdp", name) for name in ("steepest-descent", "adamw")),
 ]
+USUAL: Final = (("ddp", "steepest-descent"), ("fsdp", "steepest-descent"))
+"""The runs of which plain tests are made."""
 WORLDS: Final = {
     "muon_in_shards": (2,),
     "stop": (2,),
@@ -91,7 +94,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def check_trained() -> Any:
     """Each optimiser for a few epochs: weights, metrics and checkpoint at the end."""
     found: dict[str, Any] = {}
-    for parallel, optimizer in RUNS:
+    for parallel, optimizer in RUNS if long_tests_run() else USUAL:
         if dist.get_world_size() == 4 and optimizer != "steepest-descent":
             continue
         processes = this_process(parallel)

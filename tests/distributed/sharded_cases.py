@@ -13,3 +13,9 @@ CASES: Final = (
     (4, "fsdp_tp", ("mlp", "gpt", "gpt2")),
 )
 """Processes, layout and models. GPTs of all layouts give the same differences, and take longest."""
+ALL: Final = tuple((world, layout, name) for world, layout, names in CASES for name in names)
+USUAL: Final = (
+    *((2, "fsdp", name) for name in ("mlp", "gpt", "gpt2")),
+    *((2, "tp", "mlp"), (4, "hsdp", "mlp"), (4, "fsdp_tp", "mlp")),
+)
+"""Those of a plain run."""

@@ -8,11 +8,13 @@ from typing import Any, Final, cast
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
+from counted import counting
+from forked import long_tests_run
 from row_checks import check_rows_choice as check_rows_choice
 from row_checks import check_rows_empty as check_rows_empty
 from row_checks import check_rows_trained as check_rows_trained
 from row_checks import check_rows_without_host_reads as check_rows_without_host_reads
-from sharded_cases import CASES
+from sharded_cases import ALL, USUAL
 from sharded_rules import check_adapted as check_adapted
 from sharded_rules import check_missing as check_missing
 from sharded_rules import check_nonfinite as check_nonfinite
@@ -39,7 +41,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-from trained import MODELS, STEPS, backward, counting
+from trained import MODELS, backward, steps
 
 import modular_manifolds as mm
 from modular_manifolds.nn.boxes import cut
@@ -67,6 +69,8 @@ WORLDS: Final = {
     "rows_without_host_reads": (2,),
 }
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
+LONG: Final = {"named": (4,), "rows_empty": (4,)}
+"""Those in which only long tests need a check."""
 
 HOW: Final[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}
 
@@ -86,7 +90,7 @@ def trained(name: str, layout: str | None, **options: Any) -> dict[str, Any]:
         else:
             twin.give_gradients(model, name)
 
-    for _ in range(STEPS - 1):
+    for _ in range(steps() - 1):
         give_gradients()
         opt.step()
     give_gradients()
@@ -146,9 +150,8 @@ def _both_shards(tensor: Any, whole: Tensor) -> tuple[Tensor, Tensor]:
 def check_trained() -> Any:
     return {
         (name, layout): trained(name, layout)
-        for world, layout, names in CASES
+        for world, layout, name in (ALL if long_tests_run() else USUAL)
         if world == dist.get_world_size()
-        for name in names
     }
 
 

@@ -10,26 +10,20 @@ import pytest
 import torch
 from long_tests import mostly_long
 from modular_manifolds_scale.ways import agreement_bytes
-from ranks import results, start_once
+from ranks import folder_of_results, results
 from torch import Tensor
 
+CHECKS = "ddp_checks"
 WORLDS = (2, 4)
 EACH_WORLD = pytest.mark.parametrize("world", mostly_long(WORLDS, usual=lambda world: world == 2))
-EACH_MODEL = pytest.mark.parametrize("name", ["mlp", "gpt", "gpt2"])
+EACH_MODEL = pytest.mark.parametrize(
+    "name", mostly_long(["mlp", "gpt", "gpt2"], usual=lambda name: name != "gpt")
+)
 
 
 @pytest.fixture(scope="module")
-def folder(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Path:
-    """The results of every check, in one process and in each world that a test of this run compares with it."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "ddp"
-    ours = [each for each in request.session.items if each.path == request.path]
-    parameters = [each.callspec.params for each in ours if hasattr(each, "callspec")]  # pyright: ignore[reportAttributeAccessIssue]
-    compared = {each.get("world", 2) for each in parameters}
-    start_once(Path(__file__).with_name("ddp_checks.py"), folder, 1, *sorted({2, *compared}))
-    return folder
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of_results(request, tmp_path_factory)
 
 
 def largest_difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:

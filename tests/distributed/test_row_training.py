@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import results, start_once
+from long_tests import mostly_long
+from ranks import folder_of_results, results
 
+CHECKS = "sharded_checks"
 PAIRS = ["stiefel", "muon", "ball"]
+ALL = [*PAIRS, "default", "bfloat16"]
+
+
+def is_usual(name: str) -> bool:
+    return name not in {"muon", "ball"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "sharded"
-    start_once(Path(__file__).with_name("sharded_checks.py"), folder, 1, 2, 4)
-    return folder
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of_results(request, tmp_path_factory)
 
 
 def distance(found: Any) -> float:
@@ -30,7 +34,7 @@ def trained(folder: Path, name: str) -> list[Any]:
     return [each[name] for each in results(folder, 2, "rows_trained")]
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", mostly_long(PAIRS, usual=is_usual))
 def test_weights_are_those_of_one_process(folder: Path, name: str) -> None:
     first, second = trained(folder, name)
     found = distance(first)
@@ -56,7 +60,7 @@ def test_weights_in_bfloat16_have_master_copies_and_decay(folder: Path) -> None:
     assert distance(found) <= 2e-3
 
 
-@pytest.mark.parametrize("name", [*PAIRS, "default", "bfloat16"])
+@pytest.mark.parametrize("name", mostly_long(ALL, usual=is_usual))
 def test_sums_are_the_same_bits_on_every_process(folder: Path, name: str) -> None:
     first, second = trained(folder, name)
     assert first["digests"] == second["digests"]
@@ -65,7 +69,7 @@ def test_sums_are_the_same_bits_on_every_process(folder: Path, name: str) -> Non
         assert torch.equal(gap, second["gaps"][weight])
 
 
-@pytest.mark.parametrize("name", [*PAIRS, "default", "bfloat16"])
+@pytest.mark.parametrize("name", mostly_long(ALL, usual=is_usual))
 def test_bytes_are_those_of_the_formula_and_nothing_is_gathered(folder: Path, name: str) -> None:
     """Each matrix sends C with one number more, E as a triangle in float64, `XᵀX` as a triangle, and the scale."""
     triangle = {n: n * (n + 1) // 2 for n in (2, 5, 6, 8)}
@@ -88,6 +92,7 @@ def test_bytes_are_those_of_the_formula_and_nothing_is_gathered(folder: Path, na
         assert counts.calls["allreduce_"] <= 1 + 4 * 4
 
 
+@pytest.mark.long
 def test_a_process_may_have_no_rows(folder: Path) -> None:
     ranks = results(folder, 4, "rows_empty")
     assert distance(ranks[0]) <= 1e-5

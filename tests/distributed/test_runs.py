@@ -7,38 +7,41 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import results, start_once
+from long_tests import mostly_long
+from ranks import folder_of_results, results
 from torch import Tensor
 
 from modular_manifolds.errors import SpecError
 from modular_manifolds.training.processes import Processes
 
+CHECKS = "run_checks"
 WORLDS = (2, 4)
-EACH_WORLD = pytest.mark.parametrize("world", WORLDS)
+EACH_WORLD = pytest.mark.parametrize("world", mostly_long(WORLDS, usual=lambda world: world == 2))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "runs"
-    start_once(Path(__file__).with_name("run_checks.py"), folder, 1, *WORLDS)
-    return folder
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of_results(request, tmp_path_factory)
 
 
 def largest_difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return max(float((found[n] - each).norm() / each.norm()) for n, each in expected.items())
 
 
+USUAL = [(2, "steepest-descent, ddp"), (2, "steepest-descent, fsdp")]
 RUNS = [
     *("steepest-descent, ddp", "adamw, ddp", "muon, ddp"),
     *("steepest-descent, fsdp", "adamw, fsdp"),
+]
+ALL_RUNS = [
+    *((2, name) for name in RUNS),
+    *((4, "steepest-descent, ddp"), (4, "steepest-descent, fsdp")),
 ]
 TOLERANCES = {"steepest-descent": 2e-6, "adamw": 1e-5, "muon": 2e-2}
 
 
 @pytest.mark.parametrize(
-    ("world", "name"),
-    [*((2, name) for name in RUNS), (4, "steepest-descent, ddp"), (4, "steepest-descent, fsdp")],
+    ("world", "name"), mostly_long(ALL_RUNS, usual=USUAL.__contains__, several=True)
 )
 def test_any_number_of_processes_takes_the_same_steps(folder: Path, world: int, name: str) -> None:
     """Fifteen steps, three of them on batches that four processes cannot share equally."""

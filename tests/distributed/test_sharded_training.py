@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ranks import results, start_once
-from sharded_cases import CASES
+from long_tests import mostly_long
+from ranks import folder_of_results, results
+from sharded_cases import ALL, USUAL
 from test_ddp import assert_same_bits, largest_difference
 from torch import Tensor
 
+CHECKS = "sharded_checks"
 WORLDS = (2, 4)
-ALL_CASES = [(world, layout, name) for world, layout, names in CASES for name in names]
-EACH_CASE = pytest.mark.parametrize(("world", "layout", "name"), ALL_CASES)
+CASE = ("world", "layout", "name")
+EACH_CASE = pytest.mark.parametrize(CASE, mostly_long(ALL, usual=USUAL.__contains__, several=True))
+OWN_MESH = [each for each in ALL if each[1] != "fsdp_tp"]
+EACH_WORLD = pytest.mark.parametrize("world", mostly_long(WORLDS, usual=lambda world: world == 2))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "sharded"
-    start_once(Path(__file__).with_name("sharded_checks.py"), folder, 1, *WORLDS)
-    return folder
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of_results(request, tmp_path_factory)
 
 
 def trained(folder: Path, world: int, name: str, layout: str) -> tuple[dict[str, Any], list[Any]]:
@@ -69,9 +70,7 @@ def test_one_reduction_and_two_exchanges_send_the_bytes_of_the_placement(
         assert counts.sent["alltoall_base_"] == sent
 
 
-@pytest.mark.parametrize(
-    ("world", "layout", "name"), [each for each in ALL_CASES if each[1] != "fsdp_tp"]
-)
+@pytest.mark.parametrize(CASE, mostly_long(OWN_MESH, usual=USUAL.__contains__, several=True))
 def test_the_bytes_of_all_processes_follow_the_formula(
     folder: Path, name: str, world: int, layout: str
 ) -> None:
@@ -85,12 +84,12 @@ def test_the_bytes_of_all_processes_follow_the_formula(
 
 
 @pytest.mark.parametrize("name", ["mlp", "gpt", "gpt2"])
-def test_fsdp_solves_each_matrix_once(folder: Path, name: str) -> None:
-    for world in WORLDS:
-        alone, ranks = trained(folder, world, name, "fsdp")
-        solves = [each["counts"].solves for each in ranks]
-        assert sum(solves) == alone["counts"].solves
-        assert max(solves) < alone["counts"].solves
+@EACH_WORLD
+def test_fsdp_solves_each_matrix_once(folder: Path, name: str, world: int) -> None:
+    alone, ranks = trained(folder, world, name, "fsdp")
+    solves = [each["counts"].solves for each in ranks]
+    assert sum(solves) == alone["counts"].solves
+    assert max(solves) < alone["counts"].solves
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_other_ways_to_gradients(folder: Path, check: str) -> None:
     assert_close(ranks[0], alone)
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@EACH_WORLD
 def test_methods_with_names_of_their_own(folder: Path, world: int) -> None:
     (alone,), ranks = results(folder, 1, "named"), results(folder, world, "named")
     for name, weights in alone.items():

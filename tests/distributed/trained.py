@@ -1,27 +1,28 @@
-"""Networks that processes train together, with the counts of their solves and of the bytes that they send."""
+"""Networks that processes train together."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from forked import long_tests_run
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2Model
 
 import modular_manifolds as mm
-from modular_manifolds.optim import on_device, on_host, settings, whole
+from modular_manifolds.optim import on_device, settings, whole
 from modular_manifolds.optim.sharded import decision
 
-STEPS = 20
 ROWS = 64
+
+
+def steps() -> int:
+    """The number of steps that networks train."""
+    return 20 if long_tests_run() else 8
 
 
 class Transformer(nn.Module):
@@ -138,63 +139,3 @@ def weights_of(wrapped: nn.Module) -> dict[str, Tensor]:
 def state_of(opt: mm.SteepestDescent) -> list[Tensor]:
     held = opt.state_dict()["state"]
     return [value.clone() for key in sorted(held) for _, value in sorted(held[key].items())]
-
-
-@dataclass
-class Counts:
-    """Solves of matrices by polynomials or decompositions, and bytes of collectives, in one process."""
-
-    solves: int = 0
-    sent: Counter[str] = field(default_factory=Counter)
-    calls: Counter[str] = field(default_factory=Counter)
-
-
-class _Collectives(TorchDispatchMode):
-    def __init__(self, counts: Counts) -> None:
-        super().__init__()
-        self.counts = counts
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        del types
-        if func.namespace == "c10d":
-            name = func.overloadpacket.__name__
-            given = args[0][0] if "reduce" in name else args[1]
-            self.counts.sent[name] += given.numel() * given.element_size()
-            if "alltoall" in name:
-                # A process sends nothing to itself.
-                own = dist.ProcessGroup.unbox(args[2]).rank()
-                self.counts.sent[name] -= args[4][own] * given.element_size()
-            self.counts.calls[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def counting() -> Iterator[Counts]:
-    """While inside, solves and collectives are counted."""
-    counts = Counts()
-    modules: list[Any] = [on_host, on_device]
-    ways = [(each, each.take_planned_step) for each in modules]
-
-    def counted(way: Callable[..., Any]) -> Callable[..., Any]:
-        def take(geometry: mm.Geometry, plan: Any, point: Tensor, *rest: Any) -> Any:
-            spectral = isinstance(geometry.norm, mm.Spectral | mm.RMSOperator)
-            if spectral and min(point.shape[-2:]) > 1:
-                counts.solves += math.prod(point.shape[:-2])
-            return way(geometry, plan, point, *rest)
-
-        return take
-
-    try:
-        for module, way in ways:
-            module.take_planned_step = counted(way)
-        with _Collectives(counts):
-            yield counts
-    finally:
-        for module, way in ways:
-            module.take_planned_step = way

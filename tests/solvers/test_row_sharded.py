@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import cases
 import pytest
 import torch
+from long_tests import mostly_long
 from row_blocks import ETA, Meeting, gradient, plan_of, split, stepped, tall
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
@@ -55,8 +57,11 @@ def whole_step(plan: RowPlan, manifold: mm.Manifold, norm: mm.Norm, w: Tensor, g
     return mm.steepest(manifold, norm, w, g).direction
 
 
-@pytest.mark.parametrize(("shape", "sizes"), SPLITS, ids=str)
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair[0]} × {pair[1]}")
+@pytest.mark.parametrize(
+    ("pair", "shape", "sizes"),
+    mostly_long(((pair, *each) for pair in PAIRS for each in SPLITS), usual=5, several=True),
+    ids=str,
+)
 def test_the_step_is_that_of_the_whole_matrix(
     pair: tuple[mm.Manifold, mm.Norm], shape: tuple[int, ...], sizes: tuple[int, ...]
 ) -> None:
@@ -84,9 +89,13 @@ def test_the_direction_is_steepest() -> None:
         torch.testing.assert_close(tall(found.direction), a, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("shape", "sizes"), SPLITS[1:5:2], ids=str)
-@pytest.mark.parametrize("manifold", [mm.Stiefel(), mm.Euclidean(), mm.SpectralBall(0.9)], ids=str)
+MANIFOLDS = (mm.Stiefel(), mm.Euclidean(), mm.SpectralBall(0.9))
+FLOATS = ((each, *sizes, kind) for each, sizes, kind in product(MANIFOLDS, SPLITS[1:5:2], KINDS))
+
+
+@pytest.mark.parametrize(
+    ("manifold", "shape", "sizes", "kind"), mostly_long(FLOATS, usual=3, several=True), ids=str
+)
 def test_the_step_in_float32_is_off_by_what_the_polynomials_magnify(
     manifold: mm.Manifold, shape: tuple[int, ...], sizes: tuple[int, ...], kind: str
 ) -> None:
@@ -114,9 +123,12 @@ def value(w: Tensor, g: Tensor) -> float:
     return float(torch.linalg.svdvals(g @ w.mT - w @ g.mT).sum() / 2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
-@pytest.mark.parametrize(("shape", "sizes"), SPLITS[:5], ids=str)
+GAPS = ((*each, dtype, kind) for each, dtype, kind in product(SPLITS[:5], cases.DTYPES, KINDS))
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes", "dtype", "kind"), mostly_long(GAPS, usual=3, several=True), ids=str
+)
 def test_the_gap_is_a_bound_and_small(
     shape: tuple[int, int], sizes: tuple[int, ...], dtype: torch.dtype, kind: str
 ) -> None:
@@ -221,10 +233,11 @@ def test_a_zero_gradient_does_not_move_and_nan_on_one_process_is_nan_on_all(
     assert all(bool(rows.isnan().any()) for rows in found.direction.split((13, 20, 7)))
 
 
-def test_points_stay_on_the_manifold_for_a_thousand_steps() -> None:
+@pytest.mark.parametrize("steps", mostly_long([200, 1000], usual=2))
+def test_points_stay_on_the_manifold_for_many_steps(steps: int) -> None:
     """As close as the points of one process."""
     w = STIEFEL.random((24, 6))
-    gradients = [torch.randn(24, 6) * (torch.randn(24, 6) > 2) for _ in range(1000)]
+    gradients = [torch.randn(24, 6) * (torch.randn(24, 6) > 2) for _ in range(steps)]
     sizes, meeting = (9, 15), Meeting(2)
     plan = plan_of(STIEFEL, SPECTRAL, w)
     points = split(w, sizes, -2)
