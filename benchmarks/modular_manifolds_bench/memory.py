@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import json
 import os
@@ -34,6 +35,8 @@ def measure(run: Callable[[], object], *, prepare: Callable[[], object] = lambda
     `run` may free only blocks of its own or of `prepare`, which runs before it and is not counted, because the sizes of
     older blocks are unknown.
     """
+    # The garbage of earlier calls would be such blocks.
+    gc.collect()
     with _quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         prepared = prepare()
         with record_function(MEASURED):

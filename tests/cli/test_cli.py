@@ -176,7 +176,7 @@ def test_resuming_a_finished_run_says_so(capsys: pytest.CaptureFixture[str]) -> 
 def test_memory_that_is_used_up_is_said_in_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def no_memory(*_: object) -> None:
+    def no_memory(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("modular_manifolds.training.loop.start", no_memory)

@@ -95,12 +95,12 @@ class TestOverride:
             (
                 "optimzer.lr=3",
                 "optimzer must be a known key, got 'optimzer'. Did you mean 'optimizer'? Known here: "
-                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, evaluate_every, checkpoint_every, max_modules, max_weights, tensorboard, threads, device.",
+                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, evaluate_every, checkpoint_every, max_modules, max_weights, tensorboard, threads, device, parallel.",
             ),
             (
                 "epoch=3",
                 "epoch must be a known key, got 'epoch'. Did you mean 'epochs'? Known here: "
-                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, evaluate_every, checkpoint_every, max_modules, max_weights, tensorboard, threads, device.",
+                "format, seed, data, model, network, optimizer, loss, schedule, epochs, steps, batch_size, evaluate_every, checkpoint_every, max_modules, max_weights, tensorboard, threads, device, parallel.",
             ),
             (
                 "optimizer.lr=fast",
