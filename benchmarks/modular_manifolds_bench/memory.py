@@ -113,11 +113,16 @@ def of_steps(optimizer: torch.optim.Optimizer) -> StepMemory:
     return StepMemory(size, held, whole, max(alone), allowed)
 
 
-def _own_values(optimizer: torch.optim.Optimizer) -> list[dict[object, object]]:
-    """The values that an optimiser's mappings and objects hold now."""
-    values = vars(optimizer).values()
+def _own_values(owner: object, depth: int = 2) -> list[dict[object, object]]:
+    """The values that an optimiser's mappings and objects hold now, and the objects that these hold."""
+    values = list(vars(owner).values())
     mappings: list[dict[object, object]] = [dict(v) for v in values if isinstance(v, Mapping)]
-    return mappings + [dict(vars(v)) for v in values if hasattr(v, "__dict__")]
+    for each in values:
+        if hasattr(each, "__dict__"):
+            mappings.append(dict(vars(each)))
+            if depth > 1:
+                mappings.extend(_own_values(each, depth - 1))
+    return mappings
 
 
 def _held(state: dict[str, object]) -> int:
