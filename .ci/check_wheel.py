@@ -13,10 +13,15 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from zipfile import ZipFile
 
-LARGEST_WHEEL: Final = 700_000
-"""Bytes. Of these 39,000 are the digits, 65,000 the zip's own lists of 300 files, and the rest is code."""
+LARGEST_WHEEL: Final = 720_000
+"""Bytes. Of these 39,000 are the digits, 70,000 the zip's own lists of 350 files, and the rest is code."""
 
-DOORS: Final = ("modular_manifolds", "modular_manifolds.cli.main", "modular_manifolds_kernels")
+DOORS: Final = (
+    "modular_manifolds",
+    "modular_manifolds.__main__",
+    "modular_manifolds.cli.main",
+    "modular_manifolds_kernels",
+)
 """The modules that users import or run; everything else must be reachable from them by imports."""
 
 CALLBACKS: Final = "modular_manifolds.integrations."
