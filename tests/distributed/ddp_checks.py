@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from counted import counting
+from collective_counts import counting
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from trained import (

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from counted import counting
+from collective_counts import counting
 from forked import long_tests_run
 from sharding import full, full_state, placed_like, world_mesh
 from torch import Tensor, nn

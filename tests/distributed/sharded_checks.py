@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
-from counted import counting
+from collective_counts import counting
 from forked import long_tests_run
 from row_checks import check_rows_choice as check_rows_choice
 from row_checks import check_rows_empty as check_rows_empty
