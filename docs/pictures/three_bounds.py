@@ -53,8 +53,8 @@ def draw(path: Path) -> None:
     changes = trained(net)
     report = mm.lipschitz(net, input_norm="l2", output_norm="l2")
 
-    figure = paper(5.0, 6.2)
-    step = figure.add_axes((0.13, 0.535, 0.84, 0.38))
+    figure = paper(5.0, 5.9)
+    step = figure.add_axes((0.13, 0.535, 0.84, 0.41))
     corner = {"ha": "right", "va": "top"}
     certified, expected, measured = zip(*changes, strict=True)
     step.plot(certified, color=INK, lw=2.5)
