@@ -119,7 +119,9 @@ class Processes:
             try:
                 told[0] = make()
             except Exception as error:
-                told[1] = error if isinstance(error, ModularManifoldsError | OSError) else _error_line()
+                told[1] = (
+                    error if isinstance(error, ModularManifoldsError | OSError) else _failure()
+                )
                 dist.broadcast_object_list(told)
                 raise
         dist.broadcast_object_list(told)
@@ -218,6 +220,6 @@ def _lost(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-def _error_line() -> str:
+def _failure() -> str:
     """The last line of the traceback of the error that is being handled."""
     return traceback.format_exc().strip().splitlines()[-1]
