@@ -38,7 +38,7 @@ WORLDS: Final = {
 LONG: Final = {"gpt": (1, 2)}
 """Those in which only long tests need a check."""
 PLAIN: Final = {
-    **{name: (2,) for name in ("mlp", "gpt2", "nonfinite", "resume")},
+    **dict.fromkeys(("mlp", "gpt2", "nonfinite", "resume"), (2,)),
     **{name: WORLDS[name] for name in ("replicated", "by_hand", "settings")},
     **{name: WORLDS[name] for name in ("missing", "absent", "others")},
 }

@@ -232,9 +232,9 @@ def check_launched_once() -> list[str]:
     return kill(Launched, 1)
 
 
-WORLDS: Final = {name: (0,) for name in ("forked_once", "forked_three_times", "launched_once")}
+WORLDS: Final = dict.fromkeys(("forked_once", "forked_three_times", "launched_once"), (0,))
 """Each check forks processes that make a group of their own."""
-LONG: Final = {name: (0,) for name in ("forked_three_times", "launched_once")}
+LONG: Final = dict.fromkeys(("forked_three_times", "launched_once"), (0,))
 PLAIN: Final = {"forked_once": (0,)}
 
 

@@ -37,8 +37,8 @@ WORLDS: Final = {
 """The numbers of processes in which a check runs; all if it is not here."""
 PLAIN: Final = {
     "resumed": (2,),
-    **{name: (2,) for name in ("muon_in_shards", "stop", "failed_write")},
-    **{name: (2,) for name in ("nonfinite", "other_count")},
+    **dict.fromkeys(("muon_in_shards", "stop", "failed_write"), (2,)),
+    **dict.fromkeys(("nonfinite", "other_count"), (2,)),
 }
 """Those in which no long test needs it."""
 
