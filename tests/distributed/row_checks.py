@@ -14,6 +14,7 @@ from forked import long_tests_run, plain_tests_run
 from sharding import full, full_state, placed_like, world_mesh
 from torch import Tensor, nn
 from torch.distributed.tensor import Shard, distribute_tensor
+from trained import steps as usual_steps
 from trained import way_of
 
 import modular_manifolds as mm
@@ -116,8 +117,9 @@ def _both(
 def check_rows_trained() -> Any:
     found: dict[str, Any] = {}
     if plain_tests_run():
-        found["stiefel"] = _both("stiefel", solver=SkewSign(tolerance=1e-6))
-        found["default"] = _both("stiefel")
+        many = usual_steps()
+        found["stiefel"] = _both("stiefel", steps=many, solver=SkewSign(tolerance=1e-6))
+        found["default"] = _both("stiefel", steps=many)
         found["bfloat16"] = _both("muon", torch.bfloat16, steps=5, weight_decay=0.1)
     if long_tests_run():
         found |= {pair: _both(pair) for pair in ("muon", "ball")}
