@@ -11,6 +11,7 @@ from torch import nn
 
 from modular_manifolds.adaptation.claims import Claim, claims_of
 from modular_manifolds.adaptation.defaults import DEFAULTS, Role
+from modular_manifolds.adaptation.gains import is_gain_by_name
 from modular_manifolds.adaptation.known import ParameterFacts, output_roles, recognise
 from modular_manifolds.adaptation.refusals import check_fit, check_model, check_storage
 from modular_manifolds.adaptation.row import Row
@@ -85,6 +86,9 @@ def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
     """The logical matrices of one parameter."""
     rule = claim.rule if isinstance(claim.rule, Rule) else Rule("*")
     facts = [recognise(place, outputs=outputs) for place in claim.places]
+    if rule.manifold or rule.norm or rule.split:
+        # The values of a weight are a hint, and the rule says that it is a matrix.
+        facts = [replace(f, role="hidden") if f is not None and f.by_values else f for f in facts]
     known = _primary_facts(facts)
     parameter = claim.places[0].parameter
     shape = tuple(parameter.shape)
@@ -95,7 +99,8 @@ def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
                 f"the weight '{claim.name}'",
                 "must have a known division into matrices",
                 f"shape {shape} in {type(claim.at.module).__name__}, an unknown module",
-                f"Add a rule such as mm.Rule({claim.name!r}, split=mm.Split(experts=True)), or mm.Fallback.",
+                f"If its first dimension counts matrices, add mm.Rule({claim.name!r}, split=mm.Split(experts=True)); "
+                "otherwise mm.Fallback, or store it as a matrix.",
             )
         known = ParameterFacts("hidden", None, type(claim.at.module).__name__)
     # A rule for a class concerns the module's matrices; its biases keep the geometry of vectors.
@@ -103,7 +108,11 @@ def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
     if by_class:
         rule = Rule("*", mass=rule.mass)
     split = _split_of(rule.split, known.split, where=where)
-    pieces = _pieces_of(split, known.role, shape, where=where)
+    is_plain = rule.manifold is None and rule.norm is None and split is None
+    if known.role == "vector" and len(shape) > 1 and is_plain:
+        pieces = (_column(shape),)
+    else:
+        pieces = _pieces_of(split, known.role, shape, where=where)
     # A tied weight has the mass of all its roles.
     roles: set[Role] = {each.role for each in facts if each is not None}
     extra = sum(DEFAULTS[role].mass for role in roles if role != known.role)
@@ -147,7 +156,8 @@ def _primary_facts(facts: list[ParameterFacts | None]) -> ParameterFacts | None:
 
 
 def _has_matrix(claim: Claim) -> bool:
-    return any(parameter.dim() >= 2 for parameter in claim.at.module.parameters(recurse=False))
+    parameters = claim.at.module.parameters(recurse=False)
+    return not is_gain_by_name(claim.at) and any(each.dim() >= 2 for each in parameters)
 
 
 def _split_of(rule_split: Split | None, known: Split | None, *, where: str) -> Split | None:
@@ -183,6 +193,11 @@ def _pieces_of(
     # In a table of vectors, or a bias with leading dimensions, the last dimension is a row.
     n = len(shape)
     return (Piece("", shape, (), (), tuple(range(n - 1)), (n - 1,)),)
+
+
+def _column(shape: tuple[int, ...]) -> Piece:
+    """All entries as one column, so that a step of a vector does not depend on the dimensions that it is stored in."""
+    return Piece("", shape, (), (), tuple(range(len(shape))), ())
 
 
 def _geometry_of(

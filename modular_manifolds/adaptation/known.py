@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modular_manifolds.adaptation.attention import QKV, projection_split
 from modular_manifolds.adaptation.defaults import PER_HEAD, Role
+from modular_manifolds.adaptation.gains import is_gain_by_name, is_gain_by_values
 from modular_manifolds.adaptation.place import Place, class_path
 from modular_manifolds.adaptation.split import Split
 from modular_manifolds.nn.geometry import Geometry
@@ -34,6 +35,7 @@ GATES: Final = (
     (nn.GRU, ("reset", "update", "new")),
     (nn.GRUCell, ("reset", "update", "new")),
 )
+CONV1D: Final = "transformers.pytorch_utils.Conv1D"
 GATED: Final = ("gate_up_proj", "gate_and_up_proj")
 TRANSPOSED_EXPERTS: Final = ("Llama4", "Aria", "GptOss", "OpenAIPrivacyFilter")
 
@@ -48,6 +50,7 @@ class ParameterFacts:
         source: the module with this information, for the table.
         geometry: the geometry of an atom of this library inside the model.
         fixed_rows: the setting that forbids a manifold to move rows; empty if there is none.
+        by_values: whether the values of the weight decided its role, so that a rule with a geometry overrules it.
     """
 
     role: Role
@@ -55,6 +58,7 @@ class ParameterFacts:
     source: str
     geometry: Geometry | None = None
     fixed_rows: str = ""
+    by_values: bool = False
 
 
 def recognise(place: Place, *, outputs: Mapping[int, Role]) -> ParameterFacts | None:
@@ -67,7 +71,7 @@ def recognise(place: Place, *, outputs: Mapping[int, Role]) -> ParameterFacts | 
     module, source = place.module, type(place.module).__name__
     if isinstance(module, Atom):
         return ParameterFacts("hidden", None, source, module.geometry)
-    if _is_vector(place):
+    if _is_vector(place) or is_gain_by_name(place):
         return ParameterFacts("vector", None, source)
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return ParameterFacts("embedding", None, source, fixed_rows=_fixed_rows(module))
@@ -88,7 +92,9 @@ def recognise(place: Place, *, outputs: Mapping[int, Role]) -> ParameterFacts | 
     if isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.Bilinear):
         return ParameterFacts("hidden", Split(), source)
     if place.parameter.dim() == 2 and place.attribute == "weight":
-        return _linear(place, outputs)
+        if _has_known_storage(module) or not is_gain_by_values(place.parameter):
+            return _linear(place, outputs)
+        return ParameterFacts("vector", None, f"{source}, equal rows or columns", by_values=True)
     return _bare_parameter(place)
 
 
@@ -115,7 +121,8 @@ def output_roles(model: nn.Module) -> dict[int, Role]:
 def _output_modules(model: nn.Module) -> list[nn.Module]:
     """The linear layers that compute the outputs of a model.
 
-    These are `model.get_output_embeddings()`, else the linear layers with a name of `HEAD_WORDS`, else the last linear layer if
+    These are `model.get_output_embeddings()`, else the linear layers with a name of `HEAD_WORDS` (of those in one
+    `nn.Sequential` the last), else the last linear layer of a child of the model with such a name, else the last linear layer if
     only `nn.Sequential` containers are around it.
     """
     find = getattr(model, "get_output_embeddings", None)
@@ -126,9 +133,15 @@ def _output_modules(model: nn.Module) -> list[nn.Module]:
     if isinstance(declared, nn.Module):
         return [declared]
     linear = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)]
-    named: list[nn.Module] = [m for path, m in linear if _has_head_name(path)]
+    named = {
+        _sequential_around(model, path) or path: m for path, m in linear if _has_head_name(path)
+    }
     if named or not linear:
-        return named
+        return list(named.values())
+    for name, child in model.named_children():
+        inside = [each for each in child.modules() if isinstance(each, nn.Linear)]
+        if name in HEAD_WORDS and inside and not isinstance(child, nn.ModuleList | nn.ModuleDict):
+            return [inside[-1]]
     path, last = linear[-1]
     container: nn.Module = model
     for word in path.split(".")[:-1]:
@@ -136,6 +149,12 @@ def _output_modules(model: nn.Module) -> list[nn.Module]:
         if not isinstance(container, nn.Sequential):
             return []
     return [last]
+
+
+def _sequential_around(model: nn.Module, path: str) -> str:
+    """The path of the `nn.Sequential` that holds a module; empty if another module holds it, or the model itself."""
+    parent = path.rpartition(".")[0]
+    return parent if isinstance(model.get_submodule(parent), nn.Sequential) else ""
 
 
 def _has_head_name(path: str) -> bool:
@@ -155,12 +174,16 @@ def _is_vector(place: Place) -> bool:
     return place.attribute != "weight" and sum(size > 1 for size in shape) <= 1
 
 
+def _has_known_storage(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or class_path(module) == CONV1D
+
+
 def _linear(place: Place, outputs: Mapping[int, Role]) -> ParameterFacts:
     """The facts about a matrix named `weight`: (out, in), or (in, out) in `Conv1D` of transformers."""
     module, source = place.module, type(place.module).__name__
-    transposed = class_path(module) == "transformers.pytorch_utils.Conv1D"
+    transposed = class_path(module) == CONV1D
     # The storage order is known for these two classes only: rules may state it for others.
-    transpose = True if transposed else False if isinstance(module, nn.Linear) else None
+    transpose = transposed if _has_known_storage(module) else None
     whole = Split(transpose=transpose)
     if id(module) in outputs:
         return ParameterFacts(outputs[id(module)], whole, source)
@@ -216,8 +239,15 @@ def _bare_parameter(place: Place) -> ParameterFacts | None:
             interleaved=alternate,
         )
         return ParameterFacts("hidden", split, kind)
+    if kind == "DbrxExpertGLU":
+        # The rows of all experts in one matrix; the last of the three is used as (in, out).
+        experts, down = place.module.moe_num_experts, attribute == "w2"
+        split = Split(heads=int(experts), dim=1 if down else 0, transpose=down)
+        return ParameterFacts("hidden", split, kind)
     if any(word in attribute.lower() for word in ROW_WORDS):
         return ParameterFacts("position", None, kind)
+    if is_gain_by_values(parameter):
+        return ParameterFacts("vector", None, f"{kind}, equal rows or columns", by_values=True)
     if parameter.dim() == 2:
         return ParameterFacts("hidden", None, kind)
     return None
