@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from modular_manifolds.adaptation.adapters import adapter_names, is_zero
 from modular_manifolds.adaptation.claims import Claim, claims_of
 from modular_manifolds.adaptation.defaults import DEFAULTS, Role
 from modular_manifolds.adaptation.gains import is_gain_by_name
@@ -49,7 +50,11 @@ def assign(model: nn.Module, rules: Sequence[AnyRule] | None) -> Assignment:
         ArgumentError: a rule, a weight or the model breaks a rule; the message is one line.
     """
     check_model(model)
-    outputs = output_roles(model)
+    context = _Context(
+        output_roles(model),
+        adapter_names(model),
+        has_frozen=any(not each.requires_grad for each in model.parameters()),
+    )
     drafts: list[_Draft] = []
     fallbacks: dict[str, dict[str, Any]] = {}
     skipped: list[str] = []
@@ -60,9 +65,24 @@ def assign(model: nn.Module, rules: Sequence[AnyRule] | None) -> Assignment:
             fallbacks[claim.name] = claim.rule.values()
         else:
             check_storage(claim)
-            drafts += _drafts_of(claim, outputs)
+            drafts += _drafts_of(claim, context)
     manifolds = tuple(draft.rule_manifold for draft in drafts)
     return Assignment(_with_masses(drafts), fallbacks, tuple(skipped), manifolds)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """The facts about a model on which the roles of its weights depend.
+
+    Args:
+        outputs: the roles of the modules that compute the outputs, by their ids.
+        adapters: the names of the weights of peft's adapters.
+        has_frozen: whether some weights are frozen.
+    """
+
+    outputs: Mapping[int, Role]
+    adapters: Collection[str]
+    has_frozen: bool
 
 
 @dataclass(frozen=True)
@@ -82,10 +102,15 @@ class _Draft:
     rule_manifold: Manifold | None
 
 
-def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
+def _drafts_of(claim: Claim, context: _Context) -> list[_Draft]:
     """The logical matrices of one parameter."""
     rule = claim.rule if isinstance(claim.rule, Rule) else Rule("*")
-    facts = [recognise(place, outputs=outputs) for place in claim.places]
+    facts = [
+        recognise(place, outputs=context.outputs, adapters=context.adapters)
+        for place in claim.places
+    ]
+    if context.has_frozen:
+        facts = [_as_increment(each, claim.places[0].parameter) for each in facts]
     if rule.manifold or rule.norm or rule.split:
         # The values of a weight are a hint, and the rule says that it is a matrix.
         facts = [replace(f, role="hidden") if f is not None and f.by_values else f for f in facts]
@@ -138,6 +163,14 @@ def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
         )
         drafts.append(_Draft(row, rule.mass, extra, rule_manifold))
     return drafts
+
+
+def _as_increment(facts: ParameterFacts | None, parameter: Tensor) -> ParameterFacts | None:
+    """The facts about a weight beside frozen ones: a matrix of zeros adds nothing yet, and on a manifold it would."""
+    is_matrix = facts is not None and facts.role == "hidden" and facts.geometry is None
+    if facts is None or not is_matrix or not is_zero(parameter):
+        return facts
+    return replace(facts, role="increment", source=f"{facts.source}, zero", by_values=True)
 
 
 def _primary_facts(facts: list[ParameterFacts | None]) -> ParameterFacts | None:

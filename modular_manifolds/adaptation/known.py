@@ -6,12 +6,13 @@ imports.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from torch import Tensor, nn
 
+from modular_manifolds.adaptation.adapters import increment_of, is_first_factor
 from modular_manifolds.adaptation.attention import QKV, projection_split
 from modular_manifolds.adaptation.defaults import PER_HEAD, Role
 from modular_manifolds.adaptation.gains import is_gain_by_name, is_gain_by_values
@@ -61,12 +62,15 @@ class ParameterFacts:
     by_values: bool = False
 
 
-def recognise(place: Place, *, outputs: Mapping[int, Role]) -> ParameterFacts | None:
+def recognise(
+    place: Place, *, outputs: Mapping[int, Role], adapters: Collection[str] = ()
+) -> ParameterFacts | None:
     """The facts about a parameter; None if it is unknown.
 
     Args:
         place: the parameter and the modules around it.
         outputs: the roles of the modules that compute the model's outputs, by their ids.
+        adapters: the names of the weights of peft's adapters.
     """
     module, source = place.module, type(place.module).__name__
     if isinstance(module, Atom):
@@ -77,9 +81,11 @@ def recognise(place: Place, *, outputs: Mapping[int, Role]) -> ParameterFacts | 
         return ParameterFacts("embedding", None, source, fixed_rows=_fixed_rows(module))
     if isinstance(module, nn.MultiheadAttention):
         return ParameterFacts("hidden", _torch_attention(place.attribute, module), source)
-    lora = _lora(place)
-    if lora is not None:
-        return lora
+    increment = increment_of(place, adapters)
+    if increment is not None:
+        return ParameterFacts("increment", *increment)
+    if is_first_factor(place):
+        return ParameterFacts("hidden", Split(), "lora_A")
     if isinstance(module, CONVOLUTIONS):
         split = Split(heads=module.groups if module.groups > 1 else None)
         return ParameterFacts("hidden", split, source)
@@ -207,19 +213,6 @@ def _torch_attention(attribute: str, module: nn.MultiheadAttention) -> Split | N
     else:
         split, size = Split(heads=heads), module.embed_dim
     return split if PER_HEAD else _merge_heads(split, size)
-
-
-def _lora(place: Place) -> ParameterFacts | None:
-    """The facts about LoRA's matrices in peft: A (rank, in), B (out, rank); embeddings store A as (rank, tokens)."""
-    words = (place.module_name, *place.module_names[1:2], place.attribute)
-    for word in words:
-        if word == "lora_embedding_A":
-            return ParameterFacts("increment", Split(transpose=True), word)
-        if word in ("lora_B", "lora_embedding_B"):
-            return ParameterFacts("increment", Split(), word)
-        if word == "lora_A":
-            return ParameterFacts("hidden", Split(), word)
-    return None
 
 
 def _bare_parameter(place: Place) -> ParameterFacts | None:
