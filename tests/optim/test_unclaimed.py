@@ -98,6 +98,7 @@ def test_a_parameter_that_replaced_one_of_a_declared_network_is_refused(compiled
     net(torch.randn(8, 6)).square().mean().backward()
     opt.step()
     net.load_state_dict(copy.deepcopy(net.state_dict()), assign=True)
+    opt.zero_grad()
     net(torch.randn(8, 6)).square().mean().backward()
     with pytest.raises(UnconstrainedParameterError, match=r"'0\.weight'.*built on.*assign=True"):
         opt.step()
