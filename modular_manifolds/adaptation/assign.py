@@ -111,9 +111,7 @@ def _drafts_of(claim: Claim, context: _Context) -> list[_Draft]:
     ]
     if context.has_frozen:
         facts = [_as_increment(each, claim.places[0].parameter) for each in facts]
-    if rule.manifold or rule.norm or rule.split:
-        # The values of a weight are a hint, and the rule says that it is a matrix.
-        facts = [replace(f, role="hidden") if f is not None and f.by_values else f for f in facts]
+    facts = [_as_ruled(each, rule) for each in facts]
     known = _primary_facts(facts)
     parameter = claim.places[0].parameter
     shape = tuple(parameter.shape)
@@ -171,6 +169,15 @@ def _as_increment(facts: ParameterFacts | None, parameter: Tensor) -> ParameterF
     if facts is None or not is_matrix or not is_zero(parameter):
         return facts
     return replace(facts, role="increment", source=f"{facts.source}, zero", by_values=True)
+
+
+def _as_ruled(facts: ParameterFacts | None, rule: Rule) -> ParameterFacts | None:
+    """The facts with a role that agrees with the rule: the values of a weight are a hint, and the rule may say that it is a matrix."""
+    if facts is None or not facts.by_values:
+        return facts
+    has_geometry = rule.manifold is not None or rule.norm is not None
+    is_matrix = has_geometry or (rule.split is not None and facts.role == "vector")
+    return replace(facts, role="hidden") if is_matrix else facts
 
 
 def _primary_facts(facts: list[ParameterFacts | None]) -> ParameterFacts | None:

@@ -79,10 +79,18 @@ def test_zeros_beside_frozen_weights_stay_zero() -> None:
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_rule_puts_zeros_onto_a_manifold(frozen: bool) -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3))
-    nn.init.zeros_(net[1].weight)
+    nn.init.zeros_(net.get_parameter("1.weight"))
     net[0].requires_grad_(not frozen)
     rules = [mm.Rule("1.weight", manifold=mm.Stiefel(), norm=mm.Spectral()), mm.Rule("*")]
     plan = mm.adapt(net, rules)
     row = next(row for row in plan.rows if row.name == "1.weight")
     assert row.role == "hidden"
     assert float(mm.Stiefel().residual(net.get_parameter("1.weight").detach())) < 1e-5
+
+
+def test_a_split_alone_leaves_zeros_where_they_are() -> None:
+    net = nn.Sequential(nn.Linear(8, 8).requires_grad_(False), nn.Linear(8, 8), nn.Linear(8, 3))
+    nn.init.zeros_(net.get_parameter("1.weight"))
+    plan = mm.adapt(net, [mm.Rule("1.weight", split=mm.Split(heads=2)), mm.Rule("*")])
+    assert plan.rows[0].shape == (2, 4, 8)
+    assert not bool(net.get_parameter("1.weight").any())
