@@ -6,12 +6,11 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from modular_manifolds.adaptation.place import Place
 from modular_manifolds.nn.sharded import whole
 
-NORMALISATIONS: Final = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
+NORMALISATIONS: Final = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 MATRIX_WORDS: Final = ("linear", "conv", "att", "embed", "proj", "head", "mlp", "block", "layer")
 """Fragments of the names of classes that hold matrices although they are named after a norm, such as `NormLinear`."""
 ENTRY_NAMES: Final = ("A_log",)

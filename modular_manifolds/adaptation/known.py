@@ -234,8 +234,9 @@ def _bare_parameter(place: Place) -> ParameterFacts | None:
         return ParameterFacts("hidden", split, kind)
     if kind == "DbrxExpertGLU":
         # The rows of all experts in one matrix; the last of the three is used as (in, out).
-        experts, down = place.module.moe_num_experts, attribute == "w2"
-        split = Split(heads=int(experts), dim=1 if down else 0, transpose=down)
+        experts: int = vars(place.module)["moe_num_experts"]
+        down = attribute == "w2"
+        split = Split(heads=experts, dim=1 if down else 0, transpose=down)
         return ParameterFacts("hidden", split, kind)
     if any(word in attribute.lower() for word in ROW_WORDS):
         return ParameterFacts("position", None, kind)

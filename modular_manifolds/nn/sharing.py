@@ -78,13 +78,13 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     reach = sum(
         stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
     )
-    first, size = tensor.storage_offset(), tensor.element_size()
+    first, size = int(tensor.storage_offset()), tensor.element_size()
     return first * size, (first + reach + 1) * size
 
 
 def _places(tensor: Tensor) -> Tensor:
     """The first byte of each entry."""
-    places = torch.full((), tensor.storage_offset(), dtype=torch.int64)
+    places = torch.full((), int(tensor.storage_offset()), dtype=torch.int64)
     for stride, size in zip(tensor.stride(), tensor.shape, strict=True):
         places = places[..., None] + stride * torch.arange(size)
     return places.flatten() * tensor.element_size()

@@ -43,9 +43,9 @@ class Anything(nn.Module):
 
 
 GAINS = {
-    "torch's layer norm": lambda: nn.LayerNorm((4, 6)),
-    "torch's layer norm of images": lambda: nn.LayerNorm((2, 4, 6)),
-    "torch's rms norm": lambda: nn.RMSNorm((4, 6)),
+    "torch's layer norm": lambda: nn.LayerNorm([4, 6]),
+    "torch's layer norm of images": lambda: nn.LayerNorm([2, 4, 6]),
+    "torch's rms norm": lambda: nn.RMSNorm([4, 6]),
     "a norm of another library": Norm,
     "decays": StateSpace,
     "a bare gain": lambda: Bare(torch.full((4, 8), 0.1)),
@@ -97,7 +97,7 @@ def test_a_rule_overrules_the_values_of_a_weight() -> None:
 
 
 def test_a_rule_for_a_norm_reaches_its_gains() -> None:
-    net = nn.Sequential(nn.LayerNorm((3, 4)), nn.Linear(4, 2))
+    net = nn.Sequential(nn.LayerNorm([3, 4]), nn.Linear(4, 2))
     plan = mm.adapt(net, [mm.Rule(nn.LayerNorm, norm=mm.Max()), mm.Rule("*")])
     assert {str(row.geometry.norm) for row in plan.rows[:2]} == {"Max"}
 
@@ -122,6 +122,7 @@ def test_a_step_of_a_vector_does_not_depend_on_its_dimensions() -> None:
     steps = [2 * row.share for row in plan.budget().rows]
     assert steps == pytest.approx([2 / len(SHAPES)] * len(SHAPES))
     assert float(moved[0].square().mean().sqrt()) == pytest.approx(steps[0], rel=0.02)
+    assert {row.condition for row in mm.conditioning(plan).rows} == {None}
     saved = mm.ModelPlan.from_json(plan.to_json(), model)
     assert dict(saved.pieces()) == dict(plan.pieces())
 

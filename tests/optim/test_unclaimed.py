@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import timeit
+from typing import Any
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ def test_a_layer_that_replaced_an_adapted_one_is_refused() -> None:
 def test_a_parameter_that_replaced_one_of_a_declared_network_is_refused(compiled: bool) -> None:
     """`assign=True` leaves the optimiser with the old parameters: it would train nothing, without a word."""
     net = mm.Linear(6, 5) >> mm.ReLU() >> mm.Linear(5, 3)
-    trained = torch.compile(net, backend="eager") if compiled else net
+    trained: Any = torch.compile(net, backend="eager") if compiled else net
     opt = mm.SteepestDescent(trained, lr=0.1)
     net(torch.randn(8, 6)).square().mean().backward()
     opt.step()
