@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from modular_manifolds.adaptation.adapters import adapter_names, is_zero
 from modular_manifolds.adaptation.claims import Claim, claims_of
 from modular_manifolds.adaptation.defaults import DEFAULTS, Role
+from modular_manifolds.adaptation.gains import is_gain_by_name
 from modular_manifolds.adaptation.known import ParameterFacts, output_roles, recognise
 from modular_manifolds.adaptation.refusals import check_fit, check_model, check_storage
 from modular_manifolds.adaptation.row import Row
@@ -48,7 +50,11 @@ def assign(model: nn.Module, rules: Sequence[AnyRule] | None) -> Assignment:
         ArgumentError: a rule, a weight or the model breaks a rule; the message is one line.
     """
     check_model(model)
-    outputs = output_roles(model)
+    context = _Context(
+        output_roles(model),
+        adapter_names(model),
+        has_frozen=any(not each.requires_grad for each in model.parameters()),
+    )
     drafts: list[_Draft] = []
     fallbacks: dict[str, dict[str, Any]] = {}
     skipped: list[str] = []
@@ -59,9 +65,24 @@ def assign(model: nn.Module, rules: Sequence[AnyRule] | None) -> Assignment:
             fallbacks[claim.name] = claim.rule.values()
         else:
             check_storage(claim)
-            drafts += _drafts_of(claim, outputs)
+            drafts += _drafts_of(claim, context)
     manifolds = tuple(draft.rule_manifold for draft in drafts)
     return Assignment(_with_masses(drafts), fallbacks, tuple(skipped), manifolds)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """The facts about a model on which the roles of its weights depend.
+
+    Args:
+        outputs: the roles of the modules that compute the outputs, by their ids.
+        adapters: the names of the weights of peft's adapters.
+        has_frozen: whether some weights are frozen.
+    """
+
+    outputs: Mapping[int, Role]
+    adapters: Collection[str]
+    has_frozen: bool
 
 
 @dataclass(frozen=True)
@@ -81,10 +102,16 @@ class _Draft:
     rule_manifold: Manifold | None
 
 
-def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
+def _drafts_of(claim: Claim, context: _Context) -> list[_Draft]:
     """The logical matrices of one parameter."""
     rule = claim.rule if isinstance(claim.rule, Rule) else Rule("*")
-    facts = [recognise(place, outputs=outputs) for place in claim.places]
+    facts = [
+        recognise(place, outputs=context.outputs, adapters=context.adapters)
+        for place in claim.places
+    ]
+    if context.has_frozen:
+        facts = [_as_increment(each, claim.places[0].parameter) for each in facts]
+    facts = [_as_ruled(each, rule) for each in facts]
     known = _primary_facts(facts)
     parameter = claim.places[0].parameter
     shape = tuple(parameter.shape)
@@ -95,7 +122,8 @@ def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
                 f"the weight '{claim.name}'",
                 "must have a known division into matrices",
                 f"shape {shape} in {type(claim.at.module).__name__}, an unknown module",
-                f"Add a rule such as mm.Rule({claim.name!r}, split=mm.Split(experts=True)), or mm.Fallback.",
+                f"If its first dimension counts matrices, add mm.Rule({claim.name!r}, split=mm.Split(experts=True)); "
+                "otherwise mm.Fallback, or store it as a matrix.",
             )
         known = ParameterFacts("hidden", None, type(claim.at.module).__name__)
     # A rule for a class concerns the module's matrices; its biases keep the geometry of vectors.
@@ -103,7 +131,11 @@ def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
     if by_class:
         rule = Rule("*", mass=rule.mass)
     split = _split_of(rule.split, known.split, where=where)
-    pieces = _pieces_of(split, known.role, shape, where=where)
+    is_plain = rule.manifold is None and rule.norm is None and split is None
+    if known.role == "vector" and len(shape) > 1 and is_plain:
+        pieces = (_column(shape),)
+    else:
+        pieces = _pieces_of(split, known.role, shape, where=where)
     # A tied weight has the mass of all its roles.
     roles: set[Role] = {each.role for each in facts if each is not None}
     extra = sum(DEFAULTS[role].mass for role in roles if role != known.role)
@@ -131,6 +163,23 @@ def _drafts_of(claim: Claim, outputs: Mapping[int, Role]) -> list[_Draft]:
     return drafts
 
 
+def _as_increment(facts: ParameterFacts | None, parameter: Tensor) -> ParameterFacts | None:
+    """The facts about a weight beside frozen ones: a matrix of zeros adds nothing yet, and on a manifold it would."""
+    is_matrix = facts is not None and facts.role == "hidden" and facts.geometry is None
+    if facts is None or not is_matrix or not is_zero(parameter):
+        return facts
+    return replace(facts, role="increment", source=f"{facts.source}, zero", by_values=True)
+
+
+def _as_ruled(facts: ParameterFacts | None, rule: Rule) -> ParameterFacts | None:
+    """The facts with a role that agrees with the rule: the values of a weight are a hint, and the rule may say that it is a matrix."""
+    if facts is None or not facts.by_values:
+        return facts
+    has_geometry = rule.manifold is not None or rule.norm is not None
+    is_matrix = has_geometry or (rule.split is not None and facts.role == "vector")
+    return replace(facts, role="hidden") if is_matrix else facts
+
+
 def _primary_facts(facts: list[ParameterFacts | None]) -> ParameterFacts | None:
     """The deciding facts for a tied weight: an embedding precedes a head; None if nothing is known."""
     order: list[Role] = [
@@ -147,7 +196,8 @@ def _primary_facts(facts: list[ParameterFacts | None]) -> ParameterFacts | None:
 
 
 def _has_matrix(claim: Claim) -> bool:
-    return any(parameter.dim() >= 2 for parameter in claim.at.module.parameters(recurse=False))
+    parameters = claim.at.module.parameters(recurse=False)
+    return not is_gain_by_name(claim.at) and any(each.dim() >= 2 for each in parameters)
 
 
 def _split_of(rule_split: Split | None, known: Split | None, *, where: str) -> Split | None:
@@ -183,6 +233,11 @@ def _pieces_of(
     # In a table of vectors, or a bias with leading dimensions, the last dimension is a row.
     n = len(shape)
     return (Piece("", shape, (), (), tuple(range(n - 1)), (n - 1,)),)
+
+
+def _column(shape: tuple[int, ...]) -> Piece:
+    """All entries as one column, so that a step of a vector does not depend on the dimensions that it is stored in."""
+    return Piece("", shape, (), (), tuple(range(len(shape))), ())
 
 
 def _geometry_of(

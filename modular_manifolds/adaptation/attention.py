@@ -15,6 +15,8 @@ from modular_manifolds.errors import ArgumentError
 
 HEADS: Final = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 KEY_HEADS: Final = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head", "kv_heads")
+QUERY_WIDTHS: Final = ("qk_head_dim", "q_head_dim")
+"""Widths of heads of queries, where the values have another one, as in multi-head latent attention."""
 WIDTHS: Final = (
     "head_dim",
     "attention_head_size",
@@ -56,11 +58,30 @@ def projection_split(name: str, module: nn.Module | None, outputs: int) -> Split
         return None
     heads = _number(module, HEADS)
     width = _number(module, WIDTHS)
+    is_declared = heads is not None
     if name in KEYS_AND_VALUES:
-        heads = _number(module, KEY_HEADS) or heads
-    if width is not None and outputs % width == 0:
-        return Split(heads=outputs // width)
-    return None if heads is None or outputs % heads else Split(heads=heads)
+        key_heads = _number(module, KEY_HEADS)
+        heads, is_declared = key_heads or heads, key_heads is not None
+    else:
+        width = _number(module, QUERY_WIDTHS) or width
+    count = _number_of_heads(outputs, heads, width, is_declared=is_declared)
+    return None if count is None else Split(heads=count)
+
+
+def _number_of_heads(
+    outputs: int, heads: int | None, width: int | None, *, is_declared: bool
+) -> int | None:
+    """The number of heads in a projection; None if it is unknown.
+
+    A width that contradicts a declared number of heads belongs to something else, such as the rotated part of a head. Twice
+    the outputs are a gate beside the queries, of the same width.
+    """
+    divides = heads is not None and outputs % heads == 0
+    if width is None or outputs % width:
+        return heads if divides else None
+    by_width = outputs // width
+    agrees = heads is None or by_width in (heads, 2 * heads)
+    return by_width if agrees or not is_declared or not divides else heads
 
 
 def heads_of(module: nn.Module) -> tuple[int, int, int] | None:

@@ -6,14 +6,16 @@ imports.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from torch import Tensor, nn
 
+from modular_manifolds.adaptation.adapters import increment_of, is_first_factor
 from modular_manifolds.adaptation.attention import QKV, projection_split
 from modular_manifolds.adaptation.defaults import PER_HEAD, Role
+from modular_manifolds.adaptation.gains import is_gain_by_name, is_gain_by_values
 from modular_manifolds.adaptation.place import Place, class_path
 from modular_manifolds.adaptation.split import Split
 from modular_manifolds.nn.geometry import Geometry
@@ -34,6 +36,7 @@ GATES: Final = (
     (nn.GRU, ("reset", "update", "new")),
     (nn.GRUCell, ("reset", "update", "new")),
 )
+CONV1D: Final = "transformers.pytorch_utils.Conv1D"
 GATED: Final = ("gate_up_proj", "gate_and_up_proj")
 TRANSPOSED_EXPERTS: Final = ("Llama4", "Aria", "GptOss", "OpenAIPrivacyFilter")
 
@@ -48,6 +51,7 @@ class ParameterFacts:
         source: the module with this information, for the table.
         geometry: the geometry of an atom of this library inside the model.
         fixed_rows: the setting that forbids a manifold to move rows; empty if there is none.
+        by_values: whether the values of the weight decided its role, so that a rule with a geometry overrules it.
     """
 
     role: Role
@@ -55,27 +59,33 @@ class ParameterFacts:
     source: str
     geometry: Geometry | None = None
     fixed_rows: str = ""
+    by_values: bool = False
 
 
-def recognise(place: Place, *, outputs: Mapping[int, Role]) -> ParameterFacts | None:
+def recognise(
+    place: Place, *, outputs: Mapping[int, Role], adapters: Collection[str] = ()
+) -> ParameterFacts | None:
     """The facts about a parameter; None if it is unknown.
 
     Args:
         place: the parameter and the modules around it.
         outputs: the roles of the modules that compute the model's outputs, by their ids.
+        adapters: the names of the weights of peft's adapters.
     """
     module, source = place.module, type(place.module).__name__
     if isinstance(module, Atom):
         return ParameterFacts("hidden", None, source, module.geometry)
-    if _is_vector(place):
+    if _is_vector(place) or is_gain_by_name(place):
         return ParameterFacts("vector", None, source)
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return ParameterFacts("embedding", None, source, fixed_rows=_fixed_rows(module))
     if isinstance(module, nn.MultiheadAttention):
         return ParameterFacts("hidden", _torch_attention(place.attribute, module), source)
-    lora = _lora(place)
-    if lora is not None:
-        return lora
+    increment = increment_of(place, adapters)
+    if increment is not None:
+        return ParameterFacts("increment", *increment)
+    if is_first_factor(place):
+        return ParameterFacts("hidden", Split(), "lora_A")
     if isinstance(module, CONVOLUTIONS):
         split = Split(heads=module.groups if module.groups > 1 else None)
         return ParameterFacts("hidden", split, source)
@@ -88,7 +98,9 @@ def recognise(place: Place, *, outputs: Mapping[int, Role]) -> ParameterFacts | 
     if isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.Bilinear):
         return ParameterFacts("hidden", Split(), source)
     if place.parameter.dim() == 2 and place.attribute == "weight":
-        return _linear(place, outputs)
+        if _has_known_storage(module) or not is_gain_by_values(place.parameter):
+            return _linear(place, outputs)
+        return ParameterFacts("vector", None, f"{source}, equal rows or columns", by_values=True)
     return _bare_parameter(place)
 
 
@@ -115,7 +127,8 @@ def output_roles(model: nn.Module) -> dict[int, Role]:
 def _output_modules(model: nn.Module) -> list[nn.Module]:
     """The linear layers that compute the outputs of a model.
 
-    These are `model.get_output_embeddings()`, else the linear layers with a name of `HEAD_WORDS`, else the last linear layer if
+    These are `model.get_output_embeddings()`, else the linear layers with a name of `HEAD_WORDS` (of those in one
+    `nn.Sequential` the last), else the last linear layer of a child of the model with such a name, else the last linear layer if
     only `nn.Sequential` containers are around it.
     """
     find = getattr(model, "get_output_embeddings", None)
@@ -126,9 +139,15 @@ def _output_modules(model: nn.Module) -> list[nn.Module]:
     if isinstance(declared, nn.Module):
         return [declared]
     linear = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)]
-    named: list[nn.Module] = [m for path, m in linear if _has_head_name(path)]
+    named = {
+        _sequential_around(model, path) or path: m for path, m in linear if _has_head_name(path)
+    }
     if named or not linear:
-        return named
+        return list(named.values())
+    for name, child in model.named_children():
+        inside = [each for each in child.modules() if isinstance(each, nn.Linear)]
+        if name in HEAD_WORDS and inside and not isinstance(child, nn.ModuleList | nn.ModuleDict):
+            return [inside[-1]]
     path, last = linear[-1]
     container: nn.Module = model
     for word in path.split(".")[:-1]:
@@ -136,6 +155,12 @@ def _output_modules(model: nn.Module) -> list[nn.Module]:
         if not isinstance(container, nn.Sequential):
             return []
     return [last]
+
+
+def _sequential_around(model: nn.Module, path: str) -> str:
+    """The path of the `nn.Sequential` that holds a module; empty if another module holds it, or the model itself."""
+    parent = path.rpartition(".")[0]
+    return parent if isinstance(model.get_submodule(parent), nn.Sequential) else ""
 
 
 def _has_head_name(path: str) -> bool:
@@ -155,12 +180,16 @@ def _is_vector(place: Place) -> bool:
     return place.attribute != "weight" and sum(size > 1 for size in shape) <= 1
 
 
+def _has_known_storage(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or class_path(module) == CONV1D
+
+
 def _linear(place: Place, outputs: Mapping[int, Role]) -> ParameterFacts:
     """The facts about a matrix named `weight`: (out, in), or (in, out) in `Conv1D` of transformers."""
     module, source = place.module, type(place.module).__name__
-    transposed = class_path(module) == "transformers.pytorch_utils.Conv1D"
+    transposed = class_path(module) == CONV1D
     # The storage order is known for these two classes only: rules may state it for others.
-    transpose = True if transposed else False if isinstance(module, nn.Linear) else None
+    transpose = transposed if _has_known_storage(module) else None
     whole = Split(transpose=transpose)
     if id(module) in outputs:
         return ParameterFacts(outputs[id(module)], whole, source)
@@ -186,19 +215,6 @@ def _torch_attention(attribute: str, module: nn.MultiheadAttention) -> Split | N
     return split if PER_HEAD else _merge_heads(split, size)
 
 
-def _lora(place: Place) -> ParameterFacts | None:
-    """The facts about LoRA's matrices in peft: A (rank, in), B (out, rank); embeddings store A as (rank, tokens)."""
-    words = (place.module_name, *place.module_names[1:2], place.attribute)
-    for word in words:
-        if word == "lora_embedding_A":
-            return ParameterFacts("increment", Split(transpose=True), word)
-        if word in ("lora_B", "lora_embedding_B"):
-            return ParameterFacts("increment", Split(), word)
-        if word == "lora_A":
-            return ParameterFacts("hidden", Split(), word)
-    return None
-
-
 def _bare_parameter(place: Place) -> ParameterFacts | None:
     """The facts about other parameters of a module: stacks of experts, tables of vectors, and matrices."""
     parameter, attribute = place.parameter, place.attribute
@@ -216,8 +232,16 @@ def _bare_parameter(place: Place) -> ParameterFacts | None:
             interleaved=alternate,
         )
         return ParameterFacts("hidden", split, kind)
+    if kind == "DbrxExpertGLU":
+        # The rows of all experts in one matrix; the last of the three is used as (in, out).
+        experts: int = vars(place.module)["moe_num_experts"]
+        down = attribute == "w2"
+        split = Split(heads=experts, dim=1 if down else 0, transpose=down)
+        return ParameterFacts("hidden", split, kind)
     if any(word in attribute.lower() for word in ROW_WORDS):
         return ParameterFacts("position", None, kind)
+    if is_gain_by_values(parameter):
+        return ParameterFacts("vector", None, f"{kind}, equal rows or columns", by_values=True)
     if parameter.dim() == 2:
         return ParameterFacts("hidden", None, kind)
     return None

@@ -180,10 +180,10 @@ def _directions(
     for row in weights.rows:
         if random[row.index] is None and not allow_unused:
             raise ArgumentError(
-                f"matrices['{row.name}']",
-                "must be a weight that the outputs depend on",
-                "a weight without a gradient on this batch",
-                "Leave it out or freeze it, pass a batch that uses it, or allow_unused=True.",
+                f"the weight '{row.name}'",
+                "must be one that the outputs depend on, for its response to be measured",
+                "no gradient on this batch",
+                "Pass a batch that uses it, freeze it, or add mm.Skip or mm.Fallback for it.",
             )
     for stack in _stacks(weights, gradients):
         rows = [weights.rows[number] for number in stack]
@@ -277,7 +277,7 @@ def _checked_model(model: nn.Module) -> nn.Module:
 
 
 def _check_parameter(name: str, parameter: nn.Parameter) -> None:
-    where = f"matrices['{name}']"
+    where = f"the weight '{name}'"
     if not isinstance(parameter, nn.Parameter) or not parameter.is_floating_point():
         raise ArgumentError(
             where,
@@ -293,7 +293,7 @@ def _check_parameter(name: str, parameter: nn.Parameter) -> None:
 
 def _not_finite(name: str) -> NonFiniteError:
     return NonFiniteError(
-        f"matrices['{name}']",
+        f"the weight '{name}'",
         "must have a finite gradient of the outputs",
         "NaN or infinity",
         "Check the weights and the batch, or measure in float32.",

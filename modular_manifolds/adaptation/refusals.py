@@ -21,9 +21,11 @@ from modular_manifolds.manifolds.spectral_ball import SpectralBall
 from modular_manifolds.manifolds.spectral_sphere import SpectralSphere
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.nn.module import Module
-from modular_manifolds.nn.sharing import refuse_shared
+from modular_manifolds.nn.sharded import local
+from modular_manifolds.nn.sharing import overlaps_itself, refuse_shared
 from modular_manifolds.nn.tracing import has_values
 
+STEPPED_TYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COMPUTING_HOOKS: Final = (BasePruningMethod, SpectralNorm, WeightNorm)
 """Torch's hooks that compute a weight from other parameters."""
 MATRIX_MANIFOLDS: Final = (Stiefel, FixedGram, SpectralBall, SpectralSphere)
@@ -55,7 +57,10 @@ def check_model(model: Any) -> None:
 
 
 def check_storage(claim: Claim) -> None:
-    """Refuse a weight that has no values, is complex or sparse, or is an input of a computed weight.
+    """Refuse a weight that cannot be stepped in its own memory.
+
+    That is one without values, one that is complex, sparse, quantised, in eight bits or expanded, or an input of a computed
+    weight.
 
     Raises:
         ArgumentError: the message names the weight.
@@ -78,6 +83,20 @@ def check_storage(claim: Claim) -> None:
         )
     if parameter.layout != torch.strided:
         raise ArgumentError(where, "must be dense", parameter.layout, "Use mm.Fallback for it.")
+    if parameter.dtype not in STEPPED_TYPES:
+        raise ArgumentError(
+            where,
+            "must be in float16, bfloat16, float32 or float64",
+            parameter.dtype,
+            "Keep a weight to train in one of these, and cast it in the forward pass.",
+        )
+    if overlaps_itself(local(parameter)):
+        raise ArgumentError(
+            where,
+            "must have a place in memory for each entry",
+            f"strides {parameter.stride()} for shape {tuple(parameter.shape)}",
+            "Store the small tensor as the parameter and expand it in the forward pass, or clone the expanded one.",
+        )
     if parameter.numel() == 0:
         raise ShapeError(
             where, "must have entries", tuple(parameter.shape), "Remove it, or add mm.Skip."

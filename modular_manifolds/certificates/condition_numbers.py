@@ -87,7 +87,9 @@ def _logical_weights(network: Weighted) -> dict[str, Tensor]:
     if isinstance(network, Adapted):
         stored = dict(weights)
         for path, (name, piece) in network.pieces().items():
-            weights[path] = piece.read(stored[name])
+            matrix = piece.read(stored[name])
+            # A vector of several dimensions is one column.
+            weights[path] = matrix if piece.columns else matrix.squeeze(-1)
     return weights
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.console import Console
 
-from modular_manifolds.cli.console import open_console
+from modular_manifolds.cli.console import open_console, visible
 from modular_manifolds.cli.options import INTERRUPTED, Assignments, Data, DataPath, RunFile
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.specs.optimizers import OptimizerName
@@ -246,7 +246,7 @@ def _show_results(console: Console, trainer: Trainer) -> None:
     if trainer.directory.sample.is_file():
         console.print("\nWhat the network writes:\n")
         sample = trainer.directory.sample.read_text(encoding="utf-8")
-        console.print(sample, soft_wrap=True)
+        console.print(visible(sample), soft_wrap=True)
         console.print()
     console.print(f"time                      {trainer.seconds}", soft_wrap=True)
     console.print(f"report                    {trainer.directory.report}", soft_wrap=True)

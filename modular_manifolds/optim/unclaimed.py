@@ -1,4 +1,4 @@
-"""Unclaimed weights of an adapted model: the optimiser refuses to train without one that has a gradient."""
+"""Unclaimed weights of a model: the optimiser refuses to train without one that has a gradient."""
 
 from __future__ import annotations
 
@@ -10,25 +10,32 @@ from torch import Tensor, nn
 
 from modular_manifolds.errors import UnconstrainedParameterError
 from modular_manifolds.nn.composed import Attached
+from modular_manifolds.wrappers import unwrapped
 
 
 class Unclaimed:
-    """The weights of a model that are in no parameter group, because they were frozen when the model was adapted.
+    """The weights of a model that are in no parameter group.
+
+    They were frozen when the model was adapted, or came later, as by `load_state_dict(assign=True)`, which puts new parameters
+    in the place of the old ones.
 
     The model is held by a weak reference, so a pickled optimiser does not contain it. A copied optimiser keeps the list of
     unclaimed weights.
 
     Args:
-        net: the optimiser's `params`. Declared networks and bare parameters have no such weights.
+        net: the optimiser's `params`. Bare parameters have no such weights.
     """
 
     def __init__(self, net: Any) -> None:
         self._weights: list[tuple[str, Tensor]] = []
         self._skipped: frozenset[str] = frozenset()
         self._model: weakref.ref[nn.Module] | None = None
+        self._is_adapted = isinstance(net, Attached)
         if isinstance(net, Attached):
             self._skipped = frozenset(net.skipped)
             self._model = weakref.ref(net.model)
+        elif isinstance(network := unwrapped(net), nn.Module):
+            self._model = weakref.ref(network)
 
     def refresh(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """Update the list after a group was added or a weight was replaced."""
@@ -52,6 +59,13 @@ class Unclaimed:
         # A new group may hold it.
         self.refresh(groups)
         name = self._first_learning()
+        if name is not None and not self._is_adapted:
+            raise UnconstrainedParameterError(
+                f"the weight '{name}'",
+                "must be one that the optimiser was built on",
+                "a gradient of a parameter that was put into the network later",
+                "Build the optimiser afterwards, or load values by net.load_state_dict(state) without assign=True.",
+            )
         if name is not None:
             raise UnconstrainedParameterError(
                 f"the weight '{name}'",
@@ -69,4 +83,4 @@ class Unclaimed:
         return None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_weights": self._weights, "_skipped": self._skipped, "_model": None}
+        return {**vars(self), "_model": None}

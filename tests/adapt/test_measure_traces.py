@@ -151,7 +151,7 @@ def test_a_weight_without_a_gradient_is_named() -> None:
         "used": (net.get_parameter("used.weight"), None, PLAIN),
         "unused": (net.get_parameter("unused.weight"), None, PLAIN),
     }
-    with pytest.raises(ArgumentError, match=r"^matrices\['unused'\] must be a weight that the"):
+    with pytest.raises(ArgumentError, match=r"^the weight 'unused' must be one that .*mm\.Skip"):
         responses(net, matrices, x)
     found = responses(net, matrices, x, allow_unused=True)
     assert found["unused"] == 0.0
@@ -187,8 +187,8 @@ def test_errors_are_in_words() -> None:
         ("must have finite outputs, got NaN", lambda: responses(net, matrices, (x, math.nan))),
         ("^model\\(batch\\) must return a floating.* without a gradient", lambda: responses(alone, of_alone, x)),
         ("^loss\\(outputs\\) must be a tensor of one", lambda: responses(net, matrices, x, loss=lambda y: y)),
-        ("'w'\\] must be trainable", lambda: responses(net, {"w": (frozen.get_parameter("weight"), None, PLAIN)}, x)),
-        ("'w'\\] must be a parameter", lambda: responses(net, {"w": (x, None, PLAIN)}, x)),  # pyright: ignore[reportArgumentType]
+        ("^the weight 'w' must be trainable", lambda: responses(net, {"w": (frozen.get_parameter("weight"), None, PLAIN)}, x)),
+        ("^the weight 'w' must be a parameter", lambda: responses(net, {"w": (x, None, PLAIN)}, x)),  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     for message, call in cases:
         with pytest.raises(ArgumentError, match=message):
@@ -206,7 +206,7 @@ def test_a_gradient_that_is_not_finite_names_its_weight() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return (0 * self.net(x)).sqrt()
 
-    with pytest.raises(NonFiniteError, match=r"^matrices\['used'\] must have a finite gradient"):
+    with pytest.raises(NonFiniteError, match=r"^the weight 'used' must have a finite gradient"):
         responses(
             Root(), {"used": (net.get_parameter("used.weight"), None, PLAIN)}, torch.randn(7, 5)
         )

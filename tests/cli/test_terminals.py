@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from command import QUICK, program
 
+from modular_manifolds.cli.console import visible
 from modular_manifolds.cli.main import main
 
 
@@ -36,6 +37,12 @@ def test_a_row_of_a_table_is_one_line_on_a_narrow_terminal(
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" 0.weight")]
     assert len(rows) == 1
     assert rows[0].rstrip().endswith("0.03333")
+
+
+def test_a_sample_cannot_command_the_terminal() -> None:
+    """A network that learned from a log with colours writes their escape sequences."""
+    assert visible("a\tb\n\x1b[31mred\x07\x9b2J\x7f\r") == "a\tb\n␛[31mred␇\ufffd2J␡␍"
+    assert visible("日本語 é 😀") == "日本語 é 😀"
 
 
 @pytest.mark.long

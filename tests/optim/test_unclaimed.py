@@ -92,6 +92,20 @@ def test_a_layer_that_replaced_an_adapted_one_is_refused() -> None:
         opt.step()
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_parameter_that_replaced_one_of_a_declared_network_is_refused(wrapped: bool) -> None:
+    """`assign=True` leaves the optimiser with the old parameters: it would train nothing, without a word."""
+    net = mm.Linear(6, 5) >> mm.ReLU() >> mm.Linear(5, 3)
+    opt = mm.SteepestDescent(nn.DataParallel(net) if wrapped else net, lr=0.1)  # pyright: ignore[reportArgumentType]
+    net(torch.randn(8, 6)).square().mean().backward()
+    opt.step()
+    net.load_state_dict(copy.deepcopy(net.state_dict()), assign=True)
+    opt.zero_grad()
+    net(torch.randn(8, 6)).square().mean().backward()
+    with pytest.raises(UnconstrainedParameterError, match=r"'0\.weight'.*built on.*assign=True"):
+        opt.step()
+
+
 def test_an_optimiser_is_pickled_without_the_model() -> None:
     model = small()
     # Nothing that is pickled may hold it.
