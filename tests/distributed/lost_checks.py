@@ -21,15 +21,14 @@ from torch.distributed.tensor import DTensor, Shard
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
 
-WORLDS: Final = {"stages": (2,), "stuck": (2,), "dead": (2,)}
+WORLDS: Final = {"stages": (2,), "tied": (1, 2), "stuck": (2,), "dead": (3,)}
 SECONDS = 1
 """The time-out of a group with a stuck process."""
 
 
 def replicated(group: Any, widths: tuple[int, ...] = (8, 8)) -> mm.SteepestDescent:
     """The optimiser of matrices that every process of the group holds."""
-    layers = nn.Sequential(*(nn.Linear(8, width, bias=False) for width in widths))
-    return with_gradients(mm.optim.Muon(layers.parameters(), owner=group))
+    return descent([nn.Parameter(torch.randn(width, 8)) for width in widths], owner=group)
 
 
 def sharded(group: Any, widths: tuple[int, ...] = (8, 8)) -> mm.SteepestDescent:
@@ -39,13 +38,15 @@ def sharded(group: Any, widths: tuple[int, ...] = (8, 8)) -> mm.SteepestDescent:
         nn.Parameter(DTensor.from_local(torch.randn(width // 2, 8), mesh, [Shard(0)]))
         for width in widths
     ]
-    return with_gradients(mm.optim.Muon(parameters))
+    return descent(parameters)
 
 
-def with_gradients(opt: mm.SteepestDescent) -> mm.SteepestDescent:
-    for each in opt.param_groups[0]["params"]:
+def descent(parameters: list[nn.Parameter], **options: Any) -> mm.SteepestDescent:
+    """Muon on parameters that have gradients."""
+    for each in parameters:
         each.grad = torch.ones_like(each)
-    return opt
+    group = {"params": parameters, "manifold": mm.Euclidean(), "norm": mm.Spectral()}
+    return mm.SteepestDescent([group], 0.1, momentum=0.9, **options)
 
 
 KINDS: Final[dict[str, Callable[..., mm.SteepestDescent]]] = {
@@ -108,7 +109,7 @@ def failure(opt: mm.SteepestDescent) -> tuple[str, str, float]:
 
 
 def check_stuck() -> Any:
-    """The second process does not step."""
+    """The second process does not step. The group is not to be used any more, and nor is that of the world."""
     found: dict[str, Any] = {}
     for kind, build in KINDS.items():
         group: Any = dist.new_group([0, 1])
@@ -116,16 +117,19 @@ def check_stuck() -> Any:
         opt.step()
         # Not at once: on a busy machine even the meeting of the processes takes seconds.
         _set_pg_timeout(timedelta(seconds=SECONDS), group)
+        stepped = results_folder() / f"{kind} has stepped"
         if dist.get_rank() == 0:
             found[kind] = failure(opt)
-        dist.barrier()
+            stepped.touch()
+        while not stepped.exists():
+            time.sleep(0.01)
     return found
 
 
 def check_dead() -> Any:
-    """The second process ends. No check can follow."""
+    """All processes but the first end. No check can follow."""
     opts = {kind: build(dist.group.WORLD) for kind, build in KINDS.items()}
-    if dist.get_rank() == 1:
-        torch.save((None, None), results_folder() / "2-1-dead.pt")
+    if dist.get_rank() > 0:
+        torch.save((None, None), results_folder() / f"3-{dist.get_rank()}-dead.pt")
         os._exit(0)
     return {kind: failure(opt) for kind, opt in opts.items()}

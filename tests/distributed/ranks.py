@@ -36,7 +36,7 @@ PLAIN_WORLDS: Final = {
     "sharded_checks": (1, 2, 4),
     "run_checks": (1, 2),
     "checkpoint_checks": (2, 1, 4),
-    "lost_checks": (1, 2),
+    "lost_checks": (1, 2, 3),
 }
 """The scripts, and the sizes of their worlds in a plain run, in order."""
 LONG_WORLDS: Final = {
@@ -45,7 +45,7 @@ LONG_WORLDS: Final = {
     "run_checks": (1, 2, 4),
     # One and two processes come twice: the second time they find what more have saved.
     "checkpoint_checks": (1, 2, 4, 2, 1),
-    "lost_checks": (1, 2),
+    "lost_checks": (1, 2, 3),
 }
 """Those in a run with long tests of the script."""
 

@@ -36,12 +36,12 @@ def test_a_weight_that_stages_share_moves_as_one_if_its_gradients_are_summed(fol
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("check", ["stuck", "dead"])
+@pytest.mark.parametrize(("world", "check"), [(2, "stuck"), (3, "dead")])
 def test_a_process_that_does_not_step_leaves_an_error_in_the_others(
-    folder: Path, kind: str, check: str
+    folder: Path, kind: str, world: int, check: str
 ) -> None:
     """Within the time-out of the group, and at once if the process has ended."""
-    error, notes, seconds = results(folder, 2, check)[0][kind]
+    error, notes, seconds = results(folder, world, check)[0][kind]
     assert error != "no error"
     assert seconds <= SECONDS + 10
     assert notes.startswith("SteepestDescent.step() was waiting for the other processes, to agree")
