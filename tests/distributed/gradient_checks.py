@@ -164,7 +164,7 @@ def check_llama() -> Any:
 
 
 def check_compiled() -> Any:
-    """A compiled step, and the refusal of one graph."""
+    """Steps as they are, and compiled."""
     ends: list[Any] = []
     for is_compiled in (False, True):
         net, opt = perceptron()
@@ -175,9 +175,4 @@ def check_compiled() -> Any:
             give_gradients(net, seed)
             step()
         ends.append(everything(net, opt))
-    message = "no error"
-    try:
-        torch.compile(opt.step, backend="eager", fullgraph=True)()
-    except Exception as error:
-        message = str(error)
-    return *ends, message
+    return ends

@@ -79,7 +79,7 @@ WORLDS: Final = {
     "rows_without_host_reads": (2,),
 }
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
-LONG: Final = {"named": (4,), "rows_empty": (4,)}
+LONG: Final = {"named": (4,), "rows_empty": (4,), "compiled": (2,)}
 """Those in which only long tests need a check."""
 
 HOW: Final[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}

@@ -35,10 +35,12 @@ def test_a_weight_that_stages_share_moves_as_one_if_its_gradients_are_summed(fol
     assert (first["apart"] - second["apart"]).norm() > 0.1
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("world", "check"), [(2, "stuck"), (3, "dead")])
+@pytest.mark.parametrize(
+    ("world", "check", "kind"),
+    [(2, "stuck", "replicated"), (3, "dead", "replicated"), (3, "dead", "sharded")],
+)
 def test_a_process_that_does_not_step_leaves_an_error_in_the_others(
-    folder: Path, kind: str, world: int, check: str
+    folder: Path, world: int, check: str, kind: str
 ) -> None:
     """Within the time-out of the group, and at once if the process has ended."""
     error, notes, seconds = results(folder, world, check)[0][kind]

@@ -51,7 +51,7 @@ def test_an_adapted_transformer_under_the_tensor_parallelism_of_torch(folder: Pa
     assert ranks[0][2].startswith("sharded over 2 processes")
 
 
+@pytest.mark.long
 def test_a_compiled_step_of_sharded_weights_has_the_bits_of_one_that_is_not(folder: Path) -> None:
-    for plain, compiled, message in results(folder, 2, "compiled"):
+    for plain, compiled in results(folder, 2, "compiled"):
         assert_same_bits([plain, compiled])
-        assert "steps sharded weights without the compiler" in message
