@@ -41,7 +41,7 @@ def compare_study(choice: Choice, look: Look) -> Iterator[str]:
 
 
 def default_study(choice: Choice, look: Look) -> Iterator[str]:
-    """The rates that a user would try first, beside the tuned ones, with the same fresh seeds."""
+    """The values that a user would try first, beside the tuned ones, with the same fresh seeds."""
     for task in choice.tasks:
         rows = []
         for arm in choice.arms:
@@ -52,7 +52,7 @@ def default_study(choice: Choice, look: Look) -> Iterator[str]:
 
 
 def time_study(choice: Choice, look: Look) -> Iterator[str]:
-    """The price of a step at the rates that a user would try first: short runs of all arms, in turn."""
+    """The price of a step at the values that a user would try first: short runs of all arms, in turn."""
     for task in choice.tasks:
         cells = {arm: replace(choice.cell(task, arm), steps=TIMED_STEPS) for arm in choice.arms}
         results: dict[str, tuple[Result, ...]] = dict.fromkeys(choice.arms, ())
@@ -76,18 +76,18 @@ def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
             tuned = [tune(cell, look, choice.effort) for cell in cells]
             carried = None
             if tuned[0].is_complete and tuned[-1].is_complete:
-                carried = loss_at(cells[-1], tuned[0].rates, 0, look)
+                carried = loss_at(cells[-1], tuned[0].values, 0, look)
             rows.append((arm, tuned, carried))
         yield size_table(task, field, sizes, rows)
 
 
 def width_study(choice: Choice, look: Look) -> Iterator[str]:
-    """The best rate at each width."""
+    """The best values at each width."""
     return _size_study(choice, look, "width")
 
 
 def depth_study(choice: Choice, look: Look) -> Iterator[str]:
-    """The best rate at each depth."""
+    """The best values at each depth."""
     return _size_study(choice, look, "depth")
 
 

@@ -14,13 +14,13 @@ MISSING = "–"
 
 
 def compare_table(task: str, standings: Sequence[Standing]) -> str:
-    """Every arm of a task at its best rates."""
+    """Every arm of a task at its best values."""
     target = _target(standings)
     free = [each.repeats for each in standings if not ARMS[each.tuned.cell.arm].constrained]
     best = min((each for each in free if each), key=_mean, default=())
     header = [
         "arm",
-        "best rate",
+        "best rates; scale",
         "final loss",
         "to the best unconstrained",
         "steps to target",
@@ -34,7 +34,7 @@ def compare_table(task: str, standings: Sequence[Standing]) -> str:
         rows.append(
             [
                 ARMS[each.tuned.cell.arm].title,
-                _best_rate(each.tuned),
+                _best_values(each.tuned),
                 _spread(each.repeats),
                 _ratio(each.repeats, best),
                 _steps(each.repeats, target),
@@ -55,8 +55,8 @@ def compare_table(task: str, standings: Sequence[Standing]) -> str:
 
 
 def default_table(task: str, rows: Sequence[tuple[Standing, tuple[Result, ...]]]) -> str:
-    """The rates that a user would try first beside the tuned ones."""
-    header = ["arm", "default rate", "loss at the default", "tuned rate", "tuned loss", "cost"]
+    """The values that a user would try first beside the tuned ones."""
+    header = ["arm", "default", "loss at the default", "tuned", "tuned loss", "cost"]
     cells = []
     for standing, results in rows:
         arm = ARMS[standing.tuned.cell.arm]
@@ -65,14 +65,14 @@ def default_table(task: str, rows: Sequence[tuple[Standing, tuple[Result, ...]]]
         cells.append(
             [
                 arm.title,
-                _rates(arm.default),
+                _values(arm.default),
                 _spread(results),
-                _best_rate(standing.tuned),
+                _best_values(standing.tuned),
                 _spread(standing.repeats),
                 _text(cost, ".1f", " %"),
             ]
         )
-    return f"{task}: default rates beside tuned ones\n\n{markdown(header, cells)}"
+    return f"{task}: default rates and scales beside tuned ones\n\n{markdown(header, cells)}"
 
 
 def time_table(task: str, size: Cell, rows: Sequence[tuple[str, tuple[Result, ...]]]) -> str:
@@ -98,18 +98,18 @@ def size_table(
     sizes: Sequence[int],
     rows: Sequence[tuple[str, Sequence[Tuned], float | None]],
 ) -> str:
-    """The best rate and its loss at each size; the last number of a row is the loss of the smallest's rates at the largest."""
+    """The best values and their loss at each size; the last number of a row is the loss of the smallest's at the largest."""
     header = [
         "arm",
         *(f"{field} {size}" for size in sizes),
         "moves by",
-        "smallest's rate at the largest costs",
+        "smallest's values at the largest cost",
     ]
     cells = []
     for arm, tuned, carried in rows:
         known = [each for each in tuned if each.is_complete]
         texts = [
-            f"{_best_rate(each)}: {each.loss:.3f}" if each.is_complete else MISSING
+            f"{_best_values(each)}: {each.loss:.3f}" if each.is_complete else MISSING
             for each in tuned
         ]
         places = [each.best for each in known]
@@ -118,7 +118,7 @@ def size_table(
         cost = None if carried is None else 100 * (carried / tuned[-1].loss - 1)
         cells.append([ARMS[arm].title, *texts, moves, _text(cost, ".2f", " %")])
     return (
-        f"{task}: the best rate and its loss by {field}, one seed; rates move in notches of √2\n\n"
+        f"{task}: the best rates and scale and their loss by {field}, one seed; they move in notches of √2\n\n"
         f"{markdown(header, cells)}"
     )
 
@@ -139,20 +139,20 @@ def _target(standings: Sequence[Standing]) -> float | None:
     return min((end for end in ends if end is not None), default=None)
 
 
-def _rates(rates: Sequence[float]) -> str:
-    return ", ".join(_rate(each) for each in rates)
+def _values(values: Sequence[float]) -> str:
+    return ", ".join(_value(each) for each in values)
 
 
-def _rate(rate: float) -> str:
-    notches = 2 * math.log2(rate)
-    return f"2^{round(notches) / 2:g}" if abs(notches - round(notches)) < 1e-6 else f"{rate:g}"
+def _value(value: float) -> str:
+    notches = 2 * math.log2(value)
+    return f"2^{round(notches) / 2:g}" if abs(notches - round(notches)) < 1e-6 else f"{value:g}"
 
 
-def _best_rate(tuned: Tuned) -> str:
+def _best_values(tuned: Tuned) -> str:
     if not tuned.losses:
         return MISSING
     # A star marks a best point with neighbours that were not tried.
-    return _rates(tuned.rates) + ("" if tuned.is_bracketed else "*")
+    return _values(tuned.values) + ("" if tuned.is_bracketed else "*")
 
 
 def _losses(results: Sequence[Result]) -> list[float]:

@@ -19,7 +19,7 @@ def settings(**changes: Any) -> Settings:
     values: dict[str, Any] = {
         "task": "mlp-digits",
         "arm": "adamw",
-        "rates": (0.01,),
+        "values": (0.01,),
         "width": 8,
         "depth": 1,
     }
@@ -92,7 +92,7 @@ def test_every_setting_names_another_file() -> None:
     changes = (
         {"task": "gpt"},
         {"arm": "stiefel"},
-        {"rates": (0.02,)},
+        {"values": (0.02,)},
         {"width": 9},
         {"depth": 2},
         {"steps": 3},
