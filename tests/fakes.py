@@ -6,6 +6,7 @@ device though their result is a tensor are refused by `NoWaiting`.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,36 @@ class Counting(TorchDispatchMode):
 
     def __str__(self) -> str:
         return f"{self.operators.total()} operators and {self.views.total()} views"
+
+
+FACTORISATIONS = {"linalg_cholesky_ex": 1 / 6, "linalg_solve_triangular": 1 / 2}
+"""Multiplications of a factorisation, in units of n³."""
+
+
+class Multiplications(TorchDispatchMode):
+    """Counts scalar multiplications by dtype, on tensors without numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[torch.dtype] = Counter()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        del types
+        name = func.overloadpacket.__name__
+        if name in ("mm", "bmm", "addmm", "baddbmm", "addmm_"):
+            a, b = args[:2] if name in ("mm", "bmm") else args[1:3]
+            self.found[a.dtype] += a.numel() * b.shape[-1]
+        elif name in FACTORISATIONS:
+            factor = args[0]
+            cube = math.prod(factor.shape[:-2]) * factor.shape[-1] ** 3
+            self.found[factor.dtype] += FACTORISATIONS[name] * cube
+        return func(*args, **(kwargs or {}))
 
 
 class _NoDriver(TorchFunctionMode):

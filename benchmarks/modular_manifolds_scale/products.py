@@ -112,7 +112,7 @@ def products_of(solver: str, shape: tuple[int, ...], *, reduced: bool = False) -
     """All products of a step of a stack of matrices, shape (*stack, m, n).
 
     Args:
-        solver: the name of a solver in `optim.placement.PRODUCTS`.
+        solver: the name of a solver in `optim.products.BY_SHAPE`.
         shape: the logical shape.
         reduced: as in `skew_sign`.
     """

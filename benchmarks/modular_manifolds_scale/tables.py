@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Final
 
+from modular_manifolds.optim.products import multiplications
 from modular_manifolds_scale.loads import solver_of
 from modular_manifolds_scale.machine import MACHINES, Machine
 from modular_manifolds_scale.models import MODELS, Model, build_model
@@ -108,10 +109,8 @@ def terms() -> Iterator[str]:
 
 
 def multiplied() -> Iterator[str]:
-    """A row a shape: the products counted for it, in units of m n², beside the constant of the placement."""
-    from modular_manifolds.optim.placement import PRODUCTS
-
-    yield "| weight | solver | in bfloat16 | in float32 | cut by rows: repeated | `PRODUCTS` |"
+    """A row a shape: the products counted for it, in units of m n², beside those by which owners are dealt out."""
+    yield "| weight | solver | in bfloat16 | in float32 | cut by rows: repeated | by the placement |"
     yield "|---|---|---|---|---|---|"
     seen: set[tuple[int, ...]] = set()
     for name in MODELS:
@@ -134,7 +133,8 @@ def multiplied() -> Iterator[str]:
             text = "×".join(map(str, shape[-2:]))
             text = f"{shape[0]} of {text}" if len(shape) > 2 else text
             numbers = " | ".join(f"{value:.1f}" for value in (*counted, anew))
-            yield f"| {text} | `{solver}` | {numbers} | {PRODUCTS[solver]:g} |"
+            placed = multiplications(solver, *shape[-2:], "cuda") / unit
+            yield f"| {text} | `{solver}` | {numbers} | {placed:.1f} |"
 
 
 def changes() -> Iterator[str]:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
+from modular_manifolds.optim.collectives import AGREEMENT, have_equal_sizes, together
 from modular_manifolds.optim.gradients import NONFINITE_REMEDY, gradient_argument
 
 DESCRIPTION: Final = "the weights"
@@ -40,6 +41,7 @@ class Agreement:
         self._index = {name: i for i, name in enumerate(names)}
         self._arguments = {gradient_argument(name): i for i, name in enumerate(names)}
         self._checksum = zlib.crc32(description.encode()) >> 1
+        self._has_equal_sizes = False
         self._stepped = torch.empty(0)
         self._places = torch.empty(0)
 
@@ -97,10 +99,24 @@ class Agreement:
 
     def _reduced(self, cancelled: Tensor, nonfinite: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         flags = torch.cat((cancelled, nonfinite, self._stepped))
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group)
+        self._has_equal_sizes = self._has_equal_sizes or compare_sizes(flags, self._group)
+        together(AGREEMENT, lambda: dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group))
         count = len(self.names)
         cancelled, nonfinite, most, least = flags.split([1, count - 1, count, count])
         return cancelled, nonfinite, (most + least) != 0
+
+
+def compare_sizes(flags: Tensor, group: Any) -> bool:
+    """Whether all processes of a group have so many flags. A compiled step does not ask.
+
+    Raises:
+        ArgumentError: they have other numbers of weights. It is raised on all of them.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    if not have_equal_sizes(flags.numel(), group, flags.device):
+        raise disagreement([DESCRIPTION])
+    return True
 
 
 def disagreement(names: Iterable[str]) -> ArgumentError:
@@ -112,7 +128,7 @@ def disagreement(names: Iterable[str]) -> ArgumentError:
             "must be built on the same weights, shapes and geometries in every process",
             "others in another process",
             "Adapt the model from the same seed and batch everywhere, or write the plan in one process and read it in the "
-            "others with from_json.",
+            "others with from_json. Stages of a pipeline need a process group for each stage.",
         )
     return ArgumentError(
         gradient_argument(name),

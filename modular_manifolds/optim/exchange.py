@@ -14,6 +14,7 @@ from torch import Tensor
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.optim import foreach
 from modular_manifolds.optim.agreement import Agreement
+from modular_manifolds.optim.collectives import GATHERING, together
 from modular_manifolds.optim.fallback import FallbackWeight
 from modular_manifolds.optim.placement import Placement, place
 from modular_manifolds.optim.state import full_precision_weight
@@ -82,6 +83,7 @@ class Exchange:
         self.placement = Placement(self.processes, ())
         self.agreement = Agreement(group, (), "", torch.device("cpu"))
         self.device = torch.device("cpu")
+        self._agreed: tuple[list[str], str, torch.device] | None = None
         self._slots: dict[str, Slot] = {}
         self._sizes: dict[torch.dtype, int] = {}
         self._sent: dict[torch.dtype, Tensor] = {}
@@ -106,7 +108,9 @@ class Exchange:
                 [(each.name, tuple(each.parameter.shape)) for each in fallback],
             )
         )
-        self.agreement = Agreement(self._group, names, description, self.device)
+        agreed = (names, description, self.device)
+        if agreed != self._agreed:
+            self.agreement, self._agreed = Agreement(self._group, *agreed), agreed
         filled: dict[torch.dtype, list[int]] = {}
         self._slots.clear()
         for each in real:
@@ -158,10 +162,13 @@ class Exchange:
             if sent is None:
                 sent = torch.zeros(size, dtype=dtype, device=self.device)
             received = sent.new_empty((self.processes, size))
-            ALL_GATHER(received.view(-1), sent, group=self._group)
+            self._all_gather(received, sent)
             self._received[dtype] = received
         self._sent = {}
         self._packed.clear()
+
+    def _all_gather(self, received: Tensor, sent: Tensor) -> None:
+        together(GATHERING, lambda: ALL_GATHER(received.view(-1), sent, group=self._group))
 
     def point(self, weight: Weight) -> Tensor:
         """The point that the weight's owner has sent."""

@@ -5,25 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from modular_manifolds.linalg.matrices import MATRIX
+from modular_manifolds.optim.products import multiplications
 from modular_manifolds.optim.weight import Weight, dual_shape, full_dtype
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.selection import find_solver
-
-PRODUCTS: Final = {
-    "norm-steepest": 12.0,
-    "skew-sign": 30.0,
-    "spectral-sphere-dual": 100.0,
-    "tangent-gradient": 0.0,
-    "row-tangent-gradient": 0.0,
-    "weighted-median": 0.0,
-}
-"""The cost of a step by each solver, in products of `max(m, n) · min(m, n)²` multiplications, counted once for 64×64 and 256×64."""
-
-UNKNOWN_PRODUCTS: Final = 30.0
-"""The same for a solver that is not in the table."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +129,7 @@ def cost_of(weight: Weight, solver: str | Solver) -> float:
     if name == "norm-steepest" and not geometry.norm.accuracy:
         # The norm has a formula without products.
         return 0.0
-    return PRODUCTS.get(name, UNKNOWN_PRODUCTS) * math.prod(stack) * max(m, n) * min(m, n) ** 2
+    return math.prod(stack) * multiplications(name, m, n, weight.parameter.device.type)
 
 
 def _numbers(weight: Weight, solver: str | Solver) -> int:

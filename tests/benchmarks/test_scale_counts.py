@@ -4,58 +4,33 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
+from fakes import Multiplications
 from modular_manifolds_scale import MODELS, build_model
 from modular_manifolds_scale.loads import placed, solved, solver_of
 from modular_manifolds_scale.products import (
     Product,
     matrix_sign,
     newton_schulz,
+    skew_polynomials,
     skew_sign,
 )
 from torch._subclasses import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import modular_manifolds as mm
 from modular_manifolds.linalg import backend
 from modular_manifolds.linalg import matrix_sign as matrix_sign_file
 from modular_manifolds.linalg.polar_factor import polar_factor_within
-from modular_manifolds.optim.placement import PRODUCTS
+from modular_manifolds.optim import products
+from modular_manifolds.optim.placement import cost_of
 from modular_manifolds.solvers import skew_sign as skew_sign_file
 from modular_manifolds.solvers.plan import Plan
+from modular_manifolds.solvers.resolvent_plan import ResolventPlan
 
-FACTORISATIONS = {"linalg_cholesky_ex": 1 / 6, "linalg_solve_triangular": 1 / 2}
-"""Multiplications of a factorisation, in units of n³."""
-
-
-class Multiplications(TorchDispatchMode):
-    """Counts scalar multiplications by dtype, on tensors without numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Counter[torch.dtype] = Counter()
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        del types
-        name = func.overloadpacket.__name__
-        if name in ("mm", "bmm", "addmm", "baddbmm", "addmm_"):
-            a, b = args[:2] if name in ("mm", "bmm") else args[1:3]
-            self.found[a.dtype] += a.numel() * b.shape[-1]
-        elif name in FACTORISATIONS:
-            factor = args[0]
-            cube = math.prod(factor.shape[:-2]) * factor.shape[-1] ** 3
-            self.found[factor.dtype] += FACTORISATIONS[name] * cube
-        return func(*args, **(kwargs or {}))
+BY_SOLVER = {"skew-sign": skew_sign, "norm-steepest": matrix_sign}
 
 
 @pytest.fixture
@@ -79,9 +54,9 @@ def counted(plan: Plan, shape: tuple[int, ...]) -> dict[torch.dtype, float]:
     return {dtype: float(value) for dtype, value in multiplications.found.items()}
 
 
-def computed(products: Sequence[Product], depth: int = 1) -> dict[torch.dtype, float]:
+def computed(listed: Sequence[Product], depth: int = 1) -> dict[torch.dtype, float]:
     found: Counter[torch.dtype] = Counter()
-    for each in products:
+    for each in listed:
         dtype = getattr(torch, each.precision)
         found[dtype] += depth * each.multiplications  # pyright: ignore[reportArgumentType]
     return {dtype: float(value) for dtype, value in found.items()}
@@ -120,15 +95,25 @@ def test_products_of_muon_are_those_of_torch() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_constants_of_the_placement_are_of_the_counted_size(name: str) -> None:
-    """The placement has one constant a solver; the count by shape is within a factor of 3 of it."""
+def test_owners_are_dealt_out_by_the_counted_products(name: str) -> None:
     for each in solved(build_model(name).weights):
-        *_, a, b = each.shape
-        m, n = max(a, b), min(a, b)
-        by_solver = {"skew-sign": skew_sign, "norm-steepest": matrix_sign}
-        solver = solver_of(each)
-        products = sum(computed(by_solver[solver](m, n)).values()) / (m * n * n)
-        assert PRODUCTS[solver] / 3 <= products <= PRODUCTS[solver] * 3, (each.name, products)
+        solver, (*stack, a, b) = solver_of(each), each.shape
+        counted = sum(computed(BY_SOLVER[solver](max(a, b), min(a, b)), math.prod(stack)).values())
+        assert cost_of(each, "auto") == pytest.approx(counted, rel=0.15), (each.name, counted)
+
+
+def test_a_tall_matrix_costs_seven_inverses_on_a_cpu() -> None:
+    """The plan of a CPU has them from the same shapes on as the cost."""
+    for m, n in ((768, 256), (257, 128), (256, 128), (1024, 127), (256, 256)):
+        plan = mm.solvers.SkewSign().plan(mm.Stiefel(), mm.Spectral(), (m, n), torch.float32, "cpu")
+        inverses = len(plan.function.poles) if isinstance(plan, ResolventPlan) else 0
+        on_host, elsewhere = (products.skew_sign(m, n, device) for device in ("cpu", "cuda"))
+        assert inverses == (products.INVERSES if 2 * on_host < elsewhere else 0), (m, n)
+
+
+def test_the_numbers_of_polynomials_are_those_of_the_plans() -> None:
+    assert skew_polynomials("bfloat16") == products.POLYNOMIALS
+    assert skew_polynomials("float32") == products.FLOAT32_POLYNOMIALS
 
 
 def test_owners_of_gpt2_small_on_8_ranks_have_even_loads() -> None:

@@ -31,18 +31,22 @@ STEPS = 3
 SAVED = {
     1: (("ddp", "mlp"),),
     2: (("ddp", "mlp"), ("fsdp", "mlp"), ("tp", "mlp")),
-    4: (("fsdp_tp", "gpt2"),),
+    4: (("fsdp_tp", "gpt2"), ("hsdp", "gpt2"), ("hsdp", "mlp")),
 }
 """The checkpoints that a world of so many processes saves: layout and model."""
-TAKEN = {1: ("ddp",), 2: ("ddp", "fsdp", "tp"), 4: ("fsdp", "fsdp_tp")}
+TAKEN = {1: ("ddp",), 2: ("ddp", "fsdp", "tp"), 4: ("fsdp", "hsdp", "fsdp_tp")}
 """The layouts in which it takes up every checkpoint. DistributedDataParallel around one process is the bare model."""
+USUAL_SAVED: Final = {2: (("ddp", "mlp"), ("fsdp", "mlp"))}
+"""The checkpoints that a plain run saves."""
 USUAL: Final = {
     ("ddp", 1): ("ddp",),
     ("ddp", 2): ("fsdp",),
+    ("ddp", 4): (),
     ("fsdp", 1): ("ddp",),
     ("fsdp", 2): ("fsdp", "tp"),
+    ("fsdp", 4): ("hsdp",),
 }
-"""A plain run saves in two processes, as perceptrons: in these layouts, for processes that take them up in these."""
+"""The layouts in which a plain run takes them up: by the layout that saved, and the number of processes that go on."""
 SETTINGS = {"momentum": 0.9, "nesterov": True, "noise_damping": True}
 
 
@@ -115,8 +119,7 @@ def checkpoints() -> Iterator[tuple[int, str, str, Path]]:
 def check_saved() -> Any:
     """Save in the middle, and go on to the end."""
     world = dist.get_world_size()
-    saved = () if world == 1 else (("ddp", "mlp"), ("fsdp", "mlp"))
-    for layout, name in SAVED[world] if long_tests_run() else saved:
+    for layout, name in (SAVED if long_tests_run() else USUAL_SAVED).get(world, ()):
         folder = results_folder() / f"saved-{world}-{layout}-{name}"
         known = folder.exists()
         dist.barrier()

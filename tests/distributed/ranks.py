@@ -35,7 +35,8 @@ PLAIN_WORLDS: Final = {
     "ddp_checks": (1, 2),
     "sharded_checks": (1, 2, 4),
     "run_checks": (1, 2),
-    "checkpoint_checks": (2, 1),
+    "checkpoint_checks": (2, 1, 4),
+    "lost_checks": (1, 2, 3),
     "killed_ranks": (0,),
 }
 """The scripts, and the sizes of their worlds in a plain run, in order. A world of size 0 is one process without a group."""
@@ -45,6 +46,7 @@ LONG_WORLDS: Final = {
     "run_checks": (1, 2, 4),
     # One and two processes come twice: the second time they find what more have saved.
     "checkpoint_checks": (1, 2, 4, 2, 1),
+    "lost_checks": (1, 2, 3),
     "killed_ranks": (0,),
 }
 """Those in a run with long tests of the script."""

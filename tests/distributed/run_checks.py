@@ -9,13 +9,13 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from forked import long_tests_run, plain_tests_run
+from watcher import Watcher
 
 import modular_manifolds as mm
 from modular_manifolds.errors import ModularManifoldsError
 from modular_manifolds.training import DataSet, Split, load_data, resume, start
 from modular_manifolds.training.checkpoint import read_first_checkpoint
 from modular_manifolds.training.loop import Trainer
-from modular_manifolds.training.metrics import EpochMetrics, StepMetrics
 from modular_manifolds.training.processes import ALONE, Processes
 from modular_manifolds.training.run_directory import RunDirectory, begin
 from modular_manifolds.training.session import Session
@@ -68,21 +68,6 @@ def with_dropout(run: mm.RunSpec) -> mm.RunSpec:
     """The run with a network that draws random numbers at every step."""
     net = mm.Linear(64, 32) >> mm.ReLU() >> mm.Dropout(0.1) >> mm.Linear(32, 10)
     return run.model_copy(update={"network": mm.NetworkSpec.from_module(net)})
-
-
-class Watcher:
-    """Remembers the metrics of a run, and asks to stop after a step."""
-
-    def __init__(self, trainer: Trainer, stop_after: int | None = None) -> None:
-        self.steps: list[StepMetrics] = []
-        self.epochs: list[EpochMetrics] = []
-        trainer.stop = lambda: stop_after is not None and len(self.steps) >= stop_after
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        self.steps.append(metrics)
-
-    def on_epoch(self, metrics: EpochMetrics) -> None:
-        self.epochs.append(metrics)
 
 
 def a_folder() -> Path:

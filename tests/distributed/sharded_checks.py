@@ -10,6 +10,11 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
 from collective_counts import counting
 from forked import long_tests_run, plain_tests_run
+from gradient_checks import check_compiled as check_compiled
+from gradient_checks import check_llama as check_llama
+from gradient_checks import check_placed as check_placed
+from gradient_checks import check_placed_nonfinite as check_placed_nonfinite
+from gradient_checks import check_sequence_parallel as check_sequence_parallel
 from row_checks import check_rows_choice as check_rows_choice
 from row_checks import check_rows_empty as check_rows_empty
 from row_checks import check_rows_trained as check_rows_trained
@@ -63,19 +68,25 @@ WORLDS: Final = {
     "named": (1, 2, 4),
     "parallelized": (1, 2),
     "adapted": (1, 2),
+    "placed": (1, 2),
+    "placed_nonfinite": (2,),
+    "sequence_parallel": (1, 2),
+    "llama": (1, 2),
+    "compiled": (2,),
     "rows_choice": (2,),
     "rows_empty": (4,),
     "rows_trained": (2,),
     "rows_without_host_reads": (2,),
 }
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
-LONG: Final = {"named": (4,), "rows_empty": (4,)}
+LONG: Final = {"named": (4,), "rows_empty": (4,), "compiled": (2,)}
 """Those in which only long tests need a check."""
 PLAIN: Final = {
     "named": (2,),
     **{name: WORLDS[name] for name in ("layouts", "nonfinite", "missing", "resume", "saved")},
     **{name: WORLDS[name] for name in ("settings", "rows", "stacks", "unused", "parallelized")},
     **{name: WORLDS[name] for name in ("adapted", "rows_choice", "rows_without_host_reads")},
+    **{name: WORLDS[name] for name in ("placed", "placed_nonfinite", "sequence_parallel", "llama")},
 }
 """Those in which no long test needs it."""
 

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from watcher import Watcher
+
 import modular_manifolds as mm
 from modular_manifolds.training import start
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.loop import Trainer
-from modular_manifolds.training.metrics import EpochMetrics, StepMetrics
+from modular_manifolds.training.metrics import StepMetrics
 from modular_manifolds.training.run_directory import begin
 
 OPTIMIZERS = ("steepest-descent", "adamw", "muon")
-
-
-class Watcher:
-    """Remembers what it saw and asks to stop after a step."""
-
-    def __init__(self, trainer: Trainer, stop_after: int | None = None) -> None:
-        self.steps: list[StepMetrics] = []
-        self.epochs: list[EpochMetrics] = []
-        trainer.stop = lambda: stop_after is not None and len(self.steps) >= stop_after
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        self.steps.append(metrics)
-
-    def on_epoch(self, metrics: EpochMetrics) -> None:
-        self.epochs.append(metrics)
 
 
 class KilledError(Exception):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import Watcher, spec, train
+from small_runs import spec, train
+from watcher import Watcher
 
 import modular_manifolds as mm
 from modular_manifolds.errors import NonFiniteError, SpecError

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from long_tests import mostly_long
-from small_runs import OPTIMIZERS, KilledError, Killer, Watcher, spec, train
+from small_runs import OPTIMIZERS, KilledError, Killer, spec, train
+from watcher import Watcher
 from weights import as_one_group_a_weight
 
 from modular_manifolds.training import resume, start

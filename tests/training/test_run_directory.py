@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import KilledError, Killer, Watcher, spec, train
+from small_runs import KilledError, Killer, spec, train
+from watcher import Watcher
 
 import modular_manifolds as mm
 from modular_manifolds.cli.main import main

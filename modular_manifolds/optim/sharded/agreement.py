@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
-from modular_manifolds.optim.agreement import DESCRIPTION, disagreement
+from modular_manifolds.optim.agreement import DESCRIPTION, compare_sizes, disagreement
+from modular_manifolds.optim.collectives import AGREEMENT, together
 from modular_manifolds.optim.gradients import NONFINITE_REMEDY, gradient_argument
 
 
@@ -39,7 +40,7 @@ class ShardedAgreement:
 
     There is one number for each unit whose entries lie in several shards, and one for each other weight; then for each
     weight whether it is stepped and the negative of that, and a checksum of the description and its negative. The number
-    of flags is fixed, and does not depend on data.
+    of flags is fixed, and does not depend on data; the processes compare it before the first reduction.
 
     Args:
         group: the process group.
@@ -67,6 +68,7 @@ class ShardedAgreement:
         self._segments = torch.repeat_interleave(
             torch.arange(len(names)), torch.tensor(counts, dtype=torch.int64)
         ).to(device)
+        self._has_equal_sizes = False
         self._followed: tuple[bool, ...] | None = None
         self._stepped = torch.empty(0)
 
@@ -80,7 +82,7 @@ class ShardedAgreement:
         return sum(self._sizes) * self._dtype.itemsize
 
     def reduce(self, cancelled: Tensor, units: Tensor, stepped: tuple[bool, ...]) -> Agreed:
-        """The maxima over all processes. No number is read.
+        """The maxima over all processes. No number is read, but that of the first comparison.
 
         Args:
             cancelled: whether this process refuses the step, shape (1,).
@@ -95,7 +97,8 @@ class ShardedAgreement:
         # A maximum need not keep NaN.
         units = torch.where(torch.isnan(units), math.inf, units)
         flags = torch.cat((cancelled.to(self._dtype), units, self._stepped))
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group)
+        self._has_equal_sizes = self._has_equal_sizes or compare_sizes(flags, self._group)
+        together(AGREEMENT, lambda: dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group))
         cancelled, units, most, least = flags.split(self._sizes)
         weights = units.new_zeros(len(self.names) - 1)
         weights = weights.scatter_reduce(0, self._segments, units, "amax")

@@ -14,6 +14,7 @@ from modular_manifolds.linalg.matrices import readable
 from modular_manifolds.linalg.rows import SharedRows
 from modular_manifolds.optim import foreach
 from modular_manifolds.optim.bucket import Bucket
+from modular_manifolds.optim.collectives import GATHERING, together
 from modular_manifolds.optim.diagnosis import Diagnoses
 from modular_manifolds.optim.roster import Roster
 from modular_manifolds.optim.sharded.decision import Decision, Party
@@ -57,7 +58,7 @@ class RowSteps:
 
         def total(x: Tensor) -> Tensor:
             x = x.contiguous()
-            dist.all_reduce(x, group=group)
+            together(GATHERING, lambda: dist.all_reduce(x, group=group))
             return x
 
         self._rows = SharedRows(total)

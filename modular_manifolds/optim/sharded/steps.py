@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
@@ -37,6 +38,12 @@ from modular_manifolds.solvers.base import Solver
 
 Group = Mapping[str, Any]
 States = Mapping[Tensor, dict[str, Any]]
+
+
+_as_written = torch.compiler.disable(
+    reason="SteepestDescent steps sharded weights without the compiler: compile without fullgraph=True"
+)
+"""Marks functions that a compiled step calls as they are."""
 
 
 class ShardedSteps:
@@ -156,6 +163,7 @@ class ShardedSteps:
         for each in self._rows:
             each.roster.allow_rate(lr)
 
+    @_as_written
     def follow(self, groups: Sequence[Group], *, captured: bool, capturable: bool) -> bool:
         """Take the groups of this step; return whether parameters or the set of gradients have changed.
 
@@ -186,6 +194,7 @@ class ShardedSteps:
             self._owned = self._new_roster(alike)
         return True
 
+    @_as_written
     def step(
         self, groups: Sequence[Group], state: States, diagnoses: Diagnoses, *, captured: bool
     ) -> ArgumentError | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modular_manifolds.nn.boxes import cut, size_of
 from modular_manifolds.optim import foreach
+from modular_manifolds.optim.collectives import GATHERING, together
 from modular_manifolds.optim.sharded.crew import Crew
 from modular_manifolds.optim.sharded.layout import Layout
 
@@ -106,8 +107,11 @@ class Transport:
         outgoing = torch.empty(sum(sent_sizes), dtype=self._dtype, device=self._device)
         _copy(_views(outgoing, sent), [each for tensors in sent for each in tensors])
         incoming = torch.empty(sum(received_sizes), dtype=self._dtype, device=self._device)
-        dist.all_to_all_single(
-            incoming, outgoing, received_sizes, sent_sizes, group=self._crew.group
+        together(
+            GATHERING,
+            lambda: dist.all_to_all_single(
+                incoming, outgoing, received_sizes, sent_sizes, group=self._crew.group
+            ),
         )
         _copy([each for tensors in received for each in tensors], _views(incoming, received))
 
