@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.gram_spectrum import capped_by_gram
 from modular_manifolds.linalg.matrices import readable
 from modular_manifolds.linalg.spectral_cap import capped_by_products, largest_in_radii
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
@@ -48,6 +49,9 @@ class SpectralBall(Manifold):
         if not readable(point):
             return retract_by_products(point, step, self.radius, length)
         moved = point + step
+        capped = capped_by_gram(moved, self.radius)
+        if capped is not None:
+            return capped
         if bool(torch.isfinite(moved).all()):
             return _capped(moved, self.radius)
         # The sum of large entries overflows; half of it does not.

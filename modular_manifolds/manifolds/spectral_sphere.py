@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.gram_spectrum import capped_by_gram, top_pair_by_gram
 from modular_manifolds.linalg.matrices import inner, readable
 from modular_manifolds.linalg.spectral_cap import capped_by_products, largest_in_radii
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
@@ -54,6 +55,9 @@ class SpectralSphere(Manifold):
         if not readable(point):
             return retract_by_products(point, step, self.radius, length)
         moved = point + step
+        capped = capped_by_gram(moved, self.radius, raised=True)
+        if capped is not None:
+            return capped
         if bool(torch.isfinite(moved).all()):
             return _raised_or_capped(moved, self.radius)
         # The sum of large entries overflows; half of it does not.
@@ -100,5 +104,8 @@ def top_pair(point: Tensor, *, by_products: bool = False) -> Tensor:
     if by_products:
         u, _, v = top_singular_pair(point)
         return u @ v.mT
+    pair = top_pair_by_gram(point)
+    if pair is not None:
+        return pair
     u, _, vh, _ = decompose(point)
     return u[..., :, :1] @ vh[..., :1, :]

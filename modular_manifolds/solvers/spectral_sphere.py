@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,8 +16,11 @@ from modular_manifolds.linalg.msign_gap import nuclear_bounds
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
-from modular_manifolds.solvers.bracket import Bracket, Line
+from modular_manifolds.solvers import bracket as tensors
+from modular_manifolds.solvers.bracket import Bracket
+from modular_manifolds.solvers.gram_search import ByGrams
 from modular_manifolds.solvers.plan import Plan
+from modular_manifolds.solvers.search import Line, Search, search
 from modular_manifolds.solvers.solution import Solution, relative_gap
 
 
@@ -49,7 +53,7 @@ class SpectralSphereDual(Solver):
         max_iterations: the largest number of decompositions.
     """
 
-    tolerance: float = 1e-6
+    tolerance: float = 1e-2
     max_iterations: int = 60
 
     name = "spectral-sphere-dual"
@@ -66,12 +70,17 @@ class SpectralSphereDual(Solver):
         dtype: torch.dtype,
         device_type: str,
     ) -> Plan:
-        del dtype
         length = norm.spectral_unit(shape)
         if device_type != "cpu":
             return ByProducts(max(self.tolerance, ByProducts.REACHED), manifold, length)
+        by_grams = dtype is torch.float32 and self.tolerance >= GRAMS_MIN_TOLERANCE
+        kind = ByGrams if by_grams else ByDecompositions
         dual_shape = self.dual_shape(shape)
-        return ByDecompositions(self.tolerance, manifold, length, self.max_iterations, dual_shape)
+        return kind(self.tolerance, manifold, length, self.max_iterations, dual_shape)
+
+
+GRAMS_MIN_TOLERANCE = 1e-3
+"""The smallest tolerance for Gram matrices, which lose singular values below 1e-7 of the largest."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +119,40 @@ class ByDecompositions(Plan):
         g = g.double()
         tangent = normalise(torch.where(has_tangent_part, g - n * inner(n, g), 0.0), dim=MATRIX)
         best = has_tangent_part.double() * min(point.shape[-2:]) ** 0.5
-        bracket, iterations = Bracket.around_all(tangent, n, best, dual), 0
-        while True:
-            a = bracket.mix()
-            gap = relative_gap(-inner(tangent, a), bracket.best)
-            if float(gap.max()) <= (self.tolerance or 0.0) or iterations >= self.max_iterations:
-                break
-            aim = bracket.aim(iterations, meet_every=3)
-            bracket = bracket.closed(*_line_at(tangent, n, aim))
-            iterations += 1
-        return Solution(
-            (self.length * a).to(gradient.dtype),
-            gap,
-            iterations,
-            self.tolerance,
-            bracket.ends(),
+        # One batch dimension.
+        tangent, n = (x.reshape(-1, *x.shape[-2:]) for x in (tangent, n))
+        trials: list[Tensor] = []
+
+        def trial(rows: Sequence[int], multipliers: Sequence[float]) -> Tensor:
+            some = torch.tensor(rows)
+            numbers, directions = _tried(tangent[some], n[some], multipliers)
+            trials.append(directions)
+            return numbers
+
+        along = inner(tangent, n).flatten().tolist()
+        size = inner(n, n).flatten().tolist()
+        starts = [()] * len(size) if dual is None else dual.double().reshape(-1, 2).tolist()
+        searches = [
+            Search(Line(-b, -t, -s), Line(b, t, s), b, *pair)
+            for b, t, s, pair in zip(best.flatten().tolist(), along, size, starts, strict=True)
+        ]
+        rounds = search(
+            searches,
+            trial,
+            tolerance=self.tolerance or 0.0,
+            rounds=self.max_iterations,
+            meet_every=3,
         )
+        mixed = []
+        for i, each in enumerate(searches):
+            low = n[i] if each.low.trial is None else trials[each.low.trial[0]][each.low.trial[1]]
+            high = -n[i] if each.high.trial is None else trials[each.high.trial[0]][each.high.trial[1]]
+            mixed.append(self.length * (each.weight * low + (1 - each.weight) * high))
+        a = torch.stack(mixed).to(gradient.dtype).reshape(point.shape)
+        numbers = torch.tensor([(each.gap, *each.starts()) for each in searches]).double()
+        gap = numbers[:, 0].reshape(point.shape[:-2])
+        ends = numbers[:, 1:].reshape(self.shape_of_dual)
+        return Solution(a, gap, rounds, self.tolerance, ends)
 
     def __str__(self) -> str:
         return (
@@ -170,7 +197,7 @@ class ByProducts(Plan):
         best = has_tangent_part.double() * min(point.shape[-2:]) ** 0.5
         bracket = Bracket.around_all(tangent, n, best, dual)
         for i in range(self.rounds):
-            bracket = bracket.closed(*self._line_at(tangent, n, bracket.aim(i, meet_every=1)))
+            bracket = bracket.closed(*self._line_at(tangent, n, bracket.aim(i)))
         a = bracket.mix()
         a = a - n * inner(n, a)
         gap = relative_gap(-inner(tangent, a).double(), bracket.best)
@@ -178,13 +205,15 @@ class ByProducts(Plan):
         a = torch.where(gap.isnan().unsqueeze(-1).unsqueeze(-1), torch.nan, a)
         return Solution(self.length * a, gap, self.rounds, self.tolerance, bracket.ends())
 
-    def _line_at(self, tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
+    def _line_at(
+        self, tangent: Tensor, n: Tensor, multiplier: Tensor
+    ) -> tuple[tensors.Line, Tensor]:
         """The line of `−msign(T + λN)/(1 + ε)`, which lies below φ, and an upper bound on φ(λ)."""
         x = tangent + multiplier.to(n.dtype) * n
         sign = msign(x, accuracy=self.accuracy, floor=self.floor)
         size = torch.linalg.vector_norm(x, dim=MATRIX)
         _, nuclear = nuclear_bounds(x, sign, size=size, accuracy=self.accuracy, floor=self.floor)
-        line = Line.of(sign / -(1 + self.accuracy), tangent, n, multiplier)
+        line = tensors.Line.of(sign / -(1 + self.accuracy), tangent, n, multiplier)
         return line, nuclear.unsqueeze(-1).unsqueeze(-1)
 
     def deeper(self, gap: float | None = None) -> Plan | None:
@@ -200,10 +229,15 @@ class ByProducts(Plan):
         )
 
 
-def _line_at(tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[Line, Tensor]:
-    """The line of `A = −msign(T + λN)`, which touches φ at λ, and φ(λ)."""
-    u, sigma, vh = torch.linalg.svd(tangent + multiplier * n, full_matrices=False)
+def _tried(
+    tangent: Tensor, n: Tensor, multipliers: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """The numbers of a trial at λ, and `A = −msign(T + λN)`, whose line touches φ at λ."""
+    at = n.new_tensor(multipliers)[:, None, None]
+    u, sigma, vh = torch.linalg.svd(tangent + at * n, full_matrices=False)
     # msign maps zero singular values to zero.
     mask = (sigma > 1e-14 * sigma[..., :1]).to(u.dtype).unsqueeze(-2)
-    line = Line.of(-((u * mask) @ vh), tangent, n, multiplier)
-    return line, sigma.sum(dim=-1)[..., None, None]
+    directions = -((u * mask) @ vh)
+    start, slope = (-inner(x, directions).flatten() for x in (tangent, n))
+    numbers = (start, slope, sigma.sum(dim=-1), torch.full_like(start, torch.nan))
+    return torch.stack(numbers, dim=-1), directions
