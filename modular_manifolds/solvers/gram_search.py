@@ -59,7 +59,9 @@ class ByGrams(Plan):
         )
         a = problem.direction(searches).mul_(self.length).to(gradient.dtype)
         a = a.mT if _is_wide(point) else a
-        numbers = torch.tensor([(each.gap, *each.starts()) for each in searches]).double()
+        numbers = torch.tensor(
+            [(each.gap, *each.starts()) for each in searches], dtype=torch.float64
+        )
         gap, starts = numbers[:, 0], numbers[:, 1:]
         return Solution(
             a.reshape(point.shape),
@@ -179,7 +181,7 @@ class Problem:
 def _problem_of(manifold: Manifold, point: Tensor, gradient: Tensor) -> Problem:
     """The problem of a stack of weights and their gradients, with one batch dimension."""
     normal = manifold.unit_normal(point.double())
-    n, g = (x.reshape(-1, *x.shape[-2:]) for x in (normal, gradient.double()))
+    n, g = (x.reshape(-1, *x.shape[-2:]) for x in (normal, gradient.to(normal.dtype, copy=True)))
     n, g = (x.mT if _is_wide(point) else x for x in (n, g))
     nn, gn, gg = n.mT @ n, g.mT @ n, g.mT @ g
     for argument, x in (("point", nn), ("gradient", gg)):
@@ -194,14 +196,15 @@ def _problem_of(manifold: Manifold, point: Tensor, gradient: Tensor) -> Problem:
     tn = gn - along * nn
     tt = gg - along * (gn + tn.mT)
     share = _trace(tt).clamp_min(0).sqrt()
-    if bool((share < SMALL_SHARE).any()):
+    rows = (share < SMALL_SHARE).flatten().nonzero().squeeze(-1)
+    if len(rows):
         # The difference of Gram matrices would lose the digits of a small tangent part.
-        n, g = scale * n, of_g * g
-        g = g - n * inner(n, g)
-        g = g - n * inner(n, g)
-        tt, tn = g.mT @ g, g.mT @ n
-        share = _trace(tt).sqrt()
-        scale, of_g, of_n = torch.ones_like(share), torch.ones_like(share), torch.zeros_like(share)
+        normals, tangents = scale[rows] * n[rows], of_g[rows] * g[rows]
+        for _ in range(2):
+            tangents = tangents - normals * inner(normals, tangents)
+        g[rows], of_g[rows], of_n[rows] = tangents, 1.0, 0.0
+        tt[rows], tn[rows] = tangents.mT @ tangents, tangents.mT @ normals
+        share[rows] = _trace(tt[rows]).sqrt()
     has_tangent_part = share > projection_rounding(gradient)
     share = torch.where(has_tangent_part, share, torch.inf)
     tt, tn = tt / share.square(), tn / share
@@ -222,8 +225,8 @@ def _or_one(x: Tensor) -> Tensor:
 
 
 ROUNDING = 16.0
-"""The rounding of a Gram matrix, in units of `√n ε ‖X‖_F²`; that of a decomposition included."""
+"""The rounding of a Gram matrix, in units of `√n ε ‖X‖_F²`; that of its decomposition included."""
 SMALLEST_CURVATURE = 1e-9
 """The smallest second derivative of φ that Newton's method divides by."""
-SMALL_SHARE = 0.1
+SMALL_SHARE = 0.5
 """The share of the tangent part in the gradient below which it is computed from the gradient, not from Gram matrices."""

@@ -52,7 +52,7 @@ class Search:
         """The λ to try in round i.
 
         While all trials are on one side of the minimum, Newton's method says how far to go, if there is a second
-        derivative. A quarter more than that gives a trial on the other side.
+        derivative. A tenth more than that gives a trial on the other side.
 
         Args:
             i: the number of the round, from 0 on.
@@ -106,13 +106,12 @@ class Search:
     def starts(self) -> tuple[float, float]:
         """The λ that a warm start tries: those of the two ends, that with the smaller slope first.
 
-        If all trials are on one side, Newton's next λ comes first, and then that of the last trial.
+        If all trials are on one side, both are the λ of the last one.
         """
         only = self._only_trial()
-        if only is not None and not math.isnan(only.newton):
-            return only.newton, only.multiplier
-        ends = sorted((self.low, self.high), key=lambda each: abs(each.slope))
-        return ends[0].multiplier, ends[1].multiplier
+        ends = (self.low, self.high) if only is None else (only, only)
+        first, second = sorted(ends, key=lambda each: abs(each.slope))
+        return first.multiplier, second.multiplier
 
     def _only_trial(self) -> Line | None:
         """The last trial, if all are on one side."""
@@ -130,8 +129,8 @@ class Search:
         return left, right
 
 
-OVERSHOOT: Final = 1.25
-"""The length of a step, in Newton's steps, that brings a trial to the other side of the minimum."""
+OVERSHOOT: Final = 1.1
+"""The length of a step, in Newton's steps, that probably brings a trial to the other side of the minimum."""
 
 Trial = Callable[[Sequence[int], Sequence[float]], Tensor]
 """`trial(rows, λ)` tries one λ for some matrices of a stack. A row of its result, shape (rows, 4), holds the start and the

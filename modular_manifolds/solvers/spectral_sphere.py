@@ -15,8 +15,8 @@ from modular_manifolds.linalg.matrix_sign import msign
 from modular_manifolds.linalg.msign_gap import nuclear_bounds
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers import bracket as tensors
+from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.bracket import Bracket
 from modular_manifolds.solvers.gram_search import ByGrams
 from modular_manifolds.solvers.plan import Plan
@@ -146,10 +146,14 @@ class ByDecompositions(Plan):
         mixed = []
         for i, each in enumerate(searches):
             low = n[i] if each.low.trial is None else trials[each.low.trial[0]][each.low.trial[1]]
-            high = -n[i] if each.high.trial is None else trials[each.high.trial[0]][each.high.trial[1]]
+            high = (
+                -n[i] if each.high.trial is None else trials[each.high.trial[0]][each.high.trial[1]]
+            )
             mixed.append(self.length * (each.weight * low + (1 - each.weight) * high))
         a = torch.stack(mixed).to(gradient.dtype).reshape(point.shape)
-        numbers = torch.tensor([(each.gap, *each.starts()) for each in searches]).double()
+        numbers = torch.tensor(
+            [(each.gap, *each.starts()) for each in searches], dtype=torch.float64
+        )
         gap = numbers[:, 0].reshape(point.shape[:-2])
         ends = numbers[:, 1:].reshape(self.shape_of_dual)
         return Solution(a, gap, rounds, self.tolerance, ends)
@@ -229,9 +233,7 @@ class ByProducts(Plan):
         )
 
 
-def _tried(
-    tangent: Tensor, n: Tensor, multipliers: Sequence[float]
-) -> tuple[Tensor, Tensor]:
+def _tried(tangent: Tensor, n: Tensor, multipliers: Sequence[float]) -> tuple[Tensor, Tensor]:
     """The numbers of a trial at λ, and `A = −msign(T + λN)`, whose line touches φ at λ."""
     at = n.new_tensor(multipliers)[:, None, None]
     u, sigma, vh = torch.linalg.svd(tangent + at * n, full_matrices=False)
