@@ -12,7 +12,7 @@ from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.matrices import inner, projection_rounding
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.search import Line, Search, search
+from modular_manifolds.solvers.search import Line, Search, outcome, search
 from modular_manifolds.solvers.solution import Solution
 
 EPS = torch.finfo(torch.float64).eps
@@ -57,19 +57,9 @@ class ByGrams(Plan):
             rounds=self.max_iterations,
             meet_every=1,
         )
-        a = problem.direction(searches).mul_(self.length).to(gradient.dtype)
-        a = a.mT if _is_wide(point) else a
-        numbers = torch.tensor(
-            [(each.gap, *each.starts()) for each in searches], dtype=torch.float64
-        )
-        gap, starts = numbers[:, 0], numbers[:, 1:]
-        return Solution(
-            a.reshape(point.shape),
-            gap.reshape(point.shape[:-2]),
-            rounds,
-            self.tolerance,
-            starts.reshape(self.shape_of_dual),
-        )
+        a = problem.direction(searches, self.length).to(gradient.dtype).reshape(point.shape)
+        gap, starts = outcome(searches, point)
+        return Solution(a, gap, rounds, self.tolerance, starts)
 
     def __str__(self) -> str:
         return (
@@ -92,6 +82,7 @@ class Problem:
         tn: `TᵀN`, of the same shape.
         nn: `NᵀN`, of the same shape.
         nu: ν, at least ‖N‖₂, shape (batch, 1).
+        wide: whether the weights are the transposes of these matrices.
         trials: the eigenvectors V and the `√(μ + e)` of every trial, shapes (rows, n, n) and (rows, n).
     """
 
@@ -104,6 +95,7 @@ class Problem:
     tn: Tensor
     nn: Tensor
     nu: Tensor
+    wide: bool
     trials: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def searches(self, dual: Tensor | None) -> list[Search]:
@@ -126,9 +118,9 @@ class Problem:
         """The start and the slope of the line at λ, a bound on φ(λ), and Newton's next λ, for some rows of the stack."""
         tt, tn, nn = self.tt, self.tn, self.nn
         if len(rows) < len(tt):
-            index = torch.tensor(rows)
+            index = torch.tensor(rows, device=tt.device)
             tt, tn, nn = tt[index], tn[index], nn[index]
-        at = torch.tensor(multipliers, dtype=tt.dtype)
+        at = tt.new_tensor(multipliers)
         factor = at[:, None, None]
         xn = torch.addcmul(tn, nn, factor)
         gram = torch.addcmul(torch.addcmul(tt, tn.mT, factor), xn, factor)
@@ -146,25 +138,26 @@ class Problem:
         newton = at - slope / curvature.clamp_(min=SMALLEST_CURVATURE)
         return torch.stack((start, slope, sigma.sum(dim=-1), newton), dim=-1)
 
-    def direction(self, searches: Sequence[Search]) -> Tensor:
-        """The mix of the directions of the ends, `−XP` or `∓N/ν`, shape (batch, m, n)."""
+    def direction(self, searches: Sequence[Search], length: float) -> Tensor:
+        """The mix of the directions of the ends, `−XP` or `∓N/ν`, times a length, in the shape of the weights."""
         weights = [each.weight for each in searches]
         of_t, of_n = torch.zeros_like(self.tt), torch.zeros_like(self.tt)
         lows, highs = [each.low for each in searches], [each.high for each in searches]
         for lines, shares, sign in ((lows, weights, 1.0), (highs, [1 - w for w in weights], -1.0)):
-            share = of_t.new_tensor(shares)[:, None, None]
+            share = length * of_t.new_tensor(shares)[:, None, None]
             at = of_t.new_tensor([each.multiplier for each in lines])[:, None, None]
-            untried = of_t.new_tensor([float(each.trial is None) for each in lines])
+            untried = of_t.new_tensor([float(each.trial is None) for each in lines])[:, None]
             p = self._roots(lines).mul_(-share)
             of_t += p
             of_n += at * p
             diagonal = of_n.diagonal(dim1=-2, dim2=-1)
-            diagonal += (sign * untried * share.flatten())[:, None] / self.nu
-        return torch.baddbmm(
-            torch.bmm(self.n, self.scale * of_n + self.of_n * self.scale * of_t),
-            self.g,
-            self.of_g * of_t,
-        )
+            diagonal += sign * untried * share.squeeze(-1) / self.nu
+        of_n = self.scale * (of_n + self.of_n * of_t)
+        of_t = self.of_g * of_t
+        if self.wide:
+            # The product has the layout of the weights.
+            return torch.baddbmm(of_n.mT @ self.n.mT, of_t.mT, self.g.mT)
+        return torch.baddbmm(self.n @ of_n, self.g, of_t)
 
     def _roots(self, lines: Sequence[Line]) -> Tensor:
         """The P of trials, zero for lines that were known before."""
@@ -182,7 +175,8 @@ def _problem_of(manifold: Manifold, point: Tensor, gradient: Tensor) -> Problem:
     """The problem of a stack of weights and their gradients, with one batch dimension."""
     normal = manifold.unit_normal(point.double())
     n, g = (x.reshape(-1, *x.shape[-2:]) for x in (normal, gradient.to(normal.dtype, copy=True)))
-    n, g = (x.mT if _is_wide(point) else x for x in (n, g))
+    wide = point.shape[-2] < point.shape[-1]
+    n, g = (x.mT if wide else x for x in (n, g))
     nn, gn, gg = n.mT @ n, g.mT @ n, g.mT @ g
     for argument, x in (("point", nn), ("gradient", gg)):
         if not bool(torch.isfinite(_trace(x)).all()):
@@ -209,11 +203,7 @@ def _problem_of(manifold: Manifold, point: Tensor, gradient: Tensor) -> Problem:
     share = torch.where(has_tangent_part, share, torch.inf)
     tt, tn = tt / share.square(), tn / share
     nu = _or_one(torch.linalg.vector_norm(nn, dim=(-2, -1)).sqrt())[:, None]
-    return Problem(g, n, of_g / share, of_n / share, scale, tt, tn, nn, nu)
-
-
-def _is_wide(x: Tensor) -> bool:
-    return x.shape[-2] < x.shape[-1]
+    return Problem(g, n, of_g / share, of_n / share, scale, tt, tn, nn, nu, wide)
 
 
 def _trace(x: Tensor) -> Tensor:

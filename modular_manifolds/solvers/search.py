@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import torch
 from torch import Tensor
 
 
@@ -161,6 +162,14 @@ def search(
             start, slope, objective, newton = numbers[j]
             searches[row].close(Line(aim, start, slope, newton, (i, j)), objective)
     return rounds
+
+
+def outcome(searches: Sequence[Search], point: Tensor) -> tuple[Tensor, Tensor]:
+    """The gaps, shape (*batch), and the λ for a warm start, shape (*batch, 1, 2), for weights like `point`."""
+    batch = point.shape[:-2]
+    rows = [(each.gap, *each.starts()) for each in searches]
+    numbers = torch.tensor(rows, dtype=torch.float64, device=point.device)
+    return numbers[:, 0].reshape(batch), numbers[:, 1:].reshape(*batch, 1, 2)
 
 
 def _ratio(x: float, by: float) -> float:

@@ -15,12 +15,12 @@ from modular_manifolds.linalg.matrix_sign import msign
 from modular_manifolds.linalg.msign_gap import nuclear_bounds
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.norms.base import Norm
-from modular_manifolds.solvers import bracket as tensors
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.bracket import Bracket
+from modular_manifolds.solvers.bracket import Line as TensorLine
 from modular_manifolds.solvers.gram_search import ByGrams
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.search import Line, Search, search
+from modular_manifolds.solvers.search import Line, Search, outcome, search
 from modular_manifolds.solvers.solution import Solution, relative_gap
 
 
@@ -124,17 +124,17 @@ class ByDecompositions(Plan):
         trials: list[Tensor] = []
 
         def trial(rows: Sequence[int], multipliers: Sequence[float]) -> Tensor:
-            some = torch.tensor(rows)
+            some = torch.tensor(rows, device=n.device)
             numbers, directions = _tried(tangent[some], n[some], multipliers)
             trials.append(directions)
             return numbers
 
         along = inner(tangent, n).flatten().tolist()
         size = inner(n, n).flatten().tolist()
-        starts = [()] * len(size) if dual is None else dual.double().reshape(-1, 2).tolist()
+        first = [()] * len(size) if dual is None else dual.double().reshape(-1, 2).tolist()
         searches = [
             Search(Line(-b, -t, -s), Line(b, t, s), b, *pair)
-            for b, t, s, pair in zip(best.flatten().tolist(), along, size, starts, strict=True)
+            for b, t, s, pair in zip(best.flatten().tolist(), along, size, first, strict=True)
         ]
         rounds = search(
             searches,
@@ -143,20 +143,17 @@ class ByDecompositions(Plan):
             rounds=self.max_iterations,
             meet_every=3,
         )
-        mixed = []
-        for i, each in enumerate(searches):
-            low = n[i] if each.low.trial is None else trials[each.low.trial[0]][each.low.trial[1]]
-            high = (
-                -n[i] if each.high.trial is None else trials[each.high.trial[0]][each.high.trial[1]]
-            )
-            mixed.append(self.length * (each.weight * low + (1 - each.weight) * high))
-        a = torch.stack(mixed).to(gradient.dtype).reshape(point.shape)
-        numbers = torch.tensor(
-            [(each.gap, *each.starts()) for each in searches], dtype=torch.float64
-        )
-        gap = numbers[:, 0].reshape(point.shape[:-2])
-        ends = numbers[:, 1:].reshape(self.shape_of_dual)
-        return Solution(a, gap, rounds, self.tolerance, ends)
+
+        def direction(line: Line, known: Tensor) -> Tensor:
+            return known if line.trial is None else trials[line.trial[0]][line.trial[1]]
+
+        mixed = [
+            each.weight * direction(each.low, x) + (1 - each.weight) * direction(each.high, -x)
+            for each, x in zip(searches, n, strict=True)
+        ]
+        a = (self.length * torch.stack(mixed)).to(gradient.dtype).reshape(point.shape)
+        gap, starts = outcome(searches, point)
+        return Solution(a, gap, rounds, self.tolerance, starts)
 
     def __str__(self) -> str:
         return (
@@ -209,15 +206,13 @@ class ByProducts(Plan):
         a = torch.where(gap.isnan().unsqueeze(-1).unsqueeze(-1), torch.nan, a)
         return Solution(self.length * a, gap, self.rounds, self.tolerance, bracket.ends())
 
-    def _line_at(
-        self, tangent: Tensor, n: Tensor, multiplier: Tensor
-    ) -> tuple[tensors.Line, Tensor]:
+    def _line_at(self, tangent: Tensor, n: Tensor, multiplier: Tensor) -> tuple[TensorLine, Tensor]:
         """The line of `−msign(T + λN)/(1 + ε)`, which lies below φ, and an upper bound on φ(λ)."""
         x = tangent + multiplier.to(n.dtype) * n
         sign = msign(x, accuracy=self.accuracy, floor=self.floor)
         size = torch.linalg.vector_norm(x, dim=MATRIX)
         _, nuclear = nuclear_bounds(x, sign, size=size, accuracy=self.accuracy, floor=self.floor)
-        line = tensors.Line.of(sign / -(1 + self.accuracy), tangent, n, multiplier)
+        line = TensorLine.of(sign / -(1 + self.accuracy), tangent, n, multiplier)
         return line, nuclear.unsqueeze(-1).unsqueeze(-1)
 
     def deeper(self, gap: float | None = None) -> Plan | None:
