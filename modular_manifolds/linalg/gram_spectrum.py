@@ -40,20 +40,19 @@ def capped_by_gram(x: Tensor, radius: float, *, raised: bool = False) -> Tensor 
     y = x.double()
     tall = y.mT if x.shape[-2] < x.shape[-1] else y
     gram = tall.mT @ tall
-    largest = torch.linalg.vector_norm(gram, dim=MATRIX).sqrt_()
+    largest = torch.linalg.vector_norm(gram, dim=MATRIX).sqrt()
     if not raised and bool((largest <= radius).all()):
         return x
     if not bool(torch.isfinite(largest).all()):
         return None
     values, v = torch.linalg.eigh(gram)
-    sigma = values.clamp_(min=0).sqrt_()
-    top = sigma[..., -1]
+    top = values[..., -1:].clamp_min(0).sqrt()
     lowest = MIN_RATIO * radius if raised else 0.0
     if not bool(((top >= lowest) & (top <= MAX_RATIO * radius)).all()):
         return None
-    factor = radius / sigma.clamp_min(radius) - 1
+    factor = radius / values.clamp_min(radius**2).sqrt() - 1
     if raised:
-        factor[..., -1] = radius / top - 1
+        factor = torch.cat((factor[..., :-1], radius / top - 1), dim=-1)
     step = tall @ ((v * factor.unsqueeze(-2)) @ v.mT)
     result = (y + (step if tall is y else step.mT)).to(x.dtype)
     changes = (factor != 0).any(dim=-1)[..., None, None]
@@ -68,7 +67,7 @@ def top_pair_by_gram(x: Tensor) -> Tensor | None:
     y = x.double()
     tall = y.mT if x.shape[-2] < x.shape[-1] else y
     gram = tall.mT @ tall
-    size = torch.linalg.vector_norm(gram, dim=MATRIX).sqrt_()
+    size = torch.linalg.vector_norm(gram, dim=MATRIX).sqrt()
     if not bool(((size > SQUARES_RANGE[0]) & (size < SQUARES_RANGE[1])).all()):
         return None
     v = torch.linalg.eigh(gram).eigenvectors[..., -1:]

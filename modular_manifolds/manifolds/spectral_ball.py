@@ -17,8 +17,9 @@ from modular_manifolds.manifolds.base import Manifold
 class SpectralBall(Manifold):
     """`‖W‖₂ ≤ radius`: a ball with an interior and a boundary.
 
-    Projection and retraction cap the singular values at the radius, in float64. On an accelerator the retraction caps
-    them by matrix products in the dtype of the weight, without waiting; the residual is then at most 1e-5 in float32.
+    Projection and retraction cap the singular values at the radius, in float64. The retraction decomposes the smaller
+    Gram matrix. On an accelerator it caps them by matrix products in the dtype of the weight, without waiting; the
+    residual is then at most 1e-5 in float32.
     Projection, random points and residual are decompositions on every device.
 
     Every vector is tangent, also at the boundary. The retraction equals `W + A` to first order only in the interior. At

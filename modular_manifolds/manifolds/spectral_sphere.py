@@ -23,8 +23,9 @@ class SpectralSphere(Manifold):
     the largest is raised to it; zero becomes the radius times the first basis matrix. Random points are scaled Gaussian
     matrices. Retraction: the projection of `W + A`. Residual: `|‖W‖₂/radius − 1|`.
 
-    These are computed by decompositions in float64. On an accelerator the tangent and the retraction use matrix
-    products in the dtype of the weight, without waiting; the residual is then at most 1e-5 in float32.
+    These are computed by decompositions in float64, the tangent and the retraction by one of the smaller Gram matrix. On
+    an accelerator the tangent and the retraction use matrix products in the dtype of the weight, without waiting; the
+    residual is then at most 1e-5 in float32.
     """
 
     radius: float = 1.0

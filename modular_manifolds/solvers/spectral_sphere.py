@@ -36,21 +36,21 @@ class SpectralSphereDual(Solver):
     `‖N‖₂ ≤ ‖N‖_F = 1`, and `<N, N> = 1`, `<T, N> = 0`: so `φ(λ) ≥ |λ|`, whatever the rank of N. At the minimum
     `|λ| ≤ φ(λ) ≤ φ(0) ≤ √n`, n the smaller side. These two lines are the first ends of a bracket.
 
-    Each round decomposes `T + λN`. Its line replaces the end on its side. The next λ is the zero of the chord of the
-    two slopes, or in every third round the point at which the lines meet, within the range in which neither line
-    exceeds the lowest φ so far. The convex combination of the two ends' directions with `<N, A> = 0` is exactly
-    feasible; its gap to the lowest φ is the certificate.
+    Each round computes the msign of `T + λN` at one λ, within the range in which neither line exceeds the lowest φ so
+    far. Its line replaces the end on its side. The convex combination of the two ends' directions with `<N, A> = 0` is
+    exactly feasible; its gap to the lowest φ is the certificate. Each matrix of a stack stops by its own gap.
+
+    On a CPU a weight in float32 needs one eigendecomposition of an n×n matrix a round (`ByGrams`). In float64, or
+    for a tolerance below 1e-3, `T + λN` itself is decomposed (`ByDecompositions`). On an accelerator each round is an
+    msign by matrix products, the number of rounds is fixed, and the tolerance is at least 1e-2 (`ByProducts`).
 
     The dual of a solution holds the two ends' λ, shape (*batch, 1, 2), the end with the smaller slope first. A warm
     start tries the first, then the second if it is still in the range. For the same gradient it recovers the bracket
-    in two decompositions.
-
-    On an accelerator each round is an msign by matrix products. The number of rounds is fixed, the tolerance is at
-    least 1e-2, and the next λ is always the point at which the lines meet.
+    in two rounds.
 
     Args:
         tolerance: stop when the relative duality gap is at most this.
-        max_iterations: the largest number of decompositions.
+        max_iterations: the largest number of rounds on a CPU.
     """
 
     tolerance: float = 1e-2
@@ -86,6 +86,8 @@ GRAMS_MIN_TOLERANCE = 1e-3
 @dataclass(frozen=True)
 class ByDecompositions(Plan):
     """A plan for the CPU: decompositions in float64 until the gap is within the tolerance.
+
+    The next λ is the zero of the chord of the two slopes, or in every third round the point at which the lines meet.
 
     Args:
         manifold: gives the normal.

@@ -239,8 +239,7 @@ def test_the_gap_by_one_multiplier_is_true_and_small(
     shape: tuple[int, int], manifold: mm.Manifold, norm: mm.Norm
 ) -> None:
     """Against decompositions in float64. A gradient of zero has no gap."""
-    solver = SpectralSphereDual()
-    tight = SpectralSphereDual(tolerance=1e-6)
+    solver, tight = SpectralSphereDual(), SpectralSphereDual(tolerance=1e-6)
     w = manifold.random((20, *shape))
     plan = accelerator_plan(manifold, norm, solver, (20, *shape), torch.float32)
     deeper = plan.deeper()
