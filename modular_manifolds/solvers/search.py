@@ -66,7 +66,7 @@ class Search:
         low, high = self.low, self.high
         only = self._only_trial()
         reached = math.inf
-        if only is not None and not math.isnan(only.newton):
+        if only is not None and not math.isnan(only.newton) and i % NEWTON_PAUSES_EVERY != 0:
             step = OVERSHOOT * (only.newton - only.multiplier)
             aim, reached = only.multiplier + step, abs(step)
         elif i % meet_every == 0:
@@ -132,6 +132,9 @@ class Search:
 
 OVERSHOOT: Final = 1.1
 """The length of a step, in Newton's steps, that probably brings a trial to the other side of the minimum."""
+
+NEWTON_PAUSES_EVERY: Final = 4
+"""In such rounds the lines meet instead: close to a kink Newton's steps may be too short."""
 
 Trial = Callable[[Sequence[int], Sequence[float]], Tensor]
 """`trial(rows, λ)` tries one λ for some matrices of a stack. A row of its result, shape (rows, 4), holds the start and the

@@ -113,8 +113,8 @@ def test_few_decompositions_are_enough_along_a_path(sphere: mm.Manifold) -> None
         dual = found.dual
         rounds.append(int(found.iterations))
         w = sphere.retract(w, 0.02 * found.direction)
-    assert sum(rounds[20:]) / 20 <= 3
-    assert max(rounds) <= 6
+    assert sum(rounds[20:]) / 20 <= 2.6
+    assert max(rounds) <= 4
 
 
 @SPHERES
