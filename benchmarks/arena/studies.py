@@ -8,8 +8,12 @@ from typing import Final
 
 from arena.arms import ARMS
 from arena.cells import Cell, Effort, Look, compare, loss_at, repeats, tune
-from arena.tables import compare_table, default_table, size_table
+from arena.result import Result
+from arena.tables import compare_table, default_table, size_table, time_table
 from arena.tasks import TASKS
+
+TIMED_STEPS = 20
+"""The number of steps of a run that only measures time."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,18 @@ def default_study(choice: Choice, look: Look) -> Iterator[str]:
         yield default_table(task, rows)
 
 
+def time_study(choice: Choice, look: Look) -> Iterator[str]:
+    """The price of a step at the rates that a user would try first: short runs of all arms, in turn."""
+    for task in choice.tasks:
+        cells = {arm: replace(choice.cell(task, arm), steps=TIMED_STEPS) for arm in choice.arms}
+        results: dict[str, tuple[Result, ...]] = dict.fromkeys(choice.arms, ())
+        for seed in range(1, 1 + choice.effort.seeds):
+            for arm, cell in cells.items():
+                found = look(cell.settings(ARMS[arm].default, seed))
+                results[arm] += () if found is None else (found,)
+        yield time_table(task, next(iter(cells.values())), list(results.items()))
+
+
 def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
     for task in choice.tasks:
         known = TASKS[task]
@@ -78,6 +94,7 @@ def depth_study(choice: Choice, look: Look) -> Iterator[str]:
 STUDIES: Final[dict[str, Callable[[Choice, Look], Iterator[str]]]] = {
     "compare": compare_study,
     "default": default_study,
+    "time": time_study,
     "width": width_study,
     "depth": depth_study,
 }

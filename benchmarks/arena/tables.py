@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean, median, stdev
 
 from arena.arms import ARMS
-from arena.cells import Standing, Tuned
+from arena.cells import Cell, Standing, Tuned
 from arena.result import Result
 
 MISSING = "–"
@@ -16,16 +16,14 @@ MISSING = "–"
 def compare_table(task: str, standings: Sequence[Standing]) -> str:
     """Every arm of a task at its best rates."""
     target = _target(standings)
-    means = {each.tuned.cell.arm: _mean(each.repeats) for each in standings}
-    free = [m for arm, m in means.items() if m is not None and not ARMS[arm].constrained]
-    best = min(free, default=None)
+    free = [each.repeats for each in standings if not ARMS[each.tuned.cell.arm].constrained]
+    best = min((each for each in free if each), key=_mean, default=())
     header = [
         "arm",
         "best rate",
         "final loss",
         "to the best unconstrained",
         "steps to target",
-        "ms a step (optimiser; CPU)",
         "loss at 1×, 2×, 4×",
         "largest σ",
         "condition, median (largest)",
@@ -33,16 +31,13 @@ def compare_table(task: str, standings: Sequence[Standing]) -> str:
     ]
     rows = []
     for each in standings:
-        mean = means[each.tuned.cell.arm]
-        ratio = _text(None if mean is None or best is None else mean / best, ".3f")
         rows.append(
             [
                 ARMS[each.tuned.cell.arm].title,
                 _best_rate(each.tuned),
                 _spread(each.repeats),
-                ratio,
+                _ratio(each.repeats, best),
                 _steps(each.repeats, target),
-                _times(each.repeats),
                 _larger(each),
                 _text(_mean_of(each.repeats, "largest"), ".3g"),
                 _conditions(each.repeats),
@@ -52,7 +47,7 @@ def compare_table(task: str, standings: Sequence[Standing]) -> str:
     size = standings[0].tuned.cell
     words = (
         f"{task}: width {size.width}, depth {size.depth}, {size.steps} steps of {size.batch}. Final losses are means of "
-        "fresh seeds with their standard deviation; losses at 1×, 2× and 4× the best rate have the seed of tuning. "
+        "fresh seeds with their standard deviation, ratios have their standard error; losses at 1×, 2× and 4× the best rate have the seed of tuning. "
     )
     if target is not None:
         words += f"Target: {target:.4g}, the end of AdamW's better arm on the curve's batches. "
@@ -65,8 +60,8 @@ def default_table(task: str, rows: Sequence[tuple[Standing, tuple[Result, ...]]]
     cells = []
     for standing, results in rows:
         arm = ARMS[standing.tuned.cell.arm]
-        first, tuned = _mean(results), _mean(standing.repeats)
-        cost = None if first is None or tuned is None else 100 * (first / tuned - 1)
+        known = results and standing.repeats
+        cost = 100 * (_mean(results) / _mean(standing.repeats) - 1) if known else None
         cells.append(
             [
                 arm.title,
@@ -78,6 +73,23 @@ def default_table(task: str, rows: Sequence[tuple[Standing, tuple[Result, ...]]]
             ]
         )
     return f"{task}: default rates beside tuned ones\n\n{markdown(header, cells)}"
+
+
+def time_table(task: str, size: Cell, rows: Sequence[tuple[str, tuple[Result, ...]]]) -> str:
+    """The price of a step, in milliseconds."""
+    header = ["arm", "step", "the optimiser's part", "processor time", "processor time to AdamW's"]
+    unit = _median_of(dict(rows).get("adamw", ()), "cpu_seconds")
+    cells = []
+    for arm, results in rows:
+        processor = _median_of(results, "cpu_seconds")
+        ratio = None if processor is None or unit is None else processor / unit
+        times = (_median_of(results, f"{name}_seconds") for name in ("step", "optimizer", "cpu"))
+        milliseconds = [_text(None if each is None else 1e3 * each, ".1f") for each in times]
+        cells.append([ARMS[arm].title, *milliseconds, _text(ratio, ".2f")])
+    return (
+        f"{task}: milliseconds of a step, medians of {size.steps} steps and of runs in turn; width {size.width}, depth "
+        f"{size.depth}, batch {size.batch}\n\n{markdown(header, cells)}"
+    )
 
 
 def size_table(
@@ -147,13 +159,18 @@ def _losses(results: Sequence[Result]) -> list[float]:
     return [math.inf if each.loss is None else each.loss for each in results]
 
 
-def _mean(results: Sequence[Result]) -> float | None:
-    return fmean(_losses(results)) if results else None
+def _mean(results: Sequence[Result]) -> float:
+    return fmean(_losses(results)) if results else math.nan
 
 
 def _mean_of(results: Sequence[Result], field: str) -> float | None:
     values = [getattr(each, field) for each in results]
     return fmean(values) if values and None not in values else None
+
+
+def _median_of(results: Sequence[Result], field: str) -> float | None:
+    values = [value for each in results if (value := getattr(each, field)) is not None]
+    return median(values) if values else None
 
 
 def _spread(results: Sequence[Result]) -> str:
@@ -174,13 +191,15 @@ def _steps(results: Sequence[Result], target: float | None) -> str:
     return f"{fmean(reached):.0f}"
 
 
-def _times(results: Sequence[Result]) -> str:
-    whole = [each.step_seconds for each in results if each.step_seconds is not None]
-    own = [each.optimizer_seconds for each in results if each.optimizer_seconds is not None]
-    cpu = [each.cpu_seconds for each in results if each.cpu_seconds is not None]
-    if not whole:
+def _ratio(results: Sequence[Result], best: Sequence[Result]) -> str:
+    """The ratio of two means, with its standard error if both have more than one seed."""
+    if not results or not best:
         return MISSING
-    return f"{1e3 * median(whole):.1f} ({1e3 * median(own):.1f}; {1e3 * median(cpu):.1f})"
+    ratio = _mean(results) / _mean(best)
+    if results is best or min(len(results), len(best)) < 2 or not math.isfinite(ratio):
+        return f"{ratio:.3f}"
+    errors = [stdev(_losses(each)) / math.sqrt(len(each)) / _mean(each) for each in (results, best)]
+    return f"{ratio:.3f} ± {ratio * math.hypot(*errors):.3f}"
 
 
 def _larger(standing: Standing) -> str:
