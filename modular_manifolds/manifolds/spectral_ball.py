@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.gram_spectrum import capped_by_gram
 from modular_manifolds.linalg.matrices import readable
 from modular_manifolds.linalg.spectral_cap import capped_by_products, largest_in_radii
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
@@ -16,8 +17,9 @@ from modular_manifolds.manifolds.base import Manifold
 class SpectralBall(Manifold):
     """`‖W‖₂ ≤ radius`: a ball with an interior and a boundary.
 
-    Projection and retraction cap the singular values at the radius, in float64. On an accelerator the retraction caps
-    them by matrix products in the dtype of the weight, without waiting; the residual is then at most 1e-5 in float32.
+    Projection and retraction cap the singular values at the radius, in float64. The retraction decomposes the smaller
+    Gram matrix. On an accelerator it caps them by matrix products in the dtype of the weight, without waiting; the
+    residual is then at most 1e-5 in float32.
     Projection, random points and residual are decompositions on every device.
 
     Every vector is tangent, also at the boundary. The retraction equals `W + A` to first order only in the interior. At
@@ -48,6 +50,9 @@ class SpectralBall(Manifold):
         if not readable(point):
             return retract_by_products(point, step, self.radius, length)
         moved = point + step
+        capped = capped_by_gram(moved, self.radius)
+        if capped is not None:
+            return capped
         if bool(torch.isfinite(moved).all()):
             return _capped(moved, self.radius)
         # The sum of large entries overflows; half of it does not.

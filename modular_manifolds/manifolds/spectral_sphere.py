@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modular_manifolds.linalg.gram_spectrum import capped_by_gram, top_pair_by_gram
 from modular_manifolds.linalg.matrices import inner, readable
 from modular_manifolds.linalg.spectral_cap import capped_by_products, largest_in_radii
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
@@ -22,8 +23,9 @@ class SpectralSphere(Manifold):
     the largest is raised to it; zero becomes the radius times the first basis matrix. Random points are scaled Gaussian
     matrices. Retraction: the projection of `W + A`. Residual: `|‖W‖₂/radius − 1|`.
 
-    These are computed by decompositions in float64. On an accelerator the tangent and the retraction use matrix
-    products in the dtype of the weight, without waiting; the residual is then at most 1e-5 in float32.
+    These are computed by decompositions in float64, the tangent and the retraction by one of the smaller Gram matrix. On
+    an accelerator the tangent and the retraction use matrix products in the dtype of the weight, without waiting; the
+    residual is then at most 1e-5 in float32.
     """
 
     radius: float = 1.0
@@ -54,6 +56,9 @@ class SpectralSphere(Manifold):
         if not readable(point):
             return retract_by_products(point, step, self.radius, length)
         moved = point + step
+        capped = capped_by_gram(moved, self.radius, raised=True)
+        if capped is not None:
+            return capped
         if bool(torch.isfinite(moved).all()):
             return _raised_or_capped(moved, self.radius)
         # The sum of large entries overflows; half of it does not.
@@ -100,5 +105,8 @@ def top_pair(point: Tensor, *, by_products: bool = False) -> Tensor:
     if by_products:
         u, _, v = top_singular_pair(point)
         return u @ v.mT
+    pair = top_pair_by_gram(point)
+    if pair is not None:
+        return pair
     u, _, vh, _ = decompose(point)
     return u[..., :, :1] @ vh[..., :1, :]

@@ -2,9 +2,18 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from modular_manifolds.linalg.matrices import MATRIX, inner, length, moved_direction, normalise
+from modular_manifolds.linalg.gram_spectrum import SQUARES_RANGE
+from modular_manifolds.linalg.matrices import (
+    MATRIX,
+    inner,
+    length,
+    moved_direction,
+    normalise,
+    readable,
+)
 from modular_manifolds.manifolds.base import Manifold
 from modular_manifolds.manifolds.directions import onto_sphere
 
@@ -31,7 +40,11 @@ class Sphere(Manifold):
         return vector - normal * inner(normal, vector)
 
     def _unit_normal(self, point: Tensor, *, by_products: bool) -> Tensor:
-        del by_products
+        if not by_products and readable(point) and point.dtype is torch.float64:
+            size = torch.linalg.vector_norm(point, dim=MATRIX, keepdim=True)
+            low, high = SQUARES_RANGE
+            if bool(((size > low) & (size < high)).all()):
+                return point / size
         return normalise(point, dim=MATRIX)
 
     def _retract(self, point: Tensor, step: Tensor) -> Tensor:

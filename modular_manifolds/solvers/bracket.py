@@ -1,4 +1,6 @@
-"""A bracket around the minimum of a convex function of one number, given by two lines below the function.
+"""A bracket around the minimum of a convex function of one number, as tensors that no host reads.
+
+The function is bounded from below by two lines. `solvers.search` does the same with numbers on the host.
 
 `φ(λ) = ‖T + λN‖_nuc` for matrices T and N with `<N, T> = 0` and `‖N‖_F = 1`: every A with `‖A‖₂ ≤ 1` gives the line
 `−<T, A> − λ<N, A> ≤ φ(λ)`.
@@ -64,19 +66,12 @@ class Bracket:
         first, second = starts.split(1, dim=-1)
         return cls(low, high, best, first, second)
 
-    def aim(self, i: int, *, meet_every: int) -> Tensor:
-        """The λ to try in round i.
-
-        Args:
-            i: the number of the round, from 0 on.
-            meet_every: in every `meet_every`-th round the two lines meet at λ; in the others the chord of their slopes
-                is zero at λ. The former needs fewer rounds for a gap of 1e-2, the latter for 1e-6.
-        """
+    def aim(self, i: int) -> Tensor:
+        """The λ to try in round i, from 0 on: those of a warm start, then the point at which the lines meet."""
         left, right = _limits(self.low, self.high, self.best)
         if i == 0:
             return self.first.clamp(left, right)
-        low, high, second = self.low, self.high, self.second
-        aim = _where_lines_meet(low, high) if i % meet_every == 0 else _chord_is_zero(low, high)
+        aim, second = _where_lines_meet(self.low, self.high), self.second
         if i == 1:
             aim = torch.where((left < second) & (second < right), second, aim)
         return aim.clamp(left, right)
@@ -112,12 +107,6 @@ def _limits(low: Line, high: Line, best: Tensor) -> tuple[Tensor, Tensor]:
     left = _safely(best - low.start, low.slope, -torch.inf)
     right = _safely(best - high.start, high.slope, torch.inf)
     return left.maximum(low.multiplier), right.minimum(high.multiplier)
-
-
-def _chord_is_zero(low: Line, high: Line) -> Tensor:
-    """The zero of the slope, interpolated linearly between the two ends."""
-    numerator = high.slope * low.multiplier - low.slope * high.multiplier
-    return _safely(numerator, high.slope - low.slope, (low.multiplier + high.multiplier) / 2)
 
 
 def _where_lines_meet(low: Line, high: Line) -> Tensor:

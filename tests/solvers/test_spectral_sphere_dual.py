@@ -14,11 +14,13 @@ from modular_manifolds.solvers.solution import Status
 
 SPHERES = pytest.mark.parametrize("sphere", [mm.SpectralSphere(), mm.Sphere(2.5)], ids=cases.name)
 NORM = mm.Spectral()
+TIGHT = SpectralSphereDual(tolerance=1e-6)
+"""By decompositions of the weight's size, in which a multiplier is found to many digits."""
 SHAPES = [(6, 3), (4, 4), (2, 7), (64, 32)]
 
 
 def solve(sphere: mm.Manifold, w: Tensor, g: Tensor, dual: Tensor | None = None) -> Solution:
-    found = mm.steepest(sphere, NORM, w, g, dual=dual)
+    found = mm.steepest(sphere, NORM, w, g, dual=dual, solver=TIGHT)
     assert found.status is Status.CONVERGED
     return found
 
