@@ -22,11 +22,11 @@ SMALL_MESSAGE_BYTES: Final = 1000
 @contextmanager
 def small_messages() -> Iterator[None]:
     """While inside, small networks have several messages."""
-    usual, layout.MESSAGE_BYTES = layout.MESSAGE_BYTES, SMALL_MESSAGE_BYTES  # pyright: ignore
+    usual, layout.MESSAGE_BYTES = layout.MESSAGE_BYTES, SMALL_MESSAGE_BYTES
     try:
         yield
     finally:
-        layout.MESSAGE_BYTES = usual  # pyright: ignore
+        layout.MESSAGE_BYTES = usual
 
 
 def backward_of_shards(
