@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from collective_counts import counting
+from forked import long_tests_run
 from overlap_rules import backward_of_shards, both, counts_of
 from overlap_rules import check_changed as check_changed
 from overlap_rules import check_missing as check_missing
@@ -19,6 +20,7 @@ from overlap_rules import check_nonfinite as check_nonfinite
 from overlap_rules import check_rounds as check_rounds
 from sharded_rules import HOW, SETTINGS, everything, messages, perceptron
 from sharding import (
+    LAYOUTS,
     fsdp,
     full_weights,
     model_and_plan,
@@ -35,11 +37,23 @@ from trained import backward, steps, way_of
 
 import modular_manifolds as mm
 
-WORLDS: Final[dict[str, tuple[int, ...]]] = {}
+TWO: Final = (
+    "trained",
+    "parallelized",
+    "settings",
+    "changed",
+    "rounds",
+    "missing",
+    "nonfinite",
+    "life",
+)
+WORLDS: Final[dict[str, tuple[int, ...]]] = {**dict.fromkeys(TWO, (2,)), "meshes": (4,)}
+"""The numbers of processes in which a check runs."""
 
 
 def check_trained() -> Any:
-    return {name: both(trained, name) for name in ("mlp", "gpt")}
+    names = ("mlp", "gpt", *(["gpt2"] if long_tests_run() else []))
+    return {name: both(trained, name) for name in names}
 
 
 def trained(overlap: bool, name: str) -> Any:
@@ -55,6 +69,27 @@ def trained(overlap: bool, name: str) -> Any:
         before = counts.calls["alltoall_base_"]
         opt.step()
     return everything(model, opt), counts, before, opt.placement
+
+
+def check_meshes() -> Any:
+    """Parameters on a mesh of two dimensions, and others on a part of it."""
+    return {layout: both(on_meshes, layout) for layout in ("hsdp", "fsdp_tp")}
+
+
+def on_meshes(overlap: bool, layout: str) -> Any:
+    model, plan = model_and_plan("gpt2")
+    LAYOUTS[layout](model)
+    opt = mm.SteepestDescent(plan, 0.02, **HOW, overlap=overlap)
+    for step in range(3):
+        opt.zero_grad()
+        backward_of_shards(model, step)
+        opt.step()
+    return everything(model, opt), counts_of(opt), {each.ranks for each in crews_of(opt)}
+
+
+def crews_of(opt: mm.SteepestDescent) -> list[Any]:
+    steps: Any = opt._steps  # pyright: ignore[reportPrivateUsage]
+    return [each.crew for each in steps._owners.members]
 
 
 def check_parallelized() -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from long_tests import mostly_long
 from ranks import folder_of_results, results
 from torch import nn
 
@@ -26,7 +27,9 @@ def is_same(first: Any, second: Any) -> bool:
     return len(first) == len(second) and all(map(torch.equal, first, second))
 
 
-@pytest.mark.parametrize("name", ["mlp", "gpt"])
+@pytest.mark.parametrize(
+    "name", mostly_long(["mlp", "gpt", "gpt2"], usual=lambda name: name != "gpt2")
+)
 def test_fsdp_trains_to_the_same_bits_and_sends_the_same_bytes(folder: Path, name: str) -> None:
     for rank in results(folder, 2, "trained"):
         (usual, counts, *_), (found, early, left, placement) = rank[name]
@@ -41,6 +44,15 @@ def test_fsdp_trains_to_the_same_bits_and_sends_the_same_bytes(folder: Path, nam
         )
         assert early.sent["allreduce_"] == counts.sent["allreduce_"] + 8 == placement.flag_bytes
         assert f"{messages} messages to owners may leave in the backward pass" in str(placement)
+
+
+@pytest.mark.long
+def test_meshes_and_parts_of_them_overlap(folder: Path) -> None:
+    for rank in results(folder, 4, "meshes"):
+        for layout, ((usual, *_), (found, counts, crews)) in rank.items():
+            assert is_same(usual, found), layout
+            assert counts[0] == counts[1] > 2, layout
+            assert len(crews) == (1 if layout == "hsdp" else 2), layout
 
 
 def test_tensor_parallelism_of_torch_overlaps_too(folder: Path) -> None:
