@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from arena.arms import ARMS
 from arena.result import Result
-from arena.search import Point, best_point, is_finished, moved, next_point, rates_at
+from arena.search import Point, best_point, is_finished, moved, next_point, values_at
 from arena.settings import Settings
 
 Look = Callable[[Settings], Result | None]
@@ -23,8 +23,8 @@ class Effort:
     """The effort spent on each cell.
 
     Args:
-        runs: the runs that tune an arm, for each of its rates.
-        seeds: the fresh seeds at its best rates.
+        runs: the runs that tune an arm, for each of its values: rates, and the scale of a manifold.
+        seeds: the fresh seeds at its best values.
     """
 
     runs: int
@@ -43,12 +43,12 @@ class Cell:
     batch: int
     device: str
 
-    def settings(self, rates: tuple[float, ...], seed: int) -> Settings:
+    def settings(self, values: tuple[float, ...], seed: int) -> Settings:
         """The settings of one run of this cell."""
         return Settings(
             task=self.task,
             arm=self.arm,
-            rates=rates,
+            values=values,
             width=self.width,
             depth=self.depth,
             steps=self.steps,
@@ -57,9 +57,9 @@ class Cell:
             device=self.device,
         )
 
-    def rates(self, point: Point) -> tuple[float, ...]:
-        """The rates of a point of the arm's grid."""
-        return rates_at(ARMS[self.arm].centre, point)
+    def values(self, point: Point) -> tuple[float, ...]:
+        """The values of a point of the arm's grid."""
+        return values_at(ARMS[self.arm].centre, point)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Tuned:
     @property
     def is_bracketed(self) -> bool:
         """Whether every neighbour of the best point was tried."""
-        return is_finished(self.losses, len(ARMS[self.cell.arm].centre))
+        return is_finished(self.losses, ARMS[self.cell.arm].directions)
 
     @property
     def best(self) -> Point:
@@ -92,13 +92,13 @@ class Tuned:
         return best_point(self.losses)
 
     @property
-    def rates(self) -> tuple[float, ...]:
-        """The best rates."""
-        return self.cell.rates(self.best)
+    def values(self) -> tuple[float, ...]:
+        """The best values."""
+        return self.cell.values(self.best)
 
     @property
     def loss(self) -> float:
-        """The loss at the best rates, with the seed of tuning."""
+        """The loss at the best values, with the seed of tuning."""
         return self.losses[self.best]
 
 
@@ -108,7 +108,7 @@ class Standing:
 
     Args:
         tuned: the tuning runs.
-        repeats: the results of fresh seeds at the best rates.
+        repeats: the results of fresh seeds at the best values.
         doubled: the loss at two times the best rates, with the seed of tuning.
         quadrupled: the loss at four times the best rates.
     """
@@ -121,12 +121,12 @@ class Standing:
 
 def tune(cell: Cell, look: Look, effort: Effort) -> Tuned:
     """Spend the runs of tuning, or find as many as are there."""
-    rates = len(ARMS[cell.arm].centre)
+    directions = ARMS[cell.arm].directions
     losses: dict[Point, float] = {}
-    wanted = rates * effort.runs
+    wanted = len(ARMS[cell.arm].centre) * effort.runs
     while len(losses) < wanted:
-        point = next_point(losses, rates)
-        loss = loss_at(cell, cell.rates(point), TUNING_SEED, look)
+        point = next_point(losses, directions)
+        loss = loss_at(cell, cell.values(point), TUNING_SEED, look)
         if loss is None:
             break
         losses[point] = loss
@@ -134,30 +134,32 @@ def tune(cell: Cell, look: Look, effort: Effort) -> Tuned:
 
 
 def compare(cell: Cell, look: Look, effort: Effort) -> Standing:
-    """Tune a cell, repeat its best rates with fresh seeds, and try two and four times the rates."""
+    """Tune a cell, repeat its best values with fresh seeds, and try two and four times the rates."""
     tuned = tune(cell, look, effort)
     if not tuned.is_complete:
         return Standing(tuned)
-    found = repeats(cell, tuned.rates, look, effort)
+    found = repeats(cell, tuned.values, look, effort)
 
     def larger(notches: int) -> float | None:
-        point = moved(tuned.best, notches)
+        point = moved(tuned.best, ARMS[cell.arm].directions[0], notches)
         known = tuned.losses.get(point)
-        return known if known is not None else loss_at(cell, cell.rates(point), TUNING_SEED, look)
+        return known if known is not None else loss_at(cell, cell.values(point), TUNING_SEED, look)
 
     return Standing(tuned, found, larger(2), larger(4))
 
 
-def repeats(cell: Cell, rates: tuple[float, ...], look: Look, effort: Effort) -> tuple[Result, ...]:
-    """The results of the fresh seeds at these rates, as far as they are there."""
+def repeats(
+    cell: Cell, values: tuple[float, ...], look: Look, effort: Effort
+) -> tuple[Result, ...]:
+    """The results of the fresh seeds at these values, as far as they are there."""
     seeds = range(TUNING_SEED + 1, TUNING_SEED + 1 + effort.seeds)
-    found = (look(cell.settings(rates, seed)) for seed in seeds)
+    found = (look(cell.settings(values, seed)) for seed in seeds)
     return tuple(each for each in found if each is not None)
 
 
-def loss_at(cell: Cell, rates: tuple[float, ...], seed: int, look: Look) -> float | None:
+def loss_at(cell: Cell, values: tuple[float, ...], seed: int, look: Look) -> float | None:
     """The loss of one run, infinite if it diverged; None if it is missing."""
-    result = look(cell.settings(rates, seed))
+    result = look(cell.settings(values, seed))
     if result is None:
         return None
     return math.inf if result.loss is None else result.loss

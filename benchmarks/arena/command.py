@@ -25,8 +25,8 @@ QUICK_EFFORT = Effort(runs=3, seeds=1)
 
 DESCRIPTION = """Optimisers beside each other on plain torch models, each arm at its own best learning rate.
 
-Each arm gets the same number of runs for each of its rates, on a grid of factors of 2, then of √2. Fresh seeds repeat the
-best rate.
+Each arm gets the same number of runs for each of its values (rates, and the scale of a manifold), on a grid of factors of 2,
+then of √2. Fresh seeds repeat the best values.
 Every run is one JSON file; what is there is not run again, so an interrupted arena goes on. Tables are Markdown, on the
 standard output."""
 
@@ -59,10 +59,10 @@ def trainer(store: Store, sources: Sources) -> Look:
         start = time.perf_counter()
         result = train(settings, sources)
         store.write(settings, result)
-        rates = ", ".join(f"{rate:.5g}" for rate in settings.rates)
+        values = ", ".join(f"{value:.5g}" for value in settings.values)
         loss = "diverged" if result.loss is None else f"{result.loss:.4f}"
         print(
-            f"{settings.task}, width {settings.width}, depth {settings.depth}, {settings.arm} at {rates}, "
+            f"{settings.task}, width {settings.width}, depth {settings.depth}, {settings.arm} at {values}, "
             f"seed {settings.seed}: {loss}, {time.perf_counter() - start:.1f} s",
             file=sys.stderr,
             flush=True,
@@ -84,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=Path, help="a folder with CIFAR-10's Parquet files")
     add("--out", type=Path, default=Path("arena_results"), help="the folder of results")
     add("--steps", type=int, help="the steps of a run; by default the task's")
-    add("--runs", type=int, default=14, help="the runs that tune a rate, by default 14")
-    add("--seeds", type=int, default=3, help="fresh seeds at the best rate, by default 3")
+    add("--runs", type=int, default=14, help="the runs that tune a value, by default 14")
+    add("--seeds", type=int, default=3, help="fresh seeds at the best values, by default 3")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--quick", action="store_true", help="10 steps, 3 tuning runs a rate and 1 seed: a trial")
+    add("--quick", action="store_true", help="10 steps, 3 tuning runs a value and 1 seed: a trial")
     add("--table", action="store_true", help="print tables of what is there, and train nothing")
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,9 @@ CONTEXT = 64
 
 TEXT_WINDOWS = 256
 """The number of windows of a text that validation takes."""
+
+PYTHON_CHARACTERS = 1_000_000
+"""The number of characters of Python's library that are read, at most."""
 
 VALIDATION_IMAGES = 2048
 """The number of test images that validation takes, at most."""
@@ -64,6 +68,18 @@ def digits(sources: Sources) -> Data:
     return _images("digits", None, (64,))
 
 
+def digit_pixels(sources: Sources) -> Data:
+    """The digits that come with the package, as images of 1×8×8 numbers."""
+    del sources
+    return _images("digits", None, (1, 8, 8))
+
+
+def python_text(sources: Sources) -> Data:
+    """Characters of Python's own library: its modules without a folder, by name, as far as `PYTHON_CHARACTERS`."""
+    del sources
+    return _python_text()
+
+
 def photographs(sources: Sources) -> Data:
     """CIFAR-10: photographs of 3×32×32 numbers."""
     if sources.images is None:
@@ -73,7 +89,18 @@ def photographs(sources: Sources) -> Data:
 
 @cache
 def _text(path: Path) -> Data:
-    characters = path.read_text(encoding="utf-8")
+    return _language(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _python_text() -> Data:
+    modules = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    characters = "".join(path.read_text(encoding="utf-8") for path in modules)
+    # Letters of other languages are rare there: each would be a class with hardly an example.
+    return _language(characters.encode("ascii", "ignore").decode()[:PYTHON_CHARACTERS])
+
+
+def _language(characters: str) -> Data:
     alphabet = sorted(set(characters))
     number = {character: index for index, character in enumerate(alphabet)}
     tokens = torch.tensor([number[character] for character in characters])

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The number of the arena's rules; results of another number are not mixed with these."""
 
 
@@ -18,7 +18,7 @@ class Settings:
     Args:
         task: the name of the task.
         arm: the name of the arm.
-        rates: the learning rates, one or two.
+        values: the learning rates, then the scale of an arm on a manifold.
         width: the model's width.
         depth: the model's depth.
         steps: the number of steps.
@@ -30,7 +30,7 @@ class Settings:
 
     task: str
     arm: str
-    rates: tuple[float, ...]
+    values: tuple[float, ...]
     width: int
     depth: int
     steps: int
@@ -39,12 +39,12 @@ class Settings:
     device: str = "cpu"
     version: int = VERSION
 
-    def values(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """The settings as JSON values."""
-        return {**asdict(self), "rates": list(self.rates)}
+        return {**asdict(self), "values": list(self.values)}
 
     @property
     def key(self) -> str:
         """The name of the run's file: a hash of the settings."""
-        text = json.dumps(self.values(), sort_keys=True)
+        text = json.dumps(self.as_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -32,7 +32,7 @@ class Store:
         """Keep the result of a run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         values = {
-            "settings": settings.values(),
+            "settings": settings.as_json(),
             "result": result.values(),
             "environment": asdict(
                 Environment.current(threads=torch.get_num_threads(), device=settings.device)

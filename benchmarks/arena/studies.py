@@ -8,8 +8,12 @@ from typing import Final
 
 from arena.arms import ARMS
 from arena.cells import Cell, Effort, Look, compare, loss_at, repeats, tune
-from arena.tables import compare_table, default_table, size_table
+from arena.result import Result
+from arena.tables import compare_table, default_table, size_table, time_table
 from arena.tasks import TASKS
+
+TIMED_STEPS = 20
+"""The number of steps of a run that only measures time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def compare_study(choice: Choice, look: Look) -> Iterator[str]:
 
 
 def default_study(choice: Choice, look: Look) -> Iterator[str]:
-    """The rates that a user would try first, beside the tuned ones, with the same fresh seeds."""
+    """The values that a user would try first, beside the tuned ones, with the same fresh seeds."""
     for task in choice.tasks:
         rows = []
         for arm in choice.arms:
@@ -45,6 +49,18 @@ def default_study(choice: Choice, look: Look) -> Iterator[str]:
             standing = compare(cell, look, choice.effort)
             rows.append((standing, repeats(cell, ARMS[arm].default, look, choice.effort)))
         yield default_table(task, rows)
+
+
+def time_study(choice: Choice, look: Look) -> Iterator[str]:
+    """The price of a step at the values that a user would try first: short runs of all arms, in turn."""
+    for task in choice.tasks:
+        cells = {arm: replace(choice.cell(task, arm), steps=TIMED_STEPS) for arm in choice.arms}
+        results: dict[str, tuple[Result, ...]] = dict.fromkeys(choice.arms, ())
+        for seed in range(1, 1 + choice.effort.seeds):
+            for arm, cell in cells.items():
+                found = look(cell.settings(ARMS[arm].default, seed))
+                results[arm] += () if found is None else (found,)
+        yield time_table(task, next(iter(cells.values())), list(results.items()))
 
 
 def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
@@ -60,24 +76,25 @@ def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
             tuned = [tune(cell, look, choice.effort) for cell in cells]
             carried = None
             if tuned[0].is_complete and tuned[-1].is_complete:
-                carried = loss_at(cells[-1], tuned[0].rates, 0, look)
+                carried = loss_at(cells[-1], tuned[0].values, 0, look)
             rows.append((arm, tuned, carried))
         yield size_table(task, field, sizes, rows)
 
 
 def width_study(choice: Choice, look: Look) -> Iterator[str]:
-    """The best rate at each width."""
+    """The best values at each width."""
     return _size_study(choice, look, "width")
 
 
 def depth_study(choice: Choice, look: Look) -> Iterator[str]:
-    """The best rate at each depth."""
+    """The best values at each depth."""
     return _size_study(choice, look, "depth")
 
 
 STUDIES: Final[dict[str, Callable[[Choice, Look], Iterator[str]]]] = {
     "compare": compare_study,
     "default": default_study,
+    "time": time_study,
     "width": width_study,
     "depth": depth_study,
 }

@@ -7,25 +7,23 @@ from collections.abc import Sequence
 from statistics import fmean, median, stdev
 
 from arena.arms import ARMS
-from arena.cells import Standing, Tuned
+from arena.cells import Cell, Standing, Tuned
 from arena.result import Result
 
 MISSING = "–"
 
 
 def compare_table(task: str, standings: Sequence[Standing]) -> str:
-    """Every arm of a task at its best rates."""
+    """Every arm of a task at its best values."""
     target = _target(standings)
-    means = {each.tuned.cell.arm: _mean(each.repeats) for each in standings}
-    free = [m for arm, m in means.items() if m is not None and not ARMS[arm].constrained]
-    best = min(free, default=None)
+    free = [each.repeats for each in standings if not ARMS[each.tuned.cell.arm].constrained]
+    best = min((each for each in free if each), key=_mean, default=())
     header = [
         "arm",
-        "best rate",
+        "best rates; scale",
         "final loss",
         "to the best unconstrained",
         "steps to target",
-        "ms a step (optimiser; CPU)",
         "loss at 1×, 2×, 4×",
         "largest σ",
         "condition, median (largest)",
@@ -33,16 +31,13 @@ def compare_table(task: str, standings: Sequence[Standing]) -> str:
     ]
     rows = []
     for each in standings:
-        mean = means[each.tuned.cell.arm]
-        ratio = _text(None if mean is None or best is None else mean / best, ".3f")
         rows.append(
             [
                 ARMS[each.tuned.cell.arm].title,
-                _best_rate(each.tuned),
+                _best_values(each.tuned),
                 _spread(each.repeats),
-                ratio,
+                _ratio(each.repeats, best),
                 _steps(each.repeats, target),
-                _times(each.repeats),
                 _larger(each),
                 _text(_mean_of(each.repeats, "largest"), ".3g"),
                 _conditions(each.repeats),
@@ -52,7 +47,7 @@ def compare_table(task: str, standings: Sequence[Standing]) -> str:
     size = standings[0].tuned.cell
     words = (
         f"{task}: width {size.width}, depth {size.depth}, {size.steps} steps of {size.batch}. Final losses are means of "
-        "fresh seeds with their standard deviation; losses at 1×, 2× and 4× the best rate have the seed of tuning. "
+        "fresh seeds with their standard deviation, ratios have their standard error; losses at 1×, 2× and 4× the best rate have the seed of tuning. "
     )
     if target is not None:
         words += f"Target: {target:.4g}, the end of AdamW's better arm on the curve's batches. "
@@ -60,24 +55,41 @@ def compare_table(task: str, standings: Sequence[Standing]) -> str:
 
 
 def default_table(task: str, rows: Sequence[tuple[Standing, tuple[Result, ...]]]) -> str:
-    """The rates that a user would try first beside the tuned ones."""
-    header = ["arm", "default rate", "loss at the default", "tuned rate", "tuned loss", "cost"]
+    """The values that a user would try first beside the tuned ones."""
+    header = ["arm", "default", "loss at the default", "tuned", "tuned loss", "cost"]
     cells = []
     for standing, results in rows:
         arm = ARMS[standing.tuned.cell.arm]
-        first, tuned = _mean(results), _mean(standing.repeats)
-        cost = None if first is None or tuned is None else 100 * (first / tuned - 1)
+        known = results and standing.repeats
+        cost = 100 * (_mean(results) / _mean(standing.repeats) - 1) if known else None
         cells.append(
             [
                 arm.title,
-                _rates(arm.default),
+                _values(arm.default),
                 _spread(results),
-                _best_rate(standing.tuned),
+                _best_values(standing.tuned),
                 _spread(standing.repeats),
                 _text(cost, ".1f", " %"),
             ]
         )
-    return f"{task}: default rates beside tuned ones\n\n{markdown(header, cells)}"
+    return f"{task}: default rates and scales beside tuned ones\n\n{markdown(header, cells)}"
+
+
+def time_table(task: str, size: Cell, rows: Sequence[tuple[str, tuple[Result, ...]]]) -> str:
+    """The price of a step, in milliseconds."""
+    header = ["arm", "step", "the optimiser's part", "processor time", "processor time to AdamW's"]
+    unit = _median_of(dict(rows).get("adamw", ()), "cpu_seconds")
+    cells = []
+    for arm, results in rows:
+        processor = _median_of(results, "cpu_seconds")
+        ratio = None if processor is None or unit is None else processor / unit
+        times = (_median_of(results, f"{name}_seconds") for name in ("step", "optimizer", "cpu"))
+        milliseconds = [_text(None if each is None else 1e3 * each, ".1f") for each in times]
+        cells.append([ARMS[arm].title, *milliseconds, _text(ratio, ".2f")])
+    return (
+        f"{task}: milliseconds of a step, medians of {size.steps} steps and of runs in turn; width {size.width}, depth "
+        f"{size.depth}, batch {size.batch}\n\n{markdown(header, cells)}"
+    )
 
 
 def size_table(
@@ -86,18 +98,18 @@ def size_table(
     sizes: Sequence[int],
     rows: Sequence[tuple[str, Sequence[Tuned], float | None]],
 ) -> str:
-    """The best rate and its loss at each size; the last number of a row is the loss of the smallest's rates at the largest."""
+    """The best values and their loss at each size; the last number of a row is the loss of the smallest's at the largest."""
     header = [
         "arm",
         *(f"{field} {size}" for size in sizes),
         "moves by",
-        "smallest's rate at the largest costs",
+        "smallest's values at the largest cost",
     ]
     cells = []
     for arm, tuned, carried in rows:
         known = [each for each in tuned if each.is_complete]
         texts = [
-            f"{_best_rate(each)}: {each.loss:.3f}" if each.is_complete else MISSING
+            f"{_best_values(each)}: {each.loss:.3f}" if each.is_complete else MISSING
             for each in tuned
         ]
         places = [each.best for each in known]
@@ -106,7 +118,7 @@ def size_table(
         cost = None if carried is None else 100 * (carried / tuned[-1].loss - 1)
         cells.append([ARMS[arm].title, *texts, moves, _text(cost, ".2f", " %")])
     return (
-        f"{task}: the best rate and its loss by {field}, one seed; rates move in notches of √2\n\n"
+        f"{task}: the best rates and scale and their loss by {field}, one seed; they move in notches of √2\n\n"
         f"{markdown(header, cells)}"
     )
 
@@ -127,33 +139,38 @@ def _target(standings: Sequence[Standing]) -> float | None:
     return min((end for end in ends if end is not None), default=None)
 
 
-def _rates(rates: Sequence[float]) -> str:
-    return ", ".join(_rate(each) for each in rates)
+def _values(values: Sequence[float]) -> str:
+    return ", ".join(_value(each) for each in values)
 
 
-def _rate(rate: float) -> str:
-    notches = 2 * math.log2(rate)
-    return f"2^{round(notches) / 2:g}" if abs(notches - round(notches)) < 1e-6 else f"{rate:g}"
+def _value(value: float) -> str:
+    notches = 2 * math.log2(value)
+    return f"2^{round(notches) / 2:g}" if abs(notches - round(notches)) < 1e-6 else f"{value:g}"
 
 
-def _best_rate(tuned: Tuned) -> str:
+def _best_values(tuned: Tuned) -> str:
     if not tuned.losses:
         return MISSING
     # A star marks a best point with neighbours that were not tried.
-    return _rates(tuned.rates) + ("" if tuned.is_bracketed else "*")
+    return _values(tuned.values) + ("" if tuned.is_bracketed else "*")
 
 
 def _losses(results: Sequence[Result]) -> list[float]:
     return [math.inf if each.loss is None else each.loss for each in results]
 
 
-def _mean(results: Sequence[Result]) -> float | None:
-    return fmean(_losses(results)) if results else None
+def _mean(results: Sequence[Result]) -> float:
+    return fmean(_losses(results)) if results else math.nan
 
 
 def _mean_of(results: Sequence[Result], field: str) -> float | None:
     values = [getattr(each, field) for each in results]
     return fmean(values) if values and None not in values else None
+
+
+def _median_of(results: Sequence[Result], field: str) -> float | None:
+    values = [value for each in results if (value := getattr(each, field)) is not None]
+    return median(values) if values else None
 
 
 def _spread(results: Sequence[Result]) -> str:
@@ -174,13 +191,15 @@ def _steps(results: Sequence[Result], target: float | None) -> str:
     return f"{fmean(reached):.0f}"
 
 
-def _times(results: Sequence[Result]) -> str:
-    whole = [each.step_seconds for each in results if each.step_seconds is not None]
-    own = [each.optimizer_seconds for each in results if each.optimizer_seconds is not None]
-    cpu = [each.cpu_seconds for each in results if each.cpu_seconds is not None]
-    if not whole:
+def _ratio(results: Sequence[Result], best: Sequence[Result]) -> str:
+    """The ratio of two means, with its standard error if both have more than one seed."""
+    if not results or not best:
         return MISSING
-    return f"{1e3 * median(whole):.1f} ({1e3 * median(own):.1f}; {1e3 * median(cpu):.1f})"
+    ratio = _mean(results) / _mean(best)
+    if results is best or min(len(results), len(best)) < 2 or not math.isfinite(ratio):
+        return f"{ratio:.3f}"
+    errors = [stdev(_losses(each)) / math.sqrt(len(each)) / _mean(each) for each in (results, best)]
+    return f"{ratio:.3f} ± {ratio * math.hypot(*errors):.3f}"
 
 
 def _larger(standing: Standing) -> str:

@@ -8,7 +8,16 @@ from typing import Final
 
 from torch import nn
 
-from arena.data import CONTEXT, Data, Sources, digits, photographs, text
+from arena.data import (
+    CONTEXT,
+    Data,
+    Sources,
+    digit_pixels,
+    digits,
+    photographs,
+    python_text,
+    text,
+)
 from arena.models import GPT, ResNet, ViT, mlp
 
 
@@ -53,12 +62,18 @@ def _vit(classes: int, width: int, depth: int) -> nn.Module:
     return ViT(classes, width=width, depth=depth)
 
 
+def _digit_vit(classes: int, width: int, depth: int) -> nn.Module:
+    return ViT(classes, width=width, depth=depth, channels=1, size=8, patch=2)
+
+
 def _resnet(classes: int, width: int, depth: int) -> nn.Module:
     return ResNet(classes, width=width, depth=depth)
 
 
 TASKS: Final[dict[str, Task]] = {
     "mlp-digits": Task(_digit_mlp, digits, width=64, depth=2, batch=64),
+    "vit-digits": Task(_digit_vit, digit_pixels, width=64, depth=2, batch=64),
+    "gpt-python": Task(_gpt, python_text, width=64, depth=2, batch=16),
     "gpt": Task(
         _gpt,
         text,

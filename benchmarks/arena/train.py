@@ -78,7 +78,7 @@ def _trained(model: nn.Module, data: Data, settings: Settings, device: torch.dev
 
     valid = [(inputs.to(device), labels.to(device)) for inputs, labels in data.valid]
     build = ARMS[settings.arm].build
-    optimizers = build(model, draw()[0], settings.rates, settings.seed)
+    optimizers = build(model, draw()[0], settings.values, settings.seed)
     schedules = [LambdaLR(each, cosine(settings.steps)) for each in optimizers]
     interval = max(1, settings.steps // CURVE_POINTS)
     watch = _Stopwatch(device)

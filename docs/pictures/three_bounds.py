@@ -53,8 +53,8 @@ def draw(path: Path) -> None:
     changes = trained(net)
     report = mm.lipschitz(net, input_norm="l2", output_norm="l2")
 
-    figure = paper(5.0, 6.2)
-    step = figure.add_axes((0.13, 0.535, 0.84, 0.38))
+    figure = paper(5.0, 5.9)
+    step = figure.add_axes((0.13, 0.545, 0.84, 0.40))
     corner = {"ha": "right", "va": "top"}
     certified, expected, measured = zip(*changes, strict=True)
     step.plot(certified, color=INK, lw=2.5)
@@ -75,7 +75,7 @@ def draw(path: Path) -> None:
     step.set_ylim(measured[-8] * 0.7, certified[0] * 2.2)
     step.set_xlim(0, STEPS - 4)
 
-    slope = figure.add_axes((0.13, 0.075, 0.84, 0.28))
+    slope = figure.add_axes((0.13, 0.095, 0.84, 0.28))
     bars = (
         ("declared, for all weights allowed", report.declared, PALE, INK),
         ("certified, for today's weights", report.certified, INK, "white"),

@@ -24,7 +24,7 @@ class Default:
     """The geometry of a role and its mass.
 
     Args:
-        manifold: in units of the norm.
+        manifold: the manifold, whose radius is in units of the norm.
         norm: the norm.
         mass: the total mass of the role, divided equally among its logical matrices.
     """

@@ -34,7 +34,7 @@ FLOAT32_RESIDUAL: Final = 2e-6
 NEWTON_STEPS: Final = 16
 """The largest number of Newton steps."""
 NEWTON_MAX_CHANGE_RELATIVE: Final = 1e-3
-"""Convergence is quadratic: the next change after one below this is rounding."""
+"""The iteration stops after a relative change below this: it converges quadratically, so the next change is rounding."""
 BOUND_MARGINS_RELATIVE: Final = (1e-4, 1e-3, 1e-2)
 """The relative margins of an upper bound on `σ_max` over the power iteration; the first that can be proved is used."""
 POWER_STEPS: Final = 40

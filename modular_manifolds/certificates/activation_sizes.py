@@ -97,8 +97,8 @@ class ActivationReport(Printable):
         """The table, the meaning of its columns, and the advice."""
         return [
             Table(self.header(), self.cells()),
-            f"for inputs of norm at most {self.radius:g} in {self.norm}; of input, output and gradient "
-            "the declared bound, the certified one and the largest measured",
+            f"for inputs of norm at most {self.radius:g} in {self.norm}",
+            "each of input, output and gradient: the declared bound, the certified bound and the largest measured size",
             *self.advice(),
         ]
 

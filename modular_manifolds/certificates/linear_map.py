@@ -50,8 +50,8 @@ class LinearMap:
         """
         terms = self.matrix.shape[0] * EPS
         product = terms / (1 - terms) * after.size * self.size
-        carried = after.error * (self.size + self.error) + after.size * self.error
-        return LinearMap(after.matrix @ self.matrix, (product + carried) * (1 + 8 * EPS))
+        inherited = after.error * (self.size + self.error) + after.size * self.error
+        return LinearMap(after.matrix @ self.matrix, (product + inherited) * (1 + 8 * EPS))
 
     def scaled(self, factor: float) -> LinearMap:
         """`factor · self(x)`, with one rounding for each entry."""

@@ -20,4 +20,5 @@ def budget(
     found = split(spec.network.build_without_weights("network"), spec.optimizer.lr)
     console = open_console()
     show_table(console, "Learning-rate split", found.header(), found.cells())
-    console.print(str(found).splitlines()[-1])
+    for line in found.printed()[1:]:
+        console.print(line)

@@ -38,8 +38,8 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="OPTIMIZER[,KEY=VALUE…]",
-            help="An optimizer to compare, such as 'adamw,optimizer.weight_decay=0.1'; repeatable. "
-            "Default: the run's own optimizer.",
+            help="An optimiser to compare, such as adamw or adamw,steps=200; repeatable. "
+            "Default: the optimiser of the run.",
         ),
     ] = None,
     lr: Annotated[
@@ -77,8 +77,7 @@ def sweep(
 ) -> None:
     """Train at every size, with every arm, at every learning rate, and report the best rates.
 
-    Finished runs are kept. The same command continues a stopped sweep, and a wider range or another arm adds only the new
-    runs.
+    Finished runs are kept, so the same command continues a stopped sweep.
 
     Example:
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modular_manifolds.training.processes import Processes
     from modular_manifolds.training.run_directory import RunDirectory
 
-OPTIMIZERS = "|".join(get_args(OptimizerName))
+OPTIMIZERS = ", ".join(get_args(OptimizerName))
 
 
 def train(
@@ -35,7 +35,7 @@ def train(
     data_path: DataPath = None,
     optimizer: Annotated[
         str | None,
-        typer.Option(metavar=OPTIMIZERS, help="adamw and muon are torch's own, as baselines."),
+        typer.Option(metavar="NAME", help=f"{OPTIMIZERS}; adamw and muon are torch's own."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     steps: Annotated[
@@ -53,8 +53,7 @@ def train(
 ) -> None:
     """Train a network and report what is guaranteed about it.
 
-    Without an argument: the three-layer network of "Modular Manifolds" on the bundled digits, every
-    weight on a Stiefel manifold, trained by manifold Muon.
+    The default run: three layers, the bundled digits, manifold Muon.
 
     Examples:
 

@@ -152,10 +152,10 @@ class Budget(Printable):
         ]
 
     def printed(self) -> list[Table | str]:
-        """The table, and the verdict below it."""
+        """The table, and below it the verdict, a line for each of its clauses."""
         if not self.rows:
             return [f"budget of lr={self.lr:g}: the network has no weights"]
-        return [Table(self.header(), self.cells()), self.verdict]
+        return [Table(self.header(), self.cells()), *self.verdict.split("; ")]
 
 
 def _named(modules: Sequence[object]) -> str:

@@ -51,6 +51,8 @@ _UNCHANGED: Final = nullcontext()
 
 
 class _Thread(threading.local):
+    """Whether this thread is inside a context of full precision."""
+
     inside = False
 
 

@@ -225,7 +225,7 @@ class Picture(Figure):
 
     def _repr_svg_(self) -> str:
         # Text is dark, so a dark notebook needs the white behind it.
-        return as_svg(self, transparent=False)
+        return as_svg(self)
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
@@ -246,9 +246,9 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, axes[:count]
 
 
-def as_svg(figure: Figure, *, transparent: bool = True) -> str:
-    """The figure as text, the same for the same figure."""
+def as_svg(figure: Figure) -> str:
+    """The figure as text on a white ground, for light and dark pages; the same for the same figure."""
     buffer = io.StringIO()
     with rc_context(STYLE):
-        figure.savefig(buffer, format="svg", transparent=transparent, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None})
     return buffer.getvalue()

@@ -21,7 +21,7 @@ class Muon(torch.optim.Muon):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step of torch's."""
+        """One step of `torch.optim.Muon` with these products."""
         with products():
             return super().step(closure)
 

@@ -24,8 +24,8 @@ from modular_manifolds.training.meeting import fresh_store
 TIMEOUT: Final = timedelta(minutes=30)
 """A collective that lacks a process for so long fails."""
 
-APART: Final = 1_000_003
-"""The distance between the seeds of two processes."""
+SEED_DISTANCE: Final = 1_000_003
+"""The distance between the seeds of two neighbouring processes."""
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Processes:
     def reseed(self, seed: int) -> None:
         """Give every process but the first random numbers of its own."""
         if not self.is_first:
-            torch.manual_seed((seed + self.rank * APART) % 2**63)
+            torch.manual_seed((seed + self.rank * SEED_DISTANCE) % 2**63)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes, in float64; the same bits in each."""
@@ -119,7 +119,9 @@ class Processes:
             try:
                 told[0] = make()
             except Exception as error:
-                told[1] = error if isinstance(error, ModularManifoldsError | OSError) else _words()
+                told[1] = (
+                    error if isinstance(error, ModularManifoldsError | OSError) else _failure()
+                )
                 dist.broadcast_object_list(told)
                 raise
         dist.broadcast_object_list(told)
@@ -218,5 +220,6 @@ def _lost(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-def _words() -> str:
+def _failure() -> str:
+    """The last line of the traceback of the error that is being handled."""
     return traceback.format_exc().strip().splitlines()[-1]

@@ -77,6 +77,7 @@ def write_report(trainer: Trainer, watch: Callable[[str], None] = lambda _: None
         guarantees=found,
         figures={name: _inline(svg) for name, svg in pictures.items()},
         budget=Table(found.budget.header(), found.budget.cells()),
+        verdict=found.budget.verdict.split("; "),
         conditioning=Table(found.conditioning.header(), found.conditioning.cells()),
         predictions=predictions and Table(predictions.header(), predictions.cells()),
         certified_notes=predictions and predictions.notes(),

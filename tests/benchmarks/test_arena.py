@@ -19,7 +19,7 @@ def settings(**changes: Any) -> Settings:
     values: dict[str, Any] = {
         "task": "mlp-digits",
         "arm": "adamw",
-        "rates": (0.01,),
+        "values": (0.01,),
         "width": 8,
         "depth": 1,
     }
@@ -52,8 +52,8 @@ def test_an_arena_trains_once_and_prints_at_any_time(
     assert "stiefel at 1, seed 0:" in second.err
     found = rows(second.out)
     assert found["AdamW"][2] == "1.000"
-    assert found["budget, Stiefel"][6] == "1"
-    assert found["budget, Stiefel"][8] == "2 of 2, 1"
+    assert found["budget, Stiefel"][5] == "1"
+    assert found["budget, Stiefel"][7] == "2 of 2, 1"
 
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     main([*both, "--studies", "compare", "default", "--table"])
@@ -67,7 +67,7 @@ def test_an_arena_trains_once_and_prints_at_any_time(
 def test_two_rates_have_twice_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([*SAID, "--arms", "muon-adamw", "--out", str(tmp_path)])
     cells = rows(capsys.readouterr().out)["torch Muon and AdamW"]
-    assert cells[8] == "4 of 4, 1"
+    assert cells[7] == "4 of 4, 1"
     assert "*" in cells[0]
 
 
@@ -92,7 +92,7 @@ def test_every_setting_names_another_file() -> None:
     changes = (
         {"task": "gpt"},
         {"arm": "stiefel"},
-        {"rates": (0.02,)},
+        {"values": (0.02,)},
         {"width": 9},
         {"depth": 2},
         {"steps": 3},

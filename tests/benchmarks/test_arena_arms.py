@@ -37,8 +37,8 @@ def backward(model: nn.Module, inputs: Tensor) -> None:
 @pytest.mark.parametrize("arm", ["adamw-decay", "muon-adamw", "stiefel"])
 def test_every_weight_is_stepped(name: str, arm: str) -> None:
     model, inputs = model_and_inputs(name)
-    rates = ARMS[arm].centre
-    optimizers = ARMS[arm].build(model, inputs, rates, 0)
+    values = ARMS[arm].centre
+    optimizers = ARMS[arm].build(model, inputs, values, 0)
     before = copy.deepcopy(model.state_dict())
     backward(model, inputs)
     for each in optimizers:

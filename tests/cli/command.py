@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 QUICK = ["--set", "epochs=1", "--set", "batch_size=256"]
 
 
@@ -23,12 +21,3 @@ def program(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-
-
-def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
-    """Reports with blank pictures: to draw them takes most of the time of a short run.
-
-    Together they are larger than 100,000 characters, and each alone is smaller.
-    """
-    blank = f"<?xml version='1.0'?><svg>{30_000 * ' '}</svg>"
-    patch.setattr("modular_manifolds.training.figures.as_svg", lambda _: blank)

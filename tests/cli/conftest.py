@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import leave_out_pictures
+from blank_pictures import leave_out_pictures
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from command import leave_out_pictures, program
+from blank_pictures import leave_out_pictures
+from command import program
 from long_tests import mostly_long
 
 from modular_manifolds.cli.main import main

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from command import QUICK, leave_out_pictures
+from blank_pictures import leave_out_pictures
+from command import QUICK
 from torch import Tensor
 
 import modular_manifolds as mm

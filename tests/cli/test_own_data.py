@@ -35,6 +35,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_folder_of_images_trains_and_its_run_file_repeats_it(
     pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +74,7 @@ def test_nothing_half_read_is_trained_on(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_text_has_a_rate_that_fits_its_network(capsys: pytest.CaptureFixture[str]) -> None:
     Path("words.txt").write_text("the sea is wide and the boat is small. " * 60)
     named = ["train", "--data", "text", "--data-path", "words.txt", "--steps", "6", *TINY_GPT]

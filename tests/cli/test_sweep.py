@@ -110,6 +110,7 @@ class TestSweep:
             row["validation_loss"] == outcome(resolve_with_data(spec, data), data).validation_loss
         )
 
+    @pytest.mark.usefixtures("blank_pictures")
     def test_a_sweep_that_was_stopped_goes_on(
         self,
         whole: Path,
@@ -231,6 +232,7 @@ class TestSweep:
         assert message in capsys.readouterr().err
         assert not list((tmp_path / "s" / "runs").glob("*"))
 
+    @pytest.mark.usefixtures("blank_pictures")
     def test_the_summary_is_printed(self, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([*TINY, "-o", str(whole)]) == 0
         out = capsys.readouterr().out
@@ -251,6 +253,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused_before_the_first_run(tmp_
         run_points(Plan(run, (Size(),), {Arm("adamw"): (0, 0)}), kept, watch=quiet)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_sweep_over_a_language_model(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be, that is the question. " * 40, encoding="utf-8")

@@ -16,7 +16,9 @@ from command import QUICK, program
 from modular_manifolds.cli.main import main
 
 
+@pytest.mark.long
 def test_a_reader_that_leaves_is_not_complained_about(elsewhere: Path) -> None:
+    """At the end of a process Python writes once more; `test_a_reader_that_leaves_stops_no_command` asks each command."""
     process = program("schema", "run", cwd=elsewhere)
     assert process.stdout is not None
     process.stdout.close()

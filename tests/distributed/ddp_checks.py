@@ -37,6 +37,12 @@ WORLDS: Final = {
 """The numbers of processes in which a check runs; all if it is not here."""
 LONG: Final = {"gpt": (1, 2)}
 """Those in which only long tests need a check."""
+PLAIN: Final = {
+    **dict.fromkeys(("mlp", "gpt2", "nonfinite", "resume"), (2,)),
+    **{name: WORLDS[name] for name in ("replicated", "by_hand", "settings")},
+    **{name: WORLDS[name] for name in ("missing", "absent", "others")},
+}
+"""Those in which no long test needs it."""
 
 
 def _trained(name: str, **options: Any) -> dict[str, Any]:

@@ -1,15 +1,16 @@
-"""The folder of the results, and whether long tests run: told to the processes that `ranks` forks."""
+"""The folder of the results, and the kinds of tests that run: told to the processes that `ranks` forks."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-FOLDER, LONG = "CHECKS_FOLDER", "CHECKS_LONG"
+FOLDER, EXTENT = "CHECKS_FOLDER", "CHECKS_EXTENT"
 
 
-def tell(folder: Path, *, with_long: bool) -> None:
-    os.environ.update({FOLDER: str(folder), LONG: "yes" if with_long else "no"})
+def tell(folder: Path, extent: str) -> None:
+    """Tell the folder, and which tests read the results: `plain` ones, `long` ones or `all`."""
+    os.environ.update({FOLDER: str(folder), EXTENT: extent})
 
 
 def results_folder() -> Path:
@@ -17,4 +18,8 @@ def results_folder() -> Path:
 
 
 def long_tests_run() -> bool:
-    return os.environ[LONG] == "yes"
+    return os.environ[EXTENT] != "plain"
+
+
+def plain_tests_run() -> bool:
+    return os.environ[EXTENT] != "long"

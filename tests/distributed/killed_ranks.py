@@ -1,4 +1,5 @@
-"""Kills processes of a run at random moments, and compares with a run that nobody killed. A script:
+"""Kills processes of a run at random moments, and compares with a run that nobody killed. `test_killed_ranks` has the checks run
+by `ranks`; it is a script too:
 
     python killed_ranks.py FORKED LAUNCHED SEED
 
@@ -17,16 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 import torch
 import torch._dynamo
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+from without_pictures import leave_out_pictures
 
 from modular_manifolds.cli.main import main as command_line
-from modular_manifolds.training import figures, loop, processes, report
+from modular_manifolds.training import loop, processes, report
 
 PROCESSES = 2
 STEPS = 96
@@ -193,35 +196,54 @@ def files(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
-@contextmanager
-def timed(name: str) -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    print(f"{name}: {time.monotonic() - begun:.1f} s", flush=True)
-
-
-def main(kills_by_way: dict[type[Forked | Launched], int], seed: int) -> None:
-    draw = random.Random(seed)
+@cache
+def whole() -> dict[str, bytes]:
+    """The files of a run that nobody killed."""
     with tempfile.TemporaryDirectory() as place:
-        whole = Path(place) / "whole"
-        with timed("nobody killed"):
-            Forked(whole, 0).finish()
-        for way, kills in kills_by_way.items():
-            if not kills:
-                continue
-            with timed(f"{way.__name__}, {kills} killed, the same bits"):
-                folder = Path(place) / way.__name__
-                agent = way(folder, kills)
-                for _ in range(kills):
-                    print(kill_one(agent, folder, draw), flush=True)
-                agent.finish()
-                expected, found = files(whole), files(folder)
-                assert [name for name in expected if found[name] != expected[name]] == []
+        folder = Path(place) / "whole"
+        Forked(folder, 0).finish()
+        return files(folder)
+
+
+def kill(way: type[Forked | Launched], kills: int, seed: int = 0) -> list[str]:
+    """Kill processes of a run, and check that it ends in the bits of one that nobody killed; return the moments."""
+    draw = random.Random(seed)
+    leave_out_pictures()
+    expected = whole()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / way.__name__
+        agent = way(folder, kills)
+        moments = [kill_one(agent, folder, draw) for _ in range(kills)]
+        agent.finish()
+        found = files(folder)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    return moments
+
+
+def check_forked_once() -> list[str]:
+    return kill(Forked, 1)
+
+
+def check_forked_three_times() -> list[str]:
+    return kill(Forked, 3)
+
+
+def check_launched_once() -> list[str]:
+    return kill(Launched, 1)
+
+
+WORLDS: Final = dict.fromkeys(("forked_once", "forked_three_times", "launched_once"), (0,))
+"""Each check forks processes that make a group of their own."""
+LONG: Final = dict.fromkeys(("forked_three_times", "launched_once"), (0,))
+PLAIN: Final = {"forked_once": (0,)}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    figures.as_svg = lambda _: "<svg></svg>"
     many, few, first = map(int, sys.argv[1:])
-    main({Forked: many, Launched: few}, first)
+    for each, count in ((Forked, many), (Launched, few)):
+        if count:
+            print(
+                *kill(each, count, first), f"{each.__name__}: the same bits", sep="\n", flush=True
+            )

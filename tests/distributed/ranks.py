@@ -1,9 +1,9 @@
-"""Processes of one machine that train together over gloo. A script: `python ranks.py FOLDER NAME=plain|long...`.
+"""Processes of one machine that train together over gloo. A script: `python ranks.py FOLDER NAME=plain|long|all...`.
 
 Imports are made once and the processes are forked from here, because a process that has run autograd must not be forked. Each
 process runs every function `check_…` of NAME.py, and saves the result as FOLDER/NAME/WORLD-RANK-CHECK.pt. NAME.py has a table
-`WORLDS` of the sizes in which a check runs; others run in all. It may have a table `LONG`, of the sizes in which only long tests
-need a check.
+`WORLDS` of the sizes in which a check runs; others run in all. It may have tables `LONG` and `PLAIN`, of the sizes in which only
+long tests, or only the others, need a check.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ PLAIN_WORLDS: Final = {
     "overlap_checks": (2,),
     "run_checks": (1, 2),
     "checkpoint_checks": (2, 1),
+    "killed_ranks": (0,),
 }
-"""The scripts, and the sizes of their worlds in a plain run, in order."""
+"""The scripts, and the sizes of their worlds in a plain run, in order. A world of size 0 is one process without a group."""
 LONG_WORLDS: Final = {
     "ddp_checks": (1, 2, 4),
     "sharded_checks": (1, 2, 4),
@@ -46,6 +47,7 @@ LONG_WORLDS: Final = {
     "run_checks": (1, 2, 4),
     # One and two processes come twice: the second time they find what more have saved.
     "checkpoint_checks": (1, 2, 4, 2, 1),
+    "killed_ranks": (0,),
 }
 """Those in a run with long tests of the script."""
 
@@ -69,18 +71,19 @@ def folder_of_results(
     return folder / request.module.CHECKS
 
 
-def _scripts(items: Iterable[pytest.Item]) -> dict[str, bool]:
-    """The scripts that tests compare, and whether a test of theirs is long."""
-    found: dict[str, bool] = {}
+def _scripts(items: Iterable[pytest.Item]) -> dict[str, str]:
+    """The scripts that tests compare, and whether these tests are `plain`, `long` or of both kinds: `all`."""
+    found: dict[str, str] = {}
     for item in items:
         script = getattr(getattr(item, "module", None), "CHECKS", None)
         if script is not None:
-            found[script] = found.get(script, False) or is_long(item)
+            kind = "long" if is_long(item) else "plain"
+            found[script] = kind if found.get(script, kind) == kind else "all"
     return found
 
 
-def _start(folder: Path, scripts: dict[str, bool]) -> None:
-    wanted = [f"{name}={'long' if with_long else 'plain'}" for name, with_long in scripts.items()]
+def _start(folder: Path, scripts: dict[str, str]) -> None:
+    wanted = [f"{name}={extent}" for name, extent in scripts.items()]
     tests = Path(__file__).parents[1]
     ran = subprocess.run(
         [sys.executable, __file__, str(folder), *wanted],
@@ -100,7 +103,7 @@ def results(folder: Path, world: int, name: str) -> list[Any]:
     """The result of a check on each rank; an error is raised again."""
     found = [
         torch.load(folder / f"{world}-{rank}-{name}.pt", weights_only=False)
-        for rank in range(world)
+        for rank in range(max(world, 1))
     ]
     for rank, (result, error) in enumerate(found):
         assert error is None, f"rank {rank} of {world}: {error}"
@@ -112,13 +115,14 @@ def _rank(
     rank: int, world: int, number: int, folder: str, checks: dict[str, Callable[[], Any]]
 ) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting-{number}",
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(seconds=TIMEOUT_SECONDS),
-    )
+    if world:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder}/meeting-{number}",
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(seconds=TIMEOUT_SECONDS),
+        )
     for name, check in checks.items():
         torch.manual_seed(0)
         result, error = None, None
@@ -127,17 +131,20 @@ def _rank(
         except Exception:
             error = traceback.format_exc()
         torch.save((result, error), f"{folder}/{world}-{rank}-{name}.pt")
-    dist.destroy_process_group()
+    if world:
+        dist.destroy_process_group()
 
 
-def _checks(module: ModuleType, world: int, *, with_long: bool) -> dict[str, Callable[[], Any]]:
+def _checks(module: ModuleType, world: int, extent: str) -> dict[str, Callable[[], Any]]:
     """The checks that run in a world."""
     found: dict[str, Callable[[], Any]] = {}
+    unread = {"plain": "LONG", "long": "PLAIN"}.get(extent, "")
+    left_out: dict[str, tuple[int, ...]] = getattr(module, unread, {})
     for function, check in vars(module).items():
         name = function.removeprefix("check_")
         if name == function or world not in module.WORLDS.get(name, (world,)):
             continue
-        if with_long or world not in getattr(module, "LONG", {}).get(name, ()):
+        if world not in left_out.get(name, ()):
             found[name] = check
     return found
 
@@ -149,14 +156,15 @@ def _main() -> None:
     scripts = [each.partition("=") for each in wanted]
     modules = {name: importlib.import_module(name) for name, _, _ in scripts}
     for name, _, extent in scripts:
-        own, with_long = Path(folder) / name, extent == "long"
+        own = Path(folder) / name
         own.mkdir()
-        tell(own, with_long=with_long)
+        tell(own, extent)
+        worlds = (PLAIN_WORLDS if extent == "plain" else LONG_WORLDS)[name]
         # A world may come twice, and must not read the addresses of its first time.
-        for number, world in enumerate((LONG_WORLDS if with_long else PLAIN_WORLDS)[name]):
-            checks = _checks(modules[name], world, with_long=with_long)
+        for number, world in enumerate(worlds):
+            checks = _checks(modules[name], world, extent)
             arguments = (world, number, str(own), checks)
-            start_processes(_rank, arguments, nprocs=world, start_method="fork")
+            start_processes(_rank, arguments, nprocs=max(world, 1), start_method="fork")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
 from collective_counts import counting
-from forked import long_tests_run
+from forked import long_tests_run, plain_tests_run
 from row_checks import check_rows_choice as check_rows_choice
 from row_checks import check_rows_empty as check_rows_empty
 from row_checks import check_rows_trained as check_rows_trained
@@ -71,6 +71,13 @@ WORLDS: Final = {
 """The numbers of processes in which a check runs; 2 and 4 if it is not here."""
 LONG: Final = {"named": (4,), "rows_empty": (4,)}
 """Those in which only long tests need a check."""
+PLAIN: Final = {
+    "named": (2,),
+    **{name: WORLDS[name] for name in ("layouts", "nonfinite", "missing", "resume", "saved")},
+    **{name: WORLDS[name] for name in ("settings", "rows", "stacks", "unused", "parallelized")},
+    **{name: WORLDS[name] for name in ("adapted", "rows_choice", "rows_without_host_reads")},
+}
+"""Those in which no long test needs it."""
 
 HOW: Final[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}
 
@@ -150,8 +157,9 @@ def _both_shards(tensor: Any, whole: Tensor) -> tuple[Tensor, Tensor]:
 def check_trained() -> Any:
     return {
         (name, layout): trained(name, layout)
-        for world, layout, name in (ALL if long_tests_run() else USUAL)
+        for world, layout, name in ALL
         if world == dist.get_world_size()
+        and (plain_tests_run() if (world, layout, name) in USUAL else long_tests_run())
     }
 
 

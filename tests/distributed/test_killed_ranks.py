@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ranks import folder_of_results, results
+
+CHECKS = "killed_ranks"
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 
-def kill(forked: int, launched: int) -> None:
-    script = str(Path(__file__).with_name("killed_ranks.py"))
-    ran = subprocess.run(
-        [sys.executable, script, str(forked), str(launched), "0"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+@pytest.fixture(scope="module")
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of_results(request, tmp_path_factory)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_run_whose_processes_are_killed_ends_in_the_bits_of_one_that_nobody_killed() -> None:
+def test_a_run_whose_processes_are_killed_ends_in_the_bits_of_one_that_nobody_killed(
+    folder: Path,
+) -> None:
     """One process is killed at a random moment. `python killed_ranks.py 10 10 SEED` kills more."""
-    kill(forked=1, launched=0)
+    (moments,) = results(folder, 0, "forked_once")
+    assert len(moments) == 1
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_run_may_be_killed_three_times() -> None:
-    kill(forked=3, launched=0)
+def test_a_run_may_be_killed_three_times(folder: Path) -> None:
+    (moments,) = results(folder, 0, "forked_three_times")
+    assert len(moments) == 3
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
-def test_torchrun_starts_the_processes_of_a_run_again() -> None:
-    kill(forked=0, launched=1)
+def test_torchrun_starts_the_processes_of_a_run_again(folder: Path) -> None:
+    (moments,) = results(folder, 0, "launched_once")
+    assert len(moments) == 1

@@ -26,9 +26,20 @@ Texts = dict[str, list[tuple[int, str]]]
 
 
 @cache
+def read() -> tuple[Texts, dict[str, list[str]]]:
+    """The docstrings and the faults of each file, which is parsed once. The trees are large, so they are not kept."""
+    texts: Texts = {}
+    faults: dict[str, list[str]] = {}
+    for path in _files():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts[_name(path)] = list(_docstrings(tree))
+        faults[_name(path)] = _faults(tree)
+    return texts, faults
+
+
 def docstrings() -> Texts:
     """Every docstring, and every string that stands alone under a constant or a field, by file."""
-    return {_name(path): list(_docstrings(path)) for path in _files()}
+    return read()[0]
 
 
 @cache
@@ -45,8 +56,8 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _docstrings(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             value = node.value.value
             if isinstance(value, str):
@@ -123,10 +134,10 @@ def test_conditions_are_written_with_if_and_when() -> None:
 
 def test_thresholds_have_a_telling_name_and_a_docstring() -> None:
     found = [
-        f"{_name(path)}:{fault}"
-        for path in _files()
-        if _name(path).startswith(("modular_manifolds/", "kernels/modular_manifolds_kernels/"))
-        for fault in _faults(ast.parse(path.read_text(encoding="utf-8")))
+        f"{name}:{fault}"
+        for name, faults in read()[1].items()
+        if name.startswith(("modular_manifolds/", "kernels/modular_manifolds_kernels/"))
+        for fault in faults
     ]
     assert not found, "\n".join(found)
 

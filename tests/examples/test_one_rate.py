@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from long_tests import mostly_long
 from scripts_of_examples import ROOT, example
 
 
@@ -27,17 +28,22 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", mostly_long(["plain_gpt", "bert"], usual=2))
 def test_results_are_kept_and_gone_on_from(
-    one_rate: ModuleType, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    one_rate: ModuleType,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    said = ["--text", str(text), "--only", "bert", "--steps", "2", "--out", str(tmp_path / "out")]
+    said = ["--text", str(text), "--only", name, "--steps", "2", "--out", str(tmp_path / "out")]
     first = one_rate.main([*said, "--lr", "1"])
-    assert "bert at 1:" in capsys.readouterr().out
+    assert f"{name} at 1:" in capsys.readouterr().out
     both = one_rate.main([*said, "--lr", "1", "0"])
-    assert both["bert"][1.0] == first["bert"][1.0] != both["bert"][0.0]
+    assert both[name][1.0] == first[name][1.0] != both[name][0.0]
     out = capsys.readouterr().out
-    assert "bert at 1:" not in out
-    assert "bert at 0:" in out
+    assert f"{name} at 1:" not in out
+    assert f"{name} at 0:" in out
 
 
 @pytest.mark.usefixtures("one_rate")

@@ -50,7 +50,17 @@ def compiled(script: Any) -> Iterator[Compile]:
     del script
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        yield lambda row: pool.submit(by_the_script, row).result()
+        known: list[tuple[Configuration, Any]] = []
+
+        def compile_once(row: Configuration) -> Any:
+            for each, code in known:
+                if each == row:
+                    return code
+            code = pool.submit(by_the_script, row).result()
+            known.append((row, code))
+            return code
+
+        yield compile_once
 
 
 def shipped(kernel: str, dtype: str, target: str, block: int) -> Configuration:
@@ -99,7 +109,7 @@ def test_too_few_warps_are_found_to_spill_and_to_wait(script: Any, compiled: Com
 def test_plain_float32_products_are_found_in_place_of_tensor_cores(
     script: Any, compiled: Compile
 ) -> None:
-    row = shipped("small_msign", "fp32", "sm_90", 32)
+    row = shipped("stiefel_retract", "fp32", "sm_80", 32)
     wrong = replace(row, constexprs={**row.constexprs, "PRECISION": "ieee"})
     code = compiled(wrong)
     assert code.instructions == frozenset()

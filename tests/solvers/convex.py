@@ -6,7 +6,6 @@ import math
 from functools import cache
 from typing import Any
 
-import cvxpy as cp
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +16,8 @@ from modular_manifolds.solvers.solution import Solution
 
 def length_of(norm: mm.Norm, a: Any) -> Any:
     """The norm as the convex solver writes it."""
+    import cvxpy as cp  # takes two seconds
+
     m, n = a.shape
     match norm:
         case mm.Frobenius():
@@ -88,6 +89,8 @@ def _possible(
     manifold: mm.Manifold, norm: mm.Norm, shape: tuple[int, ...], point: bytes, gradient: bytes
 ) -> float:
     """The same problem is asked for by several solvers, and solved once."""
+    import cvxpy as cp  # takes two seconds
+
     w, g = (np.frombuffer(each).reshape(shape) for each in (point, gradient))
     m, n = shape
     basis = tangent_basis(manifold, w)

@@ -49,9 +49,17 @@ def copied(found: Solution) -> Solution:
     )
 
 
-@pytest.mark.parametrize("case", mostly_long(cases.SOLVERS, usual=cases.is_usual), ids=cases.name)
-def test_laws(case: cases.SolverCase) -> None:
-    for shape, dtype in case.rooms:
+HALVES = [(case, half) for case in cases.SOLVERS for half in range(min(2, len(case.rooms)))]
+"""Every second room of a case, from the first one on or from the second one on."""
+
+
+@pytest.mark.parametrize(
+    ("case", "half"),
+    mostly_long(HALVES, usual=lambda each: each[1] == 0 and cases.is_usual(each[0]), several=True),
+    ids=cases.name,
+)
+def test_laws(case: cases.SolverCase, half: int) -> None:
+    for shape, dtype in case.rooms[half::2]:
         solver, sample = remembering(case.solver), case.sample(shape, dtype)
         for law in SOLVER_LAWS:
             if case.scale_free or law is not SCALE_FREE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from blank_pictures import leave_out_pictures
 from prose import prose
 
 from modular_manifolds.specs.data import TextSpec
@@ -24,6 +25,12 @@ def data() -> DataSet:
         Split(whole.test.images[:50], whole.test.labels[:50]),
         whole.classes,
     )
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at other things than the pictures of a report."""
+    leave_out_pictures(monkeypatch)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,24 @@ from modular_manifolds.specs.data import OwnImagesSpec
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.own_images import read_own_images
 
-datasets = pytest.importorskip("datasets", reason="the extra 'datasets' is not installed")
-Image = pytest.importorskip("PIL.Image")
+pytestmark = pytest.mark.skipif(
+    find_spec("datasets") is None, reason="the extra 'datasets' is not installed"
+)
 
 Write = Callable[..., Path]
+
+
+def library() -> Any:
+    """The library `datasets`. Its import takes a second: only the worker that runs these tests pays it."""
+    return import_module("datasets")
 
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Writes a Parquet file of random grey images with these labels; the library's cache is beside it."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(library().config, "HF_DATASETS_CACHE", tmp_path / "cache")
     generator = np.random.default_rng(0)
+    datasets, pillow = library(), import_module("PIL.Image")
 
     def make(
         labels: list[Any],
@@ -39,7 +48,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         for _ in labels:
             buffer = io.BytesIO()
             pixels = generator.integers(0, 256, (4, 4), dtype=np.uint8)
-            Image.fromarray(pixels).save(buffer, format="PNG")
+            pillow.fromarray(pixels).save(buffer, format="PNG")
             encoded.append({"bytes": buffer.getvalue(), "path": None})
         table = datasets.Dataset.from_dict({image: encoded, label: labels})
         table = table.cast_column(image, datasets.Image())
@@ -120,7 +129,7 @@ def test_a_damaged_file_and_a_damaged_row_are_refused(write: Write, tmp_path: Pa
     (folder / "train-1.parquet").write_bytes(b"not a table")
     with pytest.raises(DataError, match=r"train-0.parquet, train-1.parquet must be Parquet files"):
         read(folder)
-    table = datasets.Dataset.from_dict({"image": [b"no image", b"none"], "label": [0, 1]})
+    table = library().Dataset.from_dict({"image": [b"no image", b"none"], "label": [0, 1]})
     (folder / "train-1.parquet").unlink()
     table.to_parquet(str(folder / "train-0.parquet"))
     write([0], "test-0.parquet")
@@ -147,13 +156,13 @@ def test_without_a_network_the_hub_is_refused_in_words(monkeypatch: pytest.Monke
         asked.append((path, name, trust_remote_code))
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(library(), "load_dataset", load)
     message = r"data hf:a/b:c must be a data set .*, got ConnectionError: no route to host\. Check"
     with pytest.raises(DataError, match=message):
         read("hf:a/b:c")
     # The code of a data set is never run.
     assert asked == [("a/b", "c", False)]
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: {"test": None})
+    monkeypatch.setattr(library(), "load_dataset", lambda *_: {"test": None})
     with pytest.raises(DataError, match="must have a part train, got test"):
         read("hf:a/b")
 

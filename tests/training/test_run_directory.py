@@ -172,6 +172,7 @@ def test_a_directory_in_use_is_refused(tmp_path: Path, data: DataSet) -> None:
         begin(spec(), tmp_path / "other")
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_report_is_one_file(tmp_path: Path, data: DataSet) -> None:
     trainer, _ = train(tmp_path / "run", data, spec("adamw"))
     found = write_report(trainer)
@@ -186,6 +187,7 @@ def test_the_report_is_one_file(tmp_path: Path, data: DataSet) -> None:
         assert path in html
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_report_escapes_what_a_run_says(tmp_path: Path, data: DataSet) -> None:
     run = spec("steepest-descent", "data.path=<b>bold</b>")
     trainer, _ = train(tmp_path / "run", data, run, stop_after=1)

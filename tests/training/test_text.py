@@ -109,6 +109,7 @@ class TestCommand:
     def elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
 
+    @pytest.mark.usefixtures("blank_pictures")
     def test_a_run_on_text_from_beginning_to_end(
         self, file: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -1,4 +1,4 @@
-"""A vision transformer for photographs of 32×32 pixels, cut into patches of 4×4."""
+"""A vision transformer for images that are cut into square patches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from torch.nn import functional
 
 HEAD_WIDTH = 16
 """The number of features of a head; a model of width w has w/16 heads."""
-
-PATCHES = 64
-"""The number of patches of an image."""
 
 
 class Attention(nn.Module):
@@ -44,12 +41,21 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Logits of the classes, from images of shape (batch, 3, 32, 32)."""
+    """Logits of the classes, from square images of shape (batch, channels, size, size)."""
 
-    def __init__(self, classes: int, *, width: int, depth: int) -> None:
+    def __init__(
+        self,
+        classes: int,
+        *,
+        width: int,
+        depth: int,
+        channels: int = 3,
+        size: int = 32,
+        patch: int = 4,
+    ) -> None:
         super().__init__()
-        self.patch_embed = nn.Conv2d(3, width, 4, stride=4)
-        self.pos_embed = nn.Parameter(torch.empty(1, PATCHES, width))
+        self.patch_embed = nn.Conv2d(channels, width, patch, stride=patch)
+        self.pos_embed = nn.Parameter(torch.empty(1, (size // patch) ** 2, width))
         self.blocks = nn.Sequential(*(Block(width) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
