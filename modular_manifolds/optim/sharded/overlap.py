@@ -109,6 +109,8 @@ class Overlap:
         """Whether the gradients are there, need no redistribution, and the message is still laid out for the settings."""
         for each in message.members:
             parameter = each.parameter
+            if each.group >= len(self._groups):
+                return False  # The step will find that the group was removed.
             if not parameter.requires_grad and parameter.grad is None:
                 continue
             if self._seen.get(each.name, 0) < self._passes or parameter.grad is None:

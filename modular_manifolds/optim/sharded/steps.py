@@ -69,9 +69,8 @@ class ShardedSteps:
     ) -> None:
         self._wish: Wish = wish
         self._geometries, self._solver, self._first_rate = geometries, solver, first_rate
-        self._crews = Crews()
+        self._crews, self._has_unread_reports = Crews(), False
         self._overlap = Overlap(passes, self._crews.second_group) if passes else None
-        self._has_unread_reports = False
         self._stepped: tuple[bool, ...] = ()
         self.rebuild(groups)
         if wish == "rows" and not self._rows:
@@ -254,11 +253,10 @@ class ShardedSteps:
         """The error of earlier steps on a device, and the number of steps that it cancelled; None without one."""
         if not self._has_unread_reports:
             return None
-        wait = bool(wait)
-        failed = self._decider.report.read(wait=wait)
+        failed = self._decider.report.read(wait=bool(wait))
         # They hold gaps, which adapt the plans of the next step.
         for each in (*self._here.reports, *self._owned.reports):
-            each.read(wait=wait)
+            each.read(wait=bool(wait))
         if failed is None:
             return None
         rosters = (self._here, self._owned, *(each.roster for each in self._rows))
