@@ -17,7 +17,7 @@ from modular_manifolds.linalg.matrix_sign import BF16_ACCURACY_SHARE
 from modular_manifolds.linalg.matrix_sign import BF16_MIN_COLUMNS as SIGN_MIN_COLUMNS
 from modular_manifolds.linalg.newton_schulz import schedule
 from modular_manifolds.norms.spectral import MSIGN_FLOOR, msign_accuracy
-from modular_manifolds.solvers.skew_plan import promised
+from modular_manifolds.solvers.floors import promised
 from modular_manifolds.solvers.skew_sign import BF16_MIN_COLUMNS as SKEW_MIN_COLUMNS
 from modular_manifolds.solvers.skew_sign import TOLERANCE_TO_FLOOR, SkewSign
 from modular_manifolds_scale.machine import Machine, Precision, Seconds

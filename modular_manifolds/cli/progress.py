@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics
+from modular_manifolds.training.metrics import EpochMetrics, StepMetrics
+from modular_manifolds.training.session import Session
 
 
 class Progress:

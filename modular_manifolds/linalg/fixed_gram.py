@@ -38,7 +38,7 @@ def orthonormal_columns(x: Tensor) -> tuple[Tensor, Tensor]:
     return _times_inverse(q, second), (second @ first).to(x.dtype)
 
 
-def turned(w: Tensor, step: Tensor) -> Tensor:
+def turned(w: Tensor, step: Tensor, c: Tensor) -> Tensor:
     """`P B` for `W = QB`, P the polar factor of `Q + A B⁻¹`: a point close to `W + A` with the Gram matrix of W.
 
     A short step is added to W. All rounding but that of the sum is then as small as the step, so that the Gram matrix does
@@ -47,10 +47,11 @@ def turned(w: Tensor, step: Tensor) -> Tensor:
     Args:
         w: shape (*batch, m, n), m ≥ n.
         step: A, shape (*batch, m, n).
+        c: `WᵀW` in float64, shape (*batch, n, n).
     """
     largest = float(torch.maximum(w.detach().abs().amax(), step.detach().abs().amax()))
     if 1 / LARGEST_ENTRY < largest < LARGEST_ENTRY:
-        moved = _Moved.of(w.double(), step.double(), _share_on_host(w.dtype))
+        moved = _Moved.of(w.double(), step.double(), c, _share_on_host(w.dtype))
         norm = float(torch.linalg.vector_norm(moved.deviation.detach(), dim=MATRIX).amax())
         # A sum of long vectors that is much shorter or longer than W has lost its digits.
         longer = float(moved.excess.detach().abs().amax())
@@ -75,7 +76,7 @@ def turned_within(w: Tensor, step: Tensor, angle: float) -> Tensor:
         q, b = orthonormal_columns(w)
         shift = _times_inverse(step, _shifted_factor(gram_product(w).double(), _share(w.dtype)))
         return multiply(polar_factor(divide_by_largest_entry(q + shift)), b)
-    moved = _Moved.of(w, step, _share(w.dtype))
+    moved = _Moved.of(w, step, gram_product(w).double(), _share(w.dtype))
     most = 1 + angle**2
     centre = (most + 1 / most) / 2
     deviation = moved.deviation / centre
@@ -111,9 +112,8 @@ class _Moved(NamedTuple):
     deviation: Tensor
 
     @classmethod
-    def of(cls, w: Tensor, step: Tensor, share: float) -> _Moved:
-        """Products in the dtype of W; B as in `_shifted_factor`."""
-        c = gram_product(w).double()
+    def of(cls, w: Tensor, step: Tensor, c: Tensor, share: float) -> _Moved:
+        """Products in the dtype of W; B as in `_shifted_factor`, from C in float64."""
         change = 2 * sym(multiply(w.mT, step).double()) + gram_product(step).double()
         before, more = _trace(c), _trace(change)
         after = (before + more).clamp_min(torch.finfo(c.dtype).tiny)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from modular_manifolds.arguments import POSITIVE, check_number
 from modular_manifolds.errors import ArgumentError, ShapeError
-from modular_manifolds.linalg.compilers import constant, number_in
 from modular_manifolds.linalg.matrices import (
     MATRIX,
     as_matrices,
@@ -21,6 +20,7 @@ from modular_manifolds.linalg.matrices import (
     scale_unless_in_range,
 )
 from modular_manifolds.linalg.surroundings import full_precision
+from modular_manifolds.manifolds.on_host import as_operator
 from modular_manifolds.values import values_of
 
 
@@ -101,7 +101,7 @@ class Manifold(ABC):
         w, v = self._matrices(point, "tangent(point)"), self._matrices(vector, "tangent(vector)")
         self._same_shape(point, vector, "tangent(vector)")
         if self.decides_on_host and compiled_on_host(point):
-            return _on_host(point, vector, number_of(self), "tangent")
+            return as_operator(self, point, vector, "tangent")
         with full_precision(point.device.type):
             v, scale = scale_unless_in_range(v)
             tangent = self._tangent(w, v)
@@ -133,7 +133,7 @@ class Manifold(ABC):
         w, a = self._matrices(point, "retract(point)"), self._matrices(step, "retract(step)")
         self._same_shape(point, step, "retract(step)")
         if self.decides_on_host and compiled_on_host(point):
-            return _on_host(point, step, number_of(self), "retract")
+            return as_operator(self, point, step, "retract")
         with full_precision(point.device.type):
             landed = self._retract(w, a) if length is None else self._retract_within(w, a, length)
             return restore(landed, point)
@@ -284,30 +284,6 @@ class Manifold(ABC):
     def __str__(self) -> str:
         radius = getattr(self, "radius", 1.0)
         return type(self).__name__ + (f"(radius={radius:.4g})" if radius != 1.0 else "")
-
-
-MANIFOLDS: Final[list[Manifold]] = []
-"""Every manifold in use by a compiled graph, which refers to it by its index."""
-
-
-@constant
-def number_of(manifold: Manifold) -> int:
-    """The index of the manifold in `MANIFOLDS`. Equal manifolds have one index."""
-    return number_in(MANIFOLDS, manifold)
-
-
-@torch.library.custom_op("modular_manifolds::on_host", mutates_args=())
-def _on_host(point: Tensor, vector: Tensor, number: int, method: str) -> Tensor:
-    """`tangent` or `retract` of `MANIFOLDS[number]`."""
-    call = getattr(MANIFOLDS[number], method)
-    return call(point, vector).contiguous()
-
-
-@_on_host.register_fake
-def _(point: Tensor, vector: Tensor, number: int, method: str) -> Tensor:
-    del number
-    like = vector if method == "tangent" else point
-    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def _matrix_shape(shape: Sequence[int]) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from modular_manifolds.linalg.fixed_gram import (
     turned_within,
 )
 from modular_manifolds.linalg.matrices import MATRIX, readable
+from modular_manifolds.linalg.products import gram_product
 from modular_manifolds.linalg.spectrum import decompose, recompose, singular_values
 from modular_manifolds.linalg.symmetric import gram
 from modular_manifolds.manifolds.base import Manifold
@@ -66,10 +67,15 @@ class FixedGram(Manifold):
         return self._retract_within(point, step, math.inf)
 
     def _retract_within(self, point: Tensor, step: Tensor, length: float) -> Tensor:
-        tall = _tall(self._in_ball(point), step)
+        w, a = _tall(point, step)
+        if not readable(point):
+            return _oriented(turned_within(w, a, length / self.radius), point)
         # The host reads the step, which tells more than a bound on its length.
-        landed = turned(*tall) if readable(point) else turned_within(*tall, length / self.radius)
-        return _oriented(landed, point)
+        c = gram_product(w.double())
+        if self._is_outside(w, c, self.radius):
+            w, _ = _tall(self._project(point), step)
+            c = gram_product(w.double())
+        return _oriented(turned(w, a, c), point)
 
     def _residual(self, point: Tensor) -> Tensor:
         return (singular_values(point)[..., 0] / self.radius - 1).clamp_min(0)
@@ -96,16 +102,23 @@ class FixedGram(Manifold):
 
     def unit_tall(self, point: Tensor) -> tuple[Tensor, bool]:
         """`tall` of the nearest point of the ball, if the point lies in the host's memory: see `Stiefel.unit_tall`."""
-        return self.tall(self._in_ball(point))
+        w, wide = self.tall(point)
+        if readable(point) and self._is_outside(w, gram_product(w), 1.0):
+            return self.tall(self._project(point))
+        return w, wide
 
-    def _in_ball(self, point: Tensor) -> Tensor:
-        """The point, or on the host the nearest one in the ball, if its spectral norm is above the radius."""
-        if not readable(point):
-            return point
-        w, _ = self.tall(point.detach())
+    def _is_outside(self, w: Tensor, c: Tensor, radius: float) -> bool:
+        """Whether W with `C = WᵀW` lies outside the ball: then `radius² I − C` has no Cholesky factor.
+
+        Rounding of W does not count.
+        """
+        limit = radius * (1 + 16 * torch.finfo(w.dtype).eps * (w.shape[-2] + w.shape[-1]) ** 0.5)
         # An entry is at most as large as the spectral norm, and a Gram matrix of such entries does not overflow.
-        is_outside = not bool((w.abs() <= 1 + _margin(w)).all()) or _exceeds_one(w)
-        return self._project(point) if is_outside else point
+        if not bool((w.abs() <= limit).all()):
+            return True
+        rest = c.neg()
+        rest.diagonal(dim1=-2, dim2=-1).add_(limit**2)
+        return bool(torch.linalg.cholesky_ex(rest).info.any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +139,10 @@ class GramLeaf(FixedGram):
     def _project(self, x: Tensor) -> Tensor:
         return _oriented(nearest_with_gram_of(*_tall(self._origin(x), x)), x)
 
-    def _in_ball(self, point: Tensor) -> Tensor:
+    def _is_outside(self, w: Tensor, c: Tensor, radius: float) -> bool:
         # Every point of the leaf has the norm of the origin.
-        return point
+        del w, c, radius
+        return False
 
     def _residual(self, point: Tensor) -> Tensor:
         w, x = (each.double() / self.radius for each in _tall(self._origin(point), point))
@@ -140,18 +154,6 @@ class GramLeaf(FixedGram):
     def _origin(self, like: Tensor) -> Tensor:
         origin = self.origin.unsqueeze(-1) if self.origin.dim() == 1 else self.origin
         return origin.to(like.dtype)
-
-
-def _exceeds_one(w: Tensor) -> bool:
-    """Whether the spectral norm of a matrix is above 1: then `I − WᵀW` has no Cholesky factor."""
-    rest = gram(w).neg_()
-    rest.diagonal(dim1=-2, dim2=-1).add_((1 + _margin(w)) ** 2)
-    return bool(torch.linalg.cholesky_ex(rest).info.any())
-
-
-def _margin(w: Tensor) -> float:
-    """How far above 1 a computed spectral norm counts as 1."""
-    return 16 * torch.finfo(w.dtype).eps * (w.shape[-2] + w.shape[-1]) ** 0.5
 
 
 def _is_wide(x: Tensor) -> bool:

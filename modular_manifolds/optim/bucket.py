@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.optim.placement import Placement
-from modular_manifolds.optim.settings import LONGEST_STEP
+from modular_manifolds.optim.rates import LONGEST_STEP
 from modular_manifolds.optim.stacks import stack_tensors, unstack_tensor
 from modular_manifolds.optim.weight import Weight, full_dtype
 from modular_manifolds.solvers.base import Solver

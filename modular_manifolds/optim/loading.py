@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
@@ -15,12 +17,49 @@ from modular_manifolds.optim.damping import AVERAGES, unit_shape
 from modular_manifolds.optim.fallback import MOMENTS, FallbackWeight, fallback_weights_in
 from modular_manifolds.optim.former import from_one_group_a_weight, is_former
 from modular_manifolds.optim.groups import weights_in
+from modular_manifolds.optim.rates import load_rates_in_place_
 from modular_manifolds.optim.settings import check_groups
 from modular_manifolds.optim.weight import STORED_SHAPE_ENTRIES, Weight, dual_shape
 from modular_manifolds.solvers.base import Solver
 
 ARGUMENT = "load_state_dict(state_dict)"
 REMEDY = "Build the optimizer on the network that the state was saved from."
+
+
+@contextmanager
+def checked_and_in_place(
+    optimizer: Optimizer, geometries: Mapping[str, Geometry], solver: str | Solver
+) -> Iterator[None]:
+    """Check a state dict before `optimizer` loads it, and write it into the existing tensors afterwards.
+
+    The check follows the user's pre-hooks, and the restoring precedes the user's post-hooks.
+
+    Raises:
+        ArgumentError: see `check_state`.
+    """
+    checked: list[dict[str, Any]] = []
+    before = {weight: dict(entries) for weight, entries in optimizer.state.items()}
+    rates = [group["lr"] for group in optimizer.param_groups]
+
+    def check(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        checked.append(check_state(state, optimizer.param_groups, geometries, solver, before))
+        return checked[0]
+
+    @torch.no_grad()
+    def restore(_: Optimizer) -> None:
+        loaded = state_by_weight(checked[0], optimizer.param_groups)
+        load_in_place_(optimizer.state, before, loaded)
+        load_rates_in_place_(optimizer.param_groups, rates)
+
+    handles = (
+        optimizer.register_load_state_dict_pre_hook(check),
+        optimizer.register_load_state_dict_post_hook(restore, prepend=True),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def check_state(
@@ -107,24 +146,6 @@ def load_in_place_(
                 state[weight][key] = existing.copy_(value)
             else:
                 state[weight][key] = value.to(weight.device, copy=True)
-
-
-def load_rates_in_place_(
-    groups: Sequence[dict[str, Any]], before: Sequence[Tensor | float]
-) -> None:
-    """Write loaded rates into the existing rate tensors."""
-    written: list[Tensor] = []
-    for group, existing in zip(groups, before, strict=True):
-        loaded = group["lr"]
-        if not isinstance(existing, Tensor):
-            continue
-        if any(each is existing for each in written):
-            # Several groups share this tensor.
-            same = bool(existing == loaded)
-            group["lr"] = existing if same else torch.as_tensor(loaded).to(existing)
-            continue
-        group["lr"] = existing.copy_(torch.as_tensor(loaded))
-        written.append(existing)
 
 
 def state_by_weight(

@@ -21,10 +21,10 @@ from modular_manifolds.optim.groups import (
     pieces_in,
     shares_in,
 )
+from modular_manifolds.optim.rates import LONGEST_STEP, RATE_REMEDY, check_rate
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.selection import find_solver
 
-RATE_REMEDY: Final = "Pass a learning rate such as 0.1."
 SHARE_REMEDY: Final = "Pass the weight's fraction of the learning rate, or 0 to freeze it."
 MOMENTUM: Final = Range("must lie in [0, 1)", lambda x: 0 <= x < 1)
 NUMBERS: Final[dict[str, tuple[Range, str]]] = {
@@ -42,9 +42,6 @@ REQUIRED: Final = ("lr", *NUMBERS, *FLAGS, *LISTS, "manifold", "norm")
 FORMER_KEYS: Final = {"share": "shares", "name": "param_names", "shape": "shapes"}
 """Earlier keys of a group, which was one weight, and the lists that replace them."""
 
-LONGEST_STEP: Final = 1e30
-"""The smallest refused length of a step in the weight's norm: its entries could overflow float32."""
-
 
 def check_choices(
     geometries: Mapping[str, Geometry], *, solver: str | Solver, on_nonfinite: str
@@ -58,23 +55,6 @@ def check_choices(
         find_solver(geometry.manifold, geometry.norm, solver)
 
 
-def rate_or_default(lr: Tensor | float | None, params: Any) -> Tensor | float:
-    """The learning rate, by default that of the plan.
-
-    Raises:
-        ArgumentError: `lr` is None, and `params` is no plan.
-    """
-    rate = getattr(params, "default_lr", None) if lr is None else lr
-    if rate is None:
-        raise ArgumentError(
-            "SteepestDescent(lr)",
-            "must be given, because only a plan of mm.adapt has a default",
-            None,
-            RATE_REMEDY,
-        )
-    return rate
-
-
 def check_settings(settings: Mapping[str, Any], geometries: Mapping[str, Geometry]) -> None:
     """Refuse constructor arguments that are out of range or have no effect. This waits for an `lr` on a device."""
     lr = check_rate(settings["lr"], argument="lr")
@@ -83,25 +63,6 @@ def check_settings(settings: Mapping[str, Any], geometries: Mapping[str, Geometr
     for name, (allowed, remedy) in NUMBERS.items():
         check_number(settings[name], allowed, argument=name, remedy=remedy)
     _check_combinations(settings, geometries, prefix="")
-
-
-def check_rate(lr: Any, *, argument: str) -> Tensor | float:
-    """Check a learning rate; return it as a Python float, or as the same tensor.
-
-    A tensor must be real and 0-dimensional. Its value is checked if the host can read it without waiting.
-    """
-    if not isinstance(lr, Tensor):
-        return check_number(lr, NOT_NEGATIVE, argument=argument, remedy=RATE_REMEDY)
-    if lr.dim() != 0 or not lr.is_floating_point():
-        raise ArgumentError(
-            argument,
-            "must be one real floating-point number, without dimensions",
-            f"a tensor of shape {tuple(lr.shape)} and {lr.dtype}",
-            "Pass torch.tensor(0.1), or a Python float.",
-        )
-    if readable(lr):
-        check_number(lr.item(), NOT_NEGATIVE, argument=argument, remedy=RATE_REMEDY)
-    return lr
 
 
 def check_groups(groups: Sequence[dict[str, Any]], geometries: Mapping[str, Geometry]) -> None:

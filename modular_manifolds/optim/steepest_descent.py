@@ -15,22 +15,13 @@ from modular_manifolds.nn.sharded import is_sharded
 from modular_manifolds.optim.capture import is_capturing
 from modular_manifolds.optim.diagnosis import Diagnoses
 from modular_manifolds.optim.groups import is_fallback, own_values
-from modular_manifolds.optim.loading import (
-    check_state,
-    load_in_place_,
-    load_rates_in_place_,
-    state_by_weight,
-)
+from modular_manifolds.optim.loading import checked_and_in_place
 from modular_manifolds.optim.overlapping import passes_of
 from modular_manifolds.optim.params import groups_from_params, later_group
 from modular_manifolds.optim.placement import Placement
 from modular_manifolds.optim.processes import steps_for
-from modular_manifolds.optim.settings import (
-    check_choices,
-    check_groups,
-    check_settings,
-    rate_or_default,
-)
+from modular_manifolds.optim.rates import rate_or_default, rates_on_device_
+from modular_manifolds.optim.settings import check_choices, check_groups, check_settings
 from modular_manifolds.optim.unclaimed import Unclaimed
 from modular_manifolds.optim.whole import WholeSteps
 from modular_manifolds.solvers.base import Solver
@@ -137,11 +128,7 @@ class SteepestDescent(Optimizer):
         self.diagnoses: Diagnoses = Diagnoses(list(self._geometries))
         """The outcome of each weight's last solve, by path; a weight that has not moved yet has none."""
         if capturable and not isinstance(lr, Tensor):
-            device = groups[0]["params"][0].device
-            settings["lr"] = _rate_on(device, self._first_rate)
-            for group in groups:
-                if "lr" in group and not isinstance(group["lr"], Tensor):
-                    group["lr"] = _rate_on(device, group["lr"])
+            rates_on_device_(settings, groups)
         super().__init__(groups, settings)
         check_groups(self.param_groups, self._geometries)
         self._unclaimed = Unclaimed(params)
@@ -294,37 +281,9 @@ class SteepestDescent(Optimizer):
             ArgumentError: the state is not for these weights, or holds a setting that a step would refuse. Then
                 nothing has changed.
         """
-        checked: list[dict[str, Any]] = []
-        before = {weight: dict(entries) for weight, entries in self.state.items()}
-        rates = [group["lr"] for group in self.param_groups]
-
-        def check(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-            checked.append(
-                check_state(state, self.param_groups, self._geometries, self._solver, before)
-            )
-            return checked[0]
-
-        @torch.no_grad()
-        def restore(_: Optimizer) -> None:
-            load_in_place_(self.state, before, state_by_weight(checked[0], self.param_groups))
-            load_rates_in_place_(self.param_groups, rates)
-
-        # Check after the user's pre-hooks, restore before the user's post-hooks.
-        handles = (
-            self.register_load_state_dict_pre_hook(check),
-            self.register_load_state_dict_post_hook(restore, prepend=True),
-        )
-        try:
+        with checked_and_in_place(self, self._geometries, self._solver):
             super().load_state_dict(state_dict)
-        finally:
-            for handle in handles:
-                handle.remove()
         self._first_rate = max([self._first_rate, *(float(g["lr"]) for g in self.param_groups)])
         self._steps.allow_rate(self._first_rate)
         with torch.inference_mode(False), torch.no_grad():
             self._steps.prepare_(self.param_groups, self.state)
-
-
-def _rate_on(device: torch.device, rate: float) -> Tensor:
-    """A rate as a tensor, which every captured step reads again."""
-    return torch.full((), float(rate), dtype=torch.float64, device=device)

@@ -24,8 +24,9 @@ from modular_manifolds.linalg.rational_gap import RationalGap
 from modular_manifolds.linalg.skew_resolvent import MIN_SIZE, reduced_sign
 from modular_manifolds.linalg.zolotarev import RationalSign
 from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.solvers.floors import lower_floor
 from modular_manifolds.solvers.plan import Plan
-from modular_manifolds.solvers.skew_plan import LIFT_ROUNDING, PolynomialPlan, lower_floor
+from modular_manifolds.solvers.skew_plan import LIFT_ROUNDING, PolynomialPlan
 from modular_manifolds.solvers.solution import Solution
 
 

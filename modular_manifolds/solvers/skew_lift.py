@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modular_manifolds.linalg.fixed_gram import orthonormal_columns
-from modular_manifolds.linalg.matrices import MATRIX, inner, readable
+from modular_manifolds.linalg.matrices import MATRIX, inner
 from modular_manifolds.linalg.products import (
     combined,
     commuting,
@@ -59,10 +59,6 @@ class Lift(ABC):
         """How a factorisation ended, shape (*batch): not zero if there is no Γ in that basis. None if that cannot happen."""
         return None
 
-    def length(self) -> Tensor | None:
-        """`‖2Γ‖_F`, shape (*batch), without what was added to Γ. None if nothing was, or on an accelerator."""
-        return None
-
 
 @dataclass(frozen=True)
 class FullLift(Lift):
@@ -85,11 +81,10 @@ class ReducedLift(Lift):
 
     Args:
         off_w: G⊥, shape (*batch, m, n).
-        stacked: C above R, shape (*batch, 2n, n); `2Γ = [C; R | 0] − [C; R | 0]ᵀ`.
+        stacked: C above R, or above zero if G⊥ is rounding, shape (*batch, 2n, n); `2Γ = [C; R | 0] − [C; R | 0]ᵀ`.
         factor: R, shape (*batch, n, n), also in float64.
         info: how the factorisation ended, shape (*batch); zero if R exists.
         square: `G⊥ᵀG⊥` if rows are shared, so that `<G, A>` follows without another sum; None otherwise.
-        trace: of `G⊥ᵀG⊥`, shape (*batch), on the host; None otherwise.
     """
 
     off_w: Tensor
@@ -97,7 +92,6 @@ class ReducedLift(Lift):
     info: Tensor
     factor: Tensor
     square: Tensor | None = None
-    trace: Tensor | None = None
 
     @classmethod
     def of(cls, w: Tensor, g: Tensor, *, reproject: bool, double_gram: bool) -> ReducedLift:
@@ -120,7 +114,7 @@ class ReducedLift(Lift):
         columns, eps = w.shape[-1], torch.finfo(w.dtype).eps
         e = rows.gram(off_w.double() if double_gram else off_w)
         square = e.clone() if isinstance(rows, SharedRows) else None
-        trace = e.diagonal(dim1=-2, dim2=-1).sum(dim=-1) if readable(e) else None
+        trace = e.diagonal(dim1=-2, dim2=-1).sum(dim=-1, keepdim=True).unsqueeze(-1)
         size = torch.linalg.vector_norm(e, dim=MATRIX, keepdim=True)
         # Sums of products are off by about eps ‖E‖_F in the spectral norm, and if W spans the gradient, all that is left
         # of it is rounding of C, which is no longer than the gradient.
@@ -128,9 +122,11 @@ class ReducedLift(Lift):
         shift = size.clamp_min_(rounding / share)
         e.diagonal(dim1=-2, dim2=-1).add_(shift.squeeze(-1), alpha=share)
         factor, info = torch.linalg.cholesky_ex(e, upper=True)
-        stacked = torch.cat((c, factor.to(c.dtype)), dim=-2)
+        # The addition to E must not pass for a direction: scaled to unit length, it would be a full step in a random one.
+        below = factor.masked_fill(trace <= 2 * rounding, 0.0)
+        stacked = torch.cat((c, below.to(c.dtype)), dim=-2)
         gamma = torch.nn.functional.pad(stacked, (0, columns))
-        return cls(w, g, gamma - gamma.mT, off_w, stacked, info, factor, square, trace)
+        return cls(w, g, gamma - gamma.mT, off_w, stacked, info, factor, square)
 
     def direction(self, omega: Tensor) -> Tangent:
         n = self.w.shape[-1]
@@ -150,15 +146,6 @@ class ReducedLift(Lift):
 
     def outcome(self) -> Tensor | None:
         return self.info
-
-    def length(self) -> Tensor | None:
-        if self.trace is None:
-            return None
-        # The upper left block of 2Γ is C − Cᵀ.
-        n = self.w.shape[-1]
-        skew = self.gamma.narrow(-1, 0, n).narrow(-2, 0, n)
-        squares = torch.linalg.vector_norm(skew, dim=MATRIX).square()
-        return (squares.to(self.trace.dtype) + 2 * self.trace).sqrt()
 
 
 @dataclass(frozen=True)
@@ -187,9 +174,6 @@ class TurnedLift(Lift):
 
     def outcome(self) -> Tensor | None:
         return self.orthonormal.outcome()
-
-    def length(self) -> Tensor | None:
-        return self.orthonormal.length()
 
 
 SHIFT = 4.0

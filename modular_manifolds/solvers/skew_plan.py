@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from modular_manifolds.linalg.skew_gap import SkewGap
 from modular_manifolds.linalg.skew_newton_schulz import SkewRun, skew_iterate
 from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.stiefel import Stiefel
+from modular_manifolds.solvers.floors import lower_floor, promised
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.skew_lift import FullLift, Lift, ReducedLift, TurnedLift
 from modular_manifolds.solvers.solution import Solution
@@ -88,15 +88,8 @@ class PolynomialPlan(Plan):
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         del dual
         w, g, wide = self._tall(point, gradient)
-        lift = self._lift(w, g)
-        a, gap = self.along(lift)
+        a, gap = self.along(self._lift(w, g))
         a = a.to(point.dtype)
-        length = lift.length()
-        if length is not None:
-            # What was added to Γ must not pass for a direction, nor the rounding of a gradient that is read in float64.
-            nothing = length <= 2 * projection_rounding(a)
-            a = a.masked_fill_(nothing[..., None, None], 0.0)
-            gap = gap.masked_fill_(nothing, 0.0)
         a = a.mT if wide else a
         a = a if self.unit == 1.0 else a.mul_(self.unit)
         return Solution(a, gap, self.attempt, self.tolerance)
@@ -270,42 +263,11 @@ def _with_lower_floor(plan: PolynomialPlan, floor: float) -> PolynomialPlan:
     return replace(plan, floor=floor, start=plan.polynomials[:-1])
 
 
-def lower_floor(floor: float, lowest: float, gap: float | None, tolerance: float | None) -> float:
-    """The floor of the plan after one with this floor and gap: what small singular values may be worth is proportional to it."""
-    ratio = 0.0 if gap is None or not tolerance else 2 * gap / tolerance
-    return max(floor / max(ratio, MIN_DEEPER_RATIO), lowest)
-
-
 ESTIMATE_MIN_COLUMNS = 256
 """The fewest columns of Γ at which the numbers that tell the gap before the last polynomial cost less than they save."""
 FLOOR_RATIO = 3.0
 """How many times lower the floor is that one more polynomial reaches."""
 FLOAT32_MIN_TOLERANCE = 5e-3
 """The smallest tolerance for which plans on a host invert, and a second plan in the columns of W and G stays in float32."""
-MIN_DEEPER_RATIO = 4.0
-"""How many times lower the floor of a deeper plan is, at least. It starts anew, so it should not be the last but one."""
 LIFT_ROUNDING = 32.0
 """How many times eps ‖G‖/‖Γ‖ is added to the gap. At the usual tolerance a direction is then tangent to half the digits."""
-
-
-class Promise(NamedTuple):
-    """The accuracy, the gap and the floor that polynomials can be asked for.
-
-    Args:
-        accuracy: of the singular values above the floor.
-        wanted: the gap.
-        lowest: the lowest floor.
-    """
-
-    accuracy: float
-    wanted: float
-    lowest: float
-
-
-def promised(tolerance: float | None, dtype: torch.dtype, *, half: bool) -> Promise:
-    """Nothing below rounding can be asked for, of the gap or of small singular values."""
-    eps = torch.finfo(dtype).eps
-    wanted = max(tolerance or 0.0, 16 * eps)
-    if half:
-        return Promise(wanted / 2, wanted, wanted / 15)
-    return Promise(math.sqrt(wanted / 12), wanted, min(100 * eps, wanted))

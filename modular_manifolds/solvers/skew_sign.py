@@ -14,10 +14,11 @@ from modular_manifolds.manifolds.fixed_gram import FixedGram
 from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
+from modular_manifolds.solvers.floors import promised
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.resolvent_plan import TOLERANCE_TO_RESOLVENT_FLOOR, ResolventPlan
 from modular_manifolds.solvers.skew_decomposed import DecomposedPlan
-from modular_manifolds.solvers.skew_plan import FLOAT32_MIN_TOLERANCE, PolynomialPlan, promised
+from modular_manifolds.solvers.skew_plan import FLOAT32_MIN_TOLERANCE, PolynomialPlan
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class SkewSign(Solver):
         Γ = [[skew(C), −½Rᵀ], [½R, 0]]    of shape 2n×2n,    A = −(W Ω₁₁ + G⊥ R⁻¹ Ω₂₁).
 
     A multiple of I as large as the rounding error is added to `G⊥ᵀG⊥`, so that its Cholesky factor exists. In directions
-    of tiny singular values of G⊥ the step is then shorter than its full length, never longer.
+    of tiny singular values of G⊥ the step is then shorter than its full length, never longer. A G⊥ that is rounding itself
+    counts as zero.
 
     On `FixedGram` the turns Ω are those of W itself, `A = −msign(G Wᵀ − W Gᵀ) W/radius`, the direction with the largest
     descent for `‖Ω‖₂ ≤ 1/radius`. If m > 2n, the columns of `W = QB` are made orthonormal: Γ is that of Q and G Bᵀ, and the

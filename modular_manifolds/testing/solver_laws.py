@@ -21,7 +21,7 @@ from modular_manifolds.testing.check import (
     separate_memory,
     unchanged,
 )
-from modular_manifolds.testing.draws import tangent_share
+from modular_manifolds.testing.draws import draw_point, tangent_share
 from modular_manifolds.testing.measure import inner, size
 from modular_manifolds.testing.sample import SIZES, Sample
 
@@ -162,7 +162,7 @@ def batched_equals_looped(solver: Solver, manifold: Manifold, norm: Norm, sample
     after another has converged.
     """
     batch, matrix_shape = (2, 3), sample.matrix_shape
-    w = _points(manifold, sample, (*batch, *matrix_shape))
+    w = draw_point(manifold, sample, (*batch, *matrix_shape))
     g = sample.normal("g", (*batch, *matrix_shape))
     g[0, 1] = 0.0
     g[1, 2] *= 1e12
@@ -254,7 +254,7 @@ def check_solver(
 def _problems(manifold: Manifold, sample: Sample) -> dict[str, tuple[Tensor, Tensor]]:
     """Pairs of a point and a gradient, as matrices, by the kind of gradient."""
     shape = (*sample.shape[:-2], *sample.matrix_shape)
-    w = _points(manifold, sample, shape)
+    w = draw_point(manifold, sample, shape)
     g = sample.normal("g", shape)
     rank_one = g[..., :1] @ g[..., :1, :]
     return {
@@ -269,12 +269,6 @@ def _rounding(solver: Solver, sample: Sample) -> float:
     """The relative error of feasibility that the solver's directions may have."""
     half = math.sqrt(sample.eps) if solver.half_the_digits else 0.0
     return max(sample.rounding, half)
-
-
-def _points(manifold: Manifold, sample: Sample, shape: tuple[int, ...]) -> Tensor:
-    return manifold.random(
-        shape, generator=sample.generator("point"), dtype=sample.dtype, device=sample.device
-    )
 
 
 def _solve(solver: Solver, manifold: Manifold, norm: Norm, w: Tensor, g: Tensor) -> Solution:

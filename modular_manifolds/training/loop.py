@@ -16,10 +16,11 @@ from modular_manifolds.training.checkpoint import (
     write_checkpoint,
 )
 from modular_manifolds.training.device import device_of
+from modular_manifolds.training.metrics import Observer
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.processes import ALONE, Processes
 from modular_manifolds.training.run_directory import RunDirectory
-from modular_manifolds.training.session import Observer, Session, build_network
+from modular_manifolds.training.session import Session, build_network
 from modular_manifolds.training.stopwatch import Stopwatch
 from modular_manifolds.training.surroundings import surroundings
 from modular_manifolds.training.tensorboard import check_tensorboard, record_events

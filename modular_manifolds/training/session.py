@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,8 +13,9 @@ from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.nn import Module
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.training.device import device_of
-from modular_manifolds.training.health import WeightHealth, copy_weights, health
+from modular_manifolds.training.health import copy_weights, health
 from modular_manifolds.training.losses import Loss, build_loss
+from modular_manifolds.training.metrics import EpochMetrics, Measured, StepMetrics
 from modular_manifolds.training.optimizers import build_optimizer, build_schedule
 from modular_manifolds.training.part import Data, Part, order
 from modular_manifolds.training.processes import ALONE, Processes
@@ -27,45 +26,6 @@ SPACING = 5
 """Steps between two evaluations at least, unless a run says another number: each decomposes every weight."""
 MEASURED = 512
 """Examples in one forward pass when a whole part is measured."""
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """One step, counted from 1: loss and accuracy on its batch, before the step."""
-
-    step: int
-    epoch: int
-    loss: float
-    accuracy: float
-    lr: float
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Mean loss and accuracy over all labels of a part."""
-
-    loss: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One evaluation, in the epoch `epoch`, counted from 1: losses, accuracies, and the health of each weight."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    weights: dict[str, WeightHealth]
-
-
-class Observer(Protocol):
-    """Callbacks for the metrics of a run; they read, and change nothing."""
-
-    def on_step(self, metrics: StepMetrics) -> None: ...
-
-    def on_epoch(self, metrics: EpochMetrics) -> None: ...
 
 
 class Session:

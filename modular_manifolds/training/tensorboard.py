@@ -14,7 +14,7 @@ from modular_manifolds.errors import SpecError
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    from modular_manifolds.training.session import EpochMetrics, Observer, StepMetrics
+    from modular_manifolds.training.metrics import EpochMetrics, Observer, StepMetrics
 
 
 def check_tensorboard(wanted: bool) -> None:

@@ -15,9 +15,10 @@ from modular_manifolds.errors import ModularManifoldsError
 from modular_manifolds.training import DataSet, Split, load_data, resume, start
 from modular_manifolds.training.checkpoint import read_first_checkpoint
 from modular_manifolds.training.loop import Trainer
+from modular_manifolds.training.metrics import EpochMetrics, StepMetrics
 from modular_manifolds.training.processes import ALONE, Processes
 from modular_manifolds.training.run_directory import RunDirectory, begin
-from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics
+from modular_manifolds.training.session import Session
 from modular_manifolds.training.shared import whole_state
 
 RUNS: Final = [

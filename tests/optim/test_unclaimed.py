@@ -74,7 +74,10 @@ def test_a_skipped_weight_is_left_to_others() -> None:
     model = small()
     opt = mm.SteepestDescent(mm.adapt(model, [mm.Skip("0.*"), mm.Rule("*")]), lr=0.1)
     backward(model)
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
     opt.step()
+    for name, each in model.named_parameters():
+        assert torch.equal(each, before[name]) == name.startswith("0."), name
 
 
 def test_a_layer_that_replaced_an_adapted_one_is_refused() -> None:

@@ -19,8 +19,8 @@ import torch
 import modular_manifolds as mm
 from modular_manifolds.training import resume, start
 from modular_manifolds.training.data import DataSet, load_data
+from modular_manifolds.training.metrics import EpochMetrics, StepMetrics
 from modular_manifolds.training.run_directory import RunDirectory, begin
-from modular_manifolds.training.session import EpochMetrics, StepMetrics
 from modular_manifolds.training.split import Split
 from modular_manifolds.training.sweep import Arm, Plan, Results, run_points
 from modular_manifolds.training.sweep.plan import Size

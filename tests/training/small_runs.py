@@ -8,8 +8,8 @@ import modular_manifolds as mm
 from modular_manifolds.training import start
 from modular_manifolds.training.data import DataSet
 from modular_manifolds.training.loop import Trainer
+from modular_manifolds.training.metrics import EpochMetrics, StepMetrics
 from modular_manifolds.training.run_directory import begin
-from modular_manifolds.training.session import EpochMetrics, StepMetrics
 
 OPTIMIZERS = ("steepest-descent", "adamw", "muon")
 

@@ -8,8 +8,9 @@ import pytest
 
 import modular_manifolds as mm
 from modular_manifolds.training import DataSet, Split, load_data, resume, start
+from modular_manifolds.training.metrics import EpochMetrics, StepMetrics
 from modular_manifolds.training.run_directory import RunDirectory, begin
-from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics
+from modular_manifolds.training.session import Session
 
 
 class Unobserved:

@@ -18,9 +18,10 @@ from modular_manifolds.specs.data import TextSpec
 from modular_manifolds.training.checkpoint import load_trained
 from modular_manifolds.training.data import read_data, resolve_with_data
 from modular_manifolds.training.loop import resume, start
+from modular_manifolds.training.metrics import EpochMetrics, StepMetrics
 from modular_manifolds.training.run_directory import RunDirectory, begin
 from modular_manifolds.training.sampling import write
-from modular_manifolds.training.session import EpochMetrics, Session, StepMetrics
+from modular_manifolds.training.session import Session
 from modular_manifolds.training.text import Text
 
 BIGRAM = """

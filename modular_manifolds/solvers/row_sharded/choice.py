@@ -13,11 +13,11 @@ from modular_manifolds.manifolds.stiefel import Stiefel
 from modular_manifolds.norms import Norm, RMSOperator, Spectral
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.closed_form import NormSteepest
+from modular_manifolds.solvers.floors import MIN_DEEPER_RATIO
 from modular_manifolds.solvers.row_sharded.muon import MuonRows
 from modular_manifolds.solvers.row_sharded.plan import RowPlan
 from modular_manifolds.solvers.row_sharded.stiefel import StiefelRows
 from modular_manifolds.solvers.selection import find_solver
-from modular_manifolds.solvers.skew_plan import MIN_DEEPER_RATIO
 from modular_manifolds.solvers.skew_sign import SkewSign, polynomial_plan
 
 
