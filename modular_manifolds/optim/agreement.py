@@ -15,7 +15,10 @@ from modular_manifolds.optim.collectives import AGREEMENT, have_equal_sizes, tog
 from modular_manifolds.optim.gradients import NONFINITE_REMEDY, gradient_argument
 
 DESCRIPTION: Final = "the weights"
-"""The last entry of the conflicts: names, shapes and geometries."""
+"""The entry of the conflicts after all names: names, shapes and geometries."""
+
+EARLY: Final = "early messages"
+"""The last entry of the conflicts, if gradients are sent before the step: whether they are still those of the step."""
 
 
 class Agreement:
@@ -129,6 +132,14 @@ def disagreement(names: Iterable[str]) -> ArgumentError:
             "others in another process",
             "Adapt the model from the same seed and batch everywhere, or write the plan in one process and read it in the "
             "others with from_json. Stages of a pipeline need a process group for each stage.",
+        )
+    if name == EARLY:
+        return ArgumentError(
+            "the gradients of SteepestDescent(overlap)",
+            "must stay as they are from the backward pass that sends them to the step",
+            "gradients, weights, state or settings that have changed in between, in some process",
+            "Pass overlap=k if each step has k backward passes, call opt.zero_grad() in every process to give gradients up, "
+            "or leave overlap out if gradients are clipped.",
         )
     return ArgumentError(
         gradient_argument(name),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
+
+Result = TypeVar("Result")
 
 AGREEMENT: Final = "agree on the step. No weight has moved"
 GATHERING: Final = "exchange the new weights. Some may have moved: go on from the last checkpoint"
 
 
-def together(purpose: str, collective: Callable[[], Any]) -> None:
-    """Run a collective. If it fails, a note on its error says what this process was waiting for.
+def together(purpose: str, collective: Callable[[], Result]) -> Result:
+    """The result of a collective. If it fails, a note on its error says what this process was waiting for.
 
     The error keeps its type and message, which name a socket or a time and not the optimiser.
 
@@ -22,10 +24,9 @@ def together(purpose: str, collective: Callable[[], Any]) -> None:
         collective: the call.
     """
     if torch.compiler.is_compiling():
-        collective()
-        return
+        return collective()
     try:
-        collective()
+        return collective()
     except RuntimeError as error:
         error.add_note(
             f"SteepestDescent.step() was waiting for the other processes, to {purpose}. "

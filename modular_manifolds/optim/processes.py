@@ -9,6 +9,7 @@ from modular_manifolds.errors import ArgumentError
 from modular_manifolds.nn.geometry import Geometry
 from modular_manifolds.nn.sharded import is_sharded
 from modular_manifolds.optim.exchange import exchange_for
+from modular_manifolds.optim.overlapping import nothing_to_overlap
 from modular_manifolds.optim.whole import WholeSteps
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.wrappers import averages_gradients, replicas_of
@@ -27,6 +28,7 @@ def steps_for(
     *,
     solver: str | Solver,
     first_rate: float,
+    passes: int = 0,
 ) -> Steps:
     """The steps of an optimiser.
 
@@ -38,12 +40,16 @@ def steps_for(
         geometries: the geometry of every weight, by name.
         solver: the optimiser's argument.
         first_rate: the largest learning rate known at construction.
+        passes: the number of backward passes after which gradients leave for their owners; 0 if the step sends them.
 
     Raises:
-        ArgumentError: `owner` has a wrong value, or DistributedDataParallel wraps sharded weights.
+        ArgumentError: `owner` has a wrong value, DistributedDataParallel wraps sharded weights, or there are no
+            gradients to send.
     """
     tensors = [each for group in groups for each in group["params"]]
     if not any(map(is_sharded, tensors)):
+        if passes:
+            raise nothing_to_overlap("whole weights")
         exchange, processes = exchange_for(params, owner, {each.device for each in tensors})
         return WholeSteps(
             geometries,
@@ -70,7 +76,9 @@ def steps_for(
     from modular_manifolds.optim.sharded.steps import ShardedSteps
 
     wish: Any = owner
-    return ShardedSteps(groups, geometries, solver=solver, first_rate=first_rate, wish=wish)
+    return ShardedSteps(
+        groups, geometries, solver=solver, first_rate=first_rate, wish=wish, passes=passes
+    )
 
 
 SHARDED_OWNERS: Final = ("auto", "rows", "gather")

@@ -16,6 +16,7 @@ from modular_manifolds.optim.capture import is_capturing
 from modular_manifolds.optim.diagnosis import Diagnoses
 from modular_manifolds.optim.groups import is_fallback, own_values
 from modular_manifolds.optim.loading import checked_and_in_place
+from modular_manifolds.optim.overlapping import passes_of
 from modular_manifolds.optim.params import groups_from_params, later_group
 from modular_manifolds.optim.placement import Placement
 from modular_manifolds.optim.processes import steps_for
@@ -71,6 +72,9 @@ class SteepestDescent(Optimizer):
             if the wrapper cannot be seen, as for bare parameters. If weights are sharded, `"gather"` lets one process gather
             each matrix, `"rows"` lets all processes step tall ones together, each its rows, and `"auto"` compares the
             costs. `print(opt.placement)` shows the choice.
+        overlap: send the gradients of sharded weights to their owners while the backward pass goes on, and not in the
+            step. Pass the number of backward passes if a step has several. Gradients must then stay as they are until the
+            step: clipping them in between is an error.
 
     Raises:
         ArgumentError: an argument is out of range.
@@ -95,6 +99,7 @@ class SteepestDescent(Optimizer):
         on_nonfinite: Literal["raise", "skip"] = "raise",
         capturable: bool = False,
         owner: Literal["auto", "replicate", "rows", "gather"] | ProcessGroup = "auto",
+        overlap: bool | int = False,
     ) -> None:
         resolved = groups_from_params(params)
         self._geometries, groups = resolved.geometries, resolved.groups
@@ -128,7 +133,7 @@ class SteepestDescent(Optimizer):
         check_groups(self.param_groups, self._geometries)
         self._unclaimed = Unclaimed(params)
         self._unclaimed.refresh(self.param_groups)
-        self._steps = self._new_steps(params, owner)
+        self._steps = self._new_steps(params, owner, passes_of(overlap, capturable=capturable))
         with torch.inference_mode(False), torch.no_grad():
             self._steps.prepare_(self.param_groups, self.state)
 
@@ -153,6 +158,13 @@ class SteepestDescent(Optimizer):
         with torch.inference_mode(False), torch.no_grad():
             self._step()
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As in torch. Gradients that `overlap` has sent are given up, so between a backward pass and its step call this in
+        every process or in none.
+        """
+        super().zero_grad(set_to_none)
+        self._steps.give_up()
 
     def check(self) -> None:
         """Wait for the device, and raise the errors of earlier steps that the next step would raise.
@@ -232,7 +244,7 @@ class SteepestDescent(Optimizer):
         if "_steps" not in self.__dict__:
             self._steps = self._new_steps(None, "auto")
 
-    def _new_steps(self, params: Any, owner: Any) -> Steps:
+    def _new_steps(self, params: Any, owner: Any, passes: int = 0) -> Steps:
         return steps_for(
             params,
             owner,
@@ -240,6 +252,7 @@ class SteepestDescent(Optimizer):
             self._geometries,
             solver=self._solver,
             first_rate=self._first_rate,
+            passes=passes,
         )
 
     @property

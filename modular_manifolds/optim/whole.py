@@ -110,6 +110,9 @@ class WholeSteps:
                     report.post()
         return None
 
+    def give_up(self) -> None:
+        """Gradients of whole weights are never on their way to another process."""
+
     def failures(
         self, groups: Sequence[Group], *, wait: bool | None = None
     ) -> tuple[ArgumentError, int] | None:

@@ -34,6 +34,7 @@ TIMEOUT_SECONDS = 60
 PLAIN_WORLDS: Final = {
     "ddp_checks": (1, 2),
     "sharded_checks": (1, 2, 4),
+    "overlap_checks": (2,),
     "run_checks": (1, 2),
     "checkpoint_checks": (2, 1, 4),
     "lost_checks": (1, 2, 3),
@@ -43,6 +44,7 @@ PLAIN_WORLDS: Final = {
 LONG_WORLDS: Final = {
     "ddp_checks": (1, 2, 4),
     "sharded_checks": (1, 2, 4),
+    "overlap_checks": (2, 4),
     "run_checks": (1, 2, 4),
     # One and two processes come twice: the second time they find what more have saved.
     "checkpoint_checks": (1, 2, 4, 2, 1),

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from modular_manifolds.errors import ArgumentError, NonFiniteError
-from modular_manifolds.optim.agreement import DESCRIPTION, compare_sizes, disagreement
+from modular_manifolds.optim.agreement import DESCRIPTION, EARLY, compare_sizes, disagreement
 from modular_manifolds.optim.collectives import AGREEMENT, together
 from modular_manifolds.optim.gradients import NONFINITE_REMEDY, gradient_argument
 
@@ -26,7 +26,7 @@ class Agreed:
         cancelled: whether a process refuses the step for another reason than its gradients, shape (1,).
         units: `max |G|` of each unit; infinite if an entry is NaN.
         weights: `max |G|` of each weight.
-        conflicts: for each name, and last for the description, whether the processes differ.
+        conflicts: for each name, for the description, and for early messages if there are any, whether the processes differ.
     """
 
     cancelled: Tensor
@@ -42,6 +42,8 @@ class ShardedAgreement:
     weight whether it is stepped and the negative of that, and a checksum of the description and its negative. The number
     of flags is fixed, and does not depend on data; the processes compare it before the first reduction.
 
+    If messages may leave before the step, two more numbers follow, see `Overlap.complete`.
+
     Args:
         group: the process group.
         names: all weights, in an order that is the same on every process.
@@ -49,6 +51,7 @@ class ShardedAgreement:
         description: whatever has to be the same on every process.
         dtype: float32, or float64 if a weight needs it.
         device: the device of the weights.
+        overlaps: whether messages may leave before the step.
     """
 
     def __init__(
@@ -59,10 +62,13 @@ class ShardedAgreement:
         description: str,
         dtype: torch.dtype,
         device: torch.device,
+        *,
+        overlaps: bool = False,
     ) -> None:
         self._group, self._dtype, self._device = group, dtype, device
-        self.names = (*names, DESCRIPTION)
-        self._sizes = [1, sum(counts), len(names) + 1, len(names) + 1]
+        self._weights, early = len(names), int(overlaps)
+        self.names = (*names, DESCRIPTION, *([EARLY] if overlaps else []))
+        self._sizes = [1, sum(counts), len(names) + 1, early, len(names) + 1, early]
         # 24 bits are exact in float32.
         self._checksum = zlib.crc32(description.encode()) >> 8
         self._segments = torch.repeat_interleave(
@@ -81,27 +87,39 @@ class ShardedAgreement:
         """The bytes of the flags."""
         return sum(self._sizes) * self._dtype.itemsize
 
-    def reduce(self, cancelled: Tensor, units: Tensor, stepped: tuple[bool, ...]) -> Agreed:
+    def reduce(
+        self,
+        cancelled: Tensor,
+        units: Tensor,
+        stepped: tuple[bool, ...],
+        early: tuple[Tensor, Tensor] | None = None,
+    ) -> Agreed:
         """The maxima over all processes. No number is read, but that of the first comparison.
 
         Args:
             cancelled: whether this process refuses the step, shape (1,).
             units: `max |G|` of each unit over the shards of this process.
             stepped: whether this process steps each weight.
+            early: the two numbers of early messages, each of shape (1,); None without them.
         """
         if stepped != self._followed:
             present = [float(each) for each in stepped]
-            both = [*present, self._checksum, *(-each for each in present), -self._checksum]
-            self._stepped = torch.tensor(both, dtype=self._dtype, device=self._device)
+            self._stepped = torch.tensor(
+                [*present, self._checksum], dtype=self._dtype, device=self._device
+            )
             self._followed = stepped
         # A maximum need not keep NaN.
         units = torch.where(torch.isnan(units), math.inf, units)
-        flags = torch.cat((cancelled.to(self._dtype), units, self._stepped))
+        above, below = ([], []) if early is None else ([early[0]], [early[1]])
+        flags = torch.cat(
+            (cancelled.to(self._dtype), units, self._stepped, *above, -self._stepped, *below)
+        )
         self._has_equal_sizes = self._has_equal_sizes or compare_sizes(flags, self._group)
         together(AGREEMENT, lambda: dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group))
-        cancelled, units, most, least = flags.split(self._sizes)
-        weights = units.new_zeros(len(self.names) - 1)
+        cancelled, units, *both = flags.split(self._sizes)
+        weights = units.new_zeros(self._weights)
         weights = weights.scatter_reduce(0, self._segments, units, "amax")
+        most, least = torch.cat(both[:2]), torch.cat(both[2:])
         return Agreed(cancelled, units, weights, (most + least) != 0)
 
     def error(self, agreed: Agreed, own: Tensor) -> ArgumentError | None:

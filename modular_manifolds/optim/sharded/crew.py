@@ -42,6 +42,7 @@ class Crews:
     def __init__(self) -> None:
         self._crews: dict[Any, Crew] = {}
         self._groups: dict[tuple[int, ...], Any] = {}
+        self._second_groups: dict[tuple[int, ...], Any] = {}
 
     def of(self, mesh: Any) -> Crew:
         """The crew of a mesh."""
@@ -66,8 +67,14 @@ class Crews:
             elif ranks == tuple(range(dist.get_world_size())):
                 self._groups[ranks] = dist.group.WORLD
             else:
-                self._groups[ranks] = dist.new_group(list(ranks), use_local_synchronization=True)
+                self._groups[ranks] = _new_group(ranks)
         return self._groups[ranks]
+
+    def second_group(self, crew: Crew) -> Any:
+        """Another process group of a crew, whose collectives may lie anywhere among those of the first. All call it once."""
+        if crew.ranks not in self._second_groups:
+            self._second_groups[crew.ranks] = _new_group(crew.ranks)
+        return self._second_groups[crew.ranks]
 
     def everyone(self) -> Crew:
         """The crew that has all processes of the others.
@@ -86,6 +93,11 @@ class Crews:
             " and ".join(str(list(each.ranks)) for each in self._crews.values()),
             "Make one mesh with init_device_mesh, and shard over its dimensions, such as mesh['dp'].",
         )
+
+
+def _new_group(ranks: tuple[int, ...]) -> Any:
+    is_partial = len(ranks) < dist.get_world_size()
+    return dist.new_group(list(ranks), use_local_synchronization=is_partial)
 
 
 def _root_of(mesh: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,11 @@ class Party:
         step_on_device(roster.reports, self.groups, self.state, diagnoses, flags=flags)
 
 
+def decided_on_host(gradients: Iterable[Tensor | None]) -> bool:
+    """Whether the host reads the numbers of the decision."""
+    return all(readable(each) for each in gradients if each is not None)
+
+
 class Decider:
     """Decides each step with all other processes, and reports on the device.
 
@@ -102,6 +107,7 @@ class Decider:
         parties: Sequence[Party],
         gradients: Sequence[Tensor | None],
         stepped: tuple[bool, ...],
+        early: tuple[Tensor, Tensor] | None = None,
     ) -> Decision | ArgumentError:
         """The decision, or on the host the error that stops all processes.
 
@@ -109,23 +115,27 @@ class Decider:
             parties: the weights that this process steps.
             gradients: the shard of each gradient, in the order of the roll.
             stepped: whether this process steps each weight.
+            early: the two numbers of early messages, see `Overlap.complete`; None without them.
         """
         roll = self._roll
         largest = largest_entries(roll.entries, gradients, roll.dtype)
         if not all(stepped):
             # Gradients of weights that rest do not count.
             largest = torch.where(roll.agreement.spread(stepped), largest, 0.0)
-        on_host = all(readable(each) for each in (largest, *gradients) if each is not None)
-        if not on_host:
-            return self._decide_on_device(parties, largest, stepped)
+        if not decided_on_host((largest, *gradients)):
+            return self._decide_on_device(parties, largest, stepped, early)
         errors = [error for each in parties if (error := each.rate_error()) is not None]
         cancelled = largest.new_full((1,), float(bool(errors)))
-        agreed = roll.agreement.reduce(cancelled, largest, stepped)
+        agreed = roll.agreement.reduce(cancelled, largest, stepped, early)
         error = errors[0] if errors else roll.agreement.error(agreed, largest)
         return error or Decision(None, agreed.units > 0, {})
 
     def _decide_on_device(
-        self, parties: Sequence[Party], largest: Tensor, stepped: tuple[bool, ...]
+        self,
+        parties: Sequence[Party],
+        largest: Tensor,
+        stepped: tuple[bool, ...],
+        early: tuple[Tensor, Tensor] | None,
     ) -> Decision:
         allowed = [
             flag
@@ -136,7 +146,7 @@ class Decider:
         cancelled = largest.new_zeros(1)
         if allowed:
             cancelled = torch.logical_not(torch.stack(allowed).all()).to(largest.dtype).reshape(1)
-        agreed = self._roll.agreement.reduce(cancelled, largest, stepped)
+        agreed = self._roll.agreement.reduce(cancelled, largest, stepped, early)
         ok = self._count(agreed)
         moving = dict(zip(self._roll.names, ((agreed.weights > 0) & ok).unbind(), strict=True))
         return Decision(ok, (agreed.units > 0) & ok, moving)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modular_manifolds.optim.sharded.decision import Decision
 from modular_manifolds.optim.sharded.members import Member
-from modular_manifolds.optim.sharded.momentum import Shard, directions
+from modular_manifolds.optim.sharded.momentum import Shard, directions, early_directions
 from modular_manifolds.optim.sharded.roll import Roll
 from modular_manifolds.optim.sharded.stand_ins import travels_with_momentum
 from modular_manifolds.optim.weight import full_dtype
@@ -53,4 +53,37 @@ def solver_inputs(
         advanced.append(Shard(member, gradient, own.get("momentum"), entry.units, reached, active))
     for shard, each in zip(advanced, directions(advanced, groups, decision.ok), strict=True):
         found[shard.member.name] = each
+    return [found[each.name] for each in members]
+
+
+def early_inputs(
+    members: Sequence[Member],
+    groups: Sequence[Group],
+    gradients: Mapping[str, Tensor | None],
+    shards: Sequence[Mapping[str, Tensor]],
+    *,
+    on_device: bool,
+) -> list[Tensor | None]:
+    """The solver's input before the decision of the step: nothing changes, and units that will rest are not zero yet.
+
+    Args:
+        members: the members.
+        groups: the parameter groups.
+        gradients: the shard of each gradient, by name.
+        shards: the shards of each member's state.
+        on_device: whether the step reads no number.
+    """
+    found: dict[str, Tensor | None] = {}
+    advanced: list[tuple[Member, Tensor | None, Tensor | None]] = []
+    for member, own in zip(members, shards, strict=True):
+        gradient = gradients[member.name]
+        if gradient is not None:
+            gradient = gradient.to(full_dtype(member.parameter))
+        found[member.name] = gradient
+        if not travels_with_momentum(groups[member.group]):
+            advanced.append((member, gradient, own.get("momentum")))
+    if advanced:
+        chosen, given, momenta = zip(*advanced, strict=True)
+        early = early_directions(chosen, given, momenta, groups, on_device=on_device)
+        found.update((each.name, new) for each, new in zip(chosen, early, strict=True))
     return [found[each.name] for each in members]

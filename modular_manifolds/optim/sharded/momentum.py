@@ -80,9 +80,7 @@ def _advance(shards: Sequence[Shard], group: Group, ok: Tensor | None) -> list[T
         for each in shards
         if each.active is not None and each.momentum is not None
     ]
-    factor = torch.full((), mu, dtype=momenta[0].dtype, device=momenta[0].device)
-    foreach.multiply_(momenta, factor if ok is None else torch.where(ok, factor, 1.0))
-    foreach.add_(momenta, gradients, alpha=1 - mu)
+    _average_(momenta, gradients, mu, ok)
     for each, before in paused:
         assert each.momentum is not None
         assert each.active is not None
@@ -92,13 +90,58 @@ def _advance(shards: Sequence[Shard], group: Group, ok: Tensor | None) -> list[T
             _drop_denormals_(each)
     if not group["nesterov"]:
         return [_masked(buffer, each) for buffer, each in zip(momenta, shards, strict=True)]
-    # The same rounding as for whole weights, on the host and on a device.
-    if ok is None:
-        ahead = foreach.multiply(gradients, 1 - mu)
-        foreach.add_(ahead, momenta, alpha=mu)
-    else:
-        ahead = [torch.lerp(g, b, mu) for g, b in zip(gradients, momenta, strict=True)]
+    ahead = _ahead(momenta, gradients, mu, on_device=ok is not None)
     return [_masked(direction, each) for direction, each in zip(ahead, shards, strict=True)]
+
+
+def early_directions(
+    members: Sequence[Member],
+    gradients: Sequence[Tensor | None],
+    momenta: Sequence[Tensor | None],
+    groups: Sequence[Group],
+    *,
+    on_device: bool,
+) -> list[Tensor | None]:
+    """The directions that `directions` will find, before it is known which units rest. No momentum changes.
+
+    Args:
+        members: the members, none of which needs its momentum at its owner.
+        gradients: the shard of each gradient, in full precision; None without one.
+        momenta: the shard of each momentum; None without one.
+        groups: the parameter groups.
+        on_device: whether the step reads no number, which rounds in another way.
+    """
+    found: list[Tensor | None] = []
+    for member, gradient, momentum in zip(members, gradients, momenta, strict=True):
+        if gradient is None or momentum is None or not gradient.numel():
+            found.append(gradient)
+            continue
+        group, new = groups[member.group], [momentum.clone()]
+        _average_(new, [gradient], group["momentum"], None)
+        if group["nesterov"]:
+            new = _ahead(new, [gradient], group["momentum"], on_device=on_device)
+        found += new
+    return found
+
+
+def _average_(
+    momenta: Sequence[Tensor], gradients: Sequence[Tensor], mu: float, ok: Tensor | None
+) -> None:
+    """`B ← μ B + (1 − μ) G`. If the step is cancelled, `μ` counts as 1, and the gradients are zero."""
+    factor = torch.full((), mu, dtype=momenta[0].dtype, device=momenta[0].device)
+    foreach.multiply_(momenta, factor if ok is None else torch.where(ok, factor, 1.0))
+    foreach.add_(momenta, gradients, alpha=1 - mu)
+
+
+def _ahead(
+    momenta: Sequence[Tensor], gradients: Sequence[Tensor], mu: float, *, on_device: bool
+) -> list[Tensor]:
+    """`μ B + (1 − μ) G`, with the same rounding as for whole weights, on the host and on a device."""
+    if on_device:
+        return [torch.lerp(g, b, mu) for g, b in zip(gradients, momenta, strict=True)]
+    ahead = foreach.multiply(gradients, 1 - mu)
+    foreach.add_(ahead, momenta, alpha=mu)
+    return ahead
 
 
 def _masked(direction: Tensor, shard: Shard) -> Tensor:

@@ -44,6 +44,8 @@ class ShardedPlacement:
         bytes_to_holders: the bytes that this process sends back to other holders in a step.
         row_bytes: the bytes that this process contributes to the sums of a step by rows. A ring all-reduce sends them
             `2 (p − 1)/p` times.
+        overlap: the number of messages to owners, and of those that had left before the last step, None before the first
+            step; None if the step sends all at once.
     """
 
     processes: int
@@ -53,6 +55,7 @@ class ShardedPlacement:
     bytes_to_owners: int
     bytes_to_holders: int
     row_bytes: int = 0
+    overlap: tuple[int, int | None] | None = None
 
     @property
     def owners(self) -> dict[str, int]:
@@ -85,6 +88,12 @@ class ShardedPlacement:
             f"{self.imbalance:.2f} times the mean; this process sends {self.bytes_to_owners / 1e6:.3g} MB to owners, "
             f"{self.bytes_to_holders / 1e6:.3g} MB back, and {self.flag_bytes} bytes of flags a step"
         ]
+        if self.overlap is not None:
+            count, early = self.overlap
+            seen = (
+                "no step was taken yet" if early is None else f"{early} left before the last step"
+            )
+            lines[0] += f"; {count} messages to owners may leave in the backward pass, {seen}"
         width = max(len(each.name) for each in self.ways)
         for each in self.ways:
             owner = "" if each.owner is None else f" {each.owner}, about {each.cost:.2g}"
@@ -101,6 +110,7 @@ def placement_of(
     processes: int,
     flag_bytes: int,
     row_bytes: int = 0,
+    overlap: tuple[int, int | None] | None = None,
 ) -> ShardedPlacement:
     """The placement of these members."""
     ways: list[Way] = []
@@ -126,4 +136,5 @@ def placement_of(
         sum(each.numbers_to_owners * each.bytes_per_number for each in to_owners),
         sum(each.numbers_to_holders * each.bytes_per_number for each in to_holders),
         row_bytes,
+        overlap,
     )

@@ -30,6 +30,7 @@ class Roll:
         geometries: the geometry of every weight, by name.
         members: the sharded parameters, by group and place.
         everyone: all processes.
+        overlaps: whether messages may leave before the step.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class Roll:
         geometries: Mapping[str, Geometry],
         members: Mapping[tuple[int, int], Member],
         everyone: Crew,
+        *,
+        overlaps: bool = False,
     ) -> None:
         by_place: dict[tuple[int, int], list[Weight]] = {}
         for each in weights_in(groups, geometries):
@@ -64,6 +67,7 @@ class Roll:
             repr([_description(each, members, geometries) for each in self.entries]),
             self.dtype,
             self.device,
+            overlaps=overlaps,
         )
 
     def stepped(self, groups: Sequence[Group]) -> tuple[bool, ...]:

@@ -15,6 +15,7 @@ from modular_manifolds.nn.sharded import is_sharded
 from modular_manifolds.optim.diagnosis import Diagnoses
 from modular_manifolds.optim.groups import is_fallback
 from modular_manifolds.optim.mailbox import error_of
+from modular_manifolds.optim.overlapping import nothing_to_overlap
 from modular_manifolds.optim.roster import Roster
 from modular_manifolds.optim.sharded.agreement import rate_error
 from modular_manifolds.optim.sharded.crew import Crews
@@ -22,6 +23,7 @@ from modular_manifolds.optim.sharded.decision import Decider, Party
 from modular_manifolds.optim.sharded.gradients import shard_of_gradient
 from modular_manifolds.optim.sharded.inputs import solver_inputs
 from modular_manifolds.optim.sharded.members import LOCAL, OWNER, ROWS, members_in
+from modular_manifolds.optim.sharded.overlap import Overlap
 from modular_manifolds.optim.sharded.owners import Owners
 from modular_manifolds.optim.sharded.placement import ShardedPlacement, placement_of
 from modular_manifolds.optim.sharded.roll import Roll
@@ -55,10 +57,11 @@ class ShardedSteps:
         solver: the optimiser's argument.
         first_rate: the largest learning rate known at construction.
         wish: whether tall matrices go by rows: `"rows"`, `"gather"`, or `"auto"` to compare the costs.
+        passes: the number of backward passes after which messages leave for the owners; 0 if the step sends them.
 
     Raises:
-        ArgumentError: a parameter has placements that are not known, weights are on several devices, or the wish cannot be
-            fulfilled.
+        ArgumentError: a parameter has placements that are not known, weights are on several devices, the wish cannot be
+            fulfilled, or there are no messages.
     """
 
     def __init__(
@@ -69,15 +72,18 @@ class ShardedSteps:
         solver: str | Solver,
         first_rate: float,
         wish: Wish = "auto",
+        passes: int = 0,
     ) -> None:
         self._wish: Wish = wish
         self._geometries, self._solver, self._first_rate = geometries, solver, first_rate
-        self._crews = Crews()
-        self._has_unread_reports = False
+        self._crews, self._has_unread_reports = Crews(), False
+        self._overlap = Overlap(passes, self._crews.second_group) if passes else None
         self._stepped: tuple[bool, ...] = ()
         self.rebuild(groups)
         if wish == "rows" and not self._rows:
             raise nothing_by_rows()
+        if passes and not self._owners.members:
+            raise nothing_to_overlap("no matrix that an owner gathers")
 
     def rebuild(self, groups: Sequence[Group]) -> None:
         """Follow new groups."""
@@ -88,12 +94,12 @@ class ShardedSteps:
         self._travelling = _travelling(groups)
         self._members = {(each.group, each.place): each for each in members}
         everyone = self._crews.everyone()
-        self._processes = everyone.processes
-        self._roll = Roll(groups, self._geometries, self._members, everyone)
+        has_early = self._overlap is not None
+        self._roll = Roll(groups, self._geometries, self._members, everyone, overlaps=has_early)
         self._local = {
             place: LocalStandIn(each) for place, each in self._members.items() if each.way is LOCAL
         }
-        self._owners = Owners([each for each in members if each.way is OWNER])
+        self._owners = Owners([each for each in members if each.way is OWNER], self._overlap)
         self._here = self._new_roster(None)
         self._alike = self._owners.alike_elsewhere(self._roll.names)
         self._owned = self._new_roster(self._alike)
@@ -229,7 +235,8 @@ class ShardedSteps:
         parties = [here, owned, *(each.party(groups) for each in self._rows)]
         for each in parties:
             each.follow()
-        decision = self._decider.decide(parties, list(gradients.values()), self._stepped)
+        early = self._owners.complete(gradients, groups, state, self._roll)
+        decision = self._decider.decide(parties, list(gradients.values()), self._stepped, early)
         if isinstance(decision, ArgumentError):
             return decision
         here.step(decision, diagnoses)
@@ -239,7 +246,7 @@ class ShardedSteps:
             members = self._owners.members
             shards = [self._owners.shards(each, state) for each in members]
             directions = solver_inputs(self._roll, members, groups, gradients, shards, decision)
-            self._owners.gather(directions, shards)
+            self._owners.gather(directions, shards, groups, self._roll, decision)
             owned.step(decision, diagnoses)
             self._owners.scatter(shards)
         if decision.ok is not None:
@@ -255,11 +262,10 @@ class ShardedSteps:
         """The error of earlier steps on a device, and the number of steps that it cancelled; None without one."""
         if not self._has_unread_reports:
             return None
-        wait = bool(wait)
-        failed = self._decider.report.read(wait=wait)
+        failed = self._decider.report.read(wait=bool(wait))
         # They hold gaps, which adapt the plans of the next step.
         for each in (*self._here.reports, *self._owned.reports):
-            each.read(wait=wait)
+            each.read(wait=bool(wait))
         if failed is None:
             return None
         rosters = (self._here, self._owned, *(each.roster for each in self._rows))
@@ -275,10 +281,16 @@ class ShardedSteps:
             list(self._members.values()),
             self._owners.to_owners,
             self._owners.to_holders,
-            processes=self._processes,
+            processes=self._crews.everyone().processes,
             flag_bytes=self._roll.agreement.bytes_per_step,
             row_bytes=sum(each.bytes_per_step for each in self._rows),
+            overlap=None if self._overlap is None else self._overlap.counts,
         )
+
+    def give_up(self) -> None:
+        """Give up gradients of which some may be on their way to owners."""
+        if self._overlap is not None:
+            self._overlap.give_up()
 
 
 def _travelling(groups: Sequence[Group]) -> list[bool]:

@@ -1,4 +1,4 @@
-"""Transport: shards travel to the owners of their parameters, and back, each way in one packed all-to-all."""
+"""Transport: shards travel to the owners of their parameters, and back, each way in a packed all-to-all."""
 
 from __future__ import annotations
 
@@ -37,6 +37,38 @@ class Field:
         return self.owner == self.layout.crew.rank
 
 
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """A message on its way.
+
+    Args:
+        outgoing: the numbers that this process sends.
+        incoming: the memory of the numbers that it receives.
+        work: the handle of the collective; None if it has ended.
+    """
+
+    outgoing: Tensor
+    incoming: Tensor
+    work: Any
+
+    def wait(self) -> Tensor:
+        """The numbers that have come. On a device the present stream waits, and not the host."""
+        if self.work is not None:
+            together(GATHERING, self.work.wait)
+            if not self.incoming.is_cpu:
+                # Their memory belongs to the stream of the backward pass.
+                stream = torch.accelerator.current_stream(self.incoming.device)
+                self.incoming.record_stream(stream)
+                self.outgoing.record_stream(stream)
+        return self.incoming
+
+    def numbers(self) -> Tensor:
+        """The numbers that this process has sent. On a device the present stream waits for them."""
+        if not self.outgoing.is_cpu:
+            self.wait()
+        return self.outgoing
+
+
 class Transport:
     """Fields of one crew and dtype. The sizes of all messages follow from layouts and owners, never from data.
 
@@ -68,21 +100,48 @@ class Transport:
     def _is_source(self, field: Field) -> bool:
         return self._crew.rank in self._sources[field.key]
 
-    def to_owners(
-        self, shards: Mapping[tuple[str, str], Tensor], wholes: Mapping[tuple[str, str], Tensor]
-    ) -> None:
-        """Send shards to the owners, and write those of this process's own fields into whole tensors.
+    def pack(self, shards: Mapping[tuple[str, str], Tensor]) -> Tensor:
+        """The numbers that this process sends to owners, one after another.
 
         Args:
             shards: the shard of every field.
-            wholes: a whole tensor for each owned field.
         """
         sent = [[shards[each.key] for each in fields] for fields in self._sent_to]
+        return self._packed(sent)
+
+    def pack_zeros(self) -> Tensor:
+        """A message of the same size without a value."""
+        return torch.zeros(sum(self._sizes_to_owners()), dtype=self._dtype, device=self._device)
+
+    def send(self, outgoing: Tensor, group: Any = None) -> Sent:
+        """Send packed shards to the owners.
+
+        Args:
+            outgoing: the result of `pack`. It must keep its values until the message is received.
+            group: a process group of the crew in which the message travels while this process goes on; by default
+                the call returns with the message.
+        """
+        received_sizes = [
+            sum(size_of(each.layout.boxes[rank]) for each in fields)
+            for rank, fields in enumerate(self._sent_by)
+        ]
+        return self._send(outgoing, self._sizes_to_owners(), received_sizes, group)
+
+    def receive(self, sent: Sent, wholes: Mapping[tuple[str, str], Tensor]) -> None:
+        """Write what has come for this process's own fields into whole tensors.
+
+        Args:
+            sent: the result of `send`.
+            wholes: a whole tensor for each owned field.
+        """
         received = [
             [cut(wholes[each.key], each.layout.boxes[rank]) for each in fields]
             for rank, fields in enumerate(self._sent_by)
         ]
-        self._exchange(sent, received)
+        _unpack(sent.wait(), received)
+
+    def _sizes_to_owners(self) -> list[int]:
+        return [sum(size_of(each.layout.own) for each in fields) for fields in self._sent_to]
 
     def to_holders(
         self, wholes: Mapping[tuple[str, str], Tensor], shards: Mapping[tuple[str, str], Tensor]
@@ -96,24 +155,37 @@ class Transport:
             [shards[each.key] for each in self.fields if each.owner == owner]
             for owner in range(self._crew.processes)
         ]
-        self._exchange(sent, received)
+        sizes = [[sum(each.numel() for each in one) for one in many] for many in (sent, received)]
+        _unpack(self._send(self._packed(sent), *sizes).wait(), received)
 
-    def _exchange(
-        self, sent: Sequence[Sequence[Tensor]], received: Sequence[Sequence[Tensor]]
-    ) -> None:
-        """Send one list of tensors to each rank, and write what comes back into the others."""
-        sent_sizes = [sum(each.numel() for each in tensors) for tensors in sent]
-        received_sizes = [sum(each.numel() for each in tensors) for tensors in received]
-        outgoing = torch.empty(sum(sent_sizes), dtype=self._dtype, device=self._device)
-        _copy(_views(outgoing, sent), [each for tensors in sent for each in tensors])
+    def _packed(self, sent: Sequence[Sequence[Tensor]]) -> Tensor:
+        """One list of tensors for each rank as one buffer."""
+        tensors = [each for one in sent for each in one]
+        numbers = sum(each.numel() for each in tensors)
+        outgoing = torch.empty(numbers, dtype=self._dtype, device=self._device)
+        _copy(_views(outgoing, sent), tensors)
+        return outgoing
+
+    def _send(
+        self,
+        outgoing: Tensor,
+        sent_sizes: list[int],
+        received_sizes: list[int],
+        group: Any = None,
+    ) -> Sent:
         incoming = torch.empty(sum(received_sizes), dtype=self._dtype, device=self._device)
-        together(
+        work = together(
             GATHERING,
             lambda: dist.all_to_all_single(
-                incoming, outgoing, received_sizes, sent_sizes, group=self._crew.group
+                incoming,
+                outgoing,
+                received_sizes,
+                sent_sizes,
+                group=self._crew.group if group is None else group,
+                async_op=group is not None,
             ),
         )
-        _copy([each for tensors in received for each in tensors], _views(incoming, received))
+        return Sent(outgoing, incoming, work)
 
     @property
     def numbers_to_owners(self) -> int:
@@ -146,6 +218,10 @@ def _views(buffer: Tensor, like: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     tensors = [each for group in like for each in group]
     parts = buffer.split([each.numel() for each in tensors]) if tensors else []
     return [part.view(each.shape) for part, each in zip(parts, tensors, strict=True)]
+
+
+def _unpack(incoming: Tensor, received: Sequence[Sequence[Tensor]]) -> None:
+    _copy([each for one in received for each in one], _views(incoming, received))
 
 
 def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
