@@ -133,7 +133,7 @@ def multiplied() -> Iterator[str]:
             text = "×".join(map(str, shape[-2:]))
             text = f"{shape[0]} of {text}" if len(shape) > 2 else text
             numbers = " | ".join(f"{value:.1f}" for value in (*counted, anew))
-            placed = multiplications(solver, *shape[-2:], "cuda") / unit
+            placed = multiplications(solver, shape[-2], shape[-1], "cuda") / unit
             yield f"| {text} | `{solver}` | {numbers} | {placed:.1f} |"
 
 
