@@ -70,11 +70,13 @@ class Tuned:
         cell: the cell.
         losses: the loss of each point, infinite if the run diverged.
         wanted: the number of runs that tuning takes.
+        directions: the moves of the search.
     """
 
     cell: Cell
     losses: dict[Point, float]
     wanted: int
+    directions: tuple[Point, ...]
 
     @property
     def is_complete(self) -> bool:
@@ -84,7 +86,7 @@ class Tuned:
     @property
     def is_bracketed(self) -> bool:
         """Whether every neighbour of the best point was tried."""
-        return is_finished(self.losses, ARMS[self.cell.arm].directions)
+        return is_finished(self.losses, self.directions)
 
     @property
     def best(self) -> Point:
@@ -119,18 +121,22 @@ class Standing:
     quadrupled: float | None = None
 
 
-def tune(cell: Cell, look: Look, effort: Effort) -> Tuned:
-    """Spend the runs of tuning, or find as many as are there."""
-    directions = ARMS[cell.arm].directions
+def tune(cell: Cell, look: Look, effort: Effort, *, rates_only: bool = False) -> Tuned:
+    """Spend the runs of tuning, or find as many as are there.
+
+    With `rates_only` all rates move together, as one value, and a scale stays where tuning begins.
+    """
+    arm = ARMS[cell.arm]
+    directions = arm.directions[:1] if rates_only else arm.directions
     losses: dict[Point, float] = {}
-    wanted = len(ARMS[cell.arm].centre) * effort.runs
+    wanted = effort.runs * (1 if rates_only else len(arm.centre))
     while len(losses) < wanted:
         point = next_point(losses, directions)
         loss = loss_at(cell, cell.values(point), TUNING_SEED, look)
         if loss is None:
             break
         losses[point] = loss
-    return Tuned(cell, losses, wanted)
+    return Tuned(cell, losses, wanted, directions)
 
 
 def compare(cell: Cell, look: Look, effort: Effort) -> Standing:

@@ -73,7 +73,7 @@ def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
         for arm in choice.arms:
             base = choice.cell(task, arm)
             cells = [replace(base, **{field: size}) for size in sizes]
-            tuned = [tune(cell, look, choice.effort) for cell in cells]
+            tuned = [tune(cell, look, choice.effort, rates_only=True) for cell in cells]
             carried = None
             if tuned[0].is_complete and tuned[-1].is_complete:
                 carried = loss_at(cells[-1], tuned[0].values, 0, look)
@@ -82,12 +82,12 @@ def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
 
 
 def width_study(choice: Choice, look: Look) -> Iterator[str]:
-    """The best values at each width."""
+    """The best rate at each width."""
     return _size_study(choice, look, "width")
 
 
 def depth_study(choice: Choice, look: Look) -> Iterator[str]:
-    """The best values at each depth."""
+    """The best rate at each depth."""
     return _size_study(choice, look, "depth")
 
 

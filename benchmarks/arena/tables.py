@@ -98,12 +98,12 @@ def size_table(
     sizes: Sequence[int],
     rows: Sequence[tuple[str, Sequence[Tuned], float | None]],
 ) -> str:
-    """The best values and their loss at each size; the last number of a row is the loss of the smallest's at the largest."""
+    """The best rate and its loss at each size; the last number of a row is the cost of the smallest's at the largest."""
     header = [
         "arm",
         *(f"{field} {size}" for size in sizes),
         "moves by",
-        "smallest's values at the largest cost",
+        "smallest's rate at the largest costs",
     ]
     cells = []
     for arm, tuned, carried in rows:
@@ -113,12 +113,12 @@ def size_table(
             for each in tuned
         ]
         places = [each.best for each in known]
-        span = [max(column) - min(column) for column in zip(*places, strict=True)]
-        moves = ", ".join(map(str, span)) if len(known) > 1 else MISSING
+        firsts = [first for first, *_ in places]
+        moves = str(max(firsts) - min(firsts)) if len(known) > 1 else MISSING
         cost = None if carried is None else 100 * (carried / tuned[-1].loss - 1)
         cells.append([ARMS[arm].title, *texts, moves, _text(cost, ".2f", " %")])
     return (
-        f"{task}: the best rates and scale and their loss by {field}, one seed; they move in notches of √2\n\n"
+        f"{task}: the best rate and its loss by {field}, one seed; several rates move together, in notches of √2, and the scale is 1\n\n"
         f"{markdown(header, cells)}"
     )
 
