@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from modular_manifolds.adaptation.assign import assign
 from modular_manifolds.adaptation.plan import ModelPlan
 from modular_manifolds.adaptation.progress import Progress
+from modular_manifolds.adaptation.refusals import check_memory
 from modular_manifolds.adaptation.rules import AnyRule
 from modular_manifolds.adaptation.shares import By
 from modular_manifolds.adaptation.start import check_finite, fit_manifolds, project_
@@ -74,6 +75,7 @@ def adapt(
     assignment = assign(network, rules)
     parameters: dict[str, nn.Parameter] = dict(network.named_parameters())
     rows = assignment.rows
+    check_memory((row.parameter for row in rows), parameters)
     # Tensors made in inference mode cannot be written to outside it.
     with torch.inference_mode(False), torch.no_grad():
         check_finite(rows, parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import torch
@@ -59,8 +60,7 @@ def check_model(model: Any) -> None:
 def check_storage(claim: Claim) -> None:
     """Refuse a weight that cannot be stepped in its own memory.
 
-    That is one without values, one that is complex, sparse, quantised, in eight bits or expanded, or an input of a computed
-    weight.
+    That is one without values, one that is complex, sparse, quantised or in eight bits, or an input of a computed weight.
 
     Raises:
         ArgumentError: the message names the weight.
@@ -90,13 +90,6 @@ def check_storage(claim: Claim) -> None:
             parameter.dtype,
             "Keep a weight to train in one of these, and cast it in the forward pass.",
         )
-    if overlaps_itself(local(parameter)):
-        raise ArgumentError(
-            where,
-            "must have a place in memory for each entry",
-            f"strides {parameter.stride()} for shape {tuple(parameter.shape)}",
-            "Store the small tensor as the parameter and expand it in the forward pass, or clone the expanded one.",
-        )
     if parameter.numel() == 0:
         raise ShapeError(
             where, "must have entries", tuple(parameter.shape), "Remove it, or add mm.Skip."
@@ -109,6 +102,23 @@ def check_storage(claim: Claim) -> None:
                 "must be the weight that the model uses",
                 f"an input of a weight that {computed} computes",
                 "Remove the parametrization or the pruning first, or add mm.Skip or mm.Fallback for it.",
+            )
+
+
+def check_memory(names: Iterable[str], parameters: Mapping[str, nn.Parameter]) -> None:
+    """Refuse weights with two entries at one place in memory, such as an expanded tensor.
+
+    Raises:
+        ArgumentError: the message names the weight.
+    """
+    for name in dict.fromkeys(names):
+        parameter = parameters[name]
+        if overlaps_itself(local(parameter)):
+            raise ArgumentError(
+                f"the weight '{name}'",
+                "must have a place in memory for each entry",
+                f"strides {parameter.stride()} for shape {tuple(parameter.shape)}",
+                "Store the small tensor as the parameter and expand it in the forward pass, or clone the expanded one.",
             )
 
 

@@ -49,11 +49,12 @@ def test_an_arena_trains_once_and_prints_at_any_time(
     main(both)
     second = capsys.readouterr()
     assert "adamw" not in second.err
-    assert "stiefel at 1, seed 0:" in second.err
+    assert "stiefel at 1, 1, seed 0:" in second.err
     found = rows(second.out)
     assert found["AdamW"][2] == "1.000"
-    assert found["budget, Stiefel"][5] == "1"
-    assert found["budget, Stiefel"][7] == "2 of 2, 1"
+    _, scale = found["budget, Stiefel"][0].strip("*").split(", ")
+    assert found["budget, Stiefel"][5] == f"{2 ** float(scale[2:]):.3g}"
+    assert found["budget, Stiefel"][7] == "4 of 4, 1"
 
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     main([*both, "--studies", "compare", "default", "--table"])
@@ -99,7 +100,7 @@ def test_every_setting_names_another_file() -> None:
         {"batch": 5},
         {"seed": 1},
         {"device": "cuda"},
-        {"version": 2},
+        {"version": 0},
     )
     keys = [settings().key, *(settings(**each).key for each in changes)]
     assert len(set(keys)) == len(changes) + 1
