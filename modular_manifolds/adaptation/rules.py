@@ -28,8 +28,8 @@ class Rule:
         match: a glob on the dotted parameter name, in which `*` also matches dots; a module class, for the direct parameters
             of its modules; or a predicate `f(name, parameter, module) -> bool`. If the modules of a class have a matrix and
             a bias, `manifold`, `norm` and `split` concern the matrix, and the bias takes the default of vectors.
-        manifold: in units of the norm: it is scaled so that its points have norm 1. For example, `Stiefel()` with
-            `RMSOperator()` has singular values `√(out/in)`. None for the default, or `Euclidean` if only a norm is given.
+        manifold: in units of the norm: points of radius r have norm r. For example, `Stiefel(radius=2.0)` with
+            `RMSOperator()` has singular values `2 √(out/in)`. None for the default, or `Euclidean` if only a norm is given.
         norm: None for the default norm of the weight's role.
         mass: the mass of each logical matrix of the rule; None for the default.
         split: the division of the stored tensor into logical matrices; None for the known split of the module.
