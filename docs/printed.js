@@ -1,6 +1,6 @@
-// Printed lines without columns are sentences, such as errors: they wrap. Tables keep their lines.
+// Printed lines without columns are sentences, such as errors: they wrap. Tables and commands keep their lines.
 for (const code of document.querySelectorAll(".language-text pre > code")) {
-  if (!/\S {2,}\S|[│┃━]/.test(code.textContent)) {
+  if (!/\S {2,}\S|[│┃━]|^\$ /m.test(code.textContent)) {
     code.classList.add("printed-sentences");
   }
 }
