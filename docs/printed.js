@@ -1,6 +1,17 @@
-// Printed lines without columns are sentences, such as errors: they wrap. Tables and commands keep their lines.
-for (const code of document.querySelectorAll(".language-text pre > code")) {
-  if (!/\S {2,}\S|[│┃━]|^\$ /m.test(code.textContent)) {
-    code.classList.add("printed-sentences");
+// Printed sentences, such as errors, wrap if every printed table of their block fits. Other blocks, and commands, scroll.
+const COLUMNS = /\S {2,}\S|[│┃━]/;
+const longest = (lines) => Math.max(0, ...lines.map((line) => line.length));
+
+function wrapSentences() {
+  for (const code of document.querySelectorAll(".language-text pre > code")) {
+    code.classList.remove("printed-sentences");
+    const lines = code.textContent.split("\n");
+    const shown = (longest(lines) * code.clientWidth) / code.scrollWidth - 3;
+    const tables = longest(lines.filter((line) => COLUMNS.test(line)));
+    const commands = lines.some((line) => line.startsWith("$ "));
+    code.classList.toggle("printed-sentences", tables <= shown && !commands);
   }
 }
+
+wrapSentences();
+addEventListener("resize", wrapSentences);
