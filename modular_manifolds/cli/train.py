@@ -132,7 +132,14 @@ def _begin(spec: RunSpec, out: Path | None, processes: Processes) -> None:
             _go_on(spec, directory, processes)
             return
         _print_data(console, spec, data_set, origin, processes)
-        _run(console, start(spec, data_set, directory, processes=processes))
+        try:
+            trainer = start(spec, data_set, directory, processes=processes)
+        except Exception:
+            # Otherwise the folder would refuse the run that is mended.
+            if processes.is_first:
+                directory.remove_unstarted_()
+            raise
+        _run(console, trainer)
 
 
 def _go_on(spec: RunSpec, directory: RunDirectory, processes: Processes) -> None:
@@ -161,7 +168,7 @@ def _print_data(
     )
     if processes.count > 1:
         each = spec.batch_size // processes.count
-        console.print(f"processes      {processes.count}, each with {each} of them")
+        console.print(f"processes      {processes.count}, each with {each} of them", soft_wrap=True)
 
 
 def _print_start(console: Console, trainer: Trainer, *, unstarted: bool) -> None:
@@ -183,7 +190,8 @@ def _run(console: Console, trainer: Trainer) -> None:
     with _stop_on_signals(trainer), Progress(console, session) as progress:
         finished = trainer.run(progress)
     if not finished:
-        console.print(f"Stopped after step {session.finished} of {session.steps}. Go on with:")
+        text = f"Stopped after step {session.finished} of {session.steps}. Go on with:"
+        console.print(text, soft_wrap=True)
         command = f"{Launch.here().prefix} train --resume {trainer.directory.path}"
         console.print(f"  {command}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)

@@ -42,6 +42,6 @@ def refusal(error: Any) -> ArgumentError:
         return ArgumentError(command, "must be called as its help says", seen, remedy)
     if error.possibilities:
         remedy = f"Similar: {', '.join(sorted(error.possibilities))}. {remedy}"
-    if any("--set" in each.opts for each in context.command.params):
+    if context is not None and any("--set" in each.opts for each in context.command.params):
         remedy += " Settings of a run are given as --set optimizer.lr=0.3."
     return ArgumentError(option, f"must be an option of {command}", "an unknown name", remedy)

@@ -143,6 +143,14 @@ class RunDirectory:
         for folder in (self.path, self.pictures):
             remove_temporaries(folder)
 
+    def remove_unstarted_(self) -> None:
+        """Remove the folder of a run that could not start, because it has no checkpoint."""
+        if self.is_unstarted:
+            for file in (self.initial, self.run):
+                file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
+
     def append_metrics_(self, row: Mapping[str, Any]) -> None:
         """Append one line; NaN and infinity become null."""
         with self.metrics.open("a", encoding="utf-8") as file:
