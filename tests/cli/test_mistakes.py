@@ -144,7 +144,9 @@ def test_damaged_metrics_are_refused_but_for_the_last_line(damaged: str, tmp_pat
     directory.metrics.write_text(f"{ROW}\n{damaged}")
     assert directory.read_metrics() == [json.loads(ROW)]
     directory.metrics.write_bytes(f"{damaged}\n{ROW}\n".encode())
-    with pytest.raises(ValueError, match=r"metrics.jsonl: line 1 must be a JSON object with a step"):
+    with pytest.raises(
+        ValueError, match=r"metrics.jsonl: line 1 must be a JSON object with a step"
+    ):
         directory.read_metrics()
 
 
