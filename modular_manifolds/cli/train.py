@@ -237,22 +237,24 @@ def _show_results(console: Console, trainer: Trainer) -> None:
         console, "Guarantees: every weight", found.conditioning.header(), found.conditioning.cells()
     )
     bounds = found.lipschitz
-    console.print(f"declared Lipschitz bound  {found.declared_text}")
-    console.print(f"certified from weights    {bounds.certified:.4g}")
-    console.print(f"largest slope found       {bounds.empirical:.6g}")
+    console.print(f"declared Lipschitz bound  {found.declared_text}", soft_wrap=True)
+    console.print(f"certified from weights    {bounds.certified:.4g}", soft_wrap=True)
+    console.print(f"largest slope found       {bounds.empirical:.6g}", soft_wrap=True)
     rows = [row for row in trainer.directory.read_metrics() if "test_accuracy" in row]
     if rows:
         last = rows[-1]
         console.print(
             f"loss                      {last['test_loss']:.4f} on test, "
-            f"{last['train_loss']:.4f} on training examples"
+            f"{last['train_loss']:.4f} on training examples",
+            soft_wrap=True,
         )
         console.print(
             f"accuracy                  {last['test_accuracy']:.1%} on test, "
-            f"{last['train_accuracy']:.1%} on training examples"
+            f"{last['train_accuracy']:.1%} on training examples",
+            soft_wrap=True,
         )
     if trainer.directory.sample.is_file():
-        console.print("\nWhat the network writes:\n")
+        console.print("\nWhat the network writes:\n", soft_wrap=True)
         sample = trainer.directory.sample.read_text(encoding="utf-8")
         console.print(visible(sample), soft_wrap=True)
         console.print()
