@@ -77,9 +77,9 @@ class ModelPlan(Printable):
     def budget(self, lr: float = 1.0) -> Budget:
         """The split of one learning rate over the logical matrices.
 
-        `share = (mass / total mass) / max(response, 1)`; by mass alone every response counts as 1. So a step moves each
-        weight by at most its fraction of `lr`, in its own norm. With measured responses it also moves the outputs by at
-        most about `lr` (rms), to first order.
+        `share = (mass / total mass) / max(response, min(1, 16/n))`, for n hidden matrices; by mass alone every response
+        counts as 1. So a step moves each weight by at most its fraction of `lr` (for n > 16 at most n/16 times that), in its
+        own norm. With measured responses it also moves the outputs by at most about `lr` (rms), to first order.
 
         Raises:
             ArgumentError: `lr` is not finite or is negative.
@@ -88,7 +88,10 @@ class ModelPlan(Printable):
             lr, NOT_NEGATIVE, argument="lr", remedy="Pass a learning rate such as 0.1."
         )
         responses = [row.response if self.by == "measured" else None for row in self.rows]
-        shares, sizes = shares_of([row.mass for row in self.rows], responses)
+        masses = [row.mass for row in self.rows]
+        shares, sizes = shares_of(
+            masses, responses, matrices=sum(row.is_hidden for row in self.rows)
+        )
         rows = tuple(
             BudgetRow(
                 path=row.name,

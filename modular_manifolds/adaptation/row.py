@@ -49,6 +49,11 @@ class Row:
         return logical_name(self.parameter, self.piece)
 
     @property
+    def is_hidden(self) -> bool:
+        """Whether the row is a matrix between the layers of tokens and outputs."""
+        return self.role in ("hidden", "increment")
+
+    @property
     def radius(self) -> float | None:
         """The radius of the manifold, if it has one."""
         return getattr(self.geometry.manifold, "radius", None)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RATES: Final = "2^-6..2^1"
 MAX_JOBS: Final = 256
+"""The largest number of processes of a sweep."""
 
 
 def sweep(

@@ -80,10 +80,16 @@ def test_an_unembedding_is_lighter_than_a_head() -> None:
 
 
 def test_shares() -> None:
-    shares, sizes = shares_of([1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 1.0, 0.3])
-    assert sizes == [4.0, 1.0, 1.0, 1.0]
-    assert shares == [1 / 16, 1 / 4, 1 / 4, 1 / 4]
-    assert shares_of([1.0, 3.0], [None, None])[0] == [0.25, 0.75]
+    masses, responses = [1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 1.0, 0.3]
+    for matrices in (0, 1, 16):
+        shares, sizes = shares_of(masses, responses, matrices=matrices)
+        assert sizes == [4.0, 1.0, 1.0, 1.0]
+        assert shares == [1 / 16, 1 / 4, 1 / 4, 1 / 4]
+    # Of 64 matrices each may step as far as one of 16, as long as the outputs move by no more than its part.
+    shares, sizes = shares_of(masses, responses, matrices=64)
+    assert sizes == [4.0, 0.25, 1.0, 0.3]
+    assert all(s * r <= 1 / 4 for s, r in zip(shares, responses, strict=True))
+    assert shares_of([1.0, 3.0], [None, None], matrices=64)[0] == [0.25, 0.75]
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (6, 6)])

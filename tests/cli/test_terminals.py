@@ -17,7 +17,6 @@ from command import QUICK, program
 from modular_manifolds.cli.console import visible
 from modular_manifolds.cli.main import main
 
-
 ROOT = Path(__file__).parents[2]
 
 

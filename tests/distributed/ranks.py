@@ -29,7 +29,7 @@ from torch.multiprocessing.spawn import start_processes
 
 IMPORTED_LATE = ("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor")
 """Imports of DistributedDataParallel and FSDP2: done here once, they are not done in every process."""
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 300
 """After so long a collective that lacks a process fails: a hang is an error, not a wait."""
 PLAIN_WORLDS: Final = {
     "ddp_checks": (1, 2),
@@ -59,7 +59,8 @@ def folder_of_results(
 ) -> Path:
     """The results of the script `CHECKS` of a test file.
 
-    The first worker that asks starts the scripts of all tests of this run, in one process that imports once.
+    The first worker that asks starts the scripts of all tests of this run, in one process that imports once. If they fail, every
+    test says why.
     """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if hasattr(request.config, "workerinput") else base
@@ -67,9 +68,11 @@ def folder_of_results(
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
-            _start(folder, _scripts(request.session.items))
-            (folder / "done").touch()
+        done = folder / "done"
+        if not done.exists():
+            done.write_text(_start(folder, _scripts(request.session.items)))
+        failure = done.read_text()
+    assert not failure, failure
     return folder / request.module.CHECKS
 
 
@@ -84,7 +87,8 @@ def _scripts(items: Iterable[pytest.Item]) -> dict[str, str]:
     return found
 
 
-def _start(folder: Path, scripts: dict[str, str]) -> None:
+def _start(folder: Path, scripts: dict[str, str]) -> str:
+    """Run the scripts, and return what they printed if they fail."""
     wanted = [f"{name}={extent}" for name, extent in scripts.items()]
     tests = Path(__file__).parents[1]
     ran = subprocess.run(
@@ -98,7 +102,7 @@ def _start(folder: Path, scripts: dict[str, str]) -> None:
             "PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")]),
         },
     )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout + ran.stderr + f"\nexit code {ran.returncode}" if ran.returncode else ""
 
 
 def results(folder: Path, world: int, name: str) -> list[Any]:
