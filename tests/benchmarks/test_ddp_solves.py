@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts import lines_of
+from measuring_scripts import lines_of
 
 
 def test_two_processes_share_the_solves_of_one() -> None:
