@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from zipfile import ZipFile
 
-LARGEST_WHEEL: Final = 745_000
+LARGEST_WHEEL: Final = 750_000
 """Bytes. Of these 39,000 are the digits, 70,000 the zip's own lists of 350 files, and the rest is code."""
 
 DOORS: Final = (
