@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ddp_solves.py"
 
 
+@pytest.mark.long
 def test_two_processes_share_the_solves_of_one() -> None:
     sizes = ["--width", "32", "--heads", "2", "--layers", "2", "--rounds", "1"]
     ran = subprocess.run(

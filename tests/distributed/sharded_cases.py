@@ -14,7 +14,8 @@ CASES: Final = (
     (4, "tp", ("mlp", "gpt2")),
     (4, "fsdp_tp", ("mlp", "gpt", "gpt2")),
 )
-"""Processes, layout and models. GPTs of all layouts give the same differences, and take longest."""
+"""Processes, layout and models. GPTs of all layouts give the same differences, and take longest.
+Of two processes, those of `hsdp` and `fsdp_tp` have a mesh of 2×1."""
 ALL: Final = tuple((world, layout, name) for world, layout, names in CASES for name in names)
 USUAL: Final = (
     *((2, "fsdp", name) for name in ("mlp", "gpt2")),
