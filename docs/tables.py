@@ -17,6 +17,23 @@ import modular_manifolds as mm
 from modular_manifolds.specs.table import MANIFOLDS, NORMS
 
 ROOT = Path(__file__).parents[1]
+REFERENCE: Final = (
+    "optimizer",
+    "adaptation",
+    "networks",
+    "atoms",
+    "bonds",
+    "models",
+    "budget",
+    "certificates",
+    "manifolds",
+    "norms",
+    "solvers",
+    "specs",
+    "testing",
+)
+"""The pages of `docs/api`, in the order of the menu."""
+
 PART = re.compile(
     r"(?P<start>^ *(?:<!--|#) table: (?P<name>[\w ]+?)(?: -->)?\n)"
     r".*?"
@@ -65,6 +82,32 @@ def reference(kinds: Iterable[str]) -> Callable[[], Iterator[str]]:
     return directives
 
 
+def index() -> Iterator[str]:
+    """The pages of the reference: heading, the paragraph that opens the page, and a link for each name."""
+    for number, name in enumerate(REFERENCE):
+        text = refreshed((ROOT / "docs" / "api" / f"{name}.md").read_text())
+        title, opening, *_ = text.split("\n\n")
+        yield from [""] if number else []
+        yield f"## [{title.removeprefix('# ')}]({name}.md)"
+        yield ""
+        yield from opening.splitlines()
+        yield ""
+        yield ",\n".join(
+            f"[`{public_name(path)}`]({name}.md#{path})"
+            for path in re.findall(r"^::: (\S+)", text, re.MULTILINE)
+        )
+
+
+def public_name(path: str) -> str:
+    """The shortest name below `mm` that stands for a path: `Stiefel`, `optim.Muon`, `solvers.select`."""
+    _, *folders, name = path.split(".")
+    if name in dir(mm):
+        return name
+    if folders and name in dir(getattr(mm, folders[0], None)):
+        return f"{folders[0]}.{name}"
+    return ".".join((*folders, name))
+
+
 def menu(folder: str, names: Iterable[str]) -> Callable[[], Iterator[str]]:
     """The entries of the menu; each page's heading is its title."""
     return lambda: (f"          - {folder}/{name}.md" for name in ("index", *names))
@@ -84,6 +127,8 @@ TABLES: Final[dict[str, Callable[[], Iterator[str]]]] = {
     "reference of norms": reference(
         ["Norm", *(each.__name__ for each in NORMS.values()), "ModularNorm"]
     ),
+    "index of the reference": index,
+    "menu of the reference": menu("api", REFERENCE),
     "menu of manifolds": menu("manifolds", (*MANIFOLDS, "product")),
     "menu of norms": menu("norms", (*NORMS, "modular")),
 }
@@ -92,7 +137,9 @@ PAGES: Final = (
     "docs/ideas/methods.md",
     "docs/solvers.md",
     "docs/specs.md",
-    "docs/api.md",
+    "docs/api/manifolds.md",
+    "docs/api/norms.md",
+    "docs/api/index.md",
     "mkdocs.yml",
 )
 

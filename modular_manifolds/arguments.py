@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Final
@@ -62,6 +62,22 @@ def check_count(value: Any, *, argument: str, what: str = "features", least: int
         rule = "a positive whole number" if least == 1 else f"a whole number of at least {least}"
         raise ArgumentError(argument, f"must be {rule}", repr(value), f"Pass the number of {what}.")
     return number
+
+
+def check_unlike(values: Sequence[str], *, argument: str, what: str) -> None:
+    """Refuse equal values, of which all but one would have no effect.
+
+    Args:
+        what: the kind of the values, for the message.
+
+    Raises:
+        ArgumentError: two values are equal.
+    """
+    for place, each in enumerate(values):
+        if each in values[:place]:
+            raise ArgumentError(
+                argument, f"must have each {what} once", f"{each!r} twice", "Leave one out."
+            )
 
 
 def as_whole_number(value: Any) -> int | None:

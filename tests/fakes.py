@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from watched import Watched
 
 WAITING = {
     "_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "masked_select", "unique_dim",
@@ -38,27 +38,19 @@ QUESTIONS = {
 """Operators that are no work for a device: questions to a tensor, numbers of the program, marks of a profiler."""
 
 
-class NoWaiting(TorchDispatchMode):
+class NoWaiting(Watched):
     """Refuses operators that wait for a device."""
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        del types
+    def see(self, func: Any, args: tuple[Any, ...]) -> None:
         name = func.overloadpacket.__name__
         masked = name in ("index", "index_put", "index_put_") and any(
             isinstance(each, Tensor) and each.dtype is torch.bool for each in args[1]
         )
         if name in WAITING or masked:
             raise AssertionError(f"{func} waits for the device")
-        return func(*args, **(kwargs or {}))
 
 
-class Counting(TorchDispatchMode):
+class Counting(Watched):
     """Counts the operators that are dispatched; views apart, and questions not at all."""
 
     def __init__(self) -> None:
@@ -66,18 +58,11 @@ class Counting(TorchDispatchMode):
         self.operators: Counter[str] = Counter()
         self.views: Counter[str] = Counter()
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        del types
+    def see(self, func: Any, args: tuple[Any, ...]) -> None:
+        del args
         name = func.overloadpacket.__name__
         if name not in QUESTIONS:
             (self.views if name in VIEWS else self.operators)[name] += 1
-        return func(*args, **(kwargs or {}))
 
     def __str__(self) -> str:
         return f"{self.operators.total()} operators and {self.views.total()} views"
@@ -87,21 +72,14 @@ FACTORISATIONS = {"linalg_cholesky_ex": 1 / 6, "linalg_solve_triangular": 1 / 2}
 """Multiplications of a factorisation, in units of n³."""
 
 
-class Multiplications(TorchDispatchMode):
+class Multiplications(Watched):
     """Counts scalar multiplications by dtype, on tensors without numbers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[torch.dtype] = Counter()
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        del types
+    def see(self, func: Any, args: tuple[Any, ...]) -> None:
         name = func.overloadpacket.__name__
         if name in ("mm", "bmm", "addmm", "baddbmm", "addmm_"):
             a, b = args[:2] if name in ("mm", "bmm") else args[1:3]
@@ -110,7 +88,6 @@ class Multiplications(TorchDispatchMode):
             factor = args[0]
             cube = math.prod(factor.shape[:-2]) * factor.shape[-1] ** 3
             self.found[factor.dtype] += FACTORISATIONS[name] * cube
-        return func(*args, **(kwargs or {}))
 
 
 class _NoDriver(TorchFunctionMode):

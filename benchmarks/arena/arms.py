@@ -33,7 +33,7 @@ Build = Callable[[nn.Module, Tensor, tuple[float, ...], int], list[Optimizer]]
 """`build(model, inputs, values, seed)`: the optimisers that step all weights together; `inputs` is a batch to measure on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Arm:
     """An optimiser.
 
@@ -41,18 +41,18 @@ class Arm:
         build: makes it.
         centre: the values at which tuning begins: one or two rates, or a rate and a scale.
         default: the values that a user would try first.
+        title: the name in tables.
         constrained: whether hidden matrices stay on a manifold.
         scaled: whether the second value is the scale of the manifold: the largest singular value of hidden matrices, in
             units of the norm.
-        title: the name in tables.
     """
 
     build: Build
     centre: tuple[float, ...]
     default: tuple[float, ...]
-    constrained: bool
-    scaled: bool
     title: str
+    constrained: bool = False
+    scaled: bool = False
 
     @property
     def directions(self) -> tuple[tuple[int, ...], ...]:
@@ -124,12 +124,14 @@ def ball_and_adamw(
     parameters = dict(model.named_parameters())
     rules: list[mm.Rule | mm.Fallback] = []
     for row in hidden_rows(model):
+        if row.parameter in {rule.match for rule in rules}:
+            # One rule holds for all logical matrices of a parameter.
+            continue
         rows, columns = row.read(parameters[row.parameter].detach()).shape[-2:]
         # In units of the rms operator norm a wide matrix of singular values 1 is as large as this.
         wide = max(1.0, math.sqrt(columns / rows))
         ball = mm.SpectralBall().scaled(2 * wide)
-        if row.parameter not in {rule.match for rule in rules}:
-            rules.append(mm.Rule(row.parameter, manifold=ball, norm=mm.RMSOperator(), mass=wide))
+        rules.append(mm.Rule(row.parameter, manifold=ball, norm=mm.RMSOperator(), mass=wide))
     rules.append(mm.Fallback("*", lr=rates[1], betas=BETAS, weight_decay=0.0))
     plan = mm.adapt(model, rules, example_inputs=inputs, seed=seed, progress=False)
     return [mm.SteepestDescent(plan, rates[0], momentum=MUON_MOMENTUM, nesterov=True)]
@@ -138,28 +140,42 @@ def ball_and_adamw(
 def _ours(manifold: mm.Manifold, title: str) -> Arm:
     constrained = not isinstance(manifold, mm.Euclidean)
     start = (1.0, 1.0) if constrained else (1.0,)
-    return Arm(budgeted(manifold), start, start, constrained, constrained, title)
+    return Arm(
+        build=budgeted(manifold),
+        centre=start,
+        default=start,
+        title=title,
+        constrained=constrained,
+        scaled=constrained,
+    )
 
 
 ARMS: Final[dict[str, Arm]] = {
-    "adamw": Arm(adamw(0.0), (2**-8,), (1e-3,), False, False, "AdamW"),
-    "adamw-decay": Arm(adamw(0.1), (2**-8,), (1e-3,), False, False, "AdamW, decay 0.1"),
+    "adamw": Arm(build=adamw(0.0), centre=(2**-8,), default=(1e-3,), title="AdamW"),
+    "adamw-decay": Arm(
+        build=adamw(0.1), centre=(2**-8,), default=(1e-3,), title="AdamW, decay 0.1"
+    ),
     "muon-adamw": Arm(
-        torch_muon(0.0), (2**-5, 2**-7), (0.02, 1e-3), False, False, "torch Muon and AdamW"
+        build=torch_muon(0.0),
+        centre=(2**-5, 2**-7),
+        default=(0.02, 1e-3),
+        title="torch Muon and AdamW",
     ),
     "muon-adamw-decay": Arm(
-        torch_muon(0.1),
-        (2**-5, 2**-7),
-        (0.02, 1e-3),
-        False,
-        False,
-        "torch Muon and AdamW, decay 0.1",
+        build=torch_muon(0.1),
+        centre=(2**-5, 2**-7),
+        default=(0.02, 1e-3),
+        title="torch Muon and AdamW, decay 0.1",
     ),
     "budget": _ours(mm.Euclidean(), "budget, no manifold (Muon)"),
     "stiefel": _ours(mm.Stiefel(), "budget, Stiefel"),
     "spectral-ball": _ours(mm.SpectralBall(), "budget, SpectralBall"),
     "ball-adamw": Arm(
-        ball_and_adamw, (1.0, 2**-6), (1.0, 1e-3), True, False, "SpectralBall and AdamW"
+        build=ball_and_adamw,
+        centre=(1.0, 2**-6),
+        default=(1.0, 1e-3),
+        title="SpectralBall and AdamW",
+        constrained=True,
     ),
     "spectral-sphere": _ours(mm.SpectralSphere(), "budget, SpectralSphere"),
     "sphere": _ours(mm.Sphere(), "budget, Sphere"),

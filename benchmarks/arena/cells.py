@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 
 from arena.arms import ARMS
 from arena.result import Result
@@ -14,9 +15,6 @@ from arena.settings import Settings
 Look = Callable[[Settings], Result | None]
 """The result of a run, which is trained if need be; None if it is missing and may not be trained."""
 
-TUNING_SEED = 0
-"""The seed of the runs that choose the rates; the repeated runs have the seeds after it."""
-
 
 @dataclass(frozen=True)
 class Effort:
@@ -25,10 +23,12 @@ class Effort:
     Args:
         runs: the runs that tune an arm, for each of its values: rates, and the scale of a manifold.
         seeds: the fresh seeds at its best values.
+        tuning_seeds: the seeds of each tuning run, from 0 on: their mean loss decides. Fresh seeds come after them.
     """
 
     runs: int
     seeds: int
+    tuning_seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Tuned:
 
     @property
     def loss(self) -> float:
-        """The loss at the best values, with the seed of tuning."""
+        """The loss at the best values, with the seeds of tuning."""
         return self.losses[self.best]
 
 
@@ -111,7 +111,7 @@ class Standing:
     Args:
         tuned: the tuning runs.
         repeats: the results of fresh seeds at the best values.
-        doubled: the loss at two times the best rates, with the seed of tuning.
+        doubled: the loss at two times the best rates, with the seeds of tuning.
         quadrupled: the loss at four times the best rates.
     """
 
@@ -132,7 +132,7 @@ def tune(cell: Cell, look: Look, effort: Effort, *, rates_only: bool = False) ->
     wanted = effort.runs * (1 if rates_only else len(arm.centre))
     while len(losses) < wanted:
         point = next_point(losses, directions)
-        loss = loss_at(cell, cell.values(point), TUNING_SEED, look)
+        loss = loss_at(cell, cell.values(point), look, effort)
         if loss is None:
             break
         losses[point] = loss
@@ -149,7 +149,7 @@ def compare(cell: Cell, look: Look, effort: Effort) -> Standing:
     def larger(notches: int) -> float | None:
         point = moved(tuned.best, ARMS[cell.arm].directions[0], notches)
         known = tuned.losses.get(point)
-        return known if known is not None else loss_at(cell, cell.values(point), TUNING_SEED, look)
+        return known if known is not None else loss_at(cell, cell.values(point), look, effort)
 
     return Standing(tuned, found, larger(2), larger(4))
 
@@ -158,14 +158,17 @@ def repeats(
     cell: Cell, values: tuple[float, ...], look: Look, effort: Effort
 ) -> tuple[Result, ...]:
     """The results of the fresh seeds at these values, as far as they are there."""
-    seeds = range(TUNING_SEED + 1, TUNING_SEED + 1 + effort.seeds)
+    seeds = range(effort.tuning_seeds, effort.tuning_seeds + effort.seeds)
     found = (look(cell.settings(values, seed)) for seed in seeds)
     return tuple(each for each in found if each is not None)
 
 
-def loss_at(cell: Cell, values: tuple[float, ...], seed: int, look: Look) -> float | None:
-    """The loss of one run, infinite if it diverged; None if it is missing."""
-    result = look(cell.settings(values, seed))
-    if result is None:
-        return None
-    return math.inf if result.loss is None else result.loss
+def loss_at(cell: Cell, values: tuple[float, ...], look: Look, effort: Effort) -> float | None:
+    """The mean loss of the seeds of tuning, infinite if one diverged; None if one is missing."""
+    losses: list[float] = []
+    for seed in range(effort.tuning_seeds):
+        result = look(cell.settings(values, seed))
+        if result is None:
+            return None
+        losses.append(math.inf if result.loss is None else result.loss)
+    return fmean(losses)

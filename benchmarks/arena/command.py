@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     given = parser.parse_args(arguments)
     store, sources = Store(given.out), Sources(given.text, given.images)
-    effort = Effort(given.runs, given.seeds)
+    effort = Effort(given.runs, given.seeds, given.tuning_seeds)
     steps = given.steps
     if given.quick:
         effort, steps = QUICK_EFFORT, given.steps or QUICK_STEPS
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, help="the steps of a run; by default the task's")
     add("--runs", type=int, default=14, help="the runs that tune a value, by default 14")
     add("--seeds", type=int, default=3, help="fresh seeds at the best values, by default 3")
+    add("--tuning-seeds", type=int, default=1, help="seeds whose mean loss decides, by default 1")
     add("--device", default="cpu", help="cpu or cuda")
     add("--quick", action="store_true", help="10 steps, 3 tuning runs a value and 1 seed: a trial")
     add("--table", action="store_true", help="print tables of what is there, and train nothing")

@@ -76,9 +76,9 @@ def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
             tuned = [tune(cell, look, choice.effort, rates_only=True) for cell in cells]
             carried = None
             if tuned[0].is_complete and tuned[-1].is_complete:
-                carried = loss_at(cells[-1], tuned[0].values, 0, look)
+                carried = loss_at(cells[-1], tuned[0].values, look, choice.effort)
             rows.append((arm, tuned, carried))
-        yield size_table(task, field, sizes, rows)
+        yield size_table(task, field, sizes, rows, seeds=choice.effort.tuning_seeds)
 
 
 def width_study(choice: Choice, look: Look) -> Iterator[str]:

@@ -97,6 +97,8 @@ def size_table(
     field: str,
     sizes: Sequence[int],
     rows: Sequence[tuple[str, Sequence[Tuned], float | None]],
+    *,
+    seeds: int,
 ) -> str:
     """The best rate and its loss at each size; the last number of a row is the cost of the smallest's at the largest."""
     header = [
@@ -118,7 +120,7 @@ def size_table(
         cost = None if carried is None else 100 * (carried / tuned[-1].loss - 1)
         cells.append([ARMS[arm].title, *texts, moves, _text(cost, ".2f", " %")])
     return (
-        f"{task}: the best rate and its loss by {field}, one seed; several rates move together, in notches of √2, and the scale is 1\n\n"
+        f"{task}: the best rate and its loss by {field}, {'one seed' if seeds == 1 else f'means of {seeds} seeds'}; several rates move together, in notches of √2, and the scale is 1\n\n"
         f"{markdown(header, cells)}"
     )
 

@@ -11,6 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from modular_manifolds.cli.console import open_console
 from modular_manifolds.cli.tables import show_table
+from modular_manifolds.specs.whole import check_writable
 from modular_manifolds_bench.recordings import Settings
 from modular_manifolds_bench.report import HEADER, Report, cells
 from modular_manifolds_bench.run import run
@@ -46,6 +47,8 @@ def bench(
 
     The gradients are recorded from trainings that run first. Without --data-path nothing is downloaded.
     """
+    if json is not None:
+        check_writable(json, argument="--json")
     console = open_console()
     with Progress(
         SpinnerColumn(),

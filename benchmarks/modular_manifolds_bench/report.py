@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modular_manifolds.errors import DataError
-from modular_manifolds.specs.whole import write_whole
+from modular_manifolds.specs.whole import write_whole, writing
 from modular_manifolds.training.environment import Environment
 
 
@@ -87,12 +87,8 @@ class Report:
         Raises:
             DataError: the file cannot be written.
         """
-        try:
+        with writing("--json", path):
             write_whole(path, self.to_json())
-        except OSError as error:
-            raise DataError(
-                "--json", "must be a file that can be written", str(path), f"{error.strerror}."
-            ) from None
 
 
 HEADER = ("what", "ours", "theirs", "ratio [quartiles]", "bar", "met")

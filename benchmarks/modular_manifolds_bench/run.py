@@ -31,6 +31,9 @@ def run(settings: Settings, *, only: Sequence[str] = (), threads: int = 2) -> Re
     rows: list[Row] = []
     start = time.perf_counter()
     with thread_count(threads):
+        if settings.data_path is not None:
+            # Before the first training, so that a wrong path ends the run at once.
+            _ = recordings.images
         for name, bench in BENCHES.items():
             if not only or name in only:
                 rows.extend(bench(recordings))

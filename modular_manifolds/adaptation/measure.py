@@ -47,8 +47,8 @@ def responses(
     One forward pass and `probes + 1` backward passes measure all weights: for a random cotangent v ~ N(0, I) of the
     outputs, `E <Jᵀv, A>² = ‖J A‖²`. The relative standard deviation is about `1/√(2 · probes)`, 18 % for 16 probes.
 
-    The model runs in eval mode, without compiled parts. Afterwards its modes, gradients and buffers, and torch's random
-    state, are unchanged. Sums are in float64.
+    The model runs in eval mode, without compiled parts. Only batch and instance norms in training mode stay in it, but no
+    `nn.SyncBatchNorm`. Afterwards modes, gradients, buffers and torch's random state are unchanged. Sums are in float64.
 
     Args:
         matrices: the logical matrices by name. Vectors count as matrices with one column.

@@ -16,6 +16,14 @@ from modular_manifolds.errors import ArgumentError
 OUTPUT_NAMES: Final = ("logits", "last_hidden_state")
 """The names of the main output of models with several outputs, the preferred name first."""
 
+NORMS: Final = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+"""The norms that take statistics of the batch. A synchronised norm would wait for processes that may not measure."""
+ONE_VALUE: Final = "Expected more than 1 "
+"""The beginning of torch's error about statistics of one value."""
+
 Batch = Any
 """The arguments of the model: a tensor, positional arguments in a tuple or list, or keyword arguments in a mapping."""
 
@@ -31,6 +39,9 @@ class Outputs:
 @contextmanager
 def preserved_state(model: nn.Module) -> Iterator[None]:
     """Keep `model` in eval mode with gradients on; afterwards restore modes, buffers and the random state.
+
+    Batch and instance norms that are in training mode stay in it, so that they take the statistics of the batch: the running
+    ones of a fresh model belong to no batch, and the model that trains is another function.
 
     Modes are set as attributes, because an overridden `train` may have side effects, such as merging weights. Compiled
     parts run eagerly, because a compiled backward pass may not run twice.
@@ -53,7 +64,7 @@ def preserved_state(model: nn.Module) -> Iterator[None]:
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         try:
             for module in modules:
-                module.training = False
+                module.training = module.training and isinstance(module, NORMS)
             yield
         finally:
             for module, mode in zip(modules, modes, strict=True):
@@ -74,7 +85,17 @@ def outputs_of(
         ArgumentError: no tensor can be the outputs, the outputs are not finite, or the loss is not one number with a
             gradient.
     """
-    result = _call(model, batch)
+    try:
+        result = _call(model, batch)
+    except ValueError as error:
+        if ONE_VALUE not in str(error):
+            raise
+        raise ArgumentError(
+            "batch",
+            "must have several values for each channel of a batch norm in training mode",
+            "one value",
+            "Pass more examples, or call model.eval() to measure with running statistics.",
+        ) from error
     tensor = _main_tensor(result)
     if not bool(torch.isfinite(tensor.detach()).all()):
         raise ArgumentError(
@@ -198,7 +219,8 @@ class _SavedBuffer:
 
     def restore(self) -> None:
         setattr(self.module, self.name, self.tensor)
-        if _version(self.tensor) != self.version:
+        # The kernels of batch norms write without a new version.
+        if _version(self.tensor) != self.version or isinstance(self.module, NORMS):
             with torch.no_grad():
                 self.tensor.copy_(self.values)
 

@@ -13,7 +13,8 @@ def bench(context: typer.Context) -> None:
     _find_benchmarks()
     from modular_manifolds_bench.command import app
 
-    app(context.args, prog_name=context.command_path)
+    code: object = app(context.args, prog_name=context.command_path, standalone_mode=False)
+    raise typer.Exit(code if isinstance(code, int) else 0)
 
 
 def _find_benchmarks() -> None:

@@ -21,4 +21,4 @@ def budget(
     console = open_console()
     show_table(console, "Learning-rate split", found.header(), found.cells())
     for line in found.printed()[1:]:
-        console.print(line)
+        console.print(line, soft_wrap=True)

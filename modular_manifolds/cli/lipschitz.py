@@ -11,7 +11,7 @@ import typer
 from modular_manifolds.cli.console import open_console
 from modular_manifolds.cli.robustness import Question, check_predictions, show
 from modular_manifolds.composition.space import Space, VectorNorm, check_vector_norm, conversion
-from modular_manifolds.errors import DataError
+from modular_manifolds.errors import ArgumentError
 from modular_manifolds.specs.data import ImagesName
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def lipschitz(
     from modular_manifolds.training.checkpoint import load_trained
     from modular_manifolds.training.run_directory import RunDirectory
 
+    _check_files(json, figure)
     if input_radius is not None:
         check_radius(input_radius, argument="--input-radius")
     if run is not None and run.is_dir():
@@ -112,7 +113,7 @@ def lipschitz(
     console = open_console()
     show_table(console, "Lipschitz bounds", report.header(), report.cells())
     for line in str(report).splitlines()[2 + len(report.rows) :]:
-        console.print(line)
+        console.print(line, soft_wrap=True)
     if predictions is not None:
         show(console, predictions)
     if json is not None:
@@ -145,14 +146,28 @@ def _picture(net: Module, slopes: LipschitzReport) -> str:
 
 
 def _write(file: Path, option: str, text: str) -> None:
-    from modular_manifolds.specs.whole import write_whole
+    from modular_manifolds.specs.whole import write_whole, writing
 
-    try:
+    with writing(option, file):
         write_whole(file, text)
-    except OSError as error:
-        raise DataError(
-            option, "must be a file that can be written", str(file), f"{error.strerror}."
-        ) from None
+
+
+def _check_files(json: Path | None, figure: Path | None) -> None:
+    """Refuse files that cannot be written, before the work begins."""
+    from modular_manifolds.specs.whole import check_writable
+
+    if figure is not None and figure.suffix not in ("", ".svg"):
+        raise ArgumentError(
+            "--figure", "must be a file .svg", str(figure), "Figures are drawn as SVG only."
+        )
+    named = {"--json": json, "--figure": figure}
+    files = {option: file for option, file in named.items() if file is not None}
+    if json is not None and json == figure and not json.is_char_device():
+        raise ArgumentError(
+            "--figure", "must be another file than that of --json", str(figure), "Name another."
+        )
+    for option, file in files.items():
+        check_writable(file, argument=option)
 
 
 def _radius(given: float | None, run: RunSpec) -> float | None:

@@ -16,9 +16,11 @@ from modular_manifolds.cli.budget import budget
 from modular_manifolds.cli.lipschitz import lipschitz
 from modular_manifolds.cli.options import INTERRUPTED
 from modular_manifolds.cli.schema import schema
+from modular_manifolds.cli.signals import terminated_as_interrupted
 from modular_manifolds.cli.streams import lenient_streams
 from modular_manifolds.cli.sweep import sweep
 from modular_manifolds.cli.train import train
+from modular_manifolds.cli.usage import PARSER_ERROR, check_not_empty, refusal
 from modular_manifolds.errors import ModularManifoldsError
 
 EPILOG = "Start with: modular-manifolds train"
@@ -31,7 +33,6 @@ app = typer.Typer(
     name="modular-manifolds",
     help="Networks as composed modules, every weight on a manifold, one learning rate for all of them.",
     epilog=EPILOG,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,9 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
     # Removed here, so that it works before and after the subcommand's name.
     debug = "--debug" in remaining
     remaining = [each for each in remaining if each != "--debug"]
-    with lenient_streams(), usual_torch():
+    with lenient_streams(), usual_torch(), terminated_as_interrupted():
         try:
-            code = _run(remaining)
+            check_not_empty(remaining)
+            code = _run(remaining or ["--help"])
             sys.stdout.flush()
         except (ModularManifoldsError, OSError, MemoryError, RuntimeError) as error:
             line = in_one_line(error)
@@ -91,13 +93,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        app(arguments)
+        code: object = app(arguments, standalone_mode=False)
+    except PARSER_ERROR as error:
+        raise refusal(error) from None
+    except (typer.Abort, KeyboardInterrupt):
+        # Older versions of typer abort after Ctrl-C.
+        return INTERRUPTED
     except SystemExit as end:
-        # typer ends with code 1 after Ctrl-C outside of a training, such as while data is read.
-        if isinstance(end.__context__, typer.Abort):
-            return INTERRUPTED
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+        code = end.code
+    return code if isinstance(code, int) else 0
 
 
 def _process() -> str:

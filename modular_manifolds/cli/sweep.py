@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from modular_manifolds.arguments import check_count, check_unlike
 from modular_manifolds.cli.console import open_console
 from modular_manifolds.cli.options import INTERRUPTED, Assignments, Data, DataPath, RunFile
 from modular_manifolds.errors import ArgumentError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from modular_manifolds.training.sweep.summary import Summary
 
 RATES: Final = "2^-6..2^1"
+MAX_JOBS: Final = 256
+"""The largest number of processes of a sweep."""
 
 
 def sweep(
@@ -62,7 +65,7 @@ def sweep(
             help="Factors between rates: √2; 2; or 2, and then √2 around the best rate.",
         ),
     ] = "full",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs at each rate.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Runs at each rate.")] = 1,
     assignments: Assignments = None,
     data: Data = None,
     data_path: DataPath = None,
@@ -71,9 +74,9 @@ def sweep(
         Path, typer.Option("--out", "-o", help="The sweep's folder; an existing sweep continues.")
     ] = Path("sweep"),
     jobs: Annotated[
-        int, typer.Option(min=1, max=256, help="The number of parallel processes.")
+        int, typer.Option(help=f"The number of parallel processes, at most {MAX_JOBS}.")
     ] = 1,
-    max_runs: Annotated[int, typer.Option(min=1, help="The largest number of runs.")] = 10_000,
+    max_runs: Annotated[int, typer.Option(help="The largest number of runs.")] = 10_000,
 ) -> None:
     """Train at every size, with every arm, at every learning rate, and report the best rates.
 
@@ -84,12 +87,22 @@ def sweep(
       modular-manifolds sweep --data cifar10 --data-path DIR --set model.name=residual-mlp --set steps=120
       --over model.width=32,64,128 --arm steepest-descent --arm adamw --arm-lr adamw=2^-14..2^-5 -o transfer
     """
-    from modular_manifolds.cli.runs import merge_assignments, read_run_spec
+    from modular_manifolds.cli.runs import keys_of, merge_assignments, read_run_spec
     from modular_manifolds.specs.whole import write_whole
     from modular_manifolds.training.environment import Environment
     from modular_manifolds.training.sweep import Results, prepare, summaries
     from modular_manifolds.training.sweep.figure import transfer
 
+    if not 1 <= jobs <= MAX_JOBS:
+        raise ArgumentError("--jobs", f"must be from 1 to {MAX_JOBS}", jobs, "Pass the cores.")
+    check_count(max_runs, argument="--max-runs", what="runs")
+    if "optimizer.lr" in keys_of(assignments or ()):
+        raise ArgumentError(
+            "--set",
+            "must leave the rate of a sweep to --lr",
+            "optimizer.lr",
+            "Write --lr, or --arm-lr for one arm.",
+        )
     console = open_console()
     named = {"data.name": data, "data.path": data_path, "device": device}
     plan = _plan(
@@ -107,7 +120,13 @@ def sweep(
     kept = Results(out)
     kept.open(plan.run)
     with kept.lock():
-        results = _run_points(console, plan, kept, jobs, prepared)
+        try:
+            results = _run_points(console, plan, kept, jobs, prepared)
+        except typer.Exit:
+            raise
+        except Exception:
+            kept.remove_if_empty_()
+            raise
         here = Environment.current(threads=plan.run.threads or 0, device=plan.run.device)
         kept.write(results, here)
         found = summaries(results, list(plan.ranges), plan.sizes)
@@ -138,8 +157,17 @@ def _plan(
             run.parallel,
             "Leave it out; --jobs trains several runs at a time.",
         )
+    if run.tensorboard:
+        raise ArgumentError(
+            "tensorboard",
+            "must be false in a sweep, which writes no events",
+            "true",
+            "Leave it out, or write --set tensorboard=false.",
+        )
+    check_unlike(arms, argument="--arm", what="arm")
     named = [Arm(each) for each in arms or [run.optimizer.name]]
     ranges = dict.fromkeys(named, parse_range(lr, argument="--lr"))
+    check_unlike([each.rpartition("=")[0] for each in arm_lr], argument="--arm-lr", what="arm")
     for text in arm_lr:
         arm, _, rates = text.rpartition("=")
         if Arm(arm) not in ranges:
@@ -179,7 +207,8 @@ def _run_points(
         try:
             return run_points(plan, kept, jobs=jobs, watch=watch, prepared=prepared)
         except KeyboardInterrupt:
-            console.print(f"Stopped after {seen} runs, which are kept. The same command goes on.")
+            text = f"Stopped after {seen} runs, which are kept. The same command goes on."
+            console.print(text, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
 
 

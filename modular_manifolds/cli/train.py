@@ -132,7 +132,14 @@ def _begin(spec: RunSpec, out: Path | None, processes: Processes) -> None:
             _go_on(spec, directory, processes)
             return
         _print_data(console, spec, data_set, origin, processes)
-        _run(console, start(spec, data_set, directory, processes=processes))
+        try:
+            trainer = start(spec, data_set, directory, processes=processes)
+        except Exception:
+            # Otherwise the folder would refuse the run that is mended.
+            if processes.is_first:
+                directory.remove_unstarted_()
+            raise
+        _run(console, trainer)
 
 
 def _go_on(spec: RunSpec, directory: RunDirectory, processes: Processes) -> None:
@@ -161,7 +168,7 @@ def _print_data(
     )
     if processes.count > 1:
         each = spec.batch_size // processes.count
-        console.print(f"processes      {processes.count}, each with {each} of them")
+        console.print(f"processes      {processes.count}, each with {each} of them", soft_wrap=True)
 
 
 def _print_start(console: Console, trainer: Trainer, *, unstarted: bool) -> None:
@@ -183,7 +190,8 @@ def _run(console: Console, trainer: Trainer) -> None:
     with _stop_on_signals(trainer), Progress(console, session) as progress:
         finished = trainer.run(progress)
     if not finished:
-        console.print(f"Stopped after step {session.finished} of {session.steps}. Go on with:")
+        text = f"Stopped after step {session.finished} of {session.steps}. Go on with:"
+        console.print(text, soft_wrap=True)
         command = f"{Launch.here().prefix} train --resume {trainer.directory.path}"
         console.print(f"  {command}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
@@ -229,22 +237,24 @@ def _show_results(console: Console, trainer: Trainer) -> None:
         console, "Guarantees: every weight", found.conditioning.header(), found.conditioning.cells()
     )
     bounds = found.lipschitz
-    console.print(f"declared Lipschitz bound  {found.declared_text}")
-    console.print(f"certified from weights    {bounds.certified:.4g}")
-    console.print(f"largest slope found       {bounds.empirical:.6g}")
+    console.print(f"declared Lipschitz bound  {found.declared_text}", soft_wrap=True)
+    console.print(f"certified from weights    {bounds.certified:.4g}", soft_wrap=True)
+    console.print(f"largest slope found       {bounds.empirical:.6g}", soft_wrap=True)
     rows = [row for row in trainer.directory.read_metrics() if "test_accuracy" in row]
     if rows:
         last = rows[-1]
         console.print(
             f"loss                      {last['test_loss']:.4f} on test, "
-            f"{last['train_loss']:.4f} on training examples"
+            f"{last['train_loss']:.4f} on training examples",
+            soft_wrap=True,
         )
         console.print(
             f"accuracy                  {last['test_accuracy']:.1%} on test, "
-            f"{last['train_accuracy']:.1%} on training examples"
+            f"{last['train_accuracy']:.1%} on training examples",
+            soft_wrap=True,
         )
     if trainer.directory.sample.is_file():
-        console.print("\nWhat the network writes:\n")
+        console.print("\nWhat the network writes:\n", soft_wrap=True)
         sample = trainer.directory.sample.read_text(encoding="utf-8")
         console.print(visible(sample), soft_wrap=True)
         console.print()

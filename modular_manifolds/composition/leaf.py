@@ -44,8 +44,8 @@ class Leaf:
         largest: a bound on `‖f(x)‖` for every x; infinite if there is none.
         output_within: a bound on `‖f(x)‖` for inputs of norm at most r, as a function of r, if the slope alone does not
             give it; None if it is `largest` for every r. It is ignored when trees are compared.
-        leading: for a module that mixes the vectors of one input, as attention mixes positions: example sizes of the
-            dimensions between batch and features. The norm of an input is the largest over them.
+        leading: example sizes of the dimensions between batch and features. Only a module that mixes the vectors of
+            one input has them, as attention mixes positions. The norm of an input is the largest over them.
         entries: the number of entries of the module's weight.
         certified: the slope bound for the current weight and inputs of norm at most r, as a function of r; None if
             it is the bound on the manifold.

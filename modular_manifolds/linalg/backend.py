@@ -118,8 +118,8 @@ def stiefel_retract_by_kernels(
     Args:
         point: W of shape (*batch, m, n), orthonormal columns (rows if it is wide).
         step: A, same shape, multiplied by its length already.
-        length: η, a number or a tensor on the device of W: one number for all, or one a matrix, of shape (*batch,) or
-            (*batch, 1, 1). Nothing is read on the host.
+        length: η, a number or a tensor on the device of W: one number for all, or one a matrix, of shape `(*batch,)` or
+            `(*batch, 1, 1)`. Nothing is read on the host.
         corrections: the number of cubic steps.
     """
     if isinstance(length, Tensor) and length.dim() == point.dim():

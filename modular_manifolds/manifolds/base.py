@@ -28,8 +28,8 @@ from modular_manifolds.values import values_of
 class Manifold(ABC):
     """A set of matrices of shape (*batch, m, n); a vector of length n counts as (n, 1).
 
-    A new manifold is one file. It implements the `_` methods, which get matrices in at least float32.
-    A manifold knows only the Euclidean norm; solvers find the steepest direction.
+    A new manifold is one file. It implements the methods that begin with `_`, which get matrices in at least float32. A
+    manifold knows only the Euclidean norm; solvers find the steepest direction.
 
     Every method computes in the precision of its arguments (at least float32), whatever autocast and torch's precision
     settings say. Finite arguments give no NaN, and a result has memory of its own. Points must be on the manifold. For

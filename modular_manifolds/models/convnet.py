@@ -18,7 +18,7 @@ def ConvNet(
 ) -> Module:
     """A convolution, `depth` stages that halve the image and double the channels, and a linear head.
 
-    Images as vectors (*batch, in_channels · height · width) to (*batch, classes), from l2 to l2. Every part has
+    Images as vectors `(*batch, in_channels · height · width)` to `(*batch, classes)`, from l2 to l2. Every part has
     sensitivity 1: weights are on Stiefel, and the mean over 2 × 2 pixels is multiplied by 2. Outputs are scaled by
     `logit_scale`, the sensitivity of the network.
 

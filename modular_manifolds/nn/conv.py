@@ -24,8 +24,8 @@ from modular_manifolds.norms import Norm, Spectral
 class Conv2d(Atom):
     """`conv2d(x, W)/√overlap` with zero padding and no bias; torch's convolution up to the factor.
 
-    Images are passed between modules as vectors: (*batch, in_channels · height · width) to
-    (*batch, out_channels · height' · width'), both in l2. `unflatten(-1, (channels, height, width))` gives the image.
+    Images are passed between modules as vectors: `(*batch, in_channels · height · width)` to
+    `(*batch, out_channels · height' · width')`, both in l2. `unflatten(-1, (channels, height, width))` gives the image.
 
     The weight is the matrix (out_channels, in_channels · kernel height · kernel width) that maps the window
     around a pixel to the pixel. With groups it is a stack of such matrices, one for each group. Each matrix is on the

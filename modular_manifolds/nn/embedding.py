@@ -19,7 +19,7 @@ from modular_manifolds.norms.row_rms import RowRMS
 
 
 class Embedding(Atom):
-    """Row `W[token]` of W of shape (vocabulary, features): tokens (*batch) to vectors (*batch, features).
+    """Row `W[token]` of W of shape (vocabulary, features): tokens `(*batch)` to vectors `(*batch, features)`.
 
     A token is the coordinate vector e of its number, of l1 norm 1, and the row is `Wᵀ e`. Vectors of real numbers
     (*batch, vocabulary) are mapped by Wᵀ too. `‖Wᵀ x‖_rms ≤ Σ |x_i| ‖w_i‖_rms ≤ max_i ‖w_i‖_rms · ‖x‖₁`, so the

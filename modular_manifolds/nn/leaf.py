@@ -46,8 +46,8 @@ class Atom(Module):
         mass: the share of the learning; 0 freezes the weight.
         offset: a bound on `‖f(0)‖`.
         largest: a bound on `‖f(x)‖` for every x; infinite if there is none.
-        leading: for a module that mixes the vectors of one input, as attention mixes positions: example sizes of the
-            dimensions between batch and features, for trial inputs.
+        leading: example sizes of the dimensions between batch and features, for trial inputs. Only a module that mixes
+            the vectors of one input has them, as attention mixes positions.
         rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity.
     """
 
@@ -216,8 +216,8 @@ class Bond(Module):
         target: the space of outputs; SAME for the space of the input.
         offset: a bound on `‖f(0)‖`.
         largest: a bound on `‖f(x)‖` for every x; infinite if there is none.
-        leading: for a module that mixes the vectors of one input, as attention mixes positions: example sizes of the
-            dimensions between batch and features, for trial inputs.
+        leading: example sizes of the dimensions between batch and features, for trial inputs. Only a module that mixes
+            the vectors of one input has them, as attention mixes positions.
         rate_scale: the slope that the budget divides the learning rate by, if it is not the sensitivity. It is a
             typical slope, not a bound.
     """

@@ -26,8 +26,8 @@ from modular_manifolds.values import values_of
 class Norm(ABC):
     """A norm on matrices of shape (*batch, m, n); a vector of length n counts as (n, 1).
 
-    A new norm is one file. It sets `source` and `target` and implements the `_` methods, which get
-    matrices in at least float32.
+    A new norm is one file. It sets `source` and `target` and implements the methods that begin with
+    `_`, which get matrices in at least float32.
 
     Every method computes in the precision of its argument (at least float32), whatever autocast and torch's precision
     settings say. Finite arguments give no NaN; a value beyond the range of its dtype is infinite.

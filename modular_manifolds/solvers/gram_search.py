@@ -11,7 +11,7 @@ from torch import Tensor
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.linalg.matrices import inner, projection_rounding
 from modular_manifolds.manifolds.base import Manifold
-from modular_manifolds.solvers.plan import Plan
+from modular_manifolds.solvers.bracketing_plan import BracketingPlan
 from modular_manifolds.solvers.search import Line, Search, outcome, search
 from modular_manifolds.solvers.solution import Solution
 
@@ -19,7 +19,7 @@ EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
-class ByGrams(Plan):
+class ByGrams(BracketingPlan):
     """A plan for weights in float32 on the CPU: eigendecompositions of n×n matrices in float64.
 
     Let `X = T + λN` be tall, m×n. Three products give every `XᵀX = TᵀT + λ(TᵀN + NᵀT) + λ²NᵀN`. With `XᵀX = V diag(μ) Vᵀ`
@@ -27,25 +27,7 @@ class ByGrams(Plan):
     `Σ √(μ + e)` is at least φ(λ). Both, the slope of the line and the second derivative of φ are n×n computations; the
     direction is made once, from the P of the two ends. A singular value of X below √e, about 1e-7, comes out between 0
     and 1. Therefore this plan serves tolerances from 1e-3 on.
-
-    Args:
-        manifold: gives the normal.
-        length: the spectral norm of the direction.
-        max_iterations: the largest number of decompositions.
-        shape_of_dual: the shape of the λ for a warm start.
     """
-
-    manifold: Manifold
-    length: float
-    max_iterations: int
-    shape_of_dual: tuple[int, ...]
-
-    decides_on_host = True
-    gap_dtype = torch.float64
-
-    @property
-    def dual_shape(self) -> tuple[int, ...]:
-        return self.shape_of_dual
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         problem = _problem_of(self.manifold, point, gradient)

@@ -18,6 +18,7 @@ from modular_manifolds.norms.base import Norm
 from modular_manifolds.solvers.base import Solver
 from modular_manifolds.solvers.bracket import Bracket
 from modular_manifolds.solvers.bracket import Line as TensorLine
+from modular_manifolds.solvers.bracketing_plan import BracketingPlan
 from modular_manifolds.solvers.gram_search import ByGrams
 from modular_manifolds.solvers.plan import Plan
 from modular_manifolds.solvers.search import Line, Search, outcome, search
@@ -84,29 +85,11 @@ GRAMS_MIN_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class ByDecompositions(Plan):
+class ByDecompositions(BracketingPlan):
     """A plan for the CPU: decompositions in float64 until the gap is within the tolerance.
 
     The next λ is the zero of the chord of the two slopes, or in every third round the point at which the lines meet.
-
-    Args:
-        manifold: gives the normal.
-        length: the spectral norm of the direction.
-        max_iterations: the largest number of decompositions.
-        shape_of_dual: the shape of the two ends' λ.
     """
-
-    manifold: Manifold
-    length: float
-    max_iterations: int
-    shape_of_dual: tuple[int, ...]
-
-    decides_on_host = True
-    gap_dtype = torch.float64
-
-    @property
-    def dual_shape(self) -> tuple[int, ...]:
-        return self.shape_of_dual
 
     def solve(self, point: Tensor, gradient: Tensor, dual: Tensor | None = None) -> Solution:
         g = normalise(gradient, dim=MATRIX)

@@ -93,7 +93,9 @@ class OwnImagesSpec(Spec):
         if self.shape is None:
             return None
         side = min(self.shape[1:])
-        batch = 128 if examples is None else min(128, max(8, examples // EPOCH_STEPS))
+        batch = 128
+        if examples is not None:
+            batch = min(batch, max(8, examples // EPOCH_STEPS), examples)
         if side < CONVOLVED_SIDE:
             return Usual({"name": "mlp"}, batch)
         depth = max(1, round(math.log2(side / LAST_SIDE)))

@@ -69,8 +69,7 @@ class TextSpec(Spec):
 
     def usual(self, examples: int | None = None) -> Usual:
         """The language model, and a batch of few windows: each has `context` labels."""
-        del examples
-        return Usual({"name": "gpt"}, 16)
+        return Usual({"name": "gpt"}, 16 if examples is None else min(16, examples))
 
     def with_absolute_path(self) -> Self:
         """The same from any folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -10,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
+
+from modular_manifolds.errors import DataError
 
 TEMPORARY: Final = re.compile(r"\.[0-9a-f]{32}\.tmp")
 """The names that `temporary_beside` gives."""
@@ -64,6 +67,32 @@ def write_whole(path: Path, text: str) -> None:
     content = text.encode("utf-8", errors="backslashreplace")
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
+
+
+def check_writable(path: Path, *, argument: str) -> None:
+    """Find out whether `write_whole` can write `path`, before the work whose result it is to hold; no file remains.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with writing(argument, path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "Is a directory")
+        if not _is_stream(path):
+            temporary = temporary_beside(Path(os.path.realpath(path)))
+            temporary.touch(exist_ok=False)
+            temporary.unlink()
+
+
+@contextmanager
+def writing(argument: str, path: Path) -> Iterator[None]:
+    """A context in which an OSError becomes a DataError about the file `path` that the caller named by `argument`."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            argument, "must be a file that can be written", str(path), f"{error.strerror}."
+        ) from None
 
 
 def flush(path: Path) -> None:

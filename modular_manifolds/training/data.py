@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 import torch
 
 from modular_manifolds.certificates import InputScale
-from modular_manifolds.errors import DataError
+from modular_manifolds.errors import DataError, SpecError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.data import DataName, DataSpec, ImagesName, ImagesSpec
 from modular_manifolds.specs.size import TO_TRAIN
@@ -61,9 +61,17 @@ def resolve_with_data(spec: RunSpec, data: Data) -> RunSpec:
 
     Raises:
         ArgumentError: the network cannot be built, or does not fit the data.
-        SpecError: it is too large to be trained in the memory of this machine.
+        SpecError: it is too large to be trained in the memory of this machine, or the batch is larger than the data set.
     """
-    known = spec.with_data(data.spec, examples=len(data.train))
+    examples = len(data.train)
+    known = spec.with_data(data.spec, examples=examples)
+    if known.batch_size > examples:
+        raise SpecError(
+            "batch_size",
+            f"must be at most {examples:,}, the number of training examples",
+            f"{known.batch_size:,}",
+            f"Write --set batch_size={examples}, or a smaller one.",
+        )
     resolved = known.resolved(data.in_features, len(data.classes))
     assert resolved.network is not None
     resolved.network.check_size(resolved.limits, "network", bytes_each=TO_TRAIN)

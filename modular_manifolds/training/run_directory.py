@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import reprlib
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from modular_manifolds.errors import CheckpointError, DataError
+from modular_manifolds.errors import ArgumentError, CheckpointError, DataError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.whole import flush, remove_temporaries, write_whole
 from modular_manifolds.training.files import as_json
@@ -78,7 +79,7 @@ class RunDirectory:
         """The run that this directory belongs to.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: there is none, or it belongs to a sweep.
             SpecError: it is damaged or of another version.
         """
         if not self.run.is_file():
@@ -88,22 +89,44 @@ class RunDirectory:
                 "no run.yaml in it",
                 "Pass a folder that `modular-manifolds train` made.",
             )
-        return RunSpec.from_file(self.run)
+        found = RunSpec.from_file(self.run)
+        if found.network is None:
+            # A sweep has a run.yaml too.
+            raise CheckpointError(
+                str(self.path),
+                "must be a run directory",
+                "a run.yaml without a network",
+                "Pass a folder that `modular-manifolds train` made.",
+            )
+        return found
 
     def read_metrics(self, *, upto: int | None = None) -> list[dict[str, Any]]:
-        """The metrics of all steps, or of the first `upto`; an incomplete last line is ignored."""
+        """The metrics of all steps, or of the first `upto`. An incomplete last line of a killed process is ignored.
+
+        Raises:
+            CheckpointError: another line is damaged.
+        """
         if not self.metrics.is_file():
             return []
-        rows: list[dict[str, Any]] = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if upto is not None and row["step"] > upto:
-                break
-            rows.append(row)
-        return rows
+        lines = self.metrics.read_bytes().splitlines()
+        rows = [self._metrics_row(line, number) for number, line in enumerate(lines[:-1], start=1)]
+        with suppress(CheckpointError):
+            rows += [self._metrics_row(line, len(lines)) for line in lines[-1:]]
+        return [row for row in rows if upto is None or row["step"] <= upto]
+
+    def _metrics_row(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+            if isinstance(row["step"], int):
+                return row
+        except (ValueError, TypeError, KeyError):
+            pass
+        raise CheckpointError(
+            f"{self.metrics}: line {number}",
+            "must be a JSON object with a step",
+            reprlib.repr(line),
+            "Put back the file as the run wrote it, or delete this line.",
+        )
 
     def cut_metrics_(self, step: int) -> None:
         """Remove metrics after `step`, because a resumed run writes them again."""
@@ -119,6 +142,14 @@ class RunDirectory:
         """Remove temporary files of killed processes; no other process may work here."""
         for folder in (self.path, self.pictures):
             remove_temporaries(folder)
+
+    def remove_unstarted_(self) -> None:
+        """Remove the folder of a run that could not start, because it has no checkpoint."""
+        if self.is_unstarted:
+            for file in (self.initial, self.run):
+                file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
 
     def append_metrics_(self, row: Mapping[str, Any]) -> None:
         """Append one line; NaN and infinity become null."""
@@ -141,7 +172,8 @@ def begin(spec: RunSpec, out: Path | None) -> RunDirectory:
         return RunDirectory(path)
     assert out is not None, "there is always one more name"
     remedy = "Choose another."
-    if RunDirectory(out).run.is_file():
+    with suppress(ArgumentError):
+        RunDirectory(out).read_run()
         remedy = f"Choose another, or go on with `modular-manifolds train --resume {out}`."
     raise DataError("--out", "must be a new or an empty folder", str(out), remedy)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from arena import train as training
+from arena.cells import Cell, Effort, repeats, tune
 from arena.command import main
 from arena.result import Result
 from arena.settings import Settings
@@ -109,3 +110,22 @@ def test_every_setting_names_another_file() -> None:
 def test_steps_to_a_target_are_those_of_the_first_point_below_it() -> None:
     result = Result(1.0, ((10, 3.0), (20, 2.0), (30, 1.0)))
     assert [result.steps_to(target) for target in (3.5, 2.0, 1.5, 0.5)] == [10, 20, 30, None]
+
+
+def test_the_mean_of_the_seeds_of_tuning_decides() -> None:
+    """A seed in which the largest rate is lucky does not choose it, and fresh seeds come after those of tuning."""
+    losses = {(1, 0): 2.0, (1, 1): 2.0, (2, 0): 1.9, (2, 1): 2.4, (0.5, 0): 2.1, (0.5, 1): 2.1}
+    seen: list[int] = []
+
+    def look(wanted: Settings) -> Result:
+        seen.append(wanted.seed)
+        return Result(losses.get((wanted.values[0], wanted.seed), 3.0))
+
+    cell = Cell("gpt", "stiefel", width=8, depth=1, steps=2, batch=4, device="cpu")
+    for seeds, best, fresh in ((1, 2.0, {1, 2}), (2, 1.0, {2, 3})):
+        effort = Effort(runs=3, seeds=2, tuning_seeds=seeds)
+        tuned = tune(cell, look, effort, rates_only=True)
+        assert tuned.values == (best, 1.0)
+        seen.clear()
+        repeats(cell, tuned.values, look, effort)
+        assert set(seen) == fresh

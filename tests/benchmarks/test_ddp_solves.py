@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ddp_solves.py"
+from scripts import lines_of
 
 
 @pytest.mark.long
 def test_two_processes_share_the_solves_of_one() -> None:
     sizes = ["--width", "32", "--heads", "2", "--layers", "2", "--rounds", "1"]
-    ran = subprocess.run(
-        [sys.executable, str(SCRIPT), *sizes],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
-    lines = ran.stdout.splitlines()
+    lines = lines_of("ddp_solves.py", *sizes)
     assert lines[1].startswith("owner: 12 weights are solved once, by 2 processes")
     rows = ("2 processes, 1 thread each", "1 process, 2 threads", "1 process, 1 thread")
     for name in rows:

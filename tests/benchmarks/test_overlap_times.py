@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "overlap.py"
+from scripts import lines_of
 
 
 @pytest.mark.long
 def test_both_contenders_are_timed() -> None:
     sizes = ["--width", "32", "--heads", "2", "--layers", "2", "--tokens", "128", "--rounds", "1"]
-    ran = subprocess.run(
-        [sys.executable, str(SCRIPT), *sizes, "--megabytes", "0.01"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
-    lines = ran.stdout.splitlines()
+    lines = lines_of("overlap.py", *sizes, "--megabytes", "0.01")
     assert "left before the last step" in lines[0]
     for name in ("all in the step", "overlap  "):
         (row,) = (line for line in lines if line.startswith(name))

@@ -9,6 +9,8 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -247,3 +249,31 @@ def test_a_full_disk_stops_a_run_in_words_and_it_goes_on_later(
     assert main(["train", "--resume", "run"]) == 0
     for name in ("metrics.jsonl", "checkpoint.safetensors", "report.html"):
         assert (elsewhere / "run" / name).read_bytes() == (short / name).read_bytes()
+
+
+def test_a_killed_process_of_a_sweep_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system kills the largest process if memory runs out."""
+
+    def killed(*_: object) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_exception(BrokenProcessPool())
+        return future
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", killed)
+    assert main(["sweep", "-o", "s", "--jobs", "2"]) == 2
+    assert "fewer --jobs" in capsys.readouterr().err
+
+
+def test_the_signal_that_ends_a_sweep_is_answered_as_ctrl_c_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        "modular_manifolds.training.sweep.run_points",
+        lambda *_, **__: signal.raise_signal(signal.SIGTERM),
+    )
+    assert main(["sweep", "-o", "s"]) == 130
+    assert capsys.readouterr().out.startswith("Stopped after 0 runs, which are kept.")
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import io
 import json
@@ -16,6 +17,8 @@ from long_tests import mostly_long
 
 from modular_manifolds.cli.console import visible
 from modular_manifolds.cli.main import main
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.long
@@ -38,6 +41,19 @@ def test_a_row_of_a_table_is_one_line_on_a_narrow_terminal(
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" 0.weight")]
     assert len(rows) == 1
     assert rows[0].rstrip().endswith("0.03333")
+
+
+def test_no_line_but_a_live_one_is_wrapped() -> None:
+    """A program that reads the output finds each line whole, however narrow the terminal is."""
+    for file in (ROOT / "modular_manifolds/cli").glob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if (
+                isinstance(call, ast.Call)
+                and call.args
+                and ast.unparse(call.func).endswith("console.print")
+            ):
+                settings = {each.arg for each in call.keywords}
+                assert settings & {"soft_wrap", "crop"}, f"{file}:{call.lineno}"
 
 
 def test_a_sample_cannot_command_the_terminal() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from watched import Watched
 
 import modular_manifolds as mm
 from modular_manifolds.optim import on_device, on_host
@@ -26,19 +26,12 @@ class Counts:
     calls: Counter[str] = field(default_factory=Counter)
 
 
-class _Collectives(TorchDispatchMode):
+class _Collectives(Watched):
     def __init__(self, counts: Counts) -> None:
         super().__init__()
         self.counts = counts
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        del types
+    def see(self, func: Any, args: tuple[Any, ...]) -> None:
         if func.namespace == "c10d":
             name = func.overloadpacket.__name__
             given = args[0][0] if "reduce" in name else args[1]
@@ -48,7 +41,6 @@ class _Collectives(TorchDispatchMode):
                 own = dist.ProcessGroup.unbox(args[2]).rank()
                 self.counts.sent[name] -= args[4][own] * given.element_size()
             self.counts.calls[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -60,14 +60,15 @@ def words(output: str) -> list[str]:
 def commands(page: Path) -> list[tuple[list[str], str]]:
     """The commands of the `console` blocks, each as its words and the output shown below it.
 
-    In a block without a prompt every line is a command.
+    In a block without a prompt every line is a command. A backslash continues a line.
     """
     found: list[tuple[list[str], str]] = []
     for block in FENCE.finditer(page.read_text()):
         if block["info"].strip() != "console":
             continue
-        prompt = r"^\$ " if block["body"].startswith("$ ") else "^"
-        for shown in re.split(prompt, block["body"], flags=re.MULTILINE):
+        body = re.sub(r" \\\n +", " ", block["body"])
+        prompt = r"^\$ " if body.startswith("$ ") else "^"
+        for shown in re.split(prompt, body, flags=re.MULTILINE):
             for line in shown.split("\n", 1)[0].split(" && "):
                 said = shlex.split(line.split(">")[0])
                 if said[:1] == ["modular-manifolds"]:

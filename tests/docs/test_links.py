@@ -26,10 +26,12 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings of a page as mkdocs names them."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    """The headings of a page as mkdocs names them, and the entries of the reference."""
+    text = FENCE.sub("", page.read_text())
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     plain = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings]
-    return {re.sub(r"[-\s]+", "-", heading) for heading in plain}
+    entries = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    return {*entries, *(re.sub(r"[-\s]+", "-", heading) for heading in plain)}
 
 
 def test_every_page_is_in_the_menu_and_every_entry_is_a_page() -> None:

@@ -103,5 +103,32 @@ def test_every_manifold_and_norm_has_a_page_that_the_index_links(kind: str) -> N
 
 def test_every_directive_of_the_reference_stands_apart() -> None:
     """A directive glued to the line above it is not read as one."""
-    lines = (DOCS / "api.md").read_text().splitlines()
-    assert all(not before.strip() for before, line in pairwise(lines) if line.startswith(":::"))
+    for page in (DOCS / "api").glob("*.md"):
+        lines = page.read_text().splitlines()
+        assert all(not before.strip() for before, line in pairwise(lines) if line.startswith(":::"))
+
+
+def test_the_index_of_the_reference_links_every_entry_once() -> None:
+    index = (DOCS / "api" / "index.md").read_text()
+    linked = re.findall(r"^\[`\S+`\]\((\S+)\)", index, re.MULTILINE)
+    entries = [
+        f"{page.name}#{path}"
+        for page in (DOCS / "api").glob("*.md")
+        for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+    ]
+    assert sorted(linked) == sorted(entries)
+    assert len(set(re.findall(r"^\[`(\S+)`\]", index, re.MULTILINE))) == len(linked)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("modular_manifolds.Stiefel", "Stiefel"),
+        ("modular_manifolds.optim.Muon", "optim.Muon"),
+        ("modular_manifolds.solvers.selection.select", "solvers.select"),
+        ("modular_manifolds.nn.derived.Derived", "nn.derived.Derived"),
+        ("modular_manifolds.errors", "errors"),
+    ],
+)
+def test_the_index_gives_the_shortest_name_of_a_path(path: str, name: str) -> None:
+    assert tables.public_name(path) == name

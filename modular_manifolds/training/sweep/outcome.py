@@ -6,6 +6,8 @@ import math
 import time
 from dataclasses import dataclass
 from statistics import fmean
+from types import NoneType
+from typing import Any
 
 from modular_manifolds.errors import NonFiniteError
 from modular_manifolds.specs import RunSpec
@@ -29,6 +31,22 @@ class Outcome:
     training_loss: float | None
     diverged: str | None
     seconds: float
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Outcome:
+        """The outcome that a sweep wrote.
+
+        Raises:
+            TypeError: a value is missing or has another type.
+        """
+        found = cls(**content)
+        losses = (found.validation_loss, found.training_loss)
+        kinds = (float, int) if found.diverged is None else (NoneType,)
+        if not all(isinstance(each, kinds) for each in losses):
+            raise TypeError("a loss has another type")
+        if not isinstance(found.seconds, float | int):
+            raise TypeError("the seconds have another type")
+        return found
 
 
 def outcome(spec: RunSpec, data: Data) -> Outcome:

@@ -10,14 +10,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from modular_manifolds.arguments import check_count, check_unlike
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.specs import RunSpec
 
 RANGE: Final = re.compile(r"2\^(-?\d+(?:\.[05])?)\.\.2\^(-?\d+(?:\.[05])?)")
-LARGEST_EXPONENT: Final = 500
-"""The largest exponent of 2 in a range of values."""
+LARGEST_EXPONENT: Final = 64
+"""The largest exponent of 2 in a range of rates; steps of single precision overflow from about 100 on."""
 MAX_RUNS: Final = 10_000
 """The default limit on the runs of a sweep."""
+NO_SIZE: Final = {
+    "optimizer.lr": "Give the rates by --lr or --arm-lr.",
+    "optimizer.name": "Name each optimiser by --arm.",
+    "seed": "Write --seeds for several runs at each rate, and --set seed=N for the first.",
+    "data": "The runs of a sweep share their data: set it by --set, or start a sweep for each.",
+    "device": "The runs of a sweep share their device: write --device.",
+    "parallel": "The runs of a sweep have one process each: write --jobs.",
+    "tensorboard": "The runs of a sweep write no events: leave it out.",
+}
+"""Keys that neither a size nor an arm can set, and the remedy. An arm begins with `optimizer.name`."""
 NEXT_ASSIGNMENT: Final = re.compile(r",(?=[A-Za-z_][\w.]*=)")
 
 Grid = Literal["full", "coarse", "refined"]
@@ -79,7 +90,7 @@ class Plan:
         max_runs: the largest number of runs on the full grid.
 
     Raises:
-        ArgumentError: there are more runs.
+        ArgumentError: there are more runs, or a size or an arm sets a key that the sweep or the other one sets.
     """
 
     run: RunSpec
@@ -91,7 +102,21 @@ class Plan:
 
     def __post_init__(self) -> None:
         rates = sum(high - low + 1 for low, high in self.ranges.values())
+        check_count(self.seeds, argument="--seeds", what="runs at each rate")
         _check_runs(len(self.sizes) * rates * self.seeds, self.max_runs)
+        of_sizes = {key for size in self.sizes for key in _keys(size.assignments)}
+        for key in of_sizes:
+            _check_key(key, "--over")
+        for arm in self.ranges:
+            for key in _keys(arm.assignments[1:]):
+                _check_key(key, "--arm")
+                if key in of_sizes:
+                    raise ArgumentError(
+                        "--arm",
+                        "must not set a key of --over",
+                        repr(key),
+                        "Leave it out of one of the two.",
+                    )
 
     @property
     def curves(self) -> list[tuple[Arm, Size]]:
@@ -159,9 +184,10 @@ def parse_sizes(over: Sequence[str], *, most: int = MAX_RUNS) -> tuple[Size, ...
         most: the largest number of sizes.
 
     Raises:
-        ArgumentError: there is no `=`, a value is missing, or there are too many.
+        ArgumentError: there is no `=`, a value is missing, there are too many, or a key or a value comes twice.
     """
     choices: list[list[str]] = []
+    keys: list[str] = []
     for text in over:
         key, _, values = text.partition("=")
         parts = [each.strip() for each in values.split(",")]
@@ -169,9 +195,24 @@ def parse_sizes(over: Sequence[str], *, most: int = MAX_RUNS) -> tuple[Size, ...
             raise ArgumentError(
                 "--over", "must read KEY=VALUE,VALUE,…", repr(text), "Write model.width=32,64,128."
             )
+        check_unlike([*keys, key.strip()], argument="--over", what="key")
+        check_unlike(parts, argument=f"--over {key.strip()}", what="value")
+        keys.append(key.strip())
         choices.append([f"{key.strip()}={each}" for each in parts])
     _check_runs(math.prod(map(len, choices)), most)
     return tuple(Size(each) for each in itertools.product(*choices))
+
+
+def _keys(assignments: Iterable[str]) -> list[str]:
+    return [each.partition("=")[0].strip() for each in assignments]
+
+
+def _check_key(key: str, argument: str) -> None:
+    for other, remedy in NO_SIZE.items():
+        if f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
+            raise ArgumentError(
+                argument, f"must not set {other}, which is the sweep's own", repr(key), remedy
+            )
 
 
 def _check_runs(count: int, most: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -96,13 +96,22 @@ class Results:
                 remove_temporaries(folder)
             yield
 
+    def remove_if_empty_(self) -> None:
+        """Remove the folder of a sweep without a result: its run failed, and would refuse the one that is mended."""
+        with suppress(OSError):
+            self.runs.rmdir()
+        if not self.runs.exists():
+            self.run.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
+
     def find(self, spec: RunSpec) -> Outcome | None:
         """The outcome of this run; None if it has not finished."""
         file = self._file(spec)
         if not file.is_file():
             return None
         try:
-            return Outcome(**json.loads(file.read_text(encoding="utf-8"))["outcome"])
+            return Outcome.from_json(json.loads(file.read_text(encoding="utf-8"))["outcome"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 str(file), "must be what a sweep wrote", type(error).__name__, "Delete it."

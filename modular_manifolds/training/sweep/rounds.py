@@ -7,16 +7,18 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
 import torch
 
+from modular_manifolds.errors import ProcessError
 from modular_manifolds.specs import RunSpec
 from modular_manifolds.specs.data import DataSpec
 from modular_manifolds.training.data import read_data, resolve_with_data
+from modular_manifolds.training.device import device_of
 from modular_manifolds.training.part import Data
 from modular_manifolds.training.sweep.outcome import Outcome, outcome
 from modular_manifolds.training.sweep.plan import Arm, Plan, Point, Size
@@ -42,8 +44,10 @@ def prepare(plan: Plan) -> Prepared:
     """Read the data of a sweep and check every size and arm; nothing is written.
 
     Raises:
-        ArgumentError: a size or an arm has an unknown name, does not fit or is too large, or the data are missing.
+        ArgumentError: a size or an arm has an unknown name, does not fit or is too large, or the data or the device are
+            missing.
     """
+    device_of(plan.run.device)
     data = read_data(plan.run.data)
     runs = {
         (arm, size): resolve_with_data(
@@ -141,6 +145,13 @@ def _runner(run: RunSpec, data: Data, jobs: int) -> Iterator[Runner]:
 
     try:
         yield run_in_pool
+    except BrokenExecutor:
+        raise ProcessError(
+            "--jobs",
+            "must be few enough for the memory of this machine",
+            "a process that was killed",
+            "The finished runs are kept: write the same command with fewer --jobs.",
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
