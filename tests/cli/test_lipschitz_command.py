@@ -118,6 +118,7 @@ def test_lipschitz_draws_a_figure(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.long
 def test_a_figure_is_that_of_its_options() -> None:
-    for name, options in {"own": [], "box": ["--input-norm", "linf"]}.items():
+    box = ["--input-norm", "linf", "--input-radius", "2"]
+    for name, options in {"own": [], "box": box}.items():
         assert main(["lipschitz", *options, "--figure", f"{name}.svg"]) == 0
     assert Path("own.svg").read_text() != Path("box.svg").read_text()
