@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scripts import lines_of
+from measuring_scripts import lines_of
 
 
 @pytest.mark.long

@@ -130,7 +130,7 @@ def test_a_weight_without_rank_has_its_place_in_the_figure() -> None:
 
 
 def test_a_run_is_drawn_from_its_folder(tmp_path: Path) -> None:
-    run = mm.RunSpec()
+    run = mm.RunSpec().resolved(64, 10)
     (tmp_path / "run.yaml").write_text(run.to_yaml(), encoding="utf-8")
     with pytest.raises(mm.errors.ArgumentError, match="has taken steps"):
         mm.plot(tmp_path)
