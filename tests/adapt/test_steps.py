@@ -30,8 +30,8 @@ KEPT = ("gpt2", "mixtral", "resnet", "t5", "lora", "reader")
 """Models that also start where they are: fused, stacked, convolved, tied, frozen and recurrent weights."""
 
 USUAL = {
-    *((name, "project") for name in ("gpt2", "mixtral", "resnet", "t5", "transformer", "reader")),
-    *((name, "keep") for name in ("gpt2", "lora")),
+    *((name, "project") for name in ("gpt2", "mixtral", "resnet", "reader")),
+    ("lora", "keep"),
 }
 """One model of each kind for the plain run."""
 

@@ -28,6 +28,11 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
     return MODELS[request.param]()
 
 
+MOSTLY_ONE_MODEL = pytest.mark.parametrize(
+    "model", mostly_long(MODELS, usual=lambda name: name == "attentive"), indirect=True
+)
+
+
 class TestCompilers:
     @pytest.fixture(autouse=True)
     def forget_compiled_code(self) -> Iterator[None]:
@@ -36,6 +41,7 @@ class TestCompilers:
         torch.compiler.reset()
 
     @pytest.mark.parametrize("before", mostly_long([True, False], usual=bool))
+    @MOSTLY_ONE_MODEL
     def test_a_model_may_be_compiled_before_or_after(self, model: nn.Module, before: bool) -> None:
         twin = copy.deepcopy(model)
         losses = train(twin, adapted(twin), range(4))
@@ -73,6 +79,7 @@ class TestCompilers:
 
 
 class TestPrecision:
+    @MOSTLY_ONE_MODEL
     def test_autocast(self, model: nn.Module) -> None:
         opt = adapted(model)
         losses: list[float] = []

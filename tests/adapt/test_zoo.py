@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from long_tests import mostly_long
 from torch import nn
 from zoo import MODELS, output
 from zoo_matrices import MATRICES
@@ -41,8 +42,12 @@ def test_logical_matrices(name: str) -> None:
             assert bool((count == 1).all()), key
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("start", ["project", "keep"])
+@pytest.mark.parametrize(
+    ("name", "start"),
+    mostly_long(
+        [(name, start) for name in MODELS for start in ("project", "keep")], usual=3, several=True
+    ),
+)
 def test_the_model_stays_as_it_is(name: str, start: Any) -> None:
     model, batch = MODELS[name]()
     before = output(model, batch)
@@ -62,7 +67,7 @@ def test_the_model_stays_as_it_is(name: str, start: Any) -> None:
         assert float(residual.amax()) <= 1e-5, row.name
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_long(MODELS, usual=4))
 def test_a_plan_is_read_back(name: str) -> None:
     model, _ = MODELS[name]()
     plan = mm.adapt(model)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from measuring_scripts import lines_of
 
 
+@pytest.mark.long
 def test_two_processes_share_the_solves_of_one() -> None:
     sizes = ["--width", "32", "--heads", "2", "--layers", "2", "--rounds", "1"]
     lines = lines_of("ddp_solves.py", *sizes)

@@ -172,7 +172,7 @@ def test_every_kind_of_module_is_among_the_networks() -> None:
     assert merged > 10
 
 
-@pytest.mark.parametrize("norm", ["l2", "rms"])
+@pytest.mark.parametrize("norm", mostly_long(["rms", "l2"], usual=2))
 def test_a_single_atom_is_tight(norm: mm.VectorNorm) -> None:
     for into, out in ((20, 30), (30, 20), (64, 64)):
         for manifold in (mm.Euclidean(), mm.Stiefel(radius=3.0)):
@@ -189,7 +189,9 @@ def test_a_single_atom_is_tight(norm: mm.VectorNorm) -> None:
             assert report.rows[0].empirical == pytest.approx(report.empirical, rel=1e-2)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", mostly_long([torch.float32, torch.float64, torch.bfloat16], usual=2)
+)
 def test_the_rounding_of_one_module_stays_within_its_bound(dtype: torch.dtype) -> None:
     shapes: list[tuple[int, mm.VectorNorm]] = [(1, "l2"), (4, "linf"), (64, "l1")]
     for size, norm in shapes:
@@ -234,13 +236,16 @@ def test_a_type_too_coarse_for_the_sum_has_no_bound_on_its_rounding_and_is_named
 
 @pytest.mark.parametrize(
     "net",
-    [
-        0.1 * mm.Identity(),
-        mm.Sum(mm.Identity(), mm.Abs(), mm.Identity()),
-        mm.Sum(mm.GELU(), mm.ReLU(), mm.Identity()),
-        (mm.Identity() | 0.3 * mm.Abs()) >> 3.3 * mm.Identity(),
-        mm.GELU() >> mm.Sum(*[mm.Identity() for _ in range(40)]),
-    ],
+    mostly_long(
+        [
+            0.1 * mm.Identity(),
+            mm.Sum(mm.Identity(), mm.Abs(), mm.Identity()),
+            mm.Sum(mm.GELU(), mm.ReLU(), mm.Identity()),
+            (mm.Identity() | 0.3 * mm.Abs()) >> 3.3 * mm.Identity(),
+            mm.GELU() >> mm.Sum(*[mm.Identity() for _ in range(40)]),
+        ],
+        usual=3,
+    ),
 )
 def test_the_rounding_of_scales_and_sums_is_bounded(net: mm.Module) -> None:
     """Alone and of tiny entries: no linear map beside them whose slack would hide theirs."""

@@ -11,8 +11,10 @@ from torch import Tensor
 
 import modular_manifolds as mm
 
+USUAL = ("inference mode", "autocast to bfloat16", "fused attention")
 
-@pytest.mark.parametrize("where", mostly_long(SURROUNDINGS, usual=4))
+
+@pytest.mark.parametrize("where", mostly_long(SURROUNDINGS, usual=lambda name: name in USUAL))
 @pytest.mark.parametrize("report", ALL)
 def test_a_report_is_the_same_in_all_surroundings(report: str, where: str) -> None:
     expected = plain(report)
@@ -35,7 +37,8 @@ def test_a_network_made_in_inference_mode_has_the_same_report(report: str) -> No
 
 
 @pytest.mark.parametrize(
-    "where", ["autocast to bfloat16", "products in bfloat16", "fused attention"]
+    "where",
+    mostly_long(["autocast to bfloat16", "products in bfloat16", "fused attention"], usual=3),
 )
 def test_attention_and_convolutions_are_examined_in_full_precision(where: str) -> None:
     images = mm.Conv2d(1, 2, 2, size=3)

@@ -61,6 +61,7 @@ def test_a_run_file_with_changes(elsewhere: Path, capsys: pytest.CaptureFixture[
     assert "epoch 1/1" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_bias_shows_a_dash_for_its_condition_number(
     elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

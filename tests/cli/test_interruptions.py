@@ -35,6 +35,7 @@ def blank_pictures() -> Iterator[None]:
         yield
 
 
+EACH_SIGNAL = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 SLOW_ENOUGH = ["--set", "batch_size=16", "--epochs", "2", "--optimizer", "adamw"]
 """So many steps that a signal comes before the last."""
 
@@ -49,11 +50,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "whole"
 
 
+@pytest.mark.long
 @pytest.mark.seeds_as_written
-@pytest.mark.parametrize(
-    "number",
-    mostly_long([signal.SIGINT, signal.SIGTERM], usual=lambda number: number == signal.SIGINT),
-)
+@EACH_SIGNAL
 def test_a_signal_stops_the_run_and_resume_goes_on(
     elsewhere: Path, whole: Path, number: signal.Signals
 ) -> None:
@@ -85,6 +84,35 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         assert main(["train", "--out", "run", *SHORT]) == 0
     return folder / "run"
+
+
+@pytest.mark.seeds_as_written
+@EACH_SIGNAL
+def test_a_signal_between_two_steps_stops_the_run_and_resume_goes_on(
+    elsewhere: Path,
+    short: Path,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process; the test above signals another one."""
+    append = RunDirectory.append_metrics_
+
+    def append_and_signal(run: RunDirectory, row: dict[str, object]) -> None:
+        append(run, row)
+        if row["step"] == 2:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "append_metrics_", append_and_signal)
+        assert main(["train", "--out", "run", *SHORT]) == 130
+    assert "modular-manifolds train --resume run" in capsys.readouterr().out
+    assert (elsewhere / "run" / "metrics.jsonl").read_bytes() != (
+        short / "metrics.jsonl"
+    ).read_bytes()
+    assert main(["train", "--resume", "run"]) == 0
+    for name in ("metrics.jsonl", "checkpoint.safetensors", "run.yaml"):
+        assert (elsewhere / "run" / name).read_bytes() == (short / name).read_bytes()
 
 
 @pytest.mark.parametrize(

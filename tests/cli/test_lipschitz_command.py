@@ -112,8 +112,13 @@ def test_lipschitz_draws_a_figure(capsys: pytest.CaptureFixture[str]) -> None:
     picture = Path("bounds.svg").read_text()
     assert picture.startswith("<?xml")
     assert "</svg>" in picture
-    assert main(["lipschitz", "--figure", "other.svg"]) == 0
-    assert Path("other.svg").read_text() != picture
-    capsys.readouterr()
     assert main(["lipschitz", "--figure", "no/folder.svg"]) == 2
     assert "--figure must be a file that can be written" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_figure_is_that_of_its_options() -> None:
+    box = ["--input-norm", "linf", "--input-radius", "2"]
+    for name, options in {"own": [], "box": box}.items():
+        assert main(["lipschitz", *options, "--figure", f"{name}.svg"]) == 0
+    assert Path("own.svg").read_text() != Path("box.svg").read_text()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from command import QUICK, program
+from long_tests import mostly_long
 
 from modular_manifolds.cli.console import visible
 from modular_manifolds.cli.main import main
@@ -137,6 +138,9 @@ def test_any_encoding_will_do(
     )
 
 
+TERMINALS = [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}]
+
+
 class Unread(io.BytesIO):
     """A pipe whose reader has left, or a full disk."""
 
@@ -179,8 +183,14 @@ def test_a_disk_that_is_full_is_said_in_words(
     assert "No space left on device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("width", ["20", "1", "0", "wide"])
-@pytest.mark.parametrize("terminal", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}])
+@pytest.mark.parametrize(
+    ("width", "terminal"),
+    mostly_long(
+        [(width, terminal) for width in ("20", "1", "0", "wide") for terminal in TERMINALS],
+        usual=4,
+        several=True,
+    ),
+)
 def test_no_terminal_is_too_narrow_or_too_plain(
     width: str, terminal: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +202,13 @@ def test_no_terminal_is_too_narrow_or_too_plain(
     assert main(["no-command"]) == 2
 
 
-@pytest.mark.parametrize("name", ["[/bold]", "[red]", ":smile:", "größe σ", "a b", "\udcff"])
+@pytest.mark.parametrize(
+    "name",
+    mostly_long(
+        ["[/bold]", "[red]", "a b", ":smile:", "größe σ", "\udcff"],
+        usual=lambda name: name in ("[/bold]", ":smile:", "\udcff"),
+    ),
+)
 def test_names_are_printed_as_they_are(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,10 +41,8 @@ USUAL_SAVED: Final = {2: (("ddp", "mlp"), ("fsdp", "mlp"))}
 USUAL: Final = {
     ("ddp", 1): ("ddp",),
     ("ddp", 2): ("fsdp",),
-    ("ddp", 4): (),
     ("fsdp", 1): ("ddp",),
     ("fsdp", 2): ("fsdp", "tp"),
-    ("fsdp", 4): ("hsdp",),
 }
 """The layouts in which a plain run takes them up: by the layout that saved, and the number of processes that go on."""
 SETTINGS = {"momentum": 0.9, "nesterov": True, "noise_damping": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any, Final
 
 import torch
@@ -28,6 +29,7 @@ WORLDS: Final = {
     "replicated": (2,),
     "by_hand": (2,),
     "settings": (1, 2),
+    "more_settings": (1, 2),
     "missing": (2,),
     "absent": (2,),
     "others": (2,),
@@ -35,7 +37,7 @@ WORLDS: Final = {
     "nonfinite": (2, 4),
 }
 """The numbers of processes in which a check runs; all if it is not here."""
-LONG: Final = {"gpt": (1, 2)}
+LONG: Final = {"gpt": (1, 2), "more_settings": (1, 2)}
 """Those in which only long tests need a check."""
 PLAIN: Final = {
     **dict.fromkeys(("mlp", "gpt2", "nonfinite", "resume"), (2,)),
@@ -103,22 +105,31 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
 
 
 def check_settings() -> Any:
-    """Networks with each setting, on both ways; the first and the last weight rest once."""
+    """Each setting on one way, which is another for the next setting."""
+    return _with_settings(("host", "device"))
+
+
+def check_more_settings() -> Any:
+    """Each setting on the other way."""
+    return _with_settings(("device", "host"))
+
+
+def _with_settings(ways: tuple[str, str]) -> Any:
+    """Networks with each setting, by one way and the other in turn; the first and the last weight rest once."""
     found: dict[str, Any] = {}
-    for name, how in SETTINGS.items():
-        for way in ("host", "device"):
-            options = dict(how)
-            manifold = options.pop("manifold", mm.Stiefel())
-            dtype = options.pop("dtype", torch.float32)
-            torch.manual_seed(0)
-            net = mm.models.MLP(12, 5, hidden=(16, 16, 16), manifold=manifold).to(dtype)
-            wrapped = wrapped_in_ddp(net)
-            opt = mm.SteepestDescent(wrapped, 0.02, momentum=0.9, **options)
-            with way_of(way), counting() as counts:
-                for step in range(5):
-                    give_gradients(net, step, resting={2: [0], 3: [3]}.get(step, []))
-                    opt.step()
-            found[f"{name}, {way}"] = weights_of(wrapped), state_of(opt), counts
+    for (name, how), way in zip(SETTINGS.items(), cycle(ways), strict=False):
+        options = dict(how)
+        manifold = options.pop("manifold", mm.Stiefel())
+        dtype = options.pop("dtype", torch.float32)
+        torch.manual_seed(0)
+        net = mm.models.MLP(12, 5, hidden=(16, 16, 16), manifold=manifold).to(dtype)
+        wrapped = wrapped_in_ddp(net)
+        opt = mm.SteepestDescent(wrapped, 0.02, momentum=0.9, **options)
+        with way_of(way), counting() as counts:
+            for step in range(5):
+                give_gradients(net, step, resting={2: [0], 3: [3]}.get(step, []))
+                opt.step()
+        found[f"{name}, {way}"] = weights_of(wrapped), state_of(opt), counts
     return found
 
 

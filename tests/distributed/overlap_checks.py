@@ -12,10 +12,11 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from collective_counts import counting
-from forked import long_tests_run
+from forked import long_tests_run, plain_tests_run
 from overlap_rules import backward_of_shards, both, counts_of
 from overlap_rules import check_changed as check_changed
 from overlap_rules import check_missing as check_missing
+from overlap_rules import check_more_changed as check_more_changed
 from overlap_rules import check_nonfinite as check_nonfinite
 from overlap_rules import check_rounds as check_rounds
 from sharded_rules import HOW, SETTINGS, everything, messages, perceptron
@@ -41,7 +42,9 @@ TWO: Final = (
     "trained",
     "parallelized",
     "settings",
+    "more_settings",
     "changed",
+    "more_changed",
     "rounds",
     "missing",
     "nonfinite",
@@ -49,10 +52,16 @@ TWO: Final = (
 )
 WORLDS: Final[dict[str, tuple[int, ...]]] = {**dict.fromkeys(TWO, (2,)), "meshes": (4,)}
 """The numbers of processes in which a check runs."""
+LONG: Final[dict[str, tuple[int, ...]]] = {"more_settings": (2,), "more_changed": (2,)}
+"""Those in which only long tests need a check."""
+PLAIN: Final[dict[str, tuple[int, ...]]] = {
+    name: (2,) for name in TWO if name != "trained" and name not in LONG
+}
+"""Those in which no long test needs it."""
 
 
 def check_trained() -> Any:
-    names = ("mlp", "gpt", *(["gpt2"] if long_tests_run() else []))
+    names = [*(["gpt"] * plain_tests_run()), *(["mlp", "gpt2"] * long_tests_run())]
     return {name: both(trained, name) for name in names}
 
 
@@ -112,18 +121,22 @@ def parallelized(overlap: bool) -> Any:
     return everything(model, opt), counts_of(opt)
 
 
-def check_settings() -> Any:
-    """Each setting, and some on the device's way. One process has its gradients later, and in another order; a weight
-    rests."""
-    return {
-        f"{name}, {way}": both(with_settings, how, way)
-        for name, how in SETTINGS.items()
-        if name != "decay"
-        for way in ("host", "device")[: 1 + (name in ON_DEVICE)]
-    }
-
-
+ON_HOST: Final = ("plain", "tangent", "damped", "sphere", "bfloat16")
 ON_DEVICE: Final = ("tangent", "bfloat16")
+USUAL: Final = (("tangent", "device"), ("damped", "host"), ("bfloat16", "host"))
+"""The settings and ways of a plain run."""
+
+
+def check_settings() -> Any:
+    """Some settings. One process has its gradients later, and in another order; a weight rests."""
+    return {f"{name}, {way}": both(with_settings, SETTINGS[name], way) for name, way in USUAL}
+
+
+def check_more_settings() -> Any:
+    """The others, and some on the device's way."""
+    every = [*((name, "host") for name in ON_HOST), *((name, "device") for name in ON_DEVICE)]
+    others = [each for each in every if each not in USUAL]
+    return {f"{name}, {way}": both(with_settings, SETTINGS[name], way) for name, way in others}
 
 
 def with_settings(overlap: bool, how: dict[str, Any], way: str) -> Any:

@@ -33,10 +33,10 @@ TIMEOUT_SECONDS = 300
 """After so long a collective that lacks a process fails: a hang is an error, not a wait."""
 PLAIN_WORLDS: Final = {
     "ddp_checks": (1, 2),
-    "sharded_checks": (1, 2, 4),
+    "sharded_checks": (1, 2),
     "overlap_checks": (2,),
     "run_checks": (1, 2),
-    "checkpoint_checks": (2, 1, 4),
+    "checkpoint_checks": (2, 1),
     "lost_checks": (1, 2, 3),
     "killed_ranks": (0,),
 }

@@ -33,11 +33,14 @@ WORLDS: Final = {
     "failed_write": (2,),
     "nonfinite": (2,),
     "other_count": (2,),
-    "resumed": (2, 4),
+    "resumed_ddp": (2, 4),
+    "resumed_fsdp": (2, 4),
 }
 """The numbers of processes in which a check runs; all if it is not here."""
+LONG: Final = {"resumed_ddp": (2, 4)}
+"""Those in which only long tests need a check."""
 PLAIN: Final = {
-    "resumed": (2,),
+    "resumed_fsdp": (2,),
     **dict.fromkeys(("muon_in_shards", "stop", "failed_write"), (2,)),
     **dict.fromkeys(("nonfinite", "other_count"), (2,)),
 }
@@ -107,24 +110,29 @@ def check_trained() -> Any:
     return found
 
 
-def check_resumed() -> Any:
+def check_resumed_ddp() -> Any:
+    return _resumed("ddp")
+
+
+def check_resumed_fsdp() -> Any:
+    return _resumed("fsdp")
+
+
+def _resumed(parallel: str) -> Any:
     """A run that nobody stopped, and one that stopped twice, in folders of the first process."""
-    found: dict[str, Any] = {}
-    for parallel in ("ddp", "fsdp"):
-        processes, folder = this_process(parallel), a_folder()
-        run = with_dropout(spec("epochs=2"))
-        whole = begun(run, folder / "whole", processes)
-        whole.run(Watcher(whole))
-        trainer = begun(run, folder / "a", processes)
-        trainer.run(Watcher(trainer, 3))
-        stopped = trainer.session.finished
-        for stop_after in (4, None):
-            torch.manual_seed(999)
-            trainer = resume(run, data(), RunDirectory(folder / "a"), processes=processes)
-            trainer.run(Watcher(trainer, stop_after))
-        same = files(folder / "whole") == files(folder / "a") if processes.is_first else None
-        found[parallel] = stopped, trainer.session.finished, same
-    return found
+    processes, folder = this_process(parallel), a_folder()
+    run = with_dropout(spec("epochs=2"))
+    whole = begun(run, folder / "whole", processes)
+    whole.run(Watcher(whole))
+    trainer = begun(run, folder / "a", processes)
+    trainer.run(Watcher(trainer, 3))
+    stopped = trainer.session.finished
+    for stop_after in (4, None):
+        torch.manual_seed(999)
+        trainer = resume(run, data(), RunDirectory(folder / "a"), processes=processes)
+        trainer.run(Watcher(trainer, stop_after))
+    same = files(folder / "whole") == files(folder / "a") if processes.is_first else None
+    return stopped, trainer.session.finished, same
 
 
 def check_muon_in_shards() -> Any:

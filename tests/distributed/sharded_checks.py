@@ -22,6 +22,7 @@ from row_checks import check_rows_without_host_reads as check_rows_without_host_
 from sharded_cases import ALL, USUAL
 from sharded_rules import check_adapted as check_adapted
 from sharded_rules import check_missing as check_missing
+from sharded_rules import check_more_settings as check_more_settings
 from sharded_rules import check_nonfinite as check_nonfinite
 from sharded_rules import check_parallelized as check_parallelized
 from sharded_rules import check_resume as check_resume
@@ -62,6 +63,7 @@ WORLDS: Final = {
     "resume": (2,),
     "saved": (2,),
     "settings": (1, 2),
+    "more_settings": (1, 2),
     "rows": (1, 2, 4),
     "stacks": (1, 2),
     "unused": (1, 2),
@@ -78,15 +80,16 @@ WORLDS: Final = {
     "rows_trained": (2,),
     "rows_without_host_reads": (2,),
 }
-"""The numbers of processes in which a check runs; 2 and 4 if it is not here."""
-LONG: Final = {"named": (4,), "rows_empty": (4,), "compiled": (2,)}
+"""The numbers of processes in which a check runs. Only long tests have worlds of four."""
+LONG: Final = {name: WORLDS[name] for name in ("more_settings", "llama", "compiled")}
 """Those in which only long tests need a check."""
 PLAIN: Final = {
     "named": (2,),
-    **{name: WORLDS[name] for name in ("layouts", "nonfinite", "missing", "resume", "saved")},
-    **{name: WORLDS[name] for name in ("settings", "rows", "stacks", "unused", "parallelized")},
+    "rows": (2,),
+    **{name: WORLDS[name] for name in ("nonfinite", "missing", "resume", "saved")},
+    **{name: WORLDS[name] for name in ("settings", "stacks", "unused", "parallelized")},
     **{name: WORLDS[name] for name in ("adapted", "rows_choice", "rows_without_host_reads")},
-    **{name: WORLDS[name] for name in ("placed", "placed_nonfinite", "sequence_parallel", "llama")},
+    **{name: WORLDS[name] for name in ("placed", "placed_nonfinite", "sequence_parallel")},
 }
 """Those in which no long test needs it."""
 
@@ -125,7 +128,8 @@ def trained(name: str, layout: str | None, **options: Any) -> dict[str, Any]:
 
 
 def check_alone() -> Any:
-    return {name: trained(name, None) for name in MODELS}
+    usual = {name for _, _, name in USUAL}
+    return {name: trained(name, None) for name in MODELS if name in usual or long_tests_run()}
 
 
 SHAPES: Final = ((7, 5), (8, 8), (3, 2), (2,), (1, 9), (5, 3, 2))

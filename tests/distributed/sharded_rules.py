@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any, Final
 
 import torch
@@ -74,26 +75,33 @@ def perceptron(**options: Any) -> tuple[nn.Module, mm.SteepestDescent]:
 
 
 def check_settings() -> Any:
-    """Each setting on both ways. One weight rests once, and one has a gradient in some shards only."""
+    """Each setting on one way, which is another for the next setting."""
+    return _with_settings(("host", "device"))
+
+
+def check_more_settings() -> Any:
+    """Each setting on the other way."""
+    return _with_settings(("device", "host"))
+
+
+def _with_settings(ways: tuple[str, str]) -> Any:
+    """Train with each setting, by one way and the other in turn. One weight rests once, and one has a gradient in some shards."""
     found: dict[str, Any] = {}
-    for name, how in SETTINGS.items():
-        for way in ("host", "device"):
-            net, opt = perceptron(**how)
-            moved: list[bool] = []
-            with way_of(way):
-                for step in range(5):
-                    before = full_weights(net)
-                    resting = [0] if step == 3 else []
-                    give_gradients(net, step, resting=resting, half=[3] if step == 3 else [])
-                    opt.step()
-                    opt.check()
-                    after = full_weights(net)
-                    moved = (
-                        moved
-                        if step != 3
-                        else [not torch.equal(before[n], after[n]) for n in after]
-                    )
-            found[f"{name}, {way}"] = full_weights(net), full_state(opt), moved
+    for (name, how), way in zip(SETTINGS.items(), cycle(ways), strict=False):
+        net, opt = perceptron(**how)
+        moved: list[bool] = []
+        with way_of(way):
+            for step in range(5):
+                before = full_weights(net)
+                resting = [0] if step == 3 else []
+                give_gradients(net, step, resting=resting, half=[3] if step == 3 else [])
+                opt.step()
+                opt.check()
+                after = full_weights(net)
+                moved = (
+                    moved if step != 3 else [not torch.equal(before[n], after[n]) for n in after]
+                )
+        found[f"{name}, {way}"] = full_weights(net), full_state(opt), moved
     return found
 
 

@@ -93,9 +93,12 @@ def test_bare_parameters_take_the_group_that_is_passed(folder: Path) -> None:
     assert_same_bits([each["weights"].values() for each in ranks])
 
 
-def test_every_setting_on_both_ways(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "check", mostly_long(["settings", "more_settings"], usual=lambda check: check == "settings")
+)
+def test_every_setting_on_both_ways(folder: Path, check: str) -> None:
     """Gradients are the same in every process here, so one process differs by the rounding of other stacks only."""
-    (alone,), ranks = results(folder, 1, "settings"), results(folder, 2, "settings")
+    (alone,), ranks = results(folder, 1, check), results(folder, 2, check)
     for name, (weights, _, counts) in alone.items():
         assert_same_bits([[*each[name][0].values(), *each[name][1]] for each in ranks])
         found = {n: each.float() for n, each in ranks[0][name][0].items()}

@@ -71,10 +71,12 @@ def test_any_number_of_processes_takes_the_same_steps(folder: Path, world: int, 
     assert all(torch.equal(each, own[f"net.{name}"]) for name, each in found.items())
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "parallel", mostly_long(["ddp", "fsdp"], usual=lambda each: each == "fsdp")
+)
 @EACH_WORLD
 def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, world: int, parallel: str) -> None:
-    ranks = [each[parallel] for each in results(folder, world, "resumed")]
+    ranks = results(folder, world, f"resumed_{parallel}")
     assert [each[:2] for each in ranks] == world * [(3, 10)]
     assert ranks[0][2] is True
 

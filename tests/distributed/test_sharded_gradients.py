@@ -43,6 +43,7 @@ def test_norms_under_sequence_parallelism(folder: Path) -> None:
     assert largest_difference(ranks[0][0], alone) <= 1e-6
 
 
+@pytest.mark.long
 def test_an_adapted_transformer_under_the_tensor_parallelism_of_torch(folder: Path) -> None:
     ((start, alone, _),), ranks = results(folder, 1, "llama"), results(folder, 2, "llama")
     assert_same_bits([weights.values() for _, weights, _ in ranks])

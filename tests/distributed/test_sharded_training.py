@@ -38,6 +38,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], name: st
     assert difference <= 1e-6, name
 
 
+@pytest.mark.long
 def test_shards_lie_where_torch_puts_them(folder: Path) -> None:
     for differing, count in results(folder, 4, "layouts"):
         assert not differing
@@ -83,7 +84,9 @@ def test_the_bytes_of_all_processes_follow_the_formula(
     assert sum(each["counts"].sent["alltoall_base_"] for each in ranks) == 4 * total
 
 
-@pytest.mark.parametrize("name", ["mlp", "gpt", "gpt2"])
+@pytest.mark.parametrize(
+    "name", mostly_long(["mlp", "gpt", "gpt2"], usual=lambda name: name != "gpt")
+)
 @EACH_WORLD
 def test_fsdp_solves_each_matrix_once(folder: Path, name: str, world: int) -> None:
     alone, ranks = trained(folder, world, name, "fsdp")
@@ -93,7 +96,11 @@ def test_fsdp_solves_each_matrix_once(folder: Path, name: str, world: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("world", "check"), [(2, "settings"), (2, "rows"), (4, "rows"), (2, "stacks")]
+    ("world", "check"),
+    [
+        *((2, check) for check in ("settings", "rows", "stacks")),
+        *mostly_long([(2, "more_settings"), (4, "rows")], usual=lambda _: False, several=True),
+    ],
 )
 def test_every_setting_and_unit_on_both_ways(folder: Path, world: int, check: str) -> None:
     """The fourth process holds no row."""

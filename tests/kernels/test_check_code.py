@@ -83,7 +83,7 @@ def shipped(kernel: str, dtype: str, target: str, block: int) -> Configuration:
             ("gfx942", "stiefel_retract", "fp32", 32),
             ("gfx942", "apply", "bf16", 128),
         ],
-        usual=lambda row: row[1] == "stiefel_retract",
+        usual=lambda row: row[:2] == ("gfx942", "stiefel_retract"),
         several=True,
     ),
 )
@@ -106,6 +106,7 @@ def test_too_few_warps_are_found_to_spill_and_to_wait(script: Any, compiled: Com
     assert "Potential Performance Loss: wgmma.mma_async instructions are serialized" in said
 
 
+@pytest.mark.long
 def test_plain_float32_products_are_found_in_place_of_tensor_cores(
     script: Any, compiled: Compile
 ) -> None:

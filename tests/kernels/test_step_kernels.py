@@ -22,6 +22,11 @@ ONCE = (
 """Shapes of a weight, and whether others lie across."""
 
 
+def is_usual(given: tuple[tuple[int, ...], bool]) -> bool:
+    """A matrix that fills a part of a tile, and stacks of which some lie across."""
+    return given in (ONCE[0], ONCE[3])
+
+
 def weights_like(
     shape: tuple[int, ...], mixed: bool, count: int
 ) -> tuple[list[Tensor], list[bool]]:
@@ -42,7 +47,7 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     ),
 )
 @pytest.mark.parametrize("how", ["gradients", "momentum", "nesterov"])
-@pytest.mark.parametrize("given", ONCE, ids=str)
+@pytest.mark.parametrize("given", mostly_long([*ONCE], usual=is_usual), ids=str)
 def test_what_is_descended(
     machine: Machine, given: tuple[tuple[int, ...], bool], how: str, dtype: torch.dtype
 ) -> None:
@@ -115,7 +120,7 @@ def test_more_weights_than_a_launch_takes(machine: Machine, launched: list[str])
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("moving", ["rows", "matrices"])
-@pytest.mark.parametrize("given", ONCE, ids=str)
+@pytest.mark.parametrize("given", mostly_long([*ONCE], usual=is_usual), ids=str)
 def test_where_weights_land(
     machine: Machine, given: tuple[tuple[int, ...], bool], moving: str, dtype: torch.dtype
 ) -> None:
@@ -139,7 +144,13 @@ def test_where_weights_land(
 
 @pytest.mark.parametrize("size", mostly_long([1.0, 1e-30, 1e30], usual=lambda size: size == 1.0))
 @pytest.mark.parametrize("rows", [False, True])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 20), (2, 40, 600), (1, 9, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    mostly_long(
+        [(1, 1, 1), (3, 17, 20), (2, 40, 600), (1, 9, 1)], usual=lambda shape: shape[-1] < 600
+    ),
+    ids=str,
+)
 def test_unit_lengths(
     machine: Machine, shape: tuple[int, int, int], rows: bool, size: float
 ) -> None:

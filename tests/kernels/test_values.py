@@ -22,13 +22,21 @@ ROOMS: list[tuple[tuple[int, ...], Precision]] = [
 """Every shape in float32. What bfloat16 changes does not depend on the shape, so it is tried at fewer."""
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+def is_small(room: tuple[tuple[int, ...], str]) -> bool:
+    return math.prod(room[0]) < 2000
+
+
+@pytest.mark.parametrize(
+    "variant", mostly_long(VARIANTS, usual=lambda name: not name.startswith("retract by launches"))
+)
 def test_every_variant(machine: Machine, variant: str) -> None:
     """Each variant compares the kernel with its specification in float64: the assertions stand in `kernel_cases`."""
     VARIANTS[variant](machine)
 
 
-@pytest.mark.parametrize(("shape", "precision"), ROOMS, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "precision"), mostly_long(ROOMS, usual=is_small, several=True), ids=str
+)
 def test_products_of_every_size(
     machine: Machine, shape: tuple[int, ...], precision: Precision
 ) -> None:
@@ -42,7 +50,7 @@ def test_products_of_every_size(
     ("shape", "precision"),
     mostly_long(
         [*ROOMS, ((2, 5, 150), "fp32"), ((2, 5, 150), "bf16")],
-        usual=lambda room: math.prod(room[0]) < 2000,
+        usual=is_small,
         several=True,
     ),
     ids=str,
@@ -93,7 +101,7 @@ def test_retraction_of_every_size(machine: Machine, shape: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(17, 40), (100, 70)], ids=str)
+@pytest.mark.parametrize("shape", mostly_long([(17, 40), (100, 70)], usual=2), ids=str)
 def test_retraction_of_weights_in_half_precision(
     machine: Machine, shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
@@ -101,10 +109,9 @@ def test_retraction_of_weights_in_half_precision(
         cases.retract(machine, shape, corrections, dtype)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "shape",
-    mostly_long([(65, 65), (96, 200), (127, 127), (128, 300), (2, 66, 70)], usual=5),
-    ids=str,
+    "shape", [(65, 65), (96, 200), (127, 127), (128, 300), (2, 66, 70)], ids=str
 )
 def test_two_tiles_of_every_size(
     machine: Machine, launched: list[str], shape: tuple[int, ...]
@@ -130,6 +137,7 @@ def test_two_tiles_of_views(machine: Machine) -> None:
         torch.full((71, 120), torch.nan)[1:, 5:110].copy_(well_conditioned(70, 105)).mT,
         "fp32",
     )
+    cases.whole_msign(machine, torch.zeros(70, 140)[:, ::2].copy_(well_conditioned(70, 70)), "fp32")
 
 
 def test_symmetric_matrices_in_tiles_are_so_to_the_bit(
@@ -165,14 +173,13 @@ def test_pre_step_of_every_size(
 
 def test_views_are_read_where_they_are(machine: Machine) -> None:
     """Transposed, every second column, part of a larger matrix, one matrix seen as three."""
-    x = well_conditioned(40, 44).float()
-    every_second = torch.zeros(40, 88)[:, ::2].copy_(x)
-    part = torch.zeros(3, 50, 60)[1:, 3:43, 7:51].copy_(x)
-    views = [x.mT, every_second, part, x.expand(3, 40, 44), x.mT.expand(2, 44, 40)]
+    x = well_conditioned(20, 24).float()
+    every_second = torch.zeros(20, 48)[:, ::2].copy_(x)
+    part = torch.zeros(3, 30, 40)[1:, 3:23, 7:31].copy_(x)
+    views = [x.mT, every_second, part, x.expand(3, 20, 24), x.mT.expand(2, 24, 20)]
     for view in views:
         assert not view.is_contiguous()
         cases.gram(machine, view, "fp32")
         cases.apply(machine, view, "bf16", scaled=True)
         cases.whole_msign(machine, view, "bf16")
         cases.pre_step(machine, view, nesterov=True)
-    cases.whole_msign(machine, torch.zeros(70, 140)[:, ::2].copy_(well_conditioned(70, 70)), "fp32")

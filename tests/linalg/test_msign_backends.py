@@ -47,7 +47,8 @@ def test_compiled_without_a_graph_break(
     torch.testing.assert_close(compiled(x), mm.msign(x, backend=chosen), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("dynamic", mostly_long([None, True], usual=2))
+@pytest.mark.long
+@pytest.mark.parametrize("dynamic", [None, True])
 def test_compiled_for_every_size_and_accuracy(dynamic: bool | None) -> None:
     """Sizes and accuracies that a compiler has made symbolic choose the polynomials all the same."""
     torch.compiler.reset()

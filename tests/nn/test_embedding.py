@@ -75,7 +75,7 @@ def test_constants_that_are_too_small_are_refuted(kind: Any) -> None:
         check_module(module, Sample((7,), dtype=torch.float64))
 
 
-@pytest.mark.parametrize("name", ATOMS)
+@pytest.mark.parametrize("name", mostly_long(ATOMS, usual=3))
 def test_certified_bounds_hold_for_weights_off_their_manifold(name: str) -> None:
     module = drawn(name)
     for factor in (0.3, 2.5):
@@ -205,7 +205,9 @@ def test_certified_takes_the_weights_as_they_are() -> None:
     assert (report.declared, report.certified) == (pytest.approx(10.0), pytest.approx(2.0))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", mostly_long([torch.float32, torch.float64, torch.bfloat16], usual=3)
+)
 def test_the_rounding_of_atoms_stays_within_its_bound(dtype: torch.dtype) -> None:
     for name in ATOMS:
         if ">>" in name or "small input" in name:

@@ -42,7 +42,11 @@ def test_every_atom_and_bond_keeps_what_it_declares(case: cases.ModuleCase) -> N
     check_module(cases.in_double(case.build()), EXACT)
 
 
-@pytest.mark.parametrize("case", [case for case in cases.MODULES if case.tight], ids=cases.name)
+@pytest.mark.parametrize(
+    "case",
+    mostly_long([case for case in cases.MODULES if case.tight], usual=3),
+    ids=cases.name,
+)
 def test_nine_tenths_of_a_sensitivity_are_refuted(case: cases.ModuleCase) -> None:
     module = cases.in_double(case.build())
     own = module._own
@@ -66,7 +70,7 @@ class Divided(mm.Bond):
 
 @pytest.mark.parametrize(
     ("features", "seed"),
-    mostly_long([(1, 0), (1, 1), (3, 2), (7, 0), (32, 1)], usual=3, several=True),
+    mostly_long([(1, 0), (1, 1), (3, 2), (7, 0), (32, 1)], usual=5, several=True),
 )
 def test_a_gelu_divided_by_slightly_too_little_is_refuted(features: int, seed: int) -> None:
     sample = Sample((features,), torch.float64, seed=seed)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from long_tests import mostly_long
 from torch._dynamo.utils import counters
-from weights import EVERY_PAIR_MOSTLY_LONG, Weight, give_gradient
+from weights import PAIRS, Weight, give_gradient
 
 import modular_manifolds as mm
 from modular_manifolds.errors import NonFiniteError
@@ -24,6 +25,8 @@ pytestmark = [
 
 STEPS = 20
 COMPARED = 5
+USUAL = ((mm.Euclidean, mm.RMSOperator), (mm.Stiefel, mm.Spectral))
+"""Pairs whose whole step a plain run compiles. `test_accelerator_plans` compiles the direction and the retraction of another one."""
 HOW: dict[str, Any] = {"momentum": 0.9, "nesterov": True}
 
 
@@ -74,7 +77,11 @@ def check_compiled(
     return opt
 
 
-@EVERY_PAIR_MOSTLY_LONG
+@pytest.mark.parametrize(
+    ("manifold", "norm"),
+    mostly_long(PAIRS, usual=lambda pair: pair in USUAL, several=True),
+    ids=[f"{m.__name__}-{n.__name__}" for m, n in PAIRS],
+)
 def test_every_pair_is_one_graph_that_stays(
     manifold: type[mm.Manifold], norm: type[mm.Norm]
 ) -> None:

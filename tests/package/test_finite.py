@@ -21,7 +21,7 @@ from finite import (
 from hypothesis import given
 from hypothesis import strategies as st
 from long_tests import mostly_long
-from modular_manifolds_bench.baselines import DualAscent, LyapunovProducts
+from modular_manifolds_bench.baselines import BASELINES
 from strategies import STEPS, rooms, tensors
 
 import modular_manifolds as mm
@@ -68,7 +68,7 @@ def test_msign(accuracy: float, data: st.DataObject) -> None:
     ("kind", "norm", "solver"),
     mostly_long(
         SOLVES,
-        usual=lambda case: not isinstance(case[2], DualAscent | LyapunovProducts),
+        usual=lambda case: case[2] not in BASELINES,
         several=True,
     ),
     ids=cases.name,

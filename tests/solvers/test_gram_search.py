@@ -6,6 +6,7 @@ import cases
 import pytest
 import torch
 from convex import certified, problem_of, steepest_descent_possible
+from long_tests import mostly_long
 from torch import Tensor
 
 import modular_manifolds as mm
@@ -41,7 +42,7 @@ def gradients(w: Tensor) -> dict[str, Tensor]:
 
 
 @SPHERES
-@pytest.mark.parametrize("shape", SHAPES, ids=cases.name)
+@pytest.mark.parametrize("shape", mostly_long(SHAPES, usual=2), ids=cases.name)
 def test_the_gap_is_true_and_the_direction_feasible(
     sphere: mm.Manifold, shape: tuple[int, int]
 ) -> None:

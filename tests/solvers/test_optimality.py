@@ -6,6 +6,7 @@ import cases
 import pytest
 import torch
 from convex import certified, descent, problem_of, steepest_descent_possible
+from long_tests import mostly_long
 from modular_manifolds_bench.baselines import ADMM, SPEL, DualAscent, Lyapunov, LyapunovProducts
 from modular_manifolds_bench.baselines.stiefel_dual import StiefelDual
 from torch import Tensor
@@ -74,7 +75,11 @@ def stiefel_gradient(w: Tensor, g: Tensor, kind: str) -> Tensor:
     ],
     ids=cases.name,
 )
-@pytest.mark.parametrize("shape", [*SMALL, (5, 4), (2, 1)], ids=cases.name)
+@pytest.mark.parametrize(
+    "shape",
+    mostly_long([*SMALL, (5, 4), (2, 1)], usual=lambda shape: shape != (5, 4)),
+    ids=cases.name,
+)
 def test_the_fixed_point_agrees_with_a_convex_solver(
     manifold: mm.Manifold, norm: mm.Norm, shape: tuple[int, int], kind: str
 ) -> None:
@@ -109,7 +114,14 @@ def test_the_products_alone_are_certified_too(
 @pytest.mark.parametrize(("manifold", "norm"), STIEFEL, ids=cases.name)
 @pytest.mark.parametrize(
     "solver",
-    [DualAscent(), DualAscent(steps=3), DualAscent(precision="input", step_size=0.1, steps=400)],
+    mostly_long(
+        [
+            DualAscent(),
+            DualAscent(steps=3),
+            DualAscent(precision="input", step_size=0.1, steps=400),
+        ],
+        usual=lambda solver: solver.steps < 400,
+    ),
     ids=["seed", "three steps", "longer"],
 )
 def test_the_gap_of_dual_ascent_is_a_certificate(
@@ -124,7 +136,7 @@ def test_the_gap_of_dual_ascent_is_a_certificate(
         assert float(found.gap) <= 0.3
 
 
-@pytest.mark.parametrize("shape", [*SMALL, (5, 4)], ids=cases.name)
+@pytest.mark.parametrize("shape", mostly_long([*SMALL, (5, 4)], usual=2), ids=cases.name)
 @pytest.mark.parametrize(
     ("manifold", "norm", "kind"),
     [(*STIEFEL[0], "gaussian"), (*STIEFEL[0], "rank-one"), (*STIEFEL[1], "nearly normal")],
@@ -146,7 +158,7 @@ def test_the_gap_of_a_baseline_is_a_certificate(
     assert found.tolerance is None
 
 
-@pytest.mark.parametrize("shape", [*SMALL, (5, 4)], ids=cases.name)
+@pytest.mark.parametrize("shape", mostly_long([*SMALL, (5, 4)], usual=4), ids=cases.name)
 def test_admm_goes_to_the_optimum(shape: tuple[int, int]) -> None:
     """Its multiplier always does; its direction, an msign, where the optimal `G + 2WΛ` has full rank."""
     stiefel, spectral = mm.Stiefel(), mm.Spectral()
