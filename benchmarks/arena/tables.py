@@ -119,9 +119,10 @@ def size_table(
         moves = str(max(firsts) - min(firsts)) if len(known) > 1 else MISSING
         cost = None if carried is None else 100 * (carried / tuned[-1].loss - 1)
         cells.append([ARMS[arm].title, *texts, moves, _text(cost, ".2f", " %")])
+    source = "one seed" if seeds == 1 else f"means of {seeds} seeds"
     return (
-        f"{task}: the best rate and its loss by {field}, {'one seed' if seeds == 1 else f'means of {seeds} seeds'}; several rates move together, in notches of √2, and the scale is 1\n\n"
-        f"{markdown(header, cells)}"
+        f"{task}: the best rate and its loss by {field}, {source}; several rates move together, in notches of √2, and the "
+        f"scale is 1\n\n{markdown(header, cells)}"
     )
 
 
