@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 import modular_manifolds as mm
-from arena.hidden import hidden_rows, hidden_rules
+from arena.hidden import hidden_rows, hidden_rules, matrix_of
 from arena.muon import HiddenMuon
 
 MUON_MOMENTUM = 0.8
@@ -119,19 +120,19 @@ def ball_and_adamw(
 ) -> list[Optimizer]:
     """Hidden matrices in a spectral ball at the first rate, AdamW on the rest at the second, as with torch's Muon.
 
-    The ball holds twice the singular values that keep the size of independent inputs: `2 max(1, √(out/in))`.
+    The ball holds twice the singular values that keep the size of independent inputs: `2 max(1, √(out/in))`. Queries, keys
+    and values are three matrices with all of their heads, as torch's Muon has them.
     """
     parameters = dict(model.named_parameters())
     rules: list[mm.Rule | mm.Fallback] = []
-    for row in hidden_rows(model):
-        if row.parameter in {rule.match for rule in rules}:
-            # One rule holds for all logical matrices of a parameter.
-            continue
-        rows, columns = row.read(parameters[row.parameter].detach()).shape[-2:]
+    for name, rows in groupby(hidden_rows(model), key=lambda row: row.parameter):
+        parts = list(rows)
+        height, width = matrix_of(parts[0], parameters[name].detach()).shape
         # In units of the rms operator norm a wide matrix of singular values 1 is as large as this.
-        wide = max(1.0, math.sqrt(columns / rows))
+        wide = max(1.0, math.sqrt(width / height))
         ball = mm.SpectralBall().scaled(2 * wide)
-        rules.append(mm.Rule(row.parameter, manifold=ball, norm=mm.RMSOperator(), mass=wide))
+        split = mm.Split(parts=len(parts)) if len(parts) > 1 else None
+        rules.append(mm.Rule(name, manifold=ball, norm=mm.RMSOperator(), mass=wide, split=split))
     rules.append(mm.Fallback("*", lr=rates[1], betas=BETAS, weight_decay=0.0))
     plan = mm.adapt(model, rules, example_inputs=inputs, seed=seed, progress=False)
     return [mm.SteepestDescent(plan, rates[0], momentum=MUON_MOMENTUM, nesterov=True)]

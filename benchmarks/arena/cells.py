@@ -145,13 +145,20 @@ def compare(cell: Cell, look: Look, effort: Effort) -> Standing:
     if not tuned.is_complete:
         return Standing(tuned)
     found = repeats(cell, tuned.values, look, effort)
+    doubled, quadrupled = (at_multiple(tuned, each, look, effort) for each in (2, 4))
+    return Standing(tuned, found, doubled, quadrupled)
 
-    def larger(notches: int) -> float | None:
-        point = moved(tuned.best, ARMS[cell.arm].directions[0], notches)
-        known = tuned.losses.get(point)
-        return known if known is not None else loss_at(cell, cell.values(point), look, effort)
 
-    return Standing(tuned, found, larger(2), larger(4))
+def at_multiple(tuned: Tuned, multiple: int, look: Look, effort: Effort) -> float | None:
+    """The loss at a power of two times the best rates, with the seeds of tuning; None if it is missing."""
+    if not tuned.is_complete:
+        return None
+    notches = 2 * (multiple.bit_length() - 1)
+    point = moved(tuned.best, tuned.directions[0], notches)
+    known = tuned.losses.get(point)
+    return (
+        known if known is not None else loss_at(tuned.cell, tuned.cell.values(point), look, effort)
+    )
 
 
 def repeats(

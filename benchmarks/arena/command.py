@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from arena.arms import ARMS
@@ -17,9 +18,13 @@ from arena.store import Store
 from arena.studies import STUDIES, Choice
 from arena.tasks import TASKS
 from arena.train import train
+from arena.transfer import Transfer
+from modular_manifolds.specs.whole import write_whole
 
 QUICK_STEPS = 10
 """The number of steps of `--quick`."""
+
+EFFORT = Effort(runs=14, seeds=3)
 
 QUICK_EFFORT = Effort(runs=3, seeds=1)
 
@@ -36,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     given = parser.parse_args(arguments)
     store, sources = Store(given.out), Sources(given.text, given.images)
-    effort = Effort(given.runs, given.seeds, given.tuning_seeds)
-    steps = given.steps
-    if given.quick:
-        effort, steps = QUICK_EFFORT, given.steps or QUICK_STEPS
+    said = {name: getattr(given, name) for name in ("runs", "seeds", "tuning_seeds")}
+    usual = QUICK_EFFORT if given.quick else EFFORT
+    effort = replace(usual, **{name: n for name, n in said.items() if n is not None})
+    steps = given.steps or (QUICK_STEPS if given.quick else None)
     choice = Choice(
         given.tasks or list(TASKS), given.arms or list(ARMS), effort, steps, given.device
     )
@@ -47,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in given.studies:
         for table in STUDIES[name](choice, look):
             print(f"{table}\n", flush=True)
+            if given.figures and isinstance(table, Transfer):
+                given.figures.mkdir(parents=True, exist_ok=True)
+                file = given.figures / f"{table.task}_{table.field}.svg"
+                write_whole(file, table.picture())
 
 
 def trainer(store: Store, sources: Sources) -> Look:
@@ -72,6 +81,13 @@ def trainer(store: Store, sources: Sources) -> Look:
     return look
 
 
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="arena", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -83,11 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--text", type=Path, help="a text in UTF-8, for gpt")
     add("--images", type=Path, help="a folder with CIFAR-10's Parquet files")
     add("--out", type=Path, default=Path("arena_results"), help="the folder of results")
-    add("--steps", type=int, help="the steps of a run; by default the task's")
-    add("--runs", type=int, default=14, help="the runs that tune a value, by default 14")
-    add("--seeds", type=int, default=3, help="fresh seeds at the best values, by default 3")
-    add("--tuning-seeds", type=int, default=1, help="seeds whose mean loss decides, by default 1")
+    add("--steps", type=positive, help="the steps of a run; by default the task's")
+    add("--runs", type=positive, help="the runs that tune a value, by default 14")
+    add("--seeds", type=positive, help="fresh seeds at the best values, by default 3")
+    add("--tuning-seeds", type=positive, help="seeds whose mean loss decides, by default 1")
     add("--device", default="cpu", help="cpu or cuda")
     add("--quick", action="store_true", help="10 steps, 3 tuning runs a value and 1 seed: a trial")
+    add("--figures", type=Path, help="a folder for curves of the studies width, depth and length")
     add("--table", action="store_true", help="print tables of what is there, and train nothing")
     return parser

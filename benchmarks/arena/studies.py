@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from arena.arms import ARMS
-from arena.cells import Cell, Effort, Look, compare, loss_at, repeats, tune
+from arena.cells import Cell, Effort, Look, at_multiple, compare, loss_at, repeats, tune
 from arena.result import Result
-from arena.tables import compare_table, default_table, size_table, time_table
+from arena.tables import compare_table, default_table, time_table
 from arena.tasks import TASKS
+from arena.transfer import Carried, Transfer
 
 TIMED_STEPS = 20
 """The number of steps of a run that only measures time."""
@@ -63,10 +64,12 @@ def time_study(choice: Choice, look: Look) -> Iterator[str]:
         yield time_table(task, next(iter(cells.values())), list(results.items()))
 
 
-def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
+def _size_study(
+    choice: Choice, look: Look, field: str, *, larger: bool = False
+) -> Iterator[Transfer]:
+    """Each task's arms, tuned at each size; with `larger` also at four times the best rates."""
     for task in choice.tasks:
-        known = TASKS[task]
-        sizes = known.widths if field == "width" else known.depths
+        sizes = TASKS[task].sizes(field)
         if not sizes:
             continue
         rows = []
@@ -77,25 +80,35 @@ def _size_study(choice: Choice, look: Look, field: str) -> Iterator[str]:
             carried = None
             if tuned[0].is_complete and tuned[-1].is_complete:
                 carried = loss_at(cells[-1], tuned[0].values, look, choice.effort)
-            rows.append((arm, tuned, carried))
-        yield size_table(task, field, sizes, rows, seeds=choice.effort.tuning_seeds)
+            fourfold = [at_multiple(each, 4, look, choice.effort) for each in tuned if larger]
+            rows.append(Carried(arm, tuned, carried, fourfold))
+        yield Transfer(task, field, sizes, rows, choice.effort.tuning_seeds)
 
 
-def width_study(choice: Choice, look: Look) -> Iterator[str]:
+def width_study(choice: Choice, look: Look) -> Iterator[Transfer]:
     """The best rate at each width."""
     return _size_study(choice, look, "width")
 
 
-def depth_study(choice: Choice, look: Look) -> Iterator[str]:
+def depth_study(choice: Choice, look: Look) -> Iterator[Transfer]:
     """The best rate at each depth."""
     return _size_study(choice, look, "depth")
 
 
-STUDIES: Final[dict[str, Callable[[Choice, Look], Iterator[str]]]] = {
+def length_study(choice: Choice, look: Look) -> Iterator[Transfer]:
+    """The best rate for each number of steps, and the loss at four times this rate."""
+    return _size_study(choice, look, "steps", larger=True)
+
+
+Study = Callable[[Choice, Look], Iterator[str | Transfer]]
+"""A study's tables, in Markdown or, for the studies of sizes, with the curves behind them."""
+
+STUDIES: Final[dict[str, Study]] = {
     "compare": compare_study,
     "default": default_study,
     "time": time_study,
     "width": width_study,
     "depth": depth_study,
+    "length": length_study,
 }
 """The studies by name."""

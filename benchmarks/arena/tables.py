@@ -34,12 +34,12 @@ def compare_table(task: str, standings: Sequence[Standing]) -> str:
         rows.append(
             [
                 ARMS[each.tuned.cell.arm].title,
-                _best_values(each.tuned),
+                best_values(each.tuned),
                 _spread(each.repeats),
                 _ratio(each.repeats, best),
                 _steps(each.repeats, target),
                 _larger(each),
-                _text(_mean_of(each.repeats, "largest"), ".3g"),
+                text_of(_mean_of(each.repeats, "largest"), ".3g"),
                 _conditions(each.repeats),
                 f"{len(each.tuned.losses)} of {each.tuned.wanted}, {len(each.repeats)}",
             ]
@@ -47,7 +47,7 @@ def compare_table(task: str, standings: Sequence[Standing]) -> str:
     size = standings[0].tuned.cell
     words = (
         f"{task}: width {size.width}, depth {size.depth}, {size.steps} steps of {size.batch}. Final losses are means of "
-        "fresh seeds with their standard deviation, ratios have their standard error; losses at 1×, 2× and 4× the best rate have the seed of tuning. "
+        "fresh seeds with their standard deviation, ratios have their standard error; losses at 1×, 2× and 4× the best rate have the seeds of tuning. "
     )
     if target is not None:
         words += f"Target: {target:.4g}, the end of AdamW's better arm on the curve's batches. "
@@ -67,9 +67,9 @@ def default_table(task: str, rows: Sequence[tuple[Standing, tuple[Result, ...]]]
                 arm.title,
                 _values(arm.default),
                 _spread(results),
-                _best_values(standing.tuned),
+                best_values(standing.tuned),
                 _spread(standing.repeats),
-                _text(cost, ".1f", " %"),
+                text_of(cost, ".1f", " %"),
             ]
         )
     return f"{task}: default rates and scales beside tuned ones\n\n{markdown(header, cells)}"
@@ -84,45 +84,11 @@ def time_table(task: str, size: Cell, rows: Sequence[tuple[str, tuple[Result, ..
         processor = _median_of(results, "cpu_seconds")
         ratio = None if processor is None or unit is None else processor / unit
         times = (_median_of(results, f"{name}_seconds") for name in ("step", "optimizer", "cpu"))
-        milliseconds = [_text(None if each is None else 1e3 * each, ".1f") for each in times]
-        cells.append([ARMS[arm].title, *milliseconds, _text(ratio, ".2f")])
+        milliseconds = [text_of(None if each is None else 1e3 * each, ".1f") for each in times]
+        cells.append([ARMS[arm].title, *milliseconds, text_of(ratio, ".2f")])
     return (
         f"{task}: milliseconds of a step, medians of {size.steps} steps and of runs in turn; width {size.width}, depth "
         f"{size.depth}, batch {size.batch}\n\n{markdown(header, cells)}"
-    )
-
-
-def size_table(
-    task: str,
-    field: str,
-    sizes: Sequence[int],
-    rows: Sequence[tuple[str, Sequence[Tuned], float | None]],
-    *,
-    seeds: int,
-) -> str:
-    """The best rate and its loss at each size; the last number of a row is the cost of the smallest's at the largest."""
-    header = [
-        "arm",
-        *(f"{field} {size}" for size in sizes),
-        "moves by",
-        "smallest's rate at the largest costs",
-    ]
-    cells = []
-    for arm, tuned, carried in rows:
-        known = [each for each in tuned if each.is_complete]
-        texts = [
-            f"{_best_values(each)}: {each.loss:.3f}" if each.is_complete else MISSING
-            for each in tuned
-        ]
-        places = [each.best for each in known]
-        firsts = [first for first, *_ in places]
-        moves = str(max(firsts) - min(firsts)) if len(known) > 1 else MISSING
-        cost = None if carried is None else 100 * (carried / tuned[-1].loss - 1)
-        cells.append([ARMS[arm].title, *texts, moves, _text(cost, ".2f", " %")])
-    source = "one seed" if seeds == 1 else f"means of {seeds} seeds"
-    return (
-        f"{task}: the best rate and its loss by {field}, {source}; several rates move together, in notches of √2, and the "
-        f"scale is 1\n\n{markdown(header, cells)}"
     )
 
 
@@ -151,7 +117,7 @@ def _value(value: float) -> str:
     return f"2^{round(notches) / 2:g}" if abs(notches - round(notches)) < 1e-6 else f"{value:g}"
 
 
-def _best_values(tuned: Tuned) -> str:
+def best_values(tuned: Tuned) -> str:
     if not tuned.losses:
         return MISSING
     # A star marks a best point with neighbours that were not tried.
@@ -207,7 +173,7 @@ def _ratio(results: Sequence[Result], best: Sequence[Result]) -> str:
 
 def _larger(standing: Standing) -> str:
     first = standing.tuned.loss if standing.tuned.losses else None
-    return ", ".join(_text(x, ".3f") for x in (first, standing.doubled, standing.quadrupled))
+    return ", ".join(text_of(x, ".3f") for x in (first, standing.doubled, standing.quadrupled))
 
 
 def _conditions(results: Sequence[Result]) -> str:
@@ -220,5 +186,5 @@ def _conditions(results: Sequence[Result]) -> str:
     return f"{median(typical):.3g} ({top:.3g})"
 
 
-def _text(value: float | None, form: str, unit: str = "") -> str:
+def text_of(value: float | None, form: str, unit: str = "") -> str:
     return MISSING if value is None else f"{value:{form}}{unit}"

@@ -34,6 +34,7 @@ class Task:
         steps: the number of steps.
         widths: the widths of the study of widths.
         depths: the depths of the study of depths.
+        lengths: the numbers of steps of the study of lengths.
     """
 
     build: Callable[[int, int, int], nn.Module]
@@ -44,6 +45,11 @@ class Task:
     steps: int = 200
     widths: tuple[int, ...] = ()
     depths: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
+
+    def sizes(self, field: str) -> tuple[int, ...]:
+        """The sizes of a study: of `width`, `depth` or `steps`."""
+        return {"width": self.widths, "depth": self.depths, "steps": self.lengths}[field]
 
 
 def _digit_mlp(classes: int, width: int, depth: int) -> nn.Module:
@@ -82,6 +88,7 @@ TASKS: Final[dict[str, Task]] = {
         batch=16,
         widths=(16, 32, 64, 128, 256),
         depths=(1, 2, 4, 8),
+        lengths=(200, 400, 800, 1600),
     ),
     "mlp-cifar10": Task(
         _photograph_mlp,
@@ -91,6 +98,7 @@ TASKS: Final[dict[str, Task]] = {
         batch=128,
         widths=(32, 64, 128, 256, 512),
         depths=(1, 2, 4, 8),
+        lengths=(200, 400, 800, 1600),
     ),
     "vit-cifar10": Task(_vit, photographs, width=64, depth=2, batch=64),
     "resnet-cifar10": Task(_resnet, photographs, width=16, depth=1, batch=64),

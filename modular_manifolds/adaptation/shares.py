@@ -8,8 +8,8 @@ from typing import Final, Literal, TypeAlias
 By: TypeAlias = Literal["mass", "measured"]
 """How a learning rate is split."""
 
-MATRICES_AT_FULL_RESPONSE: Final = 16
-"""The number of matrices up to which a smaller response than 1 counts as 1; with n more, it counts as at least 16/n.
+MATRICES_AT_FULL_RESPONSE: Final = 10
+"""The number of matrices up to which a smaller response than 1 counts as 1; with n more, it counts as at least 10/n.
 
 A small response would not bound a step: queries and keys hardly move the outputs of a fresh model, whose attention is uniform,
 and a step as long as that allows would be one across their whole manifold. The bias of attention's keys moves no output at all,
@@ -17,7 +17,7 @@ and LoRA's A none beside a B of zeros. So no weight takes a longer step than its
 in which its manifold has size 1.
 
 The part of a matrix falls with the number of matrices, and in a deep residual network its response does too. There the length
-stays that of a network of 16 matrices, as long as the responses allow it: docs/arena.md has the losses by depth.
+stays that of a network of 10 matrices, as long as the responses allow it: docs/arena.md has the losses by depth.
 """
 
 
@@ -29,7 +29,7 @@ def response_min(matrices: int) -> float:
 def shares_of(
     masses: Sequence[float], responses: Sequence[float | None], *, matrices: int
 ) -> tuple[list[float], list[float]]:
-    """The shares `(mass / total mass) / max(response, min(1, 16/n))`, and these denominators.
+    """The shares `(mass / total mass) / max(response, min(1, 10/n))`, and these denominators.
 
     A response that was not measured counts as 1.
 

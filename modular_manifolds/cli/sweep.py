@@ -91,7 +91,7 @@ def sweep(
     from modular_manifolds.specs.whole import write_whole
     from modular_manifolds.training.environment import Environment
     from modular_manifolds.training.sweep import Results, prepare, summaries
-    from modular_manifolds.training.sweep.figure import transfer
+    from modular_manifolds.training.sweep.figure import panel, transfer
 
     if not 1 <= jobs <= MAX_JOBS:
         raise ArgumentError("--jobs", f"must be from 1 to {MAX_JOBS}", jobs, "Pass the cores.")
@@ -130,7 +130,7 @@ def sweep(
         here = Environment.current(threads=plan.run.threads or 0, device=plan.run.device)
         kept.write(results, here)
         found = summaries(results, list(plan.ranges), plan.sizes)
-        write_whole(kept.figure, transfer(found))
+        write_whole(kept.figure, transfer([panel(summary) for summary in found]))
     _show(console, found)
     console.print(f"results   {kept.json}", soft_wrap=True)
     console.print(f"picture   {kept.figure}", soft_wrap=True)

@@ -10,7 +10,7 @@ import pytest
 import modular_manifolds as mm
 from modular_manifolds.errors import ArgumentError
 from modular_manifolds.training.sweep import Arm, Plan, summaries
-from modular_manifolds.training.sweep.figure import transfer
+from modular_manifolds.training.sweep.figure import panel, transfer
 from modular_manifolds.training.sweep.outcome import Outcome
 from modular_manifolds.training.sweep.plan import Point, Size, parse_range, parse_sizes
 from modular_manifolds.training.sweep.results import Result
@@ -131,8 +131,19 @@ class TestSummary:
         assert Curve(SMALL, {1: 1.0, 0: 1.0}).best == 0
 
     def test_the_picture_can_be_drawn_whatever_diverged(self) -> None:
-        summary = summed_up({0: [None], 1: [None]}, {0: 1.0, 1: 2.0, 2: 300.0})
-        picture = transfer([summary])
-        assert picture == transfer([summary])
+        diverged = panel(summed_up({0: [None], 1: [None]}, {0: 1.0, 1: 2.0, 2: 300.0}))
+        picture = transfer([diverged])
+        assert picture == transfer([diverged])
         assert "<svg" in picture
-        assert "<svg" in transfer([summed_up({0: [None]}, {0: [None]})])
+        assert "<svg" in transfer([panel(summed_up({0: [None]}, {0: [None]}))])
+
+    @pytest.mark.parametrize(
+        ("arm", "title"),
+        [
+            ("steepest-descent", "Steepest descent"),
+            ("adamw,optimizer.weight_decay=0.1", "AdamW, weight_decay 0.1"),
+            ("muon,model.x=1,data.y=a=b", "Muon, x 1, y a=b"),
+        ],
+    )
+    def test_a_panel_is_titled_in_words(self, arm: str, title: str) -> None:
+        assert panel(Summary(Arm(arm), ())).title == title

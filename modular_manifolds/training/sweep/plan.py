@@ -29,6 +29,12 @@ NO_SIZE: Final = {
     "tensorboard": "The runs of a sweep write no events: leave it out.",
 }
 """Keys that neither a size nor an arm can set, and the remedy. An arm begins with `optimizer.name`."""
+OPTIMIZER_TITLES: Final = {
+    "steepest-descent": "Steepest descent",
+    "adamw": "AdamW",
+    "muon": "Muon",
+}
+"""The names of optimisers in pictures."""
 NEXT_ASSIGNMENT: Final = re.compile(r",(?=[A-Za-z_][\w.]*=)")
 
 Grid = Literal["full", "coarse", "refined"]
@@ -55,6 +61,14 @@ class Arm:
     def assignments(self) -> tuple[str, ...]:
         optimizer, *others = NEXT_ASSIGNMENT.split(self.text)
         return f"optimizer.name={optimizer}", *others
+
+    @property
+    def title(self) -> str:
+        """The arm in words, such as "AdamW, weight_decay 0.1"."""
+        optimizer, *others = NEXT_ASSIGNMENT.split(self.text)
+        keys = (each.partition("=") for each in others)
+        changes = (f"{key.rpartition('.')[2]} {value}" for key, _, value in keys)
+        return ", ".join((OPTIMIZER_TITLES.get(optimizer, optimizer), *changes))
 
     def __str__(self) -> str:
         return self.text
