@@ -81,15 +81,15 @@ def test_an_unembedding_is_lighter_than_a_head() -> None:
 
 def test_shares() -> None:
     masses, responses = [1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 1.0, 0.3]
-    for matrices in (0, 1, 16):
+    for matrices in (0, 1, 10):
         shares, sizes = shares_of(masses, responses, matrices=matrices)
         assert sizes == [4.0, 1.0, 1.0, 1.0]
         assert shares == [1 / 16, 1 / 4, 1 / 4, 1 / 4]
-    # Of 64 matrices each may step as far as one of 16, as long as the outputs move by no more than its part.
-    shares, sizes = shares_of(masses, responses, matrices=64)
+    # Of 40 matrices each may step as far as one of 10, as long as the outputs move by no more than its part.
+    shares, sizes = shares_of(masses, responses, matrices=40)
     assert sizes == [4.0, 0.25, 1.0, 0.3]
     assert all(s * r <= 1 / 4 for s, r in zip(shares, responses, strict=True))
-    assert shares_of([1.0, 3.0], [None, None], matrices=64)[0] == [0.25, 0.75]
+    assert shares_of([1.0, 3.0], [None, None], matrices=40)[0] == [0.25, 0.75]
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (6, 6)])
@@ -255,10 +255,12 @@ def test_measured_shares() -> None:
     budget = mm.budget(plan, 0.1)
     assert 0.1 < budget.first_order < 1
     assert f"about {0.1 * budget.first_order:.4g} (rms)" in budget.verdict
+    hidden = [row for row in plan.rows if row.is_hidden]
+    assert len(hidden) == 12
     for row, line in zip(plan.rows, budget.rows, strict=True):
         assert row.response is not None
         part = row.mass / sum(r.mass for r in plan.rows)
-        assert line.share * max(row.response, 1.0) == pytest.approx(part)
+        assert line.share * max(row.response, 10 / 12) == pytest.approx(part)
     later = plan.measure(batch, probes=4, seed=1, progress=False)
     assert later.rows != plan.rows
     assert [row.name for row in later.rows] == [row.name for row in plan.rows]
