@@ -129,8 +129,21 @@ class RunDirectory:
         )
 
     def cut_metrics_(self, step: int) -> None:
-        """Remove metrics after `step`, because a resumed run writes them again."""
+        """Remove metrics after `step`, because a resumed run writes them again.
+
+        Raises:
+            CheckpointError: a line is damaged, or an earlier step has no line.
+        """
         rows = self.read_metrics(upto=step)
+        known = {row["step"] for row in rows if "loss" in row}
+        missing = next((each for each in range(1, step + 1) if each not in known), None)
+        if missing is not None:
+            raise CheckpointError(
+                str(self.metrics),
+                f"must have a line for each of the {step} steps of checkpoint.safetensors",
+                f"none for step {missing}",
+                "Put back the file as the run wrote it, or begin the run again in a new folder.",
+            )
         write_whole(self.metrics, "".join(as_json(row) + "\n" for row in rows))
 
     def flush_metrics(self) -> None:

@@ -146,6 +146,21 @@ def test_damaged_metrics_are_refused_but_for_the_last_line(damaged: str, tmp_pat
         directory.read_metrics()
 
 
+@pytest.mark.parametrize("steps", [(), (1,), (1, 3), (2, 3)])
+def test_metrics_without_a_step_of_the_checkpoint_are_refused(
+    steps: tuple[int, ...], tmp_path: Path
+) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.metrics.touch()
+    for step in steps:
+        directory.append_metrics_({"step": step, "loss": 2.0})
+    before = directory.metrics.read_bytes()
+    missing = min({1, 2, 3} - set(steps))
+    with pytest.raises(ValueError, match=f"of the 3 steps .* got none for step {missing}"):
+        directory.cut_metrics_(3)
+    assert directory.metrics.read_bytes() == before
+
+
 @pytest.mark.parametrize("change", [{"validation_loss": "x"}, {"training_loss": None}])
 def test_a_damaged_loss_of_a_sweep_is_refused(
     change: dict[str, Any], elsewhere: Path, capsys: pytest.CaptureFixture[str]

@@ -155,10 +155,12 @@ def test_what_the_machine_lacks_is_refused_before_a_folder_is_made(
 
 def test_what_json_does_not_know_is_null_at_any_depth(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    directory.append_metrics_({"step": 1, "weights": {"größe": {"condition": math.inf}}})
+    row = {"step": 1, "loss": 2.0, "weights": {"größe": {"condition": math.inf}}}
+    directory.append_metrics_(row)
     directory.cut_metrics_(1)
     assert json.loads(directory.metrics.read_text()) == {
         "step": 1,
+        "loss": 2.0,
         "weights": {"größe": {"condition": None}},
     }
 
