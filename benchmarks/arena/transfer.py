@@ -83,9 +83,9 @@ class Transfer:
             f"√2, and the scale is 1\n\n{markdown(header, [row.cells() for row in self.rows])}"
         )
 
-    def picture(self) -> str:
-        """Loss by the first learning rate, as SVG: one panel for each arm, one curve for each size."""
-        panels = [
+    def panels(self) -> list[Panel]:
+        """The losses by log₂ of the first learning rate: a panel for each arm, a curve for each size."""
+        return [
             Panel(
                 ARMS[row.arm].title,
                 {
@@ -98,4 +98,7 @@ class Transfer:
             )
             for row in self.rows
         ]
-        return transfer(panels)
+
+    def picture(self) -> str:
+        """The panels as SVG."""
+        return transfer(self.panels())

@@ -44,6 +44,11 @@ def test_a_study_of_lengths_has_the_best_rates_and_the_losses_at_four_times_them
 def test_a_study_of_widths_has_a_curve_for_each_width() -> None:
     (table,) = width_study(Choice(["gpt"], ["adamw"], EFFORT, 200, "cpu"), look)
     assert row(table)[-2:] == ["0", "0.00 %"]
+    (panel,) = table.panels()
+    assert panel.title == "AdamW"
+    assert list(panel.curves) == [f"width {width}" for width in (16, 32, 64, 128, 256)]
+    assert all(losses[0.0] == 2.0 for losses in panel.curves.values())
+    assert all(losses[-1.0] == 3.0 for losses in panel.curves.values())
     assert table.picture() == table.picture()
     assert table.picture().startswith("<")
 
